@@ -1,0 +1,5 @@
+//! Adapters and the daemon: everything that touches the world, generic over [`env::Env`].
+
+pub mod config;
+pub mod env;
+pub mod raft;

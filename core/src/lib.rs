@@ -7,4 +7,13 @@
 
 extern crate alloc;
 
+pub mod analysis;
 pub mod gtid;
+pub mod id;
+pub mod limits;
+pub mod node;
+pub mod policy;
+pub mod recovery;
+pub mod replicated;
+pub mod time;
+pub mod topology;

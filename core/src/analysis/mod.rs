@@ -1,0 +1,1 @@
+//! Judging: evidence counted once, the rule table, and the verdict that alone admits a recovery.

@@ -1,0 +1,122 @@
+//! What a node wants done, as plain data.
+
+use alloc::{string::String, vec::Vec};
+use core::{fmt, time::Duration};
+use serde::{Deserialize, Serialize};
+
+use super::input::Opinion;
+use crate::{
+    id::{Epoch, InstanceKey, NodeId, ProposalId, RequestId, Uid},
+    recovery::Step,
+    replicated::{Answer, Refusal},
+    topology::ProbeFailure,
+};
+
+/// One thing to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// Read a server. Urgent ones (of a cluster under suspicion or in recovery) go before all others.
+    Probe {
+        key: InstanceKey,
+        urgent: bool,
+    },
+    /// Keep a pulse and an idle fence connection to this server; re-dial at this interval when the pulse is broken.
+    /// A further one for the same server only changes the interval.
+    Watch {
+        key: InstanceKey,
+        redial: Duration,
+    },
+    Unwatch {
+        key: InstanceKey,
+    },
+    /// A forgotten server: close everything kept to it.
+    Drop {
+        key: InstanceKey,
+    },
+    /// Run a step intended under this epoch: confirm leadership before each statement.
+    Run {
+        uid: Uid,
+        epoch: Epoch,
+        step: Step,
+    },
+    /// Write the fence statement into this daemon's own idle fence connection of a silent primary whose promote intent
+    /// is committed (`RAFT.md` section 6, the one exception). Nothing is awaited.
+    FenceFrozen {
+        uid: Uid,
+        epoch: Epoch,
+        key: InstanceKey,
+    },
+    /// Propose these command bytes.
+    Propose {
+        id: ProposalId,
+        bytes: Vec<u8>,
+        deadline: Duration,
+    },
+    /// Tell every other member.
+    Tell(PeerMessage),
+    /// Tell one.
+    TellOne(NodeId, PeerMessage),
+    Answer(RequestId, Reply),
+}
+
+/// What daemons say to each other beside raft.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PeerMessage {
+    /// Opinions that changed, or were asked for.
+    Opinions(Vec<Opinion>),
+    AskOpinion(InstanceKey),
+}
+
+/// What a request came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reply {
+    Decided(Answer),
+    /// The probe brought facts; they are in the observed half.
+    Probed(InstanceKey),
+    ProbeFailed(ProbeFailure),
+    /// An operation ended as wished.
+    Operated(InstanceKey),
+    Refused(Refusal),
+    /// No leader, or it is somebody else: nothing was changed.
+    NotLeading {
+        leader: Option<NodeId>,
+    },
+    /// It may or may not have happened.
+    Unknown(String),
+    Failed(String),
+}
+
+/// Something worth a line in the log. A decision that is not a note did not happen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Note {
+    pub level: Level,
+    /// The recovery it belongs to.
+    pub uid: Option<Uid>,
+    pub text: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    Debug,
+    Info,
+    Warning,
+    Error,
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.uid {
+            Some(uid) => write!(f, "[{uid}] {}", self.text),
+            None => f.write_str(&self.text),
+        }
+    }
+}
+
+/// What one step of the node comes to.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Output {
+    pub effects: Vec<Effect>,
+    pub notes: Vec<Note>,
+    /// One for each entry of `Input::Committed`, in order.
+    pub applied: Vec<Answer>,
+}

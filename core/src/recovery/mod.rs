@@ -1,0 +1,12 @@
+//! Repairs as replicated documents: what a recovery is, what its steps are, and (in the planners) what comes next.
+//!
+//! A recovery is held by the epoch that owns it and planned a stage at a time. No outward effect without its
+//! committed intent; the next leader resumes by looking again; before the promote intent everything can be undone.
+
+pub mod document;
+pub mod statement;
+
+pub use document::{
+    AuditLine, DeadKind, End, Outcome, Phase, Purpose, Recovery, Stage, Step, StepKind,
+};
+pub use statement::{Lane, SourcePosition, Statement};

@@ -1,0 +1,269 @@
+//! Everything that can be decided, as data. A command is stamped with wall time by its proposer; its bytes are a
+//! contract (`replicated::wire`).
+
+use alloc::{string::String, vec::Vec};
+use core::fmt;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    id::{Epoch, Identity, InstanceKey, NodeId, StepId, Uid},
+    policy::Policy,
+    recovery::{End, Outcome, Purpose, Stage, Step},
+    time::Wall,
+    topology::PromotionRule,
+};
+
+/// A command and when its proposer's clock said it was.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stamped {
+    pub wall: Wall,
+    pub command: Command,
+}
+
+/// A failure as first registered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Detection {
+    /// `detection_id`, counted by apply.
+    pub number: u64,
+    pub server: InstanceKey,
+    pub analysis: String,
+    pub cluster_name: String,
+    pub cluster_alias: String,
+    pub replicas: Vec<InstanceKey>,
+    pub is_actionable: bool,
+    pub processing_node: String,
+    pub processing_token: String,
+    /// Log time.
+    pub at: Wall,
+    /// Cleared by acknowledgement, a completed recovery or age.
+    pub is_active: bool,
+}
+
+/// Which recoveries a person acknowledges.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AckScope {
+    All,
+    Number(u64),
+    Uid(Uid),
+    Cluster { name: String, alias: String },
+    Instance(InstanceKey),
+}
+
+/// A change of the replicated state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Command {
+    // --- the daemons themselves ---
+    /// A member's list changed: it wants exactly these identities (`RAFT.md` section 4).
+    Declare {
+        node: NodeId,
+        identities: Vec<NodeId>,
+    },
+    /// Switches command and snapshot kinds on, once every member reads them.
+    SetVersion {
+        command: u32,
+        snapshot: u32,
+    },
+    /// What a member says of itself: addresses, and the newest versions it reads.
+    DescribeMember {
+        node: NodeId,
+        raft_address: String,
+        http_uri: String,
+        host_name: String,
+        reads_command: u32,
+        reads_snapshot: u32,
+    },
+    SetPolicy(Policy),
+
+    // --- the fleet ---
+    /// These servers are to be probed. `by_operator` overrides a recent forget.
+    Know {
+        keys: Vec<InstanceKey>,
+        by_operator: bool,
+    },
+    /// Removed, and not taken back for three polls unless an operator says so.
+    Forget {
+        keys: Vec<InstanceKey>,
+    },
+    /// A cluster is seen with this primary: gives it a stable key, or follows a primary that people changed by hand.
+    RecordCluster {
+        primary: InstanceKey,
+        identity: Option<Identity>,
+        members: Vec<InstanceKey>,
+    },
+    SetClusterAlias {
+        cluster_name: String,
+        alias: String,
+        by_operator: bool,
+    },
+    SetClusterDomain {
+        cluster_name: String,
+        domain: String,
+    },
+    BeginDowntime {
+        key: InstanceKey,
+        owner: String,
+        reason: String,
+        until: Wall,
+    },
+    EndDowntime {
+        key: InstanceKey,
+    },
+    BeginMaintenance {
+        key: InstanceKey,
+        owner: String,
+        reason: String,
+        until: Wall,
+    },
+    EndMaintenance {
+        key: InstanceKey,
+    },
+    RegisterCandidate {
+        key: InstanceKey,
+        rule: PromotionRule,
+    },
+    PutTag {
+        key: InstanceKey,
+        name: String,
+        value: String,
+    },
+    /// With `value`, only where it is equal. Without a key, everywhere.
+    DeleteTag {
+        key: Option<InstanceKey>,
+        name: String,
+        value: Option<String>,
+    },
+
+    // --- failures and recoveries ---
+    SetRecoveriesEnabled {
+        enabled: bool,
+    },
+    RegisterDetection(Detection),
+    /// Opens a recovery or an operation; refused while the cluster has one running, in cool-down, or when stopped.
+    BeginRecovery {
+        uid: Uid,
+        purpose: Purpose,
+        epoch: Epoch,
+        server: InstanceKey,
+        identity: Option<Identity>,
+        cluster_name: String,
+        analysis: String,
+        replicas: Vec<InstanceKey>,
+        processing_node: String,
+        processing_token: String,
+        /// An operator asked: cool-down and the global stop do not apply.
+        forced: bool,
+    },
+    /// The next leader becomes the owner of a running recovery.
+    TakeOver {
+        uid: Uid,
+        epoch: Epoch,
+    },
+    /// The next stage with its steps, before any of them runs. Steps whose ids exist already (Unknown, or of another
+    /// epoch) are intended anew under this epoch.
+    Intend {
+        uid: Uid,
+        epoch: Epoch,
+        stage: Stage,
+        candidate: Option<InstanceKey>,
+        steps: Vec<Step>,
+        lines: Vec<String>,
+    },
+    /// How steps ended.
+    Settle {
+        uid: Uid,
+        epoch: Epoch,
+        outcomes: Vec<(StepId, Outcome)>,
+        lines: Vec<String>,
+    },
+    /// Lines of audit that go with no other change.
+    Remark {
+        uid: Uid,
+        epoch: Epoch,
+        lines: Vec<String>,
+        errors: Vec<String>,
+        possible_loss: Vec<String>,
+    },
+    EndRecovery {
+        uid: Uid,
+        epoch: Epoch,
+        end: End,
+        successor: Option<InstanceKey>,
+        successor_identity: Option<Identity>,
+        successor_alias: String,
+        lost: Vec<InstanceKey>,
+        participants: Vec<InstanceKey>,
+        lines: Vec<String>,
+    },
+    Acknowledge {
+        scope: AckScope,
+        owner: String,
+        comment: String,
+    },
+    /// A deposed primary is one no more: it replicates cleanly, or people chose it.
+    LiftQuarantine {
+        identity: Identity,
+        reason: String,
+    },
+    /// What the deposed primary's quarantine came to, for the record.
+    MarkFenced {
+        identity: Identity,
+        at_uptime_s: u64,
+    },
+}
+
+/// What applying a command came to: the same on every daemon.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Answer {
+    Done,
+    /// So many rows changed.
+    Changed(u64),
+    /// A number that apply gave (recovery, detection).
+    Numbered(u64),
+    Refused(Refusal),
+}
+
+/// Why apply changed nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Refusal {
+    NotFound(String),
+    /// Another recovery or operation holds the cluster.
+    ClusterBusy {
+        by: Uid,
+    },
+    /// Within the cool-down of a completed recovery.
+    CoolDown {
+        by: Uid,
+        until: Wall,
+    },
+    RecoveriesDisabled,
+    /// The proposer's epoch does not own it, or is not its own entry's term.
+    NotOwner {
+        owner: Epoch,
+    },
+    Ended,
+    Full {
+        what: String,
+        limit: u64,
+    },
+    Invalid(String),
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotFound(what) => write!(f, "{what} not found"),
+            Self::ClusterBusy { by } => write!(f, "recovery {by} is running on this cluster"),
+            Self::CoolDown { by, until } => {
+                write!(
+                    f,
+                    "recovery {by} was completed here recently; blocked until {until} or until it is acknowledged"
+                )
+            }
+            Self::RecoveriesDisabled => f.write_str("recoveries are disabled globally"),
+            Self::NotOwner { owner } => write!(f, "owned by epoch {owner}"),
+            Self::Ended => f.write_str("already ended"),
+            Self::Full { what, limit } => write!(f, "too many {what}: the limit is {limit}"),
+            Self::Invalid(why) => f.write_str(why),
+        }
+    }
+}

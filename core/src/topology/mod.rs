@@ -1,0 +1,13 @@
+//! What MySQL servers look like: the facts a probe brings, and how servers hang together.
+//!
+//! Everything here is *Observed*: this node's own, rebuilt by probing, never in the raft log. A fact is kept until a
+//! later probe replaces it; how old it is stands beside it.
+
+pub mod instance;
+pub mod report;
+
+pub use instance::{Instance, Place, ProbeFailure};
+pub use report::{
+    BinlogCoordinates, Classification, Flavour, GroupMembership, MissingPrivilege, ProbeReport,
+    PromotionRule, Purpose, ReplicaStatus, SemiSync, ThreadState, UsingGtid, Version,
+};

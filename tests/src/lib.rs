@@ -1,1 +1,14 @@
-//! Real servers and real daemons for tests.
+//! Real servers and real daemons for tests, benchmarks and the demonstration.
+//!
+//! Nothing here touches a process that it did not start: children are held by their handles, live
+//! in sessions of their own, and are killed by the kernel when the process that started them ends.
+//! Every wait is for a condition, has a deadline, and says what was still missing when it ends.
+//!
+//! Real time is the subject here, so the ban on clocks and threads outside the runtime's
+//! environment does not hold for this package.
+#![allow(clippy::disallowed_methods)]
+
+pub mod fleet;
+pub mod process;
+pub mod sql;
+pub mod wait;

@@ -1,0 +1,19 @@
+-- The rights that orchestrator needs on a MySQL 5.7 server.
+-- Run it on the primary; replication carries it to the replicas.
+CREATE USER IF NOT EXISTS 'orchestrator'@'%' IDENTIFIED BY 'change-me';
+
+-- Look: process list, positions, the replicas of a server.
+GRANT PROCESS, REPLICATION CLIENT, REPLICATION SLAVE ON *.* TO 'orchestrator'@'%';
+GRANT SELECT ON performance_schema.* TO 'orchestrator'@'%';
+
+-- Repair and fence: replication, read_only, super_read_only, semi-sync, ending sessions.
+GRANT SUPER, RELOAD ON *.* TO 'orchestrator'@'%';
+
+-- Keep the replication user's credentials when a channel has to be set up again.
+GRANT SELECT ON mysql.slave_master_info TO 'orchestrator'@'%';
+
+-- Name accounts that could write through super_read_only or cannot be disconnected.
+GRANT SELECT ON mysql.user TO 'orchestrator'@'%';
+
+-- The queries of your own configuration (Detect...Query, ReplicationCredentialsQuery): name the schema they read.
+GRANT SELECT ON meta.* TO 'orchestrator'@'%';

@@ -1,0 +1,864 @@
+//! A fleet of real servers on 127.0.0.1: one primary and its replicas, with GTIDs.
+//!
+//! Servers have a data folder each, copied from a template that is initialised once per server
+//! version and kept in the cache beside the server programs. The accounts are in the template:
+//! the daemons' account is made from the very grants file that the README documents.
+
+use std::collections::hash_map::DefaultHasher;
+use std::ffi::OsString;
+use std::fmt;
+use std::fs;
+use std::hash::{Hash, Hasher};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+
+use crate::process::{Process, Scratch, Signal};
+use crate::sql::{APP, Account, HARNESS, ORCHESTRATOR, REPLICATION, Row, STATEMENT_DEADLINE, Sql};
+use crate::wait::{Look, until};
+
+/// Which family of servers.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Flavour {
+    MariaDb,
+    MySql,
+}
+
+impl fmt::Display for Flavour {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Flavour::MariaDb => "mariadb",
+            Flavour::MySql => "mysql",
+        })
+    }
+}
+
+impl std::str::FromStr for Flavour {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "mariadb" => Ok(Flavour::MariaDb),
+            "mysql" => Ok(Flavour::MySql),
+            other => Err(format!("{other}: neither mariadb nor mysql")),
+        }
+    }
+}
+
+impl Flavour {
+    /// The documented rights of the daemons' account, as SQL.
+    pub fn grants(self) -> &'static str {
+        match self {
+            Flavour::MariaDb => include_str!("../../runtime/packaging/grants/mariadb-10.5.sql"),
+            Flavour::MySql => include_str!("../../runtime/packaging/grants/mysql-8.sql"),
+        }
+    }
+
+    pub fn show_replica_status(self) -> &'static str {
+        match self {
+            Flavour::MariaDb => "SHOW SLAVE STATUS",
+            Flavour::MySql => "SHOW REPLICA STATUS",
+        }
+    }
+
+    pub fn start_replica(self, thread: Thread) -> &'static str {
+        match (self, thread) {
+            (Flavour::MariaDb, Thread::Both) => "START SLAVE",
+            (Flavour::MariaDb, Thread::Io) => "START SLAVE IO_THREAD",
+            (Flavour::MariaDb, Thread::Sql) => "START SLAVE SQL_THREAD",
+            (Flavour::MySql, Thread::Both) => "START REPLICA",
+            (Flavour::MySql, Thread::Io) => "START REPLICA IO_THREAD",
+            (Flavour::MySql, Thread::Sql) => "START REPLICA SQL_THREAD",
+        }
+    }
+
+    pub fn stop_replica(self, thread: Thread) -> &'static str {
+        match (self, thread) {
+            (Flavour::MariaDb, Thread::Both) => "STOP SLAVE",
+            (Flavour::MariaDb, Thread::Io) => "STOP SLAVE IO_THREAD",
+            (Flavour::MariaDb, Thread::Sql) => "STOP SLAVE SQL_THREAD",
+            (Flavour::MySql, Thread::Both) => "STOP REPLICA",
+            (Flavour::MySql, Thread::Io) => "STOP REPLICA IO_THREAD",
+            (Flavour::MySql, Thread::Sql) => "STOP REPLICA SQL_THREAD",
+        }
+    }
+}
+
+/// A replication thread.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Thread {
+    Both,
+    Io,
+    Sql,
+}
+
+/// Whose replication settings the replicas have.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum ReplicationTiming {
+    /// Net timeout 4 s, heartbeat and connect retry 1 s.
+    Quick,
+    /// What the server does when nothing is said: net timeout and connect retry 60 s, heartbeat 30 s.
+    ServerDefaults,
+}
+
+/// What to start.
+#[derive(Clone, Copy, Debug)]
+pub struct FleetOptions {
+    pub flavour: Flavour,
+    /// The primary included.
+    pub servers: usize,
+    pub timing: ReplicationTiming,
+}
+
+/// The folder outside the clone where the set-up script keeps MySQL, and this module its templates.
+pub fn cache() -> Result<PathBuf> {
+    let variable = |name| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
+    variable("ORCHESTRATOR_CACHE")
+        .or_else(|| variable("XDG_CACHE_HOME").map(|folder| folder.join("orchestrator")))
+        .or_else(|| variable("HOME").map(|folder| folder.join(".cache/orchestrator")))
+        .ok_or_else(|| anyhow!("neither ORCHESTRATOR_CACHE, XDG_CACHE_HOME nor HOME is set"))
+}
+
+/// A server program and how it is run.
+#[derive(Clone, Debug)]
+struct Program {
+    flavour: Flavour,
+    /// The words before the server's own options.
+    command: Vec<OsString>,
+    /// What MySQL is unpacked under.
+    root: PathBuf,
+}
+
+impl Program {
+    fn find(flavour: Flavour) -> Result<Program> {
+        match flavour {
+            Flavour::MariaDb => {
+                let found = std::env::var_os("PATH")
+                    .iter()
+                    .flat_map(std::env::split_paths)
+                    .chain(["/usr/sbin", "/usr/local/sbin", "/usr/local/bin"].map(PathBuf::from))
+                    .map(|folder| folder.join("mariadbd"))
+                    .find(|path| path.is_file());
+                let Some(path) = found else {
+                    bail!("no mariadbd on this machine; type:  tests/setup.sh mariadb");
+                };
+                Ok(Program {
+                    flavour,
+                    command: vec![path.into()],
+                    root: PathBuf::from("/"),
+                })
+            }
+            Flavour::MySql => {
+                let root = cache()?.join("mysql9");
+                ensure!(
+                    root.join("complete").is_file(),
+                    "no MySQL in {}; type:  tests/setup.sh mysql",
+                    root.display()
+                );
+                let libraries = [
+                    "lib/x86_64-linux-gnu",
+                    "usr/lib/x86_64-linux-gnu",
+                    "usr/lib/mysql/private",
+                ]
+                .map(|folder| root.join(folder).display().to_string())
+                .join(":");
+                let command = vec![
+                    root.join("lib64/ld-linux-x86-64.so.2").into(),
+                    "--library-path".into(),
+                    libraries.into(),
+                    root.join("usr/sbin/mysqld").into(),
+                ];
+                Ok(Program {
+                    flavour,
+                    command,
+                    root,
+                })
+            }
+        }
+    }
+
+    fn command(&self, folder: &Path) -> Command {
+        let mut command = Command::new(&self.command[0]);
+        command
+            .args(&self.command[1..])
+            .arg(format!(
+                "--defaults-file={}",
+                folder.join("my.cnf").display()
+            ))
+            .current_dir(folder);
+        command
+    }
+
+    fn version(&self) -> Result<String> {
+        let mut command = Command::new(&self.command[0]);
+        command
+            .args(&self.command[1..])
+            .args(["--no-defaults", "--version"]);
+        let output = command
+            .output()
+            .with_context(|| format!("{:?}", self.command))?;
+        ensure!(
+            output.status.success(),
+            "{:?} --version: {}",
+            self.command,
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    }
+}
+
+/// The options every server has, the template's included.
+fn common_options(program: &Program, folder: &Path) -> Vec<String> {
+    let at = |name: &str| folder.join(name).display().to_string();
+    let mut lines = vec![
+        "[mysqld]".to_owned(),
+        format!("datadir={}", at("data")),
+        format!("socket={}", at("s.sock")),
+        format!("pid-file={}", at("server.pid")),
+        format!("log-error={}", at("error.log")),
+        "skip-name-resolve".to_owned(),
+        "innodb-buffer-pool-size=32M".to_owned(),
+        // A killed process loses nothing that it gave to the operating system, and no test cuts the power.
+        "innodb-flush-log-at-trx-commit=2".to_owned(),
+        "sync-binlog=0".to_owned(),
+        "character-set-server=utf8mb4".to_owned(),
+    ];
+    // SAFETY: plain system call.
+    if unsafe { libc::geteuid() } == 0 {
+        lines.push("user=root".to_owned());
+    }
+    match program.flavour {
+        Flavour::MariaDb => lines.push("innodb-log-file-size=16M".to_owned()),
+        Flavour::MySql => {
+            let under = |name: &str| program.root.join(name).display().to_string();
+            lines.extend([
+                format!("basedir={}", under("usr")),
+                format!("lc-messages-dir={}", under("usr/share/mysql")),
+                format!("plugin-dir={}", under("usr/lib/mysql/plugin")),
+                format!("character-sets-dir={}", under("usr/share/mysql/charsets")),
+                "mysqlx=0".to_owned(),
+                "secure-file-priv=".to_owned(),
+                "innodb-redo-log-capacity=16M".to_owned(),
+                "performance-schema-max-table-instances=500".to_owned(),
+                "table-open-cache=400".to_owned(),
+            ]);
+        }
+    }
+    lines
+}
+
+fn server_options(
+    program: &Program,
+    folder: &Path,
+    port: u16,
+    timing: ReplicationTiming,
+) -> String {
+    let mut lines = common_options(program, folder);
+    lines.extend([
+        format!("port={port}"),
+        "bind-address=127.0.0.1".to_owned(),
+        format!("server-id={port}"),
+        "report-host=127.0.0.1".to_owned(),
+        format!("report-port={port}"),
+        "log-bin=binlog".to_owned(),
+        "relay-log=relay".to_owned(),
+        "binlog-format=ROW".to_owned(),
+        "max-connections=300".to_owned(),
+    ]);
+    match program.flavour {
+        Flavour::MariaDb => lines.push("log-slave-updates=1".to_owned()),
+        Flavour::MySql => lines.extend(
+            [
+                "gtid-mode=ON",
+                "enforce-gtid-consistency=ON",
+                "plugin-load-add=semisync_source.so",
+                "plugin-load-add=semisync_replica.so",
+            ]
+            .map(str::to_owned),
+        ),
+    }
+    match (program.flavour, timing) {
+        (Flavour::MariaDb, ReplicationTiming::Quick) => {
+            lines.push("slave-net-timeout=4".to_owned())
+        }
+        (Flavour::MySql, ReplicationTiming::Quick) => {
+            lines.push("replica-net-timeout=4".to_owned())
+        }
+        (Flavour::MariaDb | Flavour::MySql, ReplicationTiming::ServerDefaults) => {}
+    }
+    lines.join("\n") + "\n"
+}
+
+/// The statements of a grants file, for the daemons' account and its password.
+pub fn grant_statements(flavour: Flavour) -> Vec<String> {
+    flavour
+        .grants()
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("--"))
+        .collect::<Vec<_>>()
+        .join("\n")
+        .replace("'change-me'", &format!("'{}'", ORCHESTRATOR.password))
+        .split(';')
+        .map(|statement| statement.trim().to_owned())
+        .filter(|statement| !statement.is_empty())
+        .collect()
+}
+
+fn account_statements(flavour: Flavour) -> Vec<String> {
+    let create = |account: Account| {
+        format!(
+            "CREATE USER '{}'@'%' IDENTIFIED BY '{}'",
+            account.user, account.password
+        )
+    };
+    let mut statements = vec![
+        create(HARNESS),
+        format!("GRANT ALL PRIVILEGES ON *.* TO '{}'@'%' WITH GRANT OPTION", HARNESS.user),
+        create(REPLICATION),
+        format!("GRANT REPLICATION SLAVE ON *.* TO '{}'@'%'", REPLICATION.user),
+        create(APP),
+        "CREATE DATABASE app".to_owned(),
+        format!("GRANT SELECT, INSERT, UPDATE, DELETE ON app.* TO '{}'@'%'", APP.user),
+        "CREATE TABLE app.ledger (client BIGINT NOT NULL, number BIGINT NOT NULL, PRIMARY KEY (client, number))".to_owned(),
+        "CREATE TABLE app.note (id BIGINT AUTO_INCREMENT PRIMARY KEY, text VARCHAR(200) NOT NULL)".to_owned(),
+        "CREATE DATABASE meta".to_owned(),
+        "CREATE TABLE meta.replication_account (user VARCHAR(64) NOT NULL, password VARCHAR(64) NOT NULL)".to_owned(),
+        format!("INSERT INTO meta.replication_account VALUES ('{}', '{}')", REPLICATION.user, REPLICATION.password),
+    ];
+    statements.extend(grant_statements(flavour));
+    statements
+}
+
+/// The data folder that every server begins with, made when the cache has none for this program
+/// and these accounts.
+async fn template(program: &Program) -> Result<PathBuf> {
+    let version = program.version()?;
+    let accounts = account_statements(program.flavour);
+    let mut hasher = DefaultHasher::new();
+    (
+        &version,
+        &accounts,
+        common_options(program, Path::new("/")),
+        1_u32,
+    )
+        .hash(&mut hasher);
+    let templates = cache()?.join("templates");
+    let path = templates.join(format!("{}-{:016x}", program.flavour, hasher.finish()));
+    if path.is_dir() {
+        return Ok(path);
+    }
+    let scratch = Scratch::create("template")?;
+    initialise(program, scratch.path(), &accounts)
+        .await
+        .with_context(|| format!("initialising a data folder for {version}"))?;
+    fs::create_dir_all(&templates)?;
+    // Built beside its place and renamed into it, so that another run sees all of it or nothing.
+    let beside = templates.join(format!("new-{}", std::process::id()));
+    copy_folder(&scratch.path().join("data"), &beside)?;
+    if fs::rename(&beside, &path).is_err() {
+        fs::remove_dir_all(&beside).ok();
+        ensure!(path.is_dir(), "cannot create {}", path.display());
+    }
+    Ok(path)
+}
+
+async fn initialise(program: &Program, folder: &Path, accounts: &[String]) -> Result<()> {
+    let mut options = common_options(program, folder);
+    options.push("skip-log-bin".to_owned());
+    options.push("skip-networking".to_owned());
+    fs::write(folder.join("my.cnf"), options.join("\n") + "\n")?;
+    let log = folder.join("out.log");
+    let mut command = match program.flavour {
+        Flavour::MariaDb => {
+            let mut command = Command::new("mariadb-install-db");
+            command
+                .arg(format!(
+                    "--defaults-file={}",
+                    folder.join("my.cnf").display()
+                ))
+                .args(["--auth-root-authentication-method=normal", "--skip-test-db"]);
+            command
+        }
+        Flavour::MySql => {
+            let mut command = program.command(folder);
+            command.arg("--initialize-insecure");
+            command
+        }
+    };
+    command.current_dir(folder);
+    let mut install = Process::start(command, &log)?;
+    let status = install.wait(Duration::from_secs(180)).await;
+    ensure!(
+        status.is_some_and(|status| status.success()),
+        "ended with {status:?}: {}",
+        tail(&[log, folder.join("error.log")])
+    );
+    let log = folder.join("out.log");
+    let mut server = Process::start(program.command(folder), &log)?;
+    let socket = folder.join("s.sock");
+    let mut sql = until(
+        "template server",
+        Duration::from_secs(90),
+        Duration::from_millis(50),
+        async || match Sql::connect_socket(&socket).await {
+            Ok(sql) => Look::Holds(Ok(sql)),
+            Err(error) if !server.is_running() => Look::Holds(Err(error)),
+            Err(error) => Look::not(error),
+        },
+    )
+    .await?
+    .with_context(|| tail(&[log.clone(), folder.join("error.log")]))?;
+    sql.run_all(accounts).await?;
+    sql.close().await;
+    server.signal(Signal::Terminate);
+    let status = server.wait(Duration::from_secs(90)).await;
+    ensure!(status.is_some(), "the template server does not stop");
+    // Each server mints an identity of its own.
+    fs::remove_file(folder.join("data/auto.cnf")).ok();
+    Ok(())
+}
+
+fn copy_folder(from: &Path, to: &Path) -> Result<()> {
+    let output = Command::new("cp")
+        .args(["-a", "--reflink=auto"])
+        .args([from, to])
+        .output()
+        .context("cp")?;
+    ensure!(
+        output.status.success(),
+        "cp: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(())
+}
+
+/// The last lines of logs, for an error message.
+pub fn tail(logs: &[PathBuf]) -> String {
+    logs.iter()
+        .filter_map(|log| fs::read_to_string(log).ok().map(|text| (log, text)))
+        .map(|(log, text)| {
+            let lines: Vec<&str> = text.lines().collect();
+            format!(
+                "{}:\n{}",
+                log.display(),
+                lines[lines.len().saturating_sub(12)..].join("\n")
+            )
+        })
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+/// One server of a fleet.
+#[derive(Debug)]
+pub struct Server {
+    port: u16,
+    folder: PathBuf,
+    program: Program,
+    process: Mutex<Option<Process>>,
+}
+
+impl Server {
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub fn flavour(&self) -> Flavour {
+        self.program.flavour
+    }
+
+    /// Host and port as the daemons name it.
+    pub fn key(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    pub fn logs(&self) -> [PathBuf; 2] {
+        [self.folder.join("out.log"), self.folder.join("error.log")]
+    }
+
+    fn process(&self) -> MutexGuard<'_, Option<Process>> {
+        self.process.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn is_running(&self) -> bool {
+        self.process().as_mut().is_some_and(Process::is_running)
+    }
+
+    pub fn pid(&self) -> Option<u32> {
+        let mut process = self.process();
+        let process = process.as_mut()?;
+        process.is_running().then(|| process.pid())
+    }
+
+    /// Sends a signal; the moment at which it was sent.
+    pub fn signal(&self, signal: Signal) -> Instant {
+        match self.process().as_mut() {
+            Some(process) => process.signal(signal),
+            None => Instant::now(),
+        }
+    }
+
+    /// Starts it, or starts it again, and does not wait for it to answer.
+    pub fn start(&self) -> Result<()> {
+        let mut process = self.process();
+        if process.as_mut().is_some_and(Process::is_running) {
+            return Ok(());
+        }
+        *process = Some(Process::start(
+            self.program.command(&self.folder),
+            &self.folder.join("out.log"),
+        )?);
+        Ok(())
+    }
+
+    /// Waits until a login completes.
+    pub async fn wait_up(&self) -> Result<()> {
+        let what = format!("server {} answers", self.port);
+        until(
+            &what,
+            Duration::from_secs(90),
+            Duration::from_millis(20),
+            async || match Sql::connect(self.port, HARNESS, Duration::from_secs(5)).await {
+                Ok(sql) => {
+                    sql.close().await;
+                    Look::Holds(Ok(()))
+                }
+                Err(error) if !self.is_running() => Look::Holds(Err(
+                    error.context(format!("it ended: {}", tail(&self.logs())))
+                )),
+                Err(error) => Look::not(error),
+            },
+        )
+        .await?
+    }
+
+    /// Ends it at once and waits until it is gone.
+    pub async fn kill_and_wait(&self) -> Result<()> {
+        self.signal(Signal::Kill);
+        self.wait_ended().await
+    }
+
+    /// Waits until the process is gone.
+    pub async fn wait_ended(&self) -> Result<()> {
+        until(
+            "server ends",
+            Duration::from_secs(30),
+            Duration::from_millis(5),
+            async || {
+                if self.is_running() {
+                    Look::not("it runs")
+                } else {
+                    Look::Holds(())
+                }
+            },
+        )
+        .await
+    }
+
+    /// A connection with all privileges.
+    pub async fn harness(&self) -> Result<Sql> {
+        Sql::connect(self.port, HARNESS, STATEMENT_DEADLINE).await
+    }
+
+    /// A connection with the rights of the daemons.
+    pub async fn orchestrator(&self) -> Result<Sql> {
+        Sql::connect(self.port, ORCHESTRATOR, STATEMENT_DEADLINE).await
+    }
+
+    /// What it replicates from, `None` when it is no replica.
+    pub async fn replica_status(&self) -> Result<Option<ReplicaStatus>> {
+        let mut sql = self.harness().await?;
+        let status = replica_status(&mut sql, self.flavour()).await?;
+        sql.close().await;
+        Ok(status)
+    }
+
+    /// Everything wiped, the template's data in place, not started.
+    async fn wipe(&self, template: &Path) -> Result<()> {
+        self.kill_and_wait().await?;
+        fs::remove_dir_all(self.folder.join("data")).ok();
+        copy_folder(template, &self.folder.join("data"))
+    }
+}
+
+/// The part of a replica's status that the tests judge by.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ReplicaStatus {
+    pub source_port: u16,
+    pub io: String,
+    pub sql: String,
+    pub error: String,
+}
+
+impl ReplicaStatus {
+    pub fn runs(&self) -> bool {
+        self.io == "Yes" && self.sql == "Yes"
+    }
+}
+
+impl fmt::Display for ReplicaStatus {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            formatter,
+            "<- {} io {} sql {} {}",
+            self.source_port, self.io, self.sql, self.error
+        )
+    }
+}
+
+/// Reads a replica's status over an open connection.
+pub async fn replica_status(sql: &mut Sql, flavour: Flavour) -> Result<Option<ReplicaStatus>> {
+    let rows: Vec<Row> = sql.rows(flavour.show_replica_status()).await?;
+    Ok(rows.first().map(|row| ReplicaStatus {
+        source_port: row
+            .text(&["Source_Port", "Master_Port"])
+            .parse()
+            .unwrap_or(0),
+        io: row
+            .text(&["Replica_IO_Running", "Slave_IO_Running"])
+            .to_owned(),
+        sql: row
+            .text(&["Replica_SQL_Running", "Slave_SQL_Running"])
+            .to_owned(),
+        error: [row.text(&["Last_IO_Error"]), row.text(&["Last_SQL_Error"])]
+            .join(" ")
+            .trim()
+            .to_owned(),
+    }))
+}
+
+/// A primary and its replicas; every server is ended and its data removed on drop.
+#[derive(Debug)]
+pub struct Fleet {
+    options: FleetOptions,
+    template: PathBuf,
+    servers: Vec<Server>,
+    // Last, so that it is removed after the servers have ended.
+    scratch: Scratch,
+}
+
+impl Fleet {
+    /// Starts the servers and builds replication: the first server is the primary.
+    pub async fn start(options: FleetOptions) -> Result<Fleet> {
+        ensure!(options.servers >= 1, "a fleet has at least one server");
+        let program = Program::find(options.flavour)?;
+        let template = template(&program).await?;
+        let scratch = Scratch::create(&options.flavour.to_string())?;
+        let mut servers = Vec::new();
+        for port in free_ports(options.servers)? {
+            let folder = scratch.path().join(port.to_string());
+            fs::create_dir(&folder)?;
+            copy_folder(&template, &folder.join("data"))?;
+            fs::write(
+                folder.join("my.cnf"),
+                server_options(&program, &folder, port, options.timing),
+            )?;
+            servers.push(Server {
+                port,
+                folder,
+                program: program.clone(),
+                process: Mutex::new(None),
+            });
+        }
+        let fleet = Fleet {
+            options,
+            template,
+            servers,
+            scratch,
+        };
+        for server in &fleet.servers {
+            server.start()?;
+        }
+        for server in &fleet.servers {
+            server.wait_up().await?;
+        }
+        let primary = fleet.servers[0].port;
+        for replica in &fleet.servers[1..] {
+            fleet.attach(replica.port, primary).await?;
+        }
+        for replica in &fleet.servers[1..] {
+            fleet
+                .wait_replicates(replica.port, primary, Duration::from_secs(30))
+                .await?;
+        }
+        Ok(fleet)
+    }
+
+    pub fn options(&self) -> FleetOptions {
+        self.options
+    }
+
+    pub fn flavour(&self) -> Flavour {
+        self.options.flavour
+    }
+
+    pub fn servers(&self) -> &[Server] {
+        &self.servers
+    }
+
+    pub fn ports(&self) -> Vec<u16> {
+        self.servers.iter().map(Server::port).collect()
+    }
+
+    /// The servers that run, but for one.
+    pub fn running_except(&self, port: u16) -> Vec<&Server> {
+        self.servers
+            .iter()
+            .filter(|server| server.port != port && server.is_running())
+            .collect()
+    }
+
+    pub fn server(&self, port: u16) -> Result<&Server> {
+        self.servers
+            .iter()
+            .find(|server| server.port == port)
+            .ok_or_else(|| anyhow!("no server on port {port} in this fleet"))
+    }
+
+    /// Leaves the servers' folders behind for a person to read.
+    pub fn keep(&mut self) {
+        self.scratch.keep();
+    }
+
+    /// Makes a running server a read-only replica of another one, by GTID, from its present position.
+    pub async fn attach(&self, port: u16, source: u16) -> Result<()> {
+        let mut sql = self.server(port)?.harness().await?;
+        let Account { user, password } = REPLICATION;
+        let statements = match self.flavour() {
+            Flavour::MariaDb => {
+                let quick = match self.options.timing {
+                    ReplicationTiming::Quick => {
+                        "MASTER_CONNECT_RETRY=1, MASTER_HEARTBEAT_PERIOD=1, "
+                    }
+                    ReplicationTiming::ServerDefaults => "",
+                };
+                [
+                    "STOP SLAVE".to_owned(),
+                    format!(
+                        "CHANGE MASTER TO MASTER_HOST='127.0.0.1', MASTER_PORT={source}, MASTER_USER='{user}', \
+                         MASTER_PASSWORD='{password}', {quick}MASTER_USE_GTID=slave_pos"
+                    ),
+                    "SET GLOBAL read_only=1".to_owned(),
+                    "START SLAVE".to_owned(),
+                ]
+            }
+            Flavour::MySql => {
+                let quick = match self.options.timing {
+                    ReplicationTiming::Quick => {
+                        "SOURCE_CONNECT_RETRY=1, SOURCE_RETRY_COUNT=86400, SOURCE_HEARTBEAT_PERIOD=1, "
+                    }
+                    ReplicationTiming::ServerDefaults => "",
+                };
+                [
+                    "STOP REPLICA".to_owned(),
+                    format!(
+                        "CHANGE REPLICATION SOURCE TO SOURCE_HOST='127.0.0.1', SOURCE_PORT={source}, \
+                         SOURCE_USER='{user}', SOURCE_PASSWORD='{password}', GET_SOURCE_PUBLIC_KEY=1, \
+                         {quick}SOURCE_AUTO_POSITION=1"
+                    ),
+                    "SET GLOBAL super_read_only=1".to_owned(),
+                    "START REPLICA".to_owned(),
+                ]
+            }
+        };
+        sql.run_all(statements).await?;
+        sql.close().await;
+        Ok(())
+    }
+
+    /// Replaces a server (ended or not) by an empty one at the same address, which replicates from
+    /// `source` from the beginning: what an operator does with a lost primary.
+    pub async fn replace(&self, port: u16, source: u16) -> Result<()> {
+        let server = self.server(port)?;
+        server.wipe(&self.template).await?;
+        server.start()?;
+        server.wait_up().await?;
+        self.attach(port, source).await?;
+        self.wait_replicates(port, source, Duration::from_secs(60))
+            .await
+    }
+
+    /// Waits until a server replicates from another with both threads running.
+    pub async fn wait_replicates(&self, port: u16, source: u16, deadline: Duration) -> Result<()> {
+        let server = self.server(port)?;
+        let what = format!("{port} replicates from {source}");
+        until(
+            &what,
+            deadline,
+            Duration::from_millis(10),
+            async || match server.replica_status().await {
+                Ok(Some(status)) if status.runs() && status.source_port == source => {
+                    Look::Holds(())
+                }
+                Ok(Some(status)) => Look::not(status),
+                Ok(None) => Look::not("it is no replica"),
+                Err(error) => Look::not(error),
+            },
+        )
+        .await
+    }
+
+    /// One line a server, for people and error messages.
+    pub async fn describe(&self) -> String {
+        let mut lines = Vec::new();
+        for server in &self.servers {
+            let line = match describe(server).await {
+                Ok(line) => line,
+                Err(error) => format!("{error:#}"),
+            };
+            lines.push(format!("{} {line}", server.port));
+        }
+        lines.join("\n")
+    }
+}
+
+async fn describe(server: &Server) -> Result<String> {
+    if !server.is_running() {
+        return Ok("down".to_owned());
+    }
+    let mut sql = Sql::connect(server.port, HARNESS, Duration::from_secs(1)).await?;
+    let read_only = sql.value("SELECT @@GLOBAL.read_only").await?;
+    let status = replica_status(&mut sql, server.flavour()).await?;
+    sql.close().await;
+    let access = if read_only == "0" {
+        "writable"
+    } else {
+        "read-only"
+    };
+    Ok(match status {
+        Some(status) => format!("{access} {status}"),
+        None => access.to_owned(),
+    })
+}
+
+/// Ports below the range that the kernel gives to outgoing connections, so that a server that is
+/// down does not lose its port to somebody's connection.
+fn free_ports(count: usize) -> Result<Vec<u16>> {
+    let spread = u16::try_from(std::process::id() % 1_000).unwrap_or(0) * 11;
+    let mut ports = Vec::new();
+    let mut taken = CHOSEN.lock().unwrap_or_else(PoisonError::into_inner);
+    for port in (20_000 + spread..32_000).chain(20_000..20_000 + spread) {
+        if ports.len() == count {
+            break;
+        }
+        if !taken.contains(&port) && TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            ports.push(port);
+        }
+    }
+    ensure!(
+        ports.len() == count,
+        "no {count} free ports between 20000 and 32000"
+    );
+    taken.extend(&ports);
+    Ok(ports)
+}
+
+/// Ports given out in this process.
+static CHOSEN: Mutex<Vec<u16>> = Mutex::new(Vec::new());

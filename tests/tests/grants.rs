@@ -1,0 +1,279 @@
+//! The grants files are enough: every kind of statement that the daemon sends is run on a real
+//! server by an account that has exactly those rights, and the fence they allow holds against a
+//! client that has data rights only.
+//!
+//! A missing server program fails the test with the command that installs it.
+#![allow(clippy::disallowed_methods)]
+
+use std::time::Duration;
+
+use orchestrator_tests::fleet::{Flavour, Fleet, FleetOptions, ReplicationTiming};
+use orchestrator_tests::sql::{APP, Account, Sql};
+
+/// Error codes that mean "this account may not": access denied in its forms (ER_ACCESS_DENIED_ERROR
+/// 1045, ER_DBACCESS_DENIED_ERROR 1044, ER_TABLEACCESS_DENIED_ERROR 1142, ER_COLUMNACCESS_DENIED_ERROR
+/// 1143, ER_SPECIFIC_ACCESS_DENIED_ERROR 1227, ER_KILL_DENIED_ERROR 1095, MySQL's 3619 and 3879).
+const DENIED: [u16; 8] = [1044, 1045, 1095, 1142, 1143, 1227, 3619, 3879];
+
+async fn pair(flavour: Flavour) -> Fleet {
+    Fleet::start(FleetOptions {
+        flavour,
+        servers: 2,
+        timing: ReplicationTiming::Quick,
+    })
+    .await
+    .expect("fleet")
+}
+
+/// Runs the statements in order as the daemons' account; a list of those refused. Any other error
+/// is listed too, so that a misspelt statement does not pass for an allowed one.
+async fn refused(fleet: &Fleet, port: u16, statements: &[&str]) -> Vec<String> {
+    let mut sql = fleet
+        .server(port)
+        .expect("server")
+        .orchestrator()
+        .await
+        .expect("login");
+    let mut refused = Vec::new();
+    for statement in statements {
+        if let Err(error) = sql.rows(statement).await {
+            let kind = if error.code().is_some_and(|code| DENIED.contains(&code)) {
+                "denied"
+            } else {
+                "failed"
+            };
+            refused.push(format!("{kind}: {statement}: {error}"));
+        }
+    }
+    sql.close().await;
+    refused
+}
+
+const LOOK_BOTH: &[&str] = &[
+    "SELECT @@GLOBAL.read_only, @@GLOBAL.server_id, @@GLOBAL.version, @@GLOBAL.hostname, @@GLOBAL.report_host, @@GLOBAL.report_port",
+    "SHOW GLOBAL STATUS LIKE 'Uptime'",
+    "SHOW GLOBAL VARIABLES LIKE 'rpl_semi_sync%'",
+    "SHOW GLOBAL STATUS LIKE 'rpl_semi_sync%'",
+    "SHOW PROCESSLIST",
+    "SELECT id, user, host, command, time FROM information_schema.processlist WHERE command IN ('Binlog Dump', 'Binlog Dump GTID')",
+    "SHOW BINARY LOGS",
+    "SHOW BINLOG EVENTS LIMIT 1",
+    "SHOW PLUGINS",
+    "SELECT SLEEP(0.01)",
+    "SELECT GET_LOCK('orchestrator/act', 1)",
+    "SELECT IS_USED_LOCK('orchestrator/act')",
+    "SELECT RELEASE_LOCK('orchestrator/act')",
+    "FLUSH BINARY LOGS",
+];
+
+const MARIADB_LOOK: &[&str] = &[
+    "SHOW ALL SLAVES STATUS",
+    "SHOW SLAVE STATUS",
+    "SHOW MASTER STATUS",
+    "SHOW SLAVE HOSTS",
+    "SHOW RELAYLOG EVENTS LIMIT 1",
+    "SELECT @@GLOBAL.gtid_binlog_pos, @@GLOBAL.gtid_slave_pos, @@GLOBAL.gtid_current_pos, @@GLOBAL.gtid_binlog_state",
+    "SELECT @@GLOBAL.rpl_semi_sync_master_enabled, @@GLOBAL.event_scheduler",
+    "SELECT User, Host FROM mysql.global_priv",
+];
+
+const MYSQL_LOOK: &[&str] = &[
+    "SHOW REPLICA STATUS",
+    "SHOW REPLICAS",
+    "SHOW BINARY LOG STATUS",
+    "SHOW RELAYLOG EVENTS LIMIT 1",
+    "SELECT @@GLOBAL.gtid_executed, @@GLOBAL.gtid_purged, @@GLOBAL.server_uuid, @@GLOBAL.super_read_only, @@GLOBAL.offline_mode",
+    "SELECT * FROM performance_schema.replication_connection_status",
+    "SELECT * FROM performance_schema.replication_connection_configuration",
+    "SELECT * FROM performance_schema.replication_applier_status",
+    "SELECT * FROM performance_schema.replication_applier_status_by_coordinator",
+    "SELECT * FROM performance_schema.replication_applier_status_by_worker",
+    "SELECT * FROM performance_schema.replication_group_members",
+    "SELECT * FROM performance_schema.processlist LIMIT 1",
+    "SELECT * FROM performance_schema.threads LIMIT 1",
+    "SELECT * FROM performance_schema.global_variables LIMIT 1",
+    "SELECT * FROM performance_schema.persisted_variables LIMIT 1",
+    "SELECT Host, User_name, User_password FROM mysql.slave_master_info",
+    "SELECT User, Host, Super_priv FROM mysql.user",
+    "SELECT * FROM information_schema.user_privileges LIMIT 1",
+];
+
+/// On the replica, in an order that loses nothing: the halt, the repoint, the promotion, the tidy-up.
+const MARIADB_REPLICA: &[&str] = &[
+    "START SLAVE SQL_THREAD",
+    "STOP SLAVE IO_THREAD",
+    "START SLAVE IO_THREAD",
+    "STOP SLAVE",
+    "CHANGE MASTER TO MASTER_HEARTBEAT_PERIOD=2, MASTER_CONNECT_RETRY=1, MASTER_USE_GTID=slave_pos",
+    "RESET SLAVE",
+    "START SLAVE",
+    "STOP SLAVE",
+    "SET GLOBAL gtid_slave_pos=@@GLOBAL.gtid_slave_pos",
+    "SET GLOBAL rpl_semi_sync_slave_enabled=0",
+    "SET GLOBAL rpl_semi_sync_master_enabled=0",
+    "SET GLOBAL rpl_semi_sync_master_timeout=10000",
+    "SET GLOBAL slave_net_timeout=60",
+    "RESET SLAVE ALL",
+    "SET GLOBAL read_only=0",
+    "SET GLOBAL event_scheduler=OFF",
+    "SET GLOBAL read_only=1",
+    "SET SESSION sql_log_bin=0",
+    "SET SESSION sql_log_bin=1",
+    "RESET MASTER",
+];
+
+const MYSQL_REPLICA: &[&str] = &[
+    "START REPLICA SQL_THREAD",
+    "STOP REPLICA IO_THREAD",
+    "START REPLICA IO_THREAD",
+    "STOP REPLICA",
+    "CHANGE REPLICATION SOURCE TO SOURCE_HEARTBEAT_PERIOD=2, SOURCE_CONNECT_RETRY=1",
+    "RESET REPLICA",
+    "START REPLICA",
+    "STOP REPLICA",
+    "SET GLOBAL rpl_semi_sync_replica_enabled=0",
+    "SET GLOBAL rpl_semi_sync_source_enabled=0",
+    "SET GLOBAL rpl_semi_sync_source_timeout=10000",
+    "SET GLOBAL rpl_semi_sync_source_wait_for_replica_count=1",
+    "SET GLOBAL replica_net_timeout=60",
+    "RESET REPLICA ALL",
+    "SET GLOBAL super_read_only=0",
+    "SET GLOBAL read_only=0",
+    "SET GLOBAL event_scheduler=OFF",
+    "SET GLOBAL super_read_only=1",
+    "SET SESSION sql_log_bin=0",
+    "SET SESSION sql_log_bin=1",
+    "SET GLOBAL read_only=0",
+    "SET GTID_NEXT='aaaaaaaa-aaaa-aaaa-aaaa-aaaaaaaaaaaa:1'",
+    "BEGIN",
+    "COMMIT",
+    "SET GTID_NEXT='AUTOMATIC'",
+    "RESET BINARY LOGS AND GTIDS",
+];
+
+async fn everything_is_allowed(flavour: Flavour) {
+    let fleet = pair(flavour).await;
+    let [primary, replica] = fleet.ports()[..] else {
+        panic!("two servers")
+    };
+    let (look, repair) = match flavour {
+        Flavour::MariaDb => (MARIADB_LOOK, MARIADB_REPLICA),
+        Flavour::MySql => (MYSQL_LOOK, MYSQL_REPLICA),
+    };
+    let mut refusals = Vec::new();
+    for port in [primary, replica] {
+        refusals.extend(refused(&fleet, port, LOOK_BOTH).await);
+        refusals.extend(refused(&fleet, port, look).await);
+    }
+    refusals.extend(refused(&fleet, replica, repair).await);
+    assert!(refusals.is_empty(), "{flavour}:\n{}", refusals.join("\n"));
+}
+
+/// Fences a primary under a client: after it the client's session is gone and it cannot write, while
+/// replication still runs.
+async fn the_fence_holds(flavour: Flavour) {
+    let fleet = pair(flavour).await;
+    let [primary, replica] = fleet.ports()[..] else {
+        panic!("two servers")
+    };
+    let deadline = Duration::from_secs(10);
+    let mut client = Sql::connect(primary, APP, deadline).await.expect("client");
+    client
+        .run("INSERT INTO app.ledger VALUES (1, 1)")
+        .await
+        .expect("write before the fence");
+
+    let mut fence = fleet
+        .server(primary)
+        .expect("server")
+        .orchestrator()
+        .await
+        .expect("login");
+    let read_only = match flavour {
+        Flavour::MariaDb => "SET GLOBAL read_only=1",
+        Flavour::MySql => "SET GLOBAL super_read_only=1",
+    };
+    fence.run(read_only).await.expect("read-only");
+    let refusal = client
+        .run("INSERT INTO app.ledger VALUES (1, 2)")
+        .await
+        .expect_err("write after the fence");
+    assert_eq!(refusal.code(), Some(1290), "{refusal}");
+
+    let session = client
+        .value("SELECT CONNECTION_ID()")
+        .await
+        .expect("session");
+    fence
+        .run(&format!("KILL {session}"))
+        .await
+        .expect("kill of a client's session");
+    let ended = client
+        .run("SELECT 1")
+        .await
+        .expect_err("the session was killed");
+    assert!(ended.code() != Some(1290), "{ended}");
+
+    fleet
+        .wait_replicates(replica, primary, deadline)
+        .await
+        .expect("replication goes on");
+    fleet
+        .server(primary)
+        .expect("server")
+        .harness()
+        .await
+        .expect("login");
+}
+
+/// The client's account has data rights in its schema and no others: a ledger written with more
+/// rights would walk through MariaDB's read_only and hide a broken fence.
+async fn clients_have_data_rights_only(flavour: Flavour) {
+    let fleet = pair(flavour).await;
+    let port = fleet.ports()[0];
+    let Account { user, .. } = APP;
+    let mut client = Sql::connect(port, APP, Duration::from_secs(10))
+        .await
+        .expect("client");
+    for statement in [
+        "SET GLOBAL read_only=0",
+        "CREATE TABLE app.other (id INT)",
+        "SELECT * FROM meta.replication_account",
+    ] {
+        let error = client.run(statement).await.expect_err(statement);
+        assert!(
+            error.code().is_some_and(|code| DENIED.contains(&code)),
+            "{user}: {statement}: {error}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn mariadb_grants_allow_every_statement() {
+    everything_is_allowed(Flavour::MariaDb).await;
+}
+
+#[tokio::test]
+async fn mysql_grants_allow_every_statement() {
+    everything_is_allowed(Flavour::MySql).await;
+}
+
+#[tokio::test]
+async fn mariadb_fence_holds() {
+    the_fence_holds(Flavour::MariaDb).await;
+}
+
+#[tokio::test]
+async fn mysql_fence_holds() {
+    the_fence_holds(Flavour::MySql).await;
+}
+
+#[tokio::test]
+async fn mariadb_clients_have_data_rights_only() {
+    clients_have_data_rights_only(Flavour::MariaDb).await;
+}
+
+#[tokio::test]
+async fn mysql_clients_have_data_rights_only() {
+    clients_have_data_rights_only(Flavour::MySql).await;
+}

@@ -1,1 +1,3 @@
-//! Judging: evidence counted once, the rule table, and the verdict that alone admits a recovery.
+//! Judging: evidence counted once, the rule table (`diagnose`), and the verdict that alone admits a recovery.
+
+pub mod verdict;

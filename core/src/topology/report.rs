@@ -312,6 +312,8 @@ pub struct ProbeReport {
     pub purged: Option<GtidSet>,
     /// MariaDB's `gtid_binlog_pos` alone: what its own log ends with. None on MySQL.
     pub binlog_gtid: Option<GtidSet>,
+    /// MariaDB's `gtid_slave_pos` alone: what replication applied here. None on MySQL.
+    pub replicated_gtid: Option<GtidSet>,
     /// MariaDB's `gtid_domain_id`; 0 elsewhere.
     pub gtid_domain: u32,
     /// None: replication is not configured here.
@@ -350,10 +352,27 @@ impl ProbeReport {
         Some(held)
     }
 
+    /// What replication brought here, applied or only received: [`Self::held`] without what was written here by
+    /// somebody else. The primary's transactions are counted with this one.
+    #[must_use]
+    pub fn held_from_source(&self) -> Option<GtidSet> {
+        let mut held = match &self.replicated_gtid {
+            Some(replicated) => replicated.clone(),
+            None => self.executed.clone()?,
+        };
+        if let Some(received) = self.trusted_received() {
+            held = held.union(received).ok()?;
+        }
+        Some(held)
+    }
+
     /// Received and not applied.
     #[must_use]
     pub fn has_unapplied(&self) -> bool {
-        match (&self.executed, self.trusted_received()) {
+        match (
+            self.replicated_gtid.as_ref().or(self.executed.as_ref()),
+            self.trusted_received(),
+        ) {
             (Some(executed), Some(received)) => !executed.is_superset(received).unwrap_or(true),
             _ => false,
         }

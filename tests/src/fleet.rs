@@ -856,6 +856,7 @@ fn free_ports(count: usize) -> Result<Vec<u16>> {
         ports.len() == count,
         "no {count} free ports between 20000 and 32000"
     );
+    ports.sort_unstable();
     taken.extend(&ports);
     Ok(ports)
 }

@@ -8,7 +8,11 @@
 //! environment does not hold for this package.
 #![allow(clippy::disallowed_methods)]
 
+pub mod checks;
+pub mod daemons;
 pub mod fleet;
+pub mod ledger;
 pub mod process;
 pub mod sql;
 pub mod wait;
+pub mod world;

@@ -1,0 +1,403 @@
+//! Daemons on loopback: one raft cluster, each with a folder, an SQLite backend and a log of its own.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use serde_json::{Map, Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::process::{Process, Scratch, Signal};
+use crate::sql::ORCHESTRATOR;
+use crate::wait::{Look, until};
+
+const HTTP_PORT: u16 = 3000;
+const RAFT_PORT: u16 = 10_008;
+
+/// What to start.
+#[derive(Clone, Debug)]
+pub struct DaemonOptions {
+    pub count: u8,
+    /// Keys beside those that `FAILOVER.md` section 8 calls the default configuration.
+    pub settings: Map<String, Value>,
+}
+
+impl DaemonOptions {
+    /// Three daemons in default configuration.
+    pub fn default_configuration() -> DaemonOptions {
+        DaemonOptions {
+            count: 3,
+            settings: Map::new(),
+        }
+    }
+}
+
+/// The answer to a request.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Reply {
+    pub status: u16,
+    pub body: String,
+}
+
+impl Reply {
+    pub fn json(&self) -> Result<Value> {
+        serde_json::from_str(&self.body)
+            .with_context(|| format!("status {}, not JSON: {}", self.status, self.body))
+    }
+}
+
+/// GET over a connection of its own. HTTP/1.0, so that the body ends where the connection does.
+pub async fn get(address: SocketAddr, path: &str, deadline: Duration) -> Result<Reply> {
+    let exchange = async {
+        let mut stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        let request =
+            format!("GET {path} HTTP/1.0\r\nHost: {address}\r\nAccept: application/json\r\n\r\n");
+        stream.write_all(request.as_bytes()).await?;
+        let mut reply = Vec::new();
+        stream.read_to_end(&mut reply).await?;
+        anyhow::Ok(String::from_utf8_lossy(&reply).into_owned())
+    };
+    let text = tokio::time::timeout(deadline, exchange)
+        .await
+        .map_err(|_| anyhow!("no reply within {deadline:?}"))
+        .and_then(|reply| reply)
+        .with_context(|| format!("http://{address}{path}"))?;
+    let (head, body) = text
+        .split_once("\r\n\r\n")
+        .ok_or_else(|| anyhow!("http://{address}{path}: no HTTP reply"))?;
+    let status = head
+        .split(' ')
+        .nth(1)
+        .and_then(|status| status.parse().ok())
+        .ok_or_else(|| anyhow!("http://{address}{path}: no status in {head}"))?;
+    Ok(Reply {
+        status,
+        body: body.to_owned(),
+    })
+}
+
+/// One daemon.
+#[derive(Debug)]
+pub struct Daemon {
+    address: Ipv4Addr,
+    folder: PathBuf,
+    binary: PathBuf,
+    process: Mutex<Option<Process>>,
+}
+
+impl Daemon {
+    pub fn http(&self) -> SocketAddr {
+        SocketAddr::from((self.address, HTTP_PORT))
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.http())
+    }
+
+    pub fn log(&self) -> PathBuf {
+        self.folder.join("daemon.log")
+    }
+
+    fn process(&self) -> MutexGuard<'_, Option<Process>> {
+        self.process.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn start(&self) -> Result<()> {
+        let mut process = self.process();
+        if process.as_mut().is_some_and(Process::is_running) {
+            return Ok(());
+        }
+        let mut command = Command::new(&self.binary);
+        command
+            .arg(format!(
+                "--config={}",
+                self.folder.join("orchestrator.conf.json").display()
+            ))
+            .arg("http")
+            .current_dir(&self.folder);
+        *process = Some(Process::start(command, &self.log())?);
+        Ok(())
+    }
+
+    pub fn is_running(&self) -> bool {
+        self.process().as_mut().is_some_and(Process::is_running)
+    }
+
+    pub fn pid(&self) -> Option<u32> {
+        let mut process = self.process();
+        let process = process.as_mut()?;
+        process.is_running().then(|| process.pid())
+    }
+
+    pub fn signal(&self, signal: Signal) -> Instant {
+        match self.process().as_mut() {
+            Some(process) => process.signal(signal),
+            None => Instant::now(),
+        }
+    }
+
+    /// Waits until the process is gone; its exit code when it had one.
+    pub async fn wait_ended(&self, deadline: Duration) -> Result<Option<i32>> {
+        until(
+            "daemon ends",
+            deadline,
+            Duration::from_millis(5),
+            async || match self.process().as_mut().map(|process| process.status()) {
+                Some(None) => Look::not("it runs"),
+                Some(Some(status)) => Look::Holds(status.code()),
+                None => Look::Holds(None),
+            },
+        )
+        .await
+    }
+
+    pub async fn get(&self, path: &str, deadline: Duration) -> Result<Reply> {
+        get(self.http(), path, deadline).await
+    }
+
+    pub async fn is_leader(&self) -> bool {
+        let reply = self
+            .get("/api/leader-check", Duration::from_millis(500))
+            .await;
+        reply.is_ok_and(|reply| reply.status == 200)
+    }
+}
+
+/// The daemons of one raft cluster; ended, and their folders removed, on drop.
+#[derive(Debug)]
+pub struct Daemons {
+    daemons: Vec<Daemon>,
+    scratch: Scratch,
+}
+
+impl Daemons {
+    /// Writes the configuration files and starts the daemons.
+    pub fn start(options: &DaemonOptions) -> Result<Daemons> {
+        let binary = binary()?;
+        let scratch = Scratch::create("daemons")?;
+        let addresses = free_addresses(options.count)?;
+        let mut daemons = Vec::new();
+        for address in &addresses {
+            let folder = scratch.path().join(address.to_string());
+            fs::create_dir(&folder)?;
+            let configuration = configuration(*address, &addresses, &folder, options);
+            fs::write(
+                folder.join("orchestrator.conf.json"),
+                format!("{configuration:#}\n"),
+            )?;
+            daemons.push(Daemon {
+                address: *address,
+                folder,
+                binary: binary.clone(),
+                process: Mutex::new(None),
+            });
+        }
+        for daemon in &daemons {
+            daemon.start()?;
+        }
+        Ok(Daemons { daemons, scratch })
+    }
+
+    pub fn all(&self) -> &[Daemon] {
+        &self.daemons
+    }
+
+    /// Leaves the folders behind for a person to read.
+    pub fn keep(&mut self) {
+        self.scratch.keep();
+    }
+
+    /// The daemon that says it leads, if one does at present.
+    pub async fn leader(&self) -> Option<&Daemon> {
+        for daemon in self.daemons.iter().filter(|daemon| daemon.is_running()) {
+            if daemon.is_leader().await {
+                return Some(daemon);
+            }
+        }
+        None
+    }
+
+    /// Waits for a leader; an error with the logs' ends when a daemon ended by itself.
+    pub async fn wait_leader(&self, deadline: Duration) -> Result<&Daemon> {
+        let leader = until(
+            "a daemon leads",
+            deadline,
+            Duration::from_millis(20),
+            async || match self.leader().await {
+                Some(leader) => Look::Holds(leader),
+                None => Look::not("none does"),
+            },
+        )
+        .await;
+        leader.with_context(|| {
+            let logs: Vec<PathBuf> = self.daemons.iter().map(Daemon::log).collect();
+            crate::fleet::tail(&logs)
+        })
+    }
+
+    /// GET of a JSON document at the leader; an error when it is not answered with 200.
+    pub async fn ask_leader(&self, path: &str) -> Result<Value> {
+        let leader = self.wait_leader(Duration::from_secs(20)).await?;
+        let reply = leader.get(path, Duration::from_secs(10)).await?;
+        ensure!(
+            reply.status == 200,
+            "{}{path}: {} {}",
+            leader.url(),
+            reply.status,
+            reply.body
+        );
+        reply.json()
+    }
+
+    /// The recoveries in the audit, newest first.
+    pub async fn audit_recovery(&self) -> Result<Vec<Recovery>> {
+        let value = self.ask_leader("/api/audit-recovery").await?;
+        let rows = value
+            .as_array()
+            .ok_or_else(|| anyhow!("audit-recovery is no list: {value}"))?;
+        Ok(rows.iter().map(Recovery::read).collect())
+    }
+
+    /// The lines of a recovery's record.
+    pub async fn recovery_steps(&self, uid: &str) -> Result<Vec<String>> {
+        let value = self
+            .ask_leader(&format!("/api/audit-recovery-steps/{uid}"))
+            .await?;
+        let rows = value
+            .as_array()
+            .ok_or_else(|| anyhow!("audit-recovery-steps is no list: {value}"))?;
+        Ok(rows
+            .iter()
+            .map(|row| row["Message"].as_str().unwrap_or_default().to_owned())
+            .collect())
+    }
+}
+
+/// What the audit says about a recovery.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Recovery {
+    pub uid: String,
+    pub analysis: String,
+    pub failed_port: u16,
+    pub successor_port: u16,
+    pub active: bool,
+    pub successful: bool,
+    pub errors: Vec<String>,
+}
+
+impl Recovery {
+    fn read(value: &Value) -> Recovery {
+        let port = |key: &Value| {
+            key["Port"]
+                .as_u64()
+                .and_then(|port| u16::try_from(port).ok())
+                .unwrap_or(0)
+        };
+        let errors = value["AllErrors"].as_array().into_iter().flatten();
+        Recovery {
+            uid: value["UID"].as_str().unwrap_or_default().to_owned(),
+            analysis: value["AnalysisEntry"]["Analysis"]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned(),
+            failed_port: port(&value["AnalysisEntry"]["AnalyzedInstanceKey"]),
+            successor_port: port(&value["SuccessorKey"]),
+            active: value["IsActive"].as_bool().unwrap_or(false),
+            successful: value["IsSuccessful"].as_bool().unwrap_or(false),
+            errors: errors
+                .filter_map(Value::as_str)
+                .filter(|error| !error.is_empty())
+                .map(str::to_owned)
+                .collect(),
+        }
+    }
+}
+
+fn configuration(
+    address: Ipv4Addr,
+    all: &[Ipv4Addr],
+    folder: &Path,
+    options: &DaemonOptions,
+) -> Value {
+    let nodes: Vec<String> = all.iter().map(Ipv4Addr::to_string).collect();
+    let mut configuration = json!({
+        "Debug": false,
+        "ListenAddress": format!("{address}:{HTTP_PORT}"),
+        "BackendDB": "sqlite",
+        "SQLite3DataFile": folder.join("orchestrator.db"),
+        "MySQLTopologyUser": ORCHESTRATOR.user,
+        "MySQLTopologyPassword": ORCHESTRATOR.password,
+        "HostnameResolveMethod": "none",
+        "MySQLHostnameResolveMethod": "@@report_host",
+        "DiscoverByShowSlaveHosts": true,
+        "DefaultInstancePort": 3306,
+        "RecoverMasterClusterFilters": ["*"],
+        "RecoverIntermediateMasterClusterFilters": ["*"],
+        "DetectClusterAliasQuery": "SELECT 'fleet'",
+        "RaftEnabled": true,
+        "RaftDataDir": folder.join("raft"),
+        "RaftBind": address.to_string(),
+        "DefaultRaftPort": RAFT_PORT,
+        "RaftNodes": nodes,
+        "HTTPAdvertise": format!("http://{address}:{HTTP_PORT}"),
+    });
+    if let Some(members) = configuration.as_object_mut() {
+        members.extend(options.settings.clone());
+    }
+    configuration
+}
+
+/// The daemon's program: `ORCHESTRATOR_BINARY`, else what cargo built beside this program.
+pub fn binary() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os("ORCHESTRATOR_BINARY") {
+        let path = PathBuf::from(path);
+        ensure!(
+            path.is_file(),
+            "ORCHESTRATOR_BINARY: no program {}",
+            path.display()
+        );
+        return Ok(path);
+    }
+    let here = std::env::current_exe()?;
+    for folder in here.ancestors().skip(1).take(2) {
+        let path = folder.join("orchestrator");
+        if path.is_file() {
+            return Ok(path);
+        }
+    }
+    bail!(
+        "no orchestrator beside {}; type:  cargo build -p orchestrator",
+        here.display()
+    )
+}
+
+/// Addresses of the loopback network on which both ports are free: 127.0.0.1 and on when they are,
+/// else a block of their own, so that several clusters run side by side.
+fn free_addresses(count: u8) -> Result<Vec<Ipv4Addr>> {
+    let pid = std::process::id().to_le_bytes();
+    let mut chosen = CHOSEN.lock().unwrap_or_else(PoisonError::into_inner);
+    let blocks = std::iter::once((0, 0))
+        .chain((0..=u8::MAX).map(|step| (pid[1] % 200 + 10, pid[0].wrapping_add(step))));
+    for (second, third) in blocks {
+        let block: Vec<Ipv4Addr> = (1..=count)
+            .map(|last| Ipv4Addr::new(127, second, third, last))
+            .collect();
+        let free = |address: &Ipv4Addr, port: u16| TcpListener::bind((*address, port)).is_ok();
+        if block.iter().all(|address| {
+            !chosen.contains(address) && free(address, HTTP_PORT) && free(address, RAFT_PORT)
+        }) {
+            chosen.extend(&block);
+            return Ok(block);
+        }
+    }
+    bail!("no {count} free loopback addresses with ports {HTTP_PORT} and {RAFT_PORT}")
+}
+
+/// Addresses given out in this process.
+static CHOSEN: Mutex<Vec<Ipv4Addr>> = Mutex::new(Vec::new());

@@ -65,7 +65,16 @@ pub(super) fn bind(text: &str, port_default: Option<u16>) -> Result<Address, Str
     Ok(Address { host, port })
 }
 
+/// Splits a text into host and port. An address has one spelling afterwards, so that hosts compare as text.
 fn split(text: &str) -> Result<(String, Option<u16>), String> {
+    let (host, port) = split_text(text)?;
+    Ok(match host.parse::<IpAddr>() {
+        Ok(ip) => (ip.to_string(), port),
+        Err(_) => (host.to_owned(), port),
+    })
+}
+
+fn split_text(text: &str) -> Result<(&str, Option<u16>), String> {
     if let Some(bracketed) = text.strip_prefix('[') {
         let (host, rest) = bracketed
             .split_once(']')
@@ -73,8 +82,8 @@ fn split(text: &str) -> Result<(String, Option<u16>), String> {
         host.parse::<Ipv6Addr>()
             .map_err(|_| format!("has {host:?} in brackets, which is no IPv6 address"))?;
         return match rest.strip_prefix(':') {
-            Some(port) => Ok((host.to_owned(), Some(port_number(port)?))),
-            None if rest.is_empty() => Ok((host.to_owned(), None)),
+            Some(port) => Ok((host, Some(port_number(port)?))),
+            None if rest.is_empty() => Ok((host, None)),
             None => Err("has text between the closing bracket and the port".to_owned()),
         };
     }
@@ -93,7 +102,7 @@ fn split(text: &str) -> Result<(String, Option<u16>), String> {
     if host.contains(strange) {
         return Err("has a character that no host name has".to_owned());
     }
-    Ok((host.to_owned(), port))
+    Ok((host, port))
 }
 
 fn port_number(text: &str) -> Result<u16, String> {
@@ -137,6 +146,7 @@ mod tests {
         check(dial("::1", Some(1)), "[::1]:1");
         check(dial("[::1]", Some(1)), "[::1]:1");
         check(dial("[fe80::1]:99", None), "[fe80::1]:99");
+        check(dial("[0:0::0:1]:99", None), "[::1]:99");
         check(listen(":3000"), ":3000");
         check(listen("127.0.0.1:0"), "127.0.0.1:0");
         check(bind(":10008", None), ":10008");

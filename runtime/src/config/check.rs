@@ -61,10 +61,13 @@ pub(super) fn settle(
 
 /// One line for the keys that are set and obeyed by nothing, and one for those of them that close something.
 fn report_without_effect(values: &Values, findings: &mut Findings) {
-    let unobeyed = |effect: Effect| match effect {
-        Effect::NotYet | Effect::Dead => true,
-        Effect::Effective | Effect::SynonymOf(_) => false,
-    };
+    fn unobeyed(effect: Effect) -> bool {
+        match effect {
+            Effect::NotYet | Effect::Dead => true,
+            Effect::Effective => false,
+            Effect::SynonymOf(name) => unobeyed(known(name).effect),
+        }
+    }
     let changed = |name: &str| *values.get(name) != Value::of(known(name).preset);
     let idle: Vec<&str> = KEYS
         .iter()
@@ -644,6 +647,7 @@ impl Check<'_> {
     }
 
     fn recovery(&mut self) {
+        self.witnesses();
         // V4.
         let lag = self.values.count("FailMasterPromotionOnLagMinutes");
         if lag > 0 && self.values.text("ReplicationLagQuery").is_empty() {
@@ -651,6 +655,25 @@ impl Check<'_> {
                 &["FailMasterPromotionOnLagMinutes", "ReplicationLagQuery"],
                 "needs ReplicationLagQuery to be set",
             );
+        }
+    }
+
+    /// A quorum that the configured voters cannot reach would forbid every failover.
+    fn witnesses(&mut self) {
+        let raft = self.values.flag("RaftEnabled");
+        let voters = if raft {
+            self.values.list("RaftNodes").len().max(1) as u64
+        } else {
+            1
+        };
+        let quorum = self.values.count("WitnessQuorum");
+        if quorum > voters {
+            let reason = format!(
+                "is {quorum}, and there are {voters} daemons: no death could ever be confirmed"
+            );
+            self.breach(&["WitnessQuorum", "RaftNodes", "RaftEnabled"], reason);
+        } else if quorum > 0 && quorum <= voters / 2 {
+            self.warn("WitnessQuorum", format_args!("{quorum} of {voters} daemons are no majority: a part of a split network can judge alone"));
         }
     }
 

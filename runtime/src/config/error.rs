@@ -141,8 +141,12 @@ impl Findings {
         !self.problems.is_empty()
     }
 
+    pub(super) fn has_room_for_warnings(&self) -> bool {
+        self.warnings.len() < MESSAGES_MAX
+    }
+
     pub(super) fn warn(&mut self, place: Option<&Place>, text: impl fmt::Display) {
-        if self.warnings.len() >= MESSAGES_MAX {
+        if !self.has_room_for_warnings() {
             self.warnings_dropped += 1;
             return;
         }

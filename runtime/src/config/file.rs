@@ -135,7 +135,11 @@ fn warn_of_unknown(name: &str, place: &Place, findings: &mut Findings) {
         );
         return;
     }
-    match near::nearest(name) {
+    // Looking for the nearest name takes time, which a warning that nobody will see is not worth.
+    match Some(name)
+        .filter(|_| findings.has_room_for_warnings())
+        .and_then(near::nearest)
+    {
         Some(near) => findings.warn(
             Some(place),
             format_args!("unknown key {}: did you mean {near}?", excerpt(name)),

@@ -10,7 +10,7 @@
 //! - [`values`]: decoding, and the rule of a single value;
 //! - [`check`]: what concerns several keys, after the last file;
 //! - [`credentials`]: my.cnf files and environment variables;
-//! - [`settings`]: the typed result.
+//! - [`settings`]: the typed result; [`policy`]: the part of it that all daemons share.
 //!
 //! A reload loads anew, from the files alone: a key removed from the file has its default again (the original
 //! keeps the old value until a restart). A refused reload leaves what runs as it is; [`Settings::reloaded`]
@@ -23,6 +23,7 @@ pub mod error;
 pub mod file;
 pub mod keys;
 pub mod near;
+mod policy;
 pub mod settings;
 mod values;
 

@@ -14,6 +14,7 @@ use serde_json::Value as Json;
 
 use super::address::{self, Address};
 use super::check::{raft_port_default, unguarded};
+use super::error::Place;
 use super::keys::KEYS;
 use super::values::{Secrets, Values};
 
@@ -570,6 +571,11 @@ impl Settings {
             values.adjust(name, self.values.get(name).clone());
         }
         Settings::of(values)
+    }
+
+    /// Where a key's value was set; none when it is a default, or no key.
+    pub fn place(&self, name: &str) -> Option<&Place> {
+        super::keys::find(name).and_then(|key| self.values.place(key.name))
     }
 
     /// Keys that are set so as to close something (access control, TLS), and are obeyed by nothing so far.

@@ -194,13 +194,14 @@ fn each_older_name_is_accepted_with_one_warning() {
         if let Effect::SynonymOf(name) = key.effect {
             let text = json!({key.name: values::Value::of(key.preset).to_json()}).to_string();
             let warnings = accepted(&[&text]).warnings;
-            assert_eq!(
-                warnings,
-                [format!(
-                    "1.json:1:2: {}: is an older name: use {name}",
-                    key.name
-                )]
-            );
+            let about: Vec<&String> = warnings
+                .iter()
+                .filter(|line| line.contains("is an older name"))
+                .collect();
+            let expected = format!("1.json:1:2: {}: is an older name: use {name}", key.name);
+            assert_eq!(about, [&expected]);
+            let idle = keys::find(name).expect("a key").effect == Effect::NotYet;
+            assert_eq!(warnings.len(), 1 + usize::from(idle), "{warnings:?}");
         }
     }
 }
@@ -219,16 +220,16 @@ fn only_the_first_json_value_of_a_file_counts() {
 
 #[test]
 fn keys_without_effect_are_reported_in_one_line() {
-    check_warned(
-        &[r#"{"EnableSyslog": true, "AuditToSyslog": false, "Debug": true, "OAuthClientId": "x"}"#],
-        &[
-            "these keys are set and have no effect in this program so far: EnableSyslog, OAuthClientId; and, set to their \
-           defaults: AuditToSyslog",
-        ],
+    const LINE: &str = "these keys are set and have no effect in this program so far: ";
+    let text =
+        r#"{"OAuthScopes": [], "Debug": true, "OAuthClientId": "x", "SeedAcceptableBytesDiff": 1}"#;
+    let expected = format!(
+        "{LINE}OAuthClientId, SeedAcceptableBytesDiff; and, set to their defaults: OAuthScopes"
     );
+    check_warned(&[text], &[&expected]);
     check_warned(
-        &[r#"{"AuditToSyslog": false}"#],
-        &["these keys are set and have no effect in this program so far: AuditToSyslog"],
+        &[r#"{"OAuthScopes": []}"#],
+        &[&format!("{LINE}OAuthScopes")],
     );
 }
 
@@ -491,6 +492,8 @@ fn keys_that_do_not_go_together_are_refused() {
             "DeadInstancePollSecondsMax",
         ),
         (json!({"AuthenticationMethod": "Multi"}), "HTTPAuthUser"),
+        (json!({"WitnessQuorum": 2}), "WitnessQuorum"),
+        (json!({"MasterFailoverDetachSlaveMasterHost": true}), ""),
         (json!({"ListenAddress": ""}), "ListenAddress"),
         (
             json!({"UseSSL": true, "SSLCertFile": "c"}),
@@ -799,6 +802,115 @@ fn what_is_said_of_unapplied_relay_logs_is_obeyed() {
         );
         assert_eq!(loaded.warnings.len(), warnings, "{file}");
     }
+}
+
+#[test]
+fn unknown_names_without_end_are_counted() {
+    let members: Vec<String> = (0..20_000)
+        .map(|number| format!("\"RaftNode{number}\": 1"))
+        .collect();
+    let warnings = accepted(&[&format!("{{{}}}", members.join(","))]).warnings;
+    assert_eq!(warnings.len(), error::MESSAGES_MAX + 1);
+    assert_eq!(
+        warnings.last().map(String::as_str),
+        Some("and 19800 more warnings")
+    );
+}
+
+#[test]
+fn the_place_of_a_value_is_known() {
+    let settings = accepted(&["{\"Debug\": true}", "{\n\"debug\": false}"]).settings;
+    assert_eq!(
+        settings.place("DEBUG").map(ToString::to_string),
+        Some("2.json:2:1".to_owned())
+    );
+    assert_eq!(settings.place("ReadOnly"), None);
+    assert_eq!(settings.place("nothing"), None);
+}
+
+#[test]
+fn a_quorum_below_a_majority_is_warned_of() {
+    let file = |quorum: u64| {
+        json!({
+            "WitnessQuorum": quorum, "RaftEnabled": true, "RaftDataDir": "d",
+            "RaftNodes": ["127.0.0.1", "n2", "n3"],
+        })
+        .to_string()
+    };
+    assert_eq!(accepted(&[&file(1)]).warnings.len(), 1);
+    assert_eq!(accepted(&[&file(2)]).warnings.len(), 0);
+    assert_eq!(accepted(&[&file(3)]).warnings.len(), 0);
+}
+
+/// A file in the manner of those that people run, with what they usually carry.
+#[test]
+fn an_ordinary_file_is_accepted() {
+    let text = r##"{
+        "#": "a comment",
+        "Debug": true,
+        "EnableSyslog": false,
+        "ListenAddress": ":3000",
+        "MySQLTopologyUser": "orchestrator",
+        "MySQLTopologyPassword": "secret",
+        "MySQLTopologyCredentialsConfigFile": "",
+        "MySQLTopologySSLPrivateKeyFile": "",
+        "MySQLTopologyUseMutualTLS": false,
+        "BackendDB": "sqlite3",
+        "SQLite3DataFile": "/var/lib/orchestrator/orchestrator.sqlite3",
+        "MySQLConnectTimeoutSeconds": 1,
+        "DefaultInstancePort": 3306,
+        "DiscoverByShowSlaveHosts": true,
+        "InstancePollSeconds": 5,
+        "DiscoveryIgnoreReplicaHostnameFilters": ["a_host[.]example[.]com", ".*[.]lab[.]example[.]com", "db9:3307"],
+        "UnseenInstanceForgetHours": 240,
+        "SnapshotTopologiesIntervalHours": 0,
+        "HostnameResolveMethod": "none",
+        "MySQLHostnameResolveMethod": "@@report_host",
+        "SkipBinlogServerUnresolveCheck": true,
+        "ExpiryHostnameResolvesMinutes": 60,
+        "RejectHostnameResolvePattern": "",
+        "ReasonableReplicationLagSeconds": 10,
+        "ProblemIgnoreHostnameFilters": [],
+        "CandidateInstanceExpireMinutes": 60,
+        "AuditLogFile": "",
+        "RemoveTextFromHostnameDisplay": ".mydomain.com:3306",
+        "ReadOnly": false,
+        "AuthenticationMethod": "",
+        "PowerAuthUsers": ["*"],
+        "ClusterNameToAlias": {"127.0.0.1": "test suite"},
+        "ReplicationLagQuery": "",
+        "DetectClusterAliasQuery": "select substring_index(@@hostname, '.', 1)",
+        "DataCenterPattern": "[.]([^.]+)[.][^.]+[.]mydomain[.]com",
+        "PhysicalEnvironmentPattern": "[.]([^.]+[.][^.]+)[.]mydomain[.]com",
+        "StatusEndpoint": "/api/status",
+        "StatusSimpleHealth": true,
+        "AgentsServerPort": ":3001",
+        "AgentPollMinutes": 60,
+        "SeedWaitSecondsBeforeSend": 2,
+        "PseudoGTIDPattern": "",
+        "FailureDetectionPeriodBlockMinutes": 60,
+        "RecoveryPeriodBlockSeconds": 3600,
+        "RecoverMasterClusterFilters": ["*"],
+        "RecoverIntermediateMasterClusterFilters": ["alias~=^prod", "alias=main"],
+        "OnFailureDetectionProcesses": ["echo 'Detected {failureType} on {failureCluster}' >> /tmp/recovery.log"],
+        "ApplyMySQLPromotionAfterMasterFailover": true,
+        "ConsulAddress": "",
+        "RaftEnabled": true,
+        "RaftDataDir": "/var/lib/orchestrator",
+        "RaftBind": "10.0.0.1",
+        "DefaultRaftPort": 10008,
+        "RaftNodes": ["10.0.0.1", "10.0.0.2", "10.0.0.3"]
+    }"##;
+    let loaded = accepted(&[text]);
+    let raft = loaded.settings.raft.as_ref().expect("raft is enabled");
+    assert_eq!(raft.advertise, raft.nodes[0]);
+    assert_eq!(loaded.settings.unguarded(), Vec::<&str>::new());
+    let strange: Vec<&String> = loaded
+        .warnings
+        .iter()
+        .filter(|line| !line.contains("no effect") && !line.contains("old versions"))
+        .collect();
+    assert_eq!(strange, Vec::<&String>::new());
 }
 
 /// Files and variables that exist only here.

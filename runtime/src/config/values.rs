@@ -58,18 +58,24 @@ impl Value {
 }
 
 /// One value and where it was said.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 struct Entry {
     value: Value,
     place: Option<Place>,
 }
 
-/// The values of all keys.
-#[derive(Clone, Debug)]
+/// The values of all keys. Shown without secrets.
+#[derive(Clone)]
 pub(super) struct Values {
     entries: BTreeMap<&'static str, Entry>,
     /// Keys whose text in a file was refused: rules over several keys leave them alone.
     refused: BTreeSet<&'static str>,
+}
+
+impl fmt::Debug for Values {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Values({})", self.to_json(Secrets::Mask))
+    }
 }
 
 impl Values {
@@ -88,6 +94,12 @@ impl Values {
     fn entry(&self, name: &str) -> &Entry {
         self.entries
             .get(name)
+            .unwrap_or_else(|| panic!("{name} is not in the table of keys"))
+    }
+
+    fn entry_mut(&mut self, name: &str) -> &mut Entry {
+        self.entries
+            .get_mut(name)
             .unwrap_or_else(|| panic!("{name} is not in the table of keys"))
     }
 
@@ -115,10 +127,7 @@ impl Values {
 
     /// Replaces a value and keeps the place that last set it.
     pub(super) fn adjust(&mut self, name: &'static str, value: Value) {
-        let entry = self
-            .entries
-            .get_mut(name)
-            .unwrap_or_else(|| panic!("{name} is not in the table of keys"));
+        let entry = self.entry_mut(name);
         assert_eq!(
             std::mem::discriminant(&entry.value),
             std::mem::discriminant(&value),
@@ -129,19 +138,20 @@ impl Values {
 
     /// Lays a value from a file over what is there: maps merge, all else replaces.
     pub(super) fn set(&mut self, key: &'static Key, value: Value, place: Place) {
-        let value = match (self.get(key.name), value) {
-            (Value::Map(old), Value::Map(new)) if !new.is_empty() => {
-                let mut merged = old.clone();
-                merged.extend(new);
-                Value::Map(merged)
+        let entry = self.entry_mut(key.name);
+        match (&mut entry.value, value) {
+            (Value::Map(merged), Value::Map(members)) => merged.extend(members),
+            (old, value) => {
+                assert_eq!(
+                    std::mem::discriminant(old),
+                    std::mem::discriminant(&value),
+                    "kind of {}",
+                    key.name
+                );
+                *old = value;
             }
-            (Value::Map(old), Value::Map(_)) => Value::Map(old.clone()),
-            (_, value) => value,
-        };
-        self.adjust(key.name, value);
-        self.entries
-            .entry(key.name)
-            .and_modify(|entry| entry.place = Some(place));
+        }
+        entry.place = Some(place);
     }
 
     pub(super) fn flag(&self, name: &str) -> bool {
@@ -219,7 +229,7 @@ pub enum Secrets {
     Show,
 }
 
-/// Reads the JSON of one key. `None` means that it says nothing: `null` for a scalar, as in the original.
+/// Reads the JSON of one key. `None` means that it says nothing: `null`, but for a list, which it empties.
 pub(super) fn decode(key: &Key, json: &Json) -> Result<Option<Value>, Cause> {
     let wrong = |found: &'static str| Cause::WrongType {
         wanted: key.kind.wanted(),
@@ -227,7 +237,6 @@ pub(super) fn decode(key: &Key, json: &Json) -> Result<Option<Value>, Cause> {
     };
     let value = match (key.kind, json) {
         (Kind::List, Json::Null) => Value::List(Vec::new()),
-        (Kind::Map, Json::Null) => Value::Map(BTreeMap::new()),
         (_, Json::Null) => return Ok(None),
         (Kind::Bool, Json::Bool(value)) => Value::Bool(*value),
         (Kind::Int | Kind::Int32 | Kind::Int64, Json::Number(number)) => match number.as_i64() {

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -92,7 +93,7 @@ pub struct World {
     pub daemons: Daemons,
     pub fleet: Fleet,
     primary: u16,
-    next_lane: u32,
+    next_lane: AtomicU32,
 }
 
 impl World {
@@ -111,7 +112,7 @@ impl World {
             daemons,
             fleet,
             primary,
-            next_lane: 1,
+            next_lane: AtomicU32::new(1),
         };
         world.daemons.wait_leader(Duration::from_secs(30)).await?;
         // Any server of the fleet is a seed: the last is a replica, so that the primary is found from it.
@@ -130,6 +131,11 @@ impl World {
 
     pub fn primary(&self) -> u16 {
         self.primary
+    }
+
+    /// Tells the world who the primary is, when somebody else than [`World::strike`] changed it.
+    pub fn set_primary(&mut self, port: u16) {
+        self.primary = port;
     }
 
     /// Keeps every folder, for a person to read.
@@ -287,12 +293,15 @@ impl World {
     }
 
     /// Two clients on all servers.
-    pub fn clients(&mut self) -> Ledger {
+    pub fn clients(&self) -> Ledger {
         const CLIENTS: u32 = 2;
         let ports = self.fleet.ports();
-        let ledger = Ledger::start(&ports, CLIENTS, self.next_lane);
-        self.next_lane += CLIENTS * u32::try_from(ports.len()).unwrap_or(0);
-        ledger
+        let lanes = CLIENTS * u32::try_from(ports.len()).unwrap_or(0);
+        Ledger::start(
+            &ports,
+            CLIENTS,
+            self.next_lane.fetch_add(lanes, Ordering::Relaxed),
+        )
     }
 
     /// Sends the signals; the moment of the first.

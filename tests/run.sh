@@ -1,0 +1,66 @@
+#!/usr/bin/env bash
+# Runs every test there is: installs what is missing, then format, lints, determinism, unit and property
+# tests, simulation seeds, and the tests on real servers. Ends at the first failure; says how long
+# each part took.
+#
+#   tests/run.sh                 everything
+#   tests/run.sh PART...         some of: setup format lint build determinism unit simulation real bench
+#
+# ORCHESTRATOR_SIM_SEEDS sets how many seeds each simulator runs (50).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+[ -n "$(command -v cargo)" ] || PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
+# One profile for everything: the dependencies are optimised once, our own code builds quickly.
+target=${CARGO_TARGET_DIR:-target}/debug
+seeds=${ORCHESTRATOR_SIM_SEEDS:-50}
+times=()
+
+part() {
+  local name=$1 began=$SECONDS
+  printf '\n=== %s\n' "$name"
+  "part_$name" || { printf '=== %s FAILED after %d s\n' "$name" $((SECONDS - began)); exit 1; }
+  times+=("$name $((SECONDS - began)) s")
+  printf '=== %s: %d s\n' "$name" $((SECONDS - began))
+}
+
+part_setup() { tests/setup.sh all; }
+
+part_format() { cargo fmt --all --check; }
+
+part_lint() { cargo clippy --workspace --all-targets --locked -- -D warnings; }
+
+part_build() { cargo test --workspace --all-targets --locked --no-run && cargo build --workspace --bins --locked; }
+
+# Before anything else is believed: one seed, twice, the same trace, on each engine.
+part_determinism() { "$target/orchestrator-sim" twice 1; }
+
+part_unit() { cargo test --workspace --exclude orchestrator-tests --locked && cargo test -p orchestrator-tests --lib --locked; }
+
+part_simulation() { "$target/orchestrator-sim" sweep "1..$seeds"; }
+
+# One fleet at a time: they share the machine's cores, and times are judged.
+part_real() {
+  local binary
+  for binary in grants oracle real; do
+    cargo test -p orchestrator-tests --test "$binary" --locked -- --test-threads=1 || return 1
+  done
+}
+
+part_bench() {
+  local flavour how
+  for flavour in mariadb mysql; do
+    for how in kill9 sigstop with-leader; do
+      "$target/failover-bench" --flavour "$flavour" --how "$how" --kills 2 || return 1
+    done
+  done
+}
+
+parts=("$@")
+[ ${#parts[@]} -gt 0 ] || parts=(setup format lint build determinism unit simulation real bench)
+for name in "${parts[@]}"; do
+  declare -F "part_$name" >/dev/null || { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "$0" >&2; exit 2; }
+done
+for name in "${parts[@]}"; do part "$name"; done
+printf '\nall passed in %d s\n' "$SECONDS"
+printf '  %s\n' "${times[@]}"

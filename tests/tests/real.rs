@@ -1,0 +1,501 @@
+//! Real daemons on real fleets: the situations that the first issue is done by, on both flavours.
+//!
+//! Clients with data rights only write throughout; afterwards the servers are read and every
+//! acknowledged write is accounted for. The fleets take turns: two cores cannot carry two of them
+//! and keep honest times.
+#![allow(clippy::disallowed_methods)]
+
+use std::time::{Duration, Instant};
+
+use orchestrator_tests::daemons::{DaemonOptions, Recovery};
+use orchestrator_tests::fleet::{Flavour, FleetOptions, ReplicationTiming, Thread};
+use orchestrator_tests::process::Signal;
+use orchestrator_tests::sql::{APP, Sql};
+use orchestrator_tests::wait::{Look, until};
+use orchestrator_tests::world::{Aftermath, Expectation, PATIENCE, Strike, World};
+
+/// Held while a test owns a fleet.
+static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+async fn world(flavour: Flavour, timing: ReplicationTiming) -> World {
+    let fleet = FleetOptions {
+        flavour,
+        servers: 4,
+        timing,
+    };
+    World::start(fleet, &DaemonOptions::default_configuration())
+        .await
+        .expect("a fleet that the daemons know")
+}
+
+/// Nothing wrong, the verdict seen, and something to judge by: writes on both sides of the strike.
+fn check(aftermath: &Aftermath) {
+    assert_eq!(
+        aftermath.wrongs(),
+        Vec::<String>::new(),
+        "{:#?}",
+        aftermath.judgement
+    );
+    assert!(
+        aftermath.verdict.is_some(),
+        "no dead-primary code was ever shown for {}",
+        aftermath.old
+    );
+    for port in [aftermath.old, aftermath.promoted] {
+        assert!(
+            aftermath
+                .journal
+                .acknowledged()
+                .any(|write| write.port == port),
+            "no writes on {port}"
+        );
+    }
+}
+
+async fn primary_killed(flavour: Flavour) {
+    let _turn = TURN.lock().await;
+    let mut world = world(flavour, ReplicationTiming::ServerDefaults).await;
+    let aftermath = world
+        .strike(Strike::KillPrimary, Duration::ZERO, &Expectation::default())
+        .await
+        .expect("recovery");
+    check(&aftermath);
+
+    // And once more: the promoted server dies too, after the operator replaced the first.
+    world.restore(aftermath.old).await.expect("restored");
+    let aftermath = world
+        .strike(Strike::KillPrimary, Duration::ZERO, &Expectation::default())
+        .await
+        .expect("second recovery");
+    check(&aftermath);
+}
+
+async fn primary_and_leader_killed(flavour: Flavour) {
+    let _turn = TURN.lock().await;
+    let mut world = world(flavour, ReplicationTiming::Quick).await;
+    let aftermath = world
+        .strike(
+            Strike::KillPrimaryAndLeader,
+            Duration::ZERO,
+            &Expectation::default(),
+        )
+        .await
+        .expect("recovery");
+    check(&aftermath);
+}
+
+/// The leader dies and the primary lives: another daemon leads, clients notice nothing, nothing is
+/// recovered.
+async fn leader_killed(flavour: Flavour) {
+    let _turn = TURN.lock().await;
+    let world = world(flavour, ReplicationTiming::Quick).await;
+    let primary = world.primary();
+    let ledger = world.clients();
+    ledger
+        .wait_acknowledged(Instant::now(), Some(primary), PATIENCE)
+        .await
+        .expect("writes");
+    let killed = world
+        .signal(Strike::KillLeader)
+        .await
+        .expect("a leader to kill");
+    let leader = world
+        .daemons
+        .wait_leader(Duration::from_secs(10))
+        .await
+        .expect("another leader");
+    assert!(leader.is_running());
+    ledger
+        .wait_acknowledged(Instant::now(), Some(primary), PATIENCE)
+        .await
+        .expect("writes go on");
+    for daemon in world.daemons.all() {
+        daemon.start().expect("daemon starts again");
+    }
+    world
+        .wait_settled(&[])
+        .await
+        .expect("three daemons watch again");
+    assert_eq!(
+        world.daemons.audit_recovery().await.expect("audit"),
+        Vec::<Recovery>::new()
+    );
+    let journal = ledger.end().await;
+    assert!(
+        journal.acknowledged().all(|write| write.port == primary),
+        "another server took writes"
+    );
+    assert!(journal.acknowledged().any(|write| write.sent > killed));
+    assert_eq!(
+        journal.acknowledged().count(),
+        journal.writes.len(),
+        "a client was disturbed"
+    );
+}
+
+/// The primary freezes, is failed over, and thaws: it is fenced before clients can use it again.
+async fn primary_frozen(flavour: Flavour) {
+    let _turn = TURN.lock().await;
+    let mut world = world(flavour, ReplicationTiming::ServerDefaults).await;
+    let aftermath = world
+        .strike(
+            Strike::FreezePrimary,
+            Duration::ZERO,
+            &Expectation::default(),
+        )
+        .await
+        .expect("recovery");
+    check(&aftermath);
+
+    let old = world.fleet.server(aftermath.old).expect("server");
+    let ledger = world.clients();
+    let thawed = old.signal(Signal::Continue);
+    wait_fenced(&world, aftermath.old).await;
+    let fenced = Instant::now();
+    ledger
+        .wait_acknowledged(fenced, Some(aftermath.promoted), PATIENCE)
+        .await
+        .expect("the promoted server serves");
+    let journal = ledger.end().await;
+    let after_fence = journal
+        .acknowledged()
+        .filter(|write| write.port == aftermath.old && write.sent > fenced)
+        .count();
+    assert_eq!(after_fence, 0, "writes after the fence");
+    // FAILOVER.md section 2: 0 to 4 writes slip through a fence that waits in the frozen server.
+    let slipped = journal
+        .acknowledged()
+        .filter(|write| write.port == aftermath.old && write.sent > thawed)
+        .count();
+    assert!(slipped <= 4, "{slipped} writes between thaw and fence");
+}
+
+/// Only one replica has the last transactions, and it had applied none of them.
+async fn unapplied_relay_log(flavour: Flavour) {
+    let _turn = TURN.lock().await;
+    let mut world = world(flavour, ReplicationTiming::Quick).await;
+    let [primary, holder, others @ ..] = &world.fleet.ports()[..] else {
+        panic!("four servers")
+    };
+    let (primary, holder) = (*primary, *holder);
+    for other in others {
+        let mut sql = world
+            .fleet
+            .server(*other)
+            .expect("server")
+            .harness()
+            .await
+            .expect("login");
+        sql.run(flavour.stop_replica(Thread::Io))
+            .await
+            .expect("stop");
+    }
+    let mut sql = world
+        .fleet
+        .server(holder)
+        .expect("server")
+        .harness()
+        .await
+        .expect("login");
+    sql.run(flavour.stop_replica(Thread::Sql))
+        .await
+        .expect("stop");
+    let before = rows(&mut sql).await;
+    let ledger = world.clients();
+    let began = Instant::now();
+    let backlog = until(
+        "a backlog",
+        PATIENCE,
+        Duration::from_millis(10),
+        async || match ledger.acknowledged_since(began).get(&primary) {
+            Some(writes) if *writes >= 100 => Look::Holds(()),
+            Some(_) | None => Look::not("too few writes"),
+        },
+    );
+    backlog.await.expect("writes");
+    ledger.end().await;
+    assert_eq!(rows(&mut sql).await, before, "the holder applied nothing");
+    sql.close().await;
+
+    let aftermath = world
+        .strike(Strike::KillPrimary, Duration::ZERO, &Expectation::default())
+        .await
+        .expect("recovery");
+    check(&aftermath);
+    assert_eq!(aftermath.promoted, holder);
+    let mut sql = world
+        .fleet
+        .server(holder)
+        .expect("server")
+        .harness()
+        .await
+        .expect("login");
+    assert!(
+        rows(&mut sql).await >= before + 100,
+        "what it had received is applied"
+    );
+}
+
+async fn rows(sql: &mut Sql) -> u64 {
+    sql.value("SELECT COUNT(*) FROM app.ledger")
+        .await
+        .expect("rows")
+        .parse()
+        .expect("a number")
+}
+
+/// A replica with transactions of its own is not promoted, and its transactions spread to nobody.
+async fn errant_replica(flavour: Flavour) {
+    let _turn = TURN.lock().await;
+    let mut world = world(flavour, ReplicationTiming::Quick).await;
+    let errant = world.fleet.ports()[1];
+    let mut sql = world
+        .fleet
+        .server(errant)
+        .expect("server")
+        .harness()
+        .await
+        .expect("login");
+    sql.run_all([
+        "SET GLOBAL read_only=0",
+        "INSERT INTO app.note (text) VALUES ('errant')",
+        "SET GLOBAL read_only=1",
+    ])
+    .await
+    .expect("errant transaction");
+    sql.close().await;
+    let expectation = Expectation {
+        errant_before: vec![errant],
+        no_candidates: vec![errant],
+        not_regrouped: vec![errant],
+    };
+    let aftermath = world
+        .strike(Strike::KillPrimary, Duration::ZERO, &expectation)
+        .await
+        .expect("recovery");
+    check(&aftermath);
+    for port in world.fleet.ports() {
+        if port != errant && port != aftermath.old {
+            let mut sql = world
+                .fleet
+                .server(port)
+                .expect("server")
+                .harness()
+                .await
+                .expect("login");
+            let spread = sql
+                .value("SELECT COUNT(*) FROM app.note WHERE text = 'errant'")
+                .await
+                .expect("rows");
+            assert_eq!(spread, "0", "the errant transaction reached {port}");
+        }
+    }
+}
+
+/// The primary is killed and its supervisor starts it again at once. Whoever wins that race: one
+/// writable server in the end, the others below it, and no acknowledged write of a survivor lost.
+async fn primary_restarts_at_once(flavour: Flavour) {
+    let _turn = TURN.lock().await;
+    let world = world(flavour, ReplicationTiming::Quick).await;
+    let old = world.primary();
+    let ledger = world.clients();
+    ledger
+        .wait_acknowledged(Instant::now(), Some(old), PATIENCE)
+        .await
+        .expect("writes");
+    let server = world.fleet.server(old).expect("server");
+    let killed = server.signal(Signal::Kill);
+    server.wait_ended().await.expect("ended");
+    server.start().expect("started again");
+    ledger
+        .wait_acknowledged(killed, None, PATIENCE)
+        .await
+        .expect("writable again");
+    let primary = wait_one_primary(&world).await;
+    let settled = Instant::now();
+    let write = ledger
+        .wait_acknowledged(settled, Some(primary), PATIENCE)
+        .await
+        .expect("the primary serves");
+    let journal = ledger.end().await;
+    assert!(
+        journal
+            .acknowledged()
+            .all(|other| other.sent < settled || other.port == primary),
+        "two servers took writes"
+    );
+
+    // Every write that the winner acknowledged is there; those of the other are there as far as the
+    // winner's side had received them, which shows in there being no holes.
+    let mut sql = world
+        .fleet
+        .server(primary)
+        .expect("server")
+        .harness()
+        .await
+        .expect("login");
+    let present = sql
+        .rows("SELECT client, number FROM app.ledger")
+        .await
+        .expect("rows");
+    let present: std::collections::BTreeSet<(String, String)> = present
+        .iter()
+        .map(|row| {
+            (
+                row.text(&["client"]).to_owned(),
+                row.text(&["number"]).to_owned(),
+            )
+        })
+        .collect();
+    let there = |lane: u32, number: u64| present.contains(&(lane.to_string(), number.to_string()));
+    assert!(there(write.id.lane, write.id.number));
+    let missing: Vec<_> = journal
+        .acknowledged()
+        .filter(|write| !there(write.id.lane, write.id.number))
+        .collect();
+    assert!(
+        missing
+            .iter()
+            .all(|write| write.port == old && primary != old),
+        "lost: {missing:?}"
+    );
+    let last_arrived = journal
+        .acknowledged()
+        .filter(|write| {
+            write.port == old && write.sent < killed && there(write.id.lane, write.id.number)
+        })
+        .map(|write| write.sent)
+        .max();
+    assert!(
+        missing
+            .iter()
+            .all(|write| last_arrived.is_none_or(|last| write.answered > last)),
+        "a hole: {missing:?}"
+    );
+}
+
+/// Waits until exactly one server is writable, and every other replicates from it or is read-only
+/// and replicates from nobody (the deposed primary).
+async fn wait_one_primary(world: &World) -> u16 {
+    let looked = until(
+        "one primary",
+        PATIENCE,
+        Duration::from_millis(100),
+        async || {
+            let mut writable = Vec::new();
+            let mut sources = Vec::new();
+            for server in world.fleet.servers() {
+                let looked: anyhow::Result<_> = async {
+                    let mut sql = server.harness().await?;
+                    let read_only = sql.value("SELECT @@GLOBAL.read_only").await?;
+                    sql.close().await;
+                    Ok((read_only == "0", server.replica_status().await?))
+                }
+                .await;
+                match looked {
+                    Ok((true, _)) => writable.push(server.port()),
+                    Ok((false, Some(status))) if status.runs() => sources.push(status.source_port),
+                    Ok((false, Some(status))) => {
+                        return Look::not(format!("{} {status}", server.port()));
+                    }
+                    Ok((false, None)) => {}
+                    Err(error) => return Look::not(format!("{error:#}")),
+                }
+            }
+            match writable[..] {
+                [one] if sources.len() >= 2 && sources.iter().all(|source| *source == one) => {
+                    Look::Holds(one)
+                }
+                _ => Look::not(format!("writable {writable:?}, sources {sources:?}")),
+            }
+        },
+    );
+    looked.await.expect("the race has a winner")
+}
+
+/// The old primary comes back after the failover, writable by its own configuration: it is fenced,
+/// and people may then rebuild it as a replica.
+async fn old_primary_returns(flavour: Flavour) {
+    let _turn = TURN.lock().await;
+    let mut world = world(flavour, ReplicationTiming::Quick).await;
+    let aftermath = world
+        .strike(Strike::KillPrimary, Duration::ZERO, &Expectation::default())
+        .await
+        .expect("recovery");
+    check(&aftermath);
+
+    let ledger = world.clients();
+    let old = world.fleet.server(aftermath.old).expect("server");
+    old.start().expect("started again");
+    wait_fenced(&world, aftermath.old).await;
+    let fenced = Instant::now();
+    ledger
+        .wait_acknowledged(fenced, Some(aftermath.promoted), PATIENCE)
+        .await
+        .expect("the promoted server serves");
+    let mut client = Sql::connect(aftermath.old, APP, Duration::from_secs(5))
+        .await
+        .expect("login");
+    let refusal = client
+        .run("INSERT INTO app.note (text) VALUES ('after the fence')")
+        .await
+        .expect_err("fenced");
+    assert_eq!(refusal.code(), Some(1290), "{refusal}");
+    let journal = ledger.end().await;
+    let after = journal
+        .acknowledged()
+        .filter(|write| write.port == aftermath.old && write.sent > fenced)
+        .count();
+    assert_eq!(after, 0, "writes on the fenced server");
+
+    world
+        .restore(aftermath.old)
+        .await
+        .expect("an operator rebuilds it, and it is left in peace");
+}
+
+/// Waits until the server answers and is read-only.
+async fn wait_fenced(world: &World, port: u16) {
+    let looked = until(
+        "the old primary is fenced",
+        PATIENCE,
+        Duration::from_millis(20),
+        async || {
+            let looked: anyhow::Result<String> = async {
+                let mut sql = world.fleet.server(port)?.harness().await?;
+                let read_only = sql.value("SELECT @@GLOBAL.read_only").await?;
+                sql.close().await;
+                Ok(read_only)
+            }
+            .await;
+            match looked {
+                Ok(read_only) if read_only != "0" => Look::Holds(()),
+                Ok(_) => Look::not("it is writable"),
+                Err(error) => Look::not(format!("{error:#}")),
+            }
+        },
+    );
+    looked.await.expect("fenced");
+}
+
+macro_rules! on_both {
+    ($($name:ident),* $(,)?) => {
+        mod mariadb {
+            $(#[tokio::test] async fn $name() { super::$name(super::Flavour::MariaDb).await; })*
+        }
+        mod mysql {
+            $(#[tokio::test] async fn $name() { super::$name(super::Flavour::MySql).await; })*
+        }
+    };
+}
+
+on_both!(
+    primary_killed,
+    primary_and_leader_killed,
+    leader_killed,
+    primary_frozen,
+    unapplied_relay_log,
+    errant_replica,
+    primary_restarts_at_once,
+    old_primary_returns,
+);

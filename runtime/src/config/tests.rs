@@ -845,63 +845,9 @@ fn a_quorum_below_a_majority_is_warned_of() {
 /// A file in the manner of those that people run, with what they usually carry.
 #[test]
 fn an_ordinary_file_is_accepted() {
-    let text = r##"{
-        "#": "a comment",
-        "Debug": true,
-        "EnableSyslog": false,
-        "ListenAddress": ":3000",
-        "MySQLTopologyUser": "orchestrator",
-        "MySQLTopologyPassword": "secret",
-        "MySQLTopologyCredentialsConfigFile": "",
-        "MySQLTopologySSLPrivateKeyFile": "",
-        "MySQLTopologyUseMutualTLS": false,
-        "BackendDB": "sqlite3",
-        "SQLite3DataFile": "/var/lib/orchestrator/orchestrator.sqlite3",
-        "MySQLConnectTimeoutSeconds": 1,
-        "DefaultInstancePort": 3306,
-        "DiscoverByShowSlaveHosts": true,
-        "InstancePollSeconds": 5,
-        "DiscoveryIgnoreReplicaHostnameFilters": ["a_host[.]example[.]com", ".*[.]lab[.]example[.]com", "db9:3307"],
-        "UnseenInstanceForgetHours": 240,
-        "SnapshotTopologiesIntervalHours": 0,
-        "HostnameResolveMethod": "none",
-        "MySQLHostnameResolveMethod": "@@report_host",
-        "SkipBinlogServerUnresolveCheck": true,
-        "ExpiryHostnameResolvesMinutes": 60,
-        "RejectHostnameResolvePattern": "",
-        "ReasonableReplicationLagSeconds": 10,
-        "ProblemIgnoreHostnameFilters": [],
-        "CandidateInstanceExpireMinutes": 60,
-        "AuditLogFile": "",
-        "RemoveTextFromHostnameDisplay": ".mydomain.com:3306",
-        "ReadOnly": false,
-        "AuthenticationMethod": "",
-        "PowerAuthUsers": ["*"],
-        "ClusterNameToAlias": {"127.0.0.1": "test suite"},
-        "ReplicationLagQuery": "",
-        "DetectClusterAliasQuery": "select substring_index(@@hostname, '.', 1)",
-        "DataCenterPattern": "[.]([^.]+)[.][^.]+[.]mydomain[.]com",
-        "PhysicalEnvironmentPattern": "[.]([^.]+[.][^.]+)[.]mydomain[.]com",
-        "StatusEndpoint": "/api/status",
-        "StatusSimpleHealth": true,
-        "AgentsServerPort": ":3001",
-        "AgentPollMinutes": 60,
-        "SeedWaitSecondsBeforeSend": 2,
-        "PseudoGTIDPattern": "",
-        "FailureDetectionPeriodBlockMinutes": 60,
-        "RecoveryPeriodBlockSeconds": 3600,
-        "RecoverMasterClusterFilters": ["*"],
-        "RecoverIntermediateMasterClusterFilters": ["alias~=^prod", "alias=main"],
-        "OnFailureDetectionProcesses": ["echo 'Detected {failureType} on {failureCluster}' >> /tmp/recovery.log"],
-        "ApplyMySQLPromotionAfterMasterFailover": true,
-        "ConsulAddress": "",
-        "RaftEnabled": true,
-        "RaftDataDir": "/var/lib/orchestrator",
-        "RaftBind": "10.0.0.1",
-        "DefaultRaftPort": 10008,
-        "RaftNodes": ["10.0.0.1", "10.0.0.2", "10.0.0.3"]
-    }"##;
-    let loaded = accepted(&[text]);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/config/testdata/ordinary.conf.json");
+    let loaded = Settings::load(Some(&path), &no_env).expect("accepted");
+    assert_eq!(loaded.files, [path]);
     let raft = loaded.settings.raft.as_ref().expect("raft is enabled");
     assert_eq!(raft.advertise, raft.nodes[0]);
     assert_eq!(loaded.settings.unguarded(), Vec::<&str>::new());
@@ -911,6 +857,16 @@ fn an_ordinary_file_is_accepted() {
         .filter(|line| !line.contains("no effect") && !line.contains("old versions"))
         .collect();
     assert_eq!(strange, Vec::<&String>::new());
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_file_without_end_is_refused() {
+    let errors = Settings::load(Some(Path::new("/dev/zero")), &no_env).expect_err("refused");
+    assert_eq!(
+        errors.to_string(),
+        "/dev/zero: cannot be read: larger than 4194304 bytes"
+    );
 }
 
 /// Files and variables that exist only here.

@@ -3,9 +3,11 @@
 //! Everything here is *Observed*: this node's own, rebuilt by probing, never in the raft log. A fact is kept until a
 //! later probe replaces it; how old it is stands beside it.
 
+pub mod edges;
 pub mod instance;
 pub mod report;
 
+pub use edges::Edges;
 pub use instance::{Instance, Place, ProbeFailure};
 pub use report::{
     BinlogCoordinates, Classification, Flavour, GroupMembership, MissingPrivilege, ProbeReport,

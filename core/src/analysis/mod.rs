@@ -1,10 +1,11 @@
-//! Judging: evidence counted once, the rule table, and the verdict that alone admits a recovery.
+//! Judging: evidence counted once, the rule table (`diagnose`), and the verdict that alone admits a recovery.
 
 pub mod code;
 pub mod diagnose;
 pub mod evidence;
 pub mod filters;
 pub mod rules;
+pub mod verdict;
 
 pub use code::{Code, CodeFacts, Emergent, Repair, StructureCode};
 pub use diagnose::{

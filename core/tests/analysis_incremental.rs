@@ -105,6 +105,8 @@ enum Change {
     Time {
         millis: u64,
     },
+    /// Exactly the next instant at which something may change by itself.
+    TimeUntilNext,
     WallSteps {
         seconds: i64,
     },
@@ -137,6 +139,7 @@ fn change() -> impl Strategy<Value = Change> {
         1 => any::<bool>().prop_map(|on| Change::Renamed { on }),
         1 => (any::<bool>(), any::<bool>()).prop_map(|(reduce, ignore)| Change::Policy { reduce, ignore }),
         4 => (0u64..15_000).prop_map(|millis| Change::Time { millis }),
+        2 => Just(Change::TimeUntilNext),
         1 => (-30i64..30).prop_map(|seconds| Change::WallSteps { seconds }),
     ]
 }
@@ -423,6 +426,20 @@ impl World {
                 };
                 self.with(Diagnosis::advance)
             }
+            Change::TimeUntilNext => {
+                let (mono, wall) = self.diagnosis.stands_until();
+                let passed = mono
+                    .map(|mono| mono.since(now.mono))
+                    .into_iter()
+                    .chain(wall.map(|wall| wall.since(now.wall)))
+                    .min()
+                    .unwrap_or_default();
+                self.now = Now {
+                    mono: now.mono + passed,
+                    wall: now.wall + passed,
+                };
+                self.with(Diagnosis::advance)
+            }
             Change::WallSteps { seconds } => {
                 let step = Duration::from_secs(seconds.unsigned_abs());
                 self.now.wall = if seconds < 0 {
@@ -473,7 +490,16 @@ proptest! {
             let told = format!("{change:?}");
             let before: BTreeMap<InstanceKey, Problem> =
                 world.kept().into_iter().map(|problem| (problem.key.clone(), problem)).collect();
+            let is_about_time = matches!(
+                change,
+                Change::Time { .. } | Change::TimeUntilNext | Change::WallSteps { .. }
+            );
             let changed = world.apply(change);
+            let (mono, wall) = world.diagnosis.stands_until();
+            if is_about_time {
+                prop_assert!(mono.is_none_or(|until| until > world.now.mono), "after {}", &told);
+                prop_assert!(wall.is_none_or(|until| until > world.now.wall), "after {}", &told);
+            }
             let problems = world.from_nothing();
             prop_assert_eq!(&world.kept(), &problems, "after {}", &told);
 

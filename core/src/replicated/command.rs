@@ -1,7 +1,7 @@
 //! Everything that can be decided, as data. A command is stamped with wall time by its proposer; its bytes are a
 //! contract (`replicated::wire`).
 
-use alloc::{string::String, vec::Vec};
+use alloc::{boxed::Box, string::String, vec::Vec};
 use core::fmt;
 use serde::{Deserialize, Serialize};
 
@@ -72,7 +72,7 @@ pub enum Command {
         reads_command: u32,
         reads_snapshot: u32,
     },
-    SetPolicy(Policy),
+    SetPolicy(Box<Policy>),
 
     // --- the fleet ---
     /// These servers are to be probed. `by_operator` overrides a recent forget.
@@ -246,6 +246,14 @@ pub enum Refusal {
         limit: u64,
     },
     Invalid(String),
+    /// The server is in downtime.
+    InDowntime {
+        until: Wall,
+    },
+    /// The server is under maintenance.
+    InMaintenance {
+        until: Wall,
+    },
 }
 
 impl fmt::Display for Refusal {
@@ -264,6 +272,10 @@ impl fmt::Display for Refusal {
             Self::Ended => f.write_str("already ended"),
             Self::Full { what, limit } => write!(f, "too many {what}: the limit is {limit}"),
             Self::Invalid(why) => f.write_str(why),
+            Self::InDowntime { until } => write!(f, "the server is in downtime until {until}"),
+            Self::InMaintenance { until } => {
+                write!(f, "the server is under maintenance until {until}")
+            }
         }
     }
 }

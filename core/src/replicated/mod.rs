@@ -2,6 +2,20 @@
 //!
 //! Apply is total: no clock, no randomness, no knowledge of which daemon it runs on. Same position, same digest.
 
+pub mod apply;
+pub mod change;
+mod codec;
 pub mod command;
+pub mod snapshot;
+pub mod state;
+mod table;
+pub mod wire;
 
+pub use apply::Applied;
+pub use change::Change;
+pub use codec::WireError;
 pub use command::{AckScope, Answer, Command, Detection, Refusal, Stamped};
+pub use state::{
+    Blocked, Candidate, ClusterRecord, Declaration, Deposed, Downtime, Fenced, Known,
+    LOST_IN_RECOVERY, Maintenance, Member, Replicated, Tag, Versions,
+};

@@ -1,0 +1,422 @@
+//! The bytes of commands and answers: a contract between daemons of different releases, and with old logs.
+//!
+//! A command is a version byte and the command's encoding (`codec`). Tags and orders of fields below are never changed
+//! or reused; what is added in a later version gets a new tag, or is read as absent from older bytes. Old versions are
+//! read for ever. An unknown version or kind is an error that the node must stop with: going on without an entry that
+//! others applied would diverge.
+
+use alloc::{string::ToString, vec::Vec};
+
+use super::{
+    codec::{Reader, Wire, WireError, choice, newtype, record},
+    command::{AckScope, Answer, Command, Detection, Refusal, Stamped},
+    state::{
+        Blocked, Candidate, ClusterRecord, Declaration, Deposed, Downtime, Known, Maintenance,
+        Member, Tag, Versions,
+    },
+};
+use crate::{
+    gtid::{Flavour, GtidSet},
+    id::{ClusterKey, Epoch, Identity, InstanceKey, LogPosition, NodeId, StepId, Uid},
+    policy::{DeposedAction, Policy, ReturnPolicy},
+    recovery::{
+        AuditLine, DeadKind, End, Lane, Outcome, Phase, Purpose, Recovery, SourcePosition, Stage,
+        Statement, Step, StepKind, document::Acknowledgement,
+    },
+    time::Wall,
+    topology::PromotionRule,
+};
+
+/// The newest command version that this release reads and, once `SetVersion` has switched it on, writes.
+pub const COMMAND_VERSION: u8 = 1;
+
+/// Encodes a command.
+#[must_use]
+pub fn encode_command(command: &Stamped) -> Vec<u8> {
+    encode(command)
+}
+
+/// # Errors
+/// What is wrong with the bytes. The entry is committed, so a node that cannot read it must stop and say so.
+pub fn decode_command(bytes: &[u8]) -> Result<Stamped, WireError> {
+    decode(bytes)
+}
+
+/// Encodes an answer, for a follower that forwarded a command to the leader.
+#[must_use]
+pub fn encode_answer(answer: &Answer) -> Vec<u8> {
+    encode(answer)
+}
+
+/// # Errors
+/// What is wrong with the bytes.
+pub fn decode_answer(bytes: &[u8]) -> Result<Answer, WireError> {
+    decode(bytes)
+}
+
+fn encode<T: Wire>(value: &T) -> Vec<u8> {
+    let mut out = Vec::with_capacity(128);
+    out.push(COMMAND_VERSION);
+    value.put(&mut out);
+    out
+}
+
+fn decode<T: Wire>(bytes: &[u8]) -> Result<T, WireError> {
+    let mut from = Reader::new(bytes);
+    let found = from.byte()?;
+    if found == 0 || found > COMMAND_VERSION {
+        return Err(WireError::Version {
+            found,
+            newest: COMMAND_VERSION,
+        });
+    }
+    let value = T::take(&mut from)?;
+    from.end()?;
+    Ok(value)
+}
+
+newtype!(Identity, NodeId, ClusterKey, Uid, StepId);
+
+impl Wire for Wall {
+    fn put(&self, out: &mut Vec<u8>) {
+        self.nanos().put(out);
+    }
+
+    fn take(from: &mut Reader<'_>) -> Result<Self, WireError> {
+        Ok(Self::from_nanos(u64::take(from)?))
+    }
+}
+
+/// Flavour, then the canonical text.
+impl Wire for GtidSet {
+    fn put(&self, out: &mut Vec<u8>) {
+        self.flavour().put(out);
+        self.to_string().put(out);
+    }
+
+    fn take(from: &mut Reader<'_>) -> Result<Self, WireError> {
+        let flavour = Flavour::take(from)?;
+        let text = alloc::string::String::take(from)?;
+        let set = Self::parse(flavour, &text).map_err(|_| WireError::Value("GTID set"))?;
+        if set.to_string() != text {
+            return Err(WireError::Value("GTID set in canonical form"));
+        }
+        Ok(set)
+    }
+}
+
+choice!(Flavour {
+    0 => Oracle,
+    1 => Mariadb,
+});
+
+record!(InstanceKey { host, port });
+record!(Epoch { term, node, boot });
+record!(LogPosition { index, term, node });
+record!(Stamped { wall, command });
+
+choice!(PromotionRule {
+    0 => Must,
+    1 => Prefer,
+    2 => Neutral,
+    3 => PreferNot,
+    4 => MustNot,
+});
+choice!(ReturnPolicy {
+    0 => Resume,
+    1 => Continue,
+});
+choice!(DeposedAction {
+    0 => ReadOnlyAndKill,
+    1 => ReadOnly,
+    2 => Report,
+});
+choice!(DeadKind {
+    0 => Gone,
+    1 => Silent,
+});
+choice!(Purpose {
+    0 => DeadPrimary { kind },
+    1 => Quarantine { deposed_by },
+    2 => Reopen,
+    3 => SetReadOnly,
+    4 => SetWriteable,
+});
+choice!(Stage {
+    0 => Begun,
+    1 => FenceAndHalt,
+    2 => Drain,
+    3 => Promote,
+    4 => Regroup,
+    5 => Tidy,
+    6 => Undo,
+    7 => Operate,
+    8 => Ended,
+});
+choice!(StepKind {
+    0 => Fence,
+    1 => KillClients,
+    2 => Halt,
+    3 => Drain,
+    4 => Promote,
+    5 => Repoint,
+    6 => Resume,
+    7 => Reopen,
+    8 => Operate,
+});
+choice!(Outcome {
+    0 => Done,
+    1 => Refused { code, reason },
+    2 => Unknown { reason },
+});
+choice!(Phase {
+    0 => Intended(epoch),
+    1 => Settled(outcome),
+});
+choice!(End {
+    0 => Succeeded,
+    1 => Undone { reason },
+    2 => Failed { reason },
+});
+choice!(Lane {
+    0 => Act,
+    1 => Fence,
+    2 => Kill,
+});
+choice!(SourcePosition {
+    0 => OracleAuto,
+    1 => MariadbSlavePos,
+});
+choice!(Statement {
+    0 => Fence,
+    1 => MakeWriteable,
+    2 => MakeReadOnly { super_read_only },
+    3 => KillClients { spare_users },
+    4 => StopIoThread,
+    5 => StartIoThread,
+    6 => StopSqlThread,
+    7 => StartSqlThread,
+    8 => StopReplication,
+    9 => StartReplication,
+    10 => ChangeSource { source, position, options },
+    11 => ResetReplicaAll,
+    12 => SetGtidSlavePos { position },
+    13 => SemiSyncSource { enabled },
+    14 => SemiSyncReplica { enabled },
+});
+record!(Step {
+    id,
+    kind,
+    server,
+    identity,
+    lane,
+    statements,
+    deadline,
+    read_after,
+});
+record!(AuditLine { at, message });
+record!(Acknowledgement { at, by, comment });
+record!(Recovery {
+    uid,
+    number,
+    purpose,
+    cluster,
+    cluster_name,
+    cluster_alias,
+    server,
+    identity,
+    analysis,
+    replicas,
+    owner,
+    processing_node,
+    processing_token,
+    began,
+    stage,
+    steps,
+    candidate,
+    successor,
+    successor_alias,
+    lost,
+    participants,
+    possible_loss,
+    errors,
+    lines,
+    end,
+    acknowledged,
+    detection,
+});
+record!(Detection {
+    number,
+    server,
+    analysis,
+    cluster_name,
+    cluster_alias,
+    replicas,
+    is_actionable,
+    processing_node,
+    processing_token,
+    at,
+    is_active,
+});
+record!(Policy {
+    poll,
+    reasonable_check,
+    reasonable_lag,
+    reasonable_locked_semi_sync,
+    reduce_analysis,
+    enforce_exact_semi_sync,
+    recover_non_writeable,
+    recover_primary_filters,
+    recover_intermediate_filters,
+    recovery_ignore_hosts,
+    promotion_ignore_hosts,
+    problem_ignore_hosts,
+    cool_down,
+    detection_block,
+    apply_promotion,
+    prevent_cross_data_center,
+    prevent_cross_region,
+    fail_promotion_on_lag,
+    fail_promotion_if_not_applied,
+    skip_drain,
+    lost_downtime,
+    candidate_expiry,
+    unseen_forget,
+    audit_purge,
+    cluster_name_to_alias,
+    ignore_hosts,
+    ignore_replica_hosts,
+    ignore_source_hosts,
+    gone_patience,
+    planned_stop_patience,
+    return_policy,
+    reopen_restarted_primary,
+    halt_deadline,
+    donor_catchup,
+    drain_max,
+    refuse_lossy,
+    witness_quorum,
+    deposed_action,
+    spare_users,
+    observe_only,
+});
+choice!(AckScope {
+    0 => All,
+    1 => Number(number),
+    2 => Uid(uid),
+    3 => Cluster { name, alias },
+    4 => Instance(key),
+});
+choice!(Command {
+    0 => Declare { node, identities },
+    1 => SetVersion { command, snapshot },
+    2 => DescribeMember { node, raft_address, http_uri, host_name, reads_command, reads_snapshot },
+    3 => SetPolicy(policy),
+    4 => Know { keys, by_operator },
+    5 => Forget { keys },
+    6 => RecordCluster { primary, identity, members },
+    7 => SetClusterAlias { cluster_name, alias, by_operator },
+    8 => SetClusterDomain { cluster_name, domain },
+    9 => BeginDowntime { key, owner, reason, until },
+    10 => EndDowntime { key },
+    11 => BeginMaintenance { key, owner, reason, until },
+    12 => EndMaintenance { key },
+    13 => RegisterCandidate { key, rule },
+    14 => PutTag { key, name, value },
+    15 => DeleteTag { key, name, value },
+    16 => SetRecoveriesEnabled { enabled },
+    17 => RegisterDetection(detection),
+    18 => BeginRecovery {
+        uid, purpose, epoch, server, identity, cluster_name, analysis, replicas, processing_node, processing_token,
+        forced,
+    },
+    19 => TakeOver { uid, epoch },
+    20 => Intend { uid, epoch, stage, candidate, steps, lines },
+    21 => Settle { uid, epoch, outcomes, lines },
+    22 => Remark { uid, epoch, lines, errors, possible_loss },
+    23 => EndRecovery {
+        uid, epoch, end, successor, successor_identity, successor_alias, lost, participants, lines,
+    },
+    24 => Acknowledge { scope, owner, comment },
+    25 => LiftQuarantine { identity, reason },
+    26 => MarkFenced { identity, at_uptime_s },
+});
+choice!(Answer {
+    0 => Done,
+    1 => Changed(count),
+    2 => Numbered(number),
+    3 => Refused(refusal),
+});
+choice!(Refusal {
+    0 => NotFound(what),
+    1 => ClusterBusy { by },
+    2 => CoolDown { by, until },
+    3 => RecoveriesDisabled,
+    4 => NotOwner { owner },
+    5 => Ended,
+    6 => Full { what, limit },
+    7 => Invalid(why),
+    8 => InDowntime { until },
+    9 => InMaintenance { until },
+});
+
+// Rows of the snapshot.
+record!(Versions { command, snapshot });
+record!(Member {
+    raft_address,
+    http_uri,
+    host_name,
+    reads_command,
+    reads_snapshot,
+    described,
+});
+record!(Declaration {
+    identities,
+    position,
+    at,
+});
+record!(Known { since });
+record!(ClusterRecord {
+    key,
+    primary,
+    identity,
+    name,
+    former,
+    split_from,
+    alias,
+    alias_override,
+    domain,
+    members,
+    recorded,
+});
+record!(Downtime {
+    owner,
+    reason,
+    began,
+    until,
+});
+record!(Maintenance {
+    number,
+    owner,
+    reason,
+    began,
+    until,
+});
+record!(Candidate { rule, at });
+record!(Tag { value, at });
+record!(Deposed {
+    by,
+    key,
+    cluster,
+    successor,
+    at,
+    fenced,
+});
+record!(super::state::Fenced { at, uptime_s });
+record!(Blocked {
+    cluster_name,
+    analysis,
+    at,
+    by,
+    number,
+});

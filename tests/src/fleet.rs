@@ -384,7 +384,12 @@ async fn initialise(program: &Program, folder: &Path, accounts: &[String]) -> Re
                     "--defaults-file={}",
                     folder.join("my.cnf").display()
                 ))
-                .args(["--auth-root-authentication-method=normal", "--skip-test-db"]);
+                .args([
+                    "--auth-root-authentication-method=normal",
+                    "--skip-test-db",
+                    // No look-up of this machine's name, which a fresh tree has not.
+                    "--force",
+                ]);
             command
         }
         Flavour::MySql => {

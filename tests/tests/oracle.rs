@@ -59,8 +59,18 @@ async fn fail_over(flavour: Flavour, hand: Hand) -> (Judgement, Journal) {
         .harness()
         .await
         .expect("login");
+    // Clients pause until both replicas have everything: from here on the two are equals.
+    let mut primary = fleet
+        .server(old)
+        .expect("server")
+        .harness()
+        .await
+        .expect("login");
+    primary.run(read_only(flavour, true)).await.expect("pause");
+    wait_same_rows(&fleet, &mut primary).await;
     if hand == Hand::PurgesRelayLog {
-        // The second replica ends up behind the first, so that it can follow what is left of it.
+        // The second replica stays as it is, so that it can follow what is left of the first. Its IO
+        // thread is stopped between transactions: MySQL's STOP waits for the rest of one that was cut.
         let mut second = fleet
             .server(second)
             .expect("server")
@@ -71,38 +81,27 @@ async fn fail_over(flavour: Flavour, hand: Hand) -> (Judgement, Journal) {
             .run(flavour.stop_replica(Thread::Io))
             .await
             .expect("stop");
-        wait_applied(&mut second, flavour).await;
-        let count = "SELECT COUNT(*) FROM app.ledger";
-        let behind = second.value(count).await.expect("rows");
-        let ahead = until(
-            "the first replica is ahead",
-            DEADLINE,
-            Duration::from_millis(10),
-            async || {
-                let rows = candidate.value(count).await.expect("rows");
-                if rows.parse::<u64>().expect("number") > behind.parse::<u64>().expect("number") {
-                    Look::Holds(())
-                } else {
-                    Look::not(rows)
-                }
-            },
-        );
-        ahead.await.expect("the primary is written to");
         candidate
             .run(flavour.stop_replica(Thread::Sql))
             .await
             .expect("stop");
-        let stopped = Instant::now();
+        let resumed = Instant::now();
+        primary
+            .run(read_only(flavour, false))
+            .await
+            .expect("resume");
         let backlog = until(
             "a backlog",
             DEADLINE,
             Duration::from_millis(10),
-            async || match ledger.acknowledged_since(stopped).get(&old) {
+            async || match ledger.acknowledged_since(resumed).get(&old) {
                 Some(writes) if *writes >= 50 => Look::Holds(()),
                 Some(_) | None => Look::not("too few writes"),
             },
         );
         backlog.await.expect("the primary is written to");
+        primary.run(read_only(flavour, true)).await.expect("pause");
+        wait_received(&mut primary, &mut candidate, flavour).await;
     }
     let struck = fleet.server(old).expect("server").signal(Signal::Kill);
     wait_io_down(&mut candidate, flavour).await;
@@ -170,6 +169,56 @@ fn read_only(flavour: Flavour, on: bool) -> &'static str {
         // Clearing read_only clears super_read_only too (MySQL manual, super_read_only).
         (Flavour::MySql, false) => "SET GLOBAL read_only=0",
     }
+}
+
+/// Waits until every replica has the rows of a primary that takes no writes.
+async fn wait_same_rows(fleet: &Fleet, primary: &mut Sql) {
+    let count = "SELECT COUNT(*) FROM app.ledger";
+    let all = primary.value(count).await.expect("rows");
+    for server in &fleet.servers()[1..] {
+        let mut replica = server.harness().await.expect("login");
+        let looked = until(
+            "the replica has all rows",
+            DEADLINE,
+            Duration::from_millis(10),
+            async || {
+                let rows = replica.value(count).await.expect("rows");
+                if rows == all {
+                    Look::Holds(())
+                } else {
+                    Look::not(format!("{rows} of {all}"))
+                }
+            },
+        );
+        looked.await.expect("replication runs");
+    }
+}
+
+/// Waits until a replica has received, not applied, what a paused primary has.
+async fn wait_received(primary: &mut Sql, replica: &mut Sql, flavour: Flavour) {
+    let query = match flavour {
+        Flavour::MariaDb => "SELECT @@GLOBAL.gtid_binlog_pos",
+        Flavour::MySql => "SELECT @@GLOBAL.gtid_executed",
+    };
+    let all = primary.value(query).await.expect("position");
+    let looked = until(
+        "the replica has received it",
+        DEADLINE,
+        Duration::from_millis(10),
+        async || {
+            let status = replica
+                .rows(flavour.show_replica_status())
+                .await
+                .expect("status");
+            let received = status[0].text(&["Gtid_IO_Pos", "Retrieved_Gtid_Set"]);
+            if received == all {
+                Look::Holds(())
+            } else {
+                Look::not(format!("{received} of {all}"))
+            }
+        },
+    );
+    looked.await.expect("the IO thread runs");
 }
 
 async fn wait_io_down(sql: &mut Sql, flavour: Flavour) {

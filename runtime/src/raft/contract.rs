@@ -1,0 +1,596 @@
+//! Raft as a whole, on loopback and real files: what this daemon relies on, shown on three nodes in one process.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::*;
+use crate::env::{DedicatedRuntime, Env, TokioEnv, spawn, timeout};
+use crate::raft::test_folder::Folder;
+
+/// Longer than anything here takes on a machine that is busy with other things; nothing waits for it to pass.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The state of a test's driver: every command in order. Its image is the list, one command a line.
+#[derive(Default, Clone, PartialEq, Eq, Debug)]
+struct Lines {
+    lines: Vec<String>,
+    at: LogPosition,
+    /// Snapshots that were installed in this run.
+    installed: u64,
+}
+
+struct Daemon {
+    handle: RaftHandle<TokioEnv>,
+    report: StartReport,
+    state: watch::Receiver<Lines>,
+}
+
+/// Serves raft's requests until raft ends.
+async fn drive(mut requests: mpsc::Receiver<ReplicaRequest>, state: watch::Sender<Lines>) {
+    while let Some(request) = requests.recv().await {
+        match request {
+            ReplicaRequest::Apply { entries, reply } => {
+                let mut answers = Vec::new();
+                state.send_modify(|state| {
+                    for (at, command) in entries {
+                        assert!(
+                            at.index > state.at.index || state.at.index == 0,
+                            "{at} is applied after {}",
+                            state.at
+                        );
+                        state.at = at;
+                        if let Some(command) = command {
+                            state.lines.push(String::from_utf8(command).unwrap());
+                        }
+                        answers.push(state.lines.len().to_string().into_bytes());
+                    }
+                });
+                let _ = reply.send(answers);
+            }
+            ReplicaRequest::Snapshot { reply } => {
+                let lines = state.borrow().lines.clone();
+                let _ = reply.send(Box::new(move || lines.join("\n").into_bytes()));
+            }
+            ReplicaRequest::Install { at, bytes, reply } => {
+                state.send_modify(|state| {
+                    let text = String::from_utf8(bytes).unwrap();
+                    state.lines = text.lines().map(str::to_owned).collect();
+                    state.at = at;
+                    state.installed += 1;
+                });
+                let _ = reply.send(Ok(()));
+            }
+        }
+    }
+}
+
+async fn try_start(settings: RaftSettings) -> Result<Daemon, StartError> {
+    let (replica, requests) = mpsc::channel(16);
+    let (sender, state) = watch::channel(Lines::default());
+    spawn::<TokioEnv>(drive(requests, sender));
+    let (handle, report) = start::<TokioEnv>(settings, replica).await?;
+    Ok(Daemon {
+        handle,
+        report,
+        state,
+    })
+}
+
+async fn begin(settings: &RaftSettings) -> Daemon {
+    try_start(settings.clone()).await.unwrap()
+}
+
+/// Settings for nodes on ports of their own.
+async fn settings(folders: &[Folder]) -> Vec<RaftSettings> {
+    let mut listeners = Vec::new();
+    for _ in folders {
+        listeners.push(TokioEnv::bind("127.0.0.1:0").await.unwrap());
+    }
+    let nodes: Vec<String> = listeners
+        .iter()
+        .map(|listener| TokioEnv::local_address(listener).unwrap())
+        .collect();
+    drop(listeners);
+    let one = |(place, folder): (usize, &Folder)| RaftSettings {
+        nodes: nodes.clone(),
+        http_uri: format!("http://node{place}:3000"),
+        ..RaftSettings::new(&folder.0, nodes[place].clone())
+    };
+    folders.iter().enumerate().map(one).collect()
+}
+
+fn folders<const N: usize>(name: &str) -> [Folder; N] {
+    std::array::from_fn(|_| Folder::make(name))
+}
+
+fn run(test: impl Future<Output = ()>) {
+    let runtime = DedicatedRuntime::start("raft-test", 2).unwrap();
+    runtime.run(test);
+    runtime.stop();
+}
+
+async fn within<T>(what: &str, future: impl Future<Output = T> + Send) -> T {
+    timeout::<TokioEnv, _>(PATIENCE, future)
+        .await
+        .unwrap_or_else(|| panic!("{what}: not within {PATIENCE:?}"))
+}
+
+/// The daemon that leads, once one does.
+async fn leader(daemons: &[&Daemon]) -> usize {
+    let mut waits: Vec<_> = daemons.iter().map(|daemon| daemon.handle.watch()).collect();
+    let leads = futures_util::future::select_all(
+        waits
+            .iter_mut()
+            .map(|watch| Box::pin(watch.wait_for(|summary| summary.leading.is_some()))),
+    );
+    let (summary, place, _) = within("a leader", leads).await;
+    drop(summary.unwrap());
+    place
+}
+
+async fn healthy(daemons: &[&Daemon]) {
+    for daemon in daemons {
+        let mut watch = daemon.handle.watch();
+        drop(
+            within(
+                "every member is healthy",
+                watch.wait_for(|summary| summary.healthy),
+            )
+            .await
+            .unwrap(),
+        );
+    }
+}
+
+/// Proposes on whichever daemon leads until it is done; a refusal or an unknown outcome is what elections bring, and the
+/// command is then proposed again under another name.
+async fn propose(daemons: &[&Daemon], text: &str) -> LogPosition {
+    loop {
+        let place = leader(daemons).await;
+        let proposed = daemons[place]
+            .handle
+            .propose(text.as_bytes().to_vec(), Duration::from_secs(5))
+            .await;
+        match proposed {
+            Proposed::Done { at, .. } => return at,
+            Proposed::Refused { .. } | Proposed::Unknown { .. } => {
+                let mut watch = daemons[place].handle.watch();
+                let lost = watch.wait_for(|summary| summary.leading.is_none());
+                let _ = timeout::<TokioEnv, _>(Duration::from_secs(1), lost).await;
+            }
+        }
+    }
+}
+
+/// Waits until every daemon has applied `at`, and gives back what they all hold.
+async fn same(daemons: &[&Daemon], at: LogPosition) -> Vec<String> {
+    let mut all = Vec::new();
+    for daemon in daemons {
+        let mut state = daemon.state.clone();
+        let held = within(
+            "every member applies",
+            state.wait_for(|state| state.at.index >= at.index),
+        )
+        .await;
+        all.push(held.unwrap().lines.clone());
+    }
+    let first = all.swap_remove(0);
+    assert!(
+        all.iter().all(|held| *held == first),
+        "{first:?} against {all:?}"
+    );
+    first
+}
+
+#[test]
+fn three_nodes_form_elect_replicate_and_survive_restarts() {
+    run(async {
+        let folders: [Folder; 3] = folders("three");
+        let settings = settings(&folders).await;
+        let (a, b) = (begin(&settings[0]).await, begin(&settings[1]).await);
+        assert_eq!(a.report.cluster, None);
+        assert_eq!(a.report.decision, StartDecision::Replay { from: None });
+        let mut watch = a.handle.watch();
+        let waits = watch.wait_for(|summary| {
+            summary
+                .reason
+                .as_ref()
+                .is_some_and(|reason| reason.contains("waiting for"))
+        });
+        drop(
+            within("the first two wait for the third", waits)
+                .await
+                .unwrap(),
+        );
+        let c = begin(&settings[2]).await;
+        let mut daemons = vec![a, b, c];
+
+        // One cluster, known alike to all.
+        healthy(&daemons.iter().collect::<Vec<_>>()).await;
+        let cluster = daemons[0].handle.cluster().unwrap();
+        assert!(
+            daemons
+                .iter()
+                .all(|daemon| daemon.handle.cluster() == Some(cluster))
+        );
+        let first = propose(&daemons.iter().collect::<Vec<_>>(), "one").await;
+        assert_eq!(
+            same(&daemons.iter().collect::<Vec<_>>(), first).await,
+            ["one"]
+        );
+
+        // Followers know who leads and where its HTTP service is; they refuse proposals with its name.
+        let leads = leader(&daemons.iter().collect::<Vec<_>>()).await;
+        let leader_id = daemons[leads].handle.node_id();
+        let follower = (leads + 1) % 3;
+        let status = daemons[follower].handle.status();
+        assert_eq!(status.summary.leader, Some(leader_id));
+        assert_eq!(
+            status.leader_http_uri,
+            Some(format!("http://node{leads}:3000"))
+        );
+        assert_eq!(
+            status.members.iter().filter(|member| member.voter).count(),
+            3
+        );
+        let refused = daemons[follower]
+            .handle
+            .propose(b"no".to_vec(), Duration::from_secs(5))
+            .await;
+        assert!(
+            matches!(refused, Proposed::Refused { leader, .. } if leader == Some(leader_id)),
+            "{refused:?}"
+        );
+        assert!(
+            daemons[follower]
+                .handle
+                .confirm_leadership(Duration::from_secs(5))
+                .await
+                .is_err()
+        );
+
+        // A node goes and comes back under its identity, with a later boot number.
+        let gone = daemons.remove(follower);
+        gone.handle.shutdown().await;
+        let second = propose(&daemons.iter().collect::<Vec<_>>(), "two").await;
+        let back = begin(&settings[follower]).await;
+        assert_eq!(back.report.node, gone.report.node);
+        assert_eq!(back.report.boot, gone.report.boot + 1);
+        assert_eq!(back.report.cluster, Some(cluster));
+        daemons.insert(follower, back);
+        assert_eq!(
+            same(&daemons.iter().collect::<Vec<_>>(), second).await,
+            ["one", "two"]
+        );
+
+        // All go and come back.
+        for daemon in &daemons {
+            daemon.handle.shutdown().await;
+        }
+        let mut again = Vec::new();
+        for one in &settings {
+            again.push(begin(one).await);
+        }
+        let third = propose(&again.iter().collect::<Vec<_>>(), "three").await;
+        assert_eq!(
+            same(&again.iter().collect::<Vec<_>>(), third).await,
+            ["one", "two", "three"]
+        );
+        for daemon in &again {
+            daemon.handle.shutdown().await;
+        }
+    });
+}
+
+#[test]
+fn a_node_alone_forms_at_once_and_leads() {
+    run(async {
+        let folder = Folder::make("alone");
+        let alone = begin(&RaftSettings::new(&folder.0, "127.0.0.1:0")).await;
+        assert_eq!(leader(&[&alone]).await, 0);
+        let at = propose(&[&alone], "x").await;
+        assert_eq!(same(&[&alone], at).await, ["x"]);
+        let before = TokioEnv::mono();
+        let confirmed = alone
+            .handle
+            .confirm_leadership(Duration::from_secs(5))
+            .await
+            .unwrap();
+        assert_eq!(Some(confirmed.epoch), alone.handle.leading());
+        assert_eq!(confirmed.epoch.boot, 1);
+        assert!(confirmed.valid_until >= before + Duration::from_millis(150));
+        alone.handle.shutdown().await;
+        assert_eq!(alone.handle.leading(), None);
+        assert_eq!(alone.handle.summary().state, RaftState::Shutdown);
+    });
+}
+
+#[test]
+fn a_follower_that_is_far_behind_gets_a_snapshot() {
+    run(async {
+        let folders: [Folder; 3] = folders("behind");
+        let mut settings = settings(&folders).await;
+        for one in &mut settings {
+            one.log = LogBounds {
+                snapshot_entries: 20,
+                keep_entries: 5,
+                ..LogBounds::default()
+            };
+        }
+        let mut daemons = Vec::new();
+        for one in &settings {
+            daemons.push(begin(one).await);
+        }
+        healthy(&daemons.iter().collect::<Vec<_>>()).await;
+        let behind = (leader(&daemons.iter().collect::<Vec<_>>()).await + 1) % 3;
+        daemons.remove(behind).handle.shutdown().await;
+        let here: Vec<&Daemon> = daemons.iter().collect();
+        let mut last = LogPosition::default();
+        for count in 0..100 {
+            last = propose(&here, &format!("line {count}")).await;
+        }
+        assert!(
+            here.iter()
+                .any(|daemon| daemon.handle.status().snapshot.is_some())
+        );
+        let back = begin(&settings[behind]).await;
+        let all = [here, vec![&back]].concat();
+        assert_eq!(same(&all, last).await.len(), 100);
+        assert!(
+            back.state.borrow().installed > 0,
+            "it was sent the log, so the log was not cut"
+        );
+        // The snapshot is durable: a restart begins from it.
+        back.handle.shutdown().await;
+        let again = begin(&settings[behind]).await;
+        assert!(again.state.borrow().installed > 0);
+        assert_eq!(same(&[&again], last).await.len(), 100);
+        again.handle.shutdown().await;
+        for daemon in &daemons {
+            daemon.handle.shutdown().await;
+        }
+    });
+}
+
+#[test]
+fn leadership_is_given_away_on_a_clean_stop() {
+    run(async {
+        let folders: [Folder; 3] = folders("transfer");
+        let settings = settings(&folders).await;
+        let mut daemons = Vec::new();
+        for one in &settings {
+            daemons.push(begin(one).await);
+        }
+        healthy(&daemons.iter().collect::<Vec<_>>()).await;
+        let leads = leader(&daemons.iter().collect::<Vec<_>>()).await;
+        let old = daemons.remove(leads);
+        let epoch = old.handle.leading();
+        old.handle.step_down().await.unwrap();
+        let here: Vec<&Daemon> = daemons.iter().collect();
+        let next = leader(&here).await;
+        assert!(here[next].handle.leading() > epoch);
+        old.handle.shutdown().await;
+        for daemon in &daemons {
+            daemon.handle.shutdown().await;
+        }
+    });
+}
+
+#[test]
+fn messages_of_the_layer_above_travel() {
+    run(async {
+        let folders: [Folder; 3] = folders("messages");
+        let settings = settings(&folders).await;
+        let mut daemons = Vec::new();
+        for one in &settings {
+            daemons.push(begin(one).await);
+        }
+        healthy(&daemons.iter().collect::<Vec<_>>()).await;
+        let from = daemons[0].handle.node_id();
+        daemons[0].handle.broadcast(b"hello");
+        for daemon in &mut daemons[1..] {
+            let message = within("a broadcast arrives", daemon.report.messages.recv())
+                .await
+                .unwrap();
+            assert_eq!((message.from, message.bytes), (from, b"hello".to_vec()));
+            assert!(message.reply.is_none());
+        }
+        let (to, asker) = (daemons[1].handle.node_id(), daemons[0].handle.clone());
+        let (answered, answer) = oneshot::channel();
+        spawn::<TokioEnv>(async move {
+            let _ = answered.send(asker.ask(to, b"how".to_vec(), Duration::from_secs(5)).await);
+        });
+        let question = within("a question arrives", daemons[1].report.messages.recv())
+            .await
+            .unwrap();
+        question.reply.unwrap().send(b"well".to_vec()).unwrap();
+        assert_eq!(
+            within("an answer", answer).await.unwrap(),
+            Ok(b"well".to_vec())
+        );
+        for daemon in &daemons {
+            daemon.handle.shutdown().await;
+        }
+    });
+}
+
+#[test]
+fn a_directory_belongs_to_one_process_and_one_cluster() {
+    run(async {
+        let folder = Folder::make("directory");
+        let settings = RaftSettings::new(&folder.0, "127.0.0.1:0");
+        let alone = begin(&settings).await;
+        leader(&[&alone]).await;
+        let at = propose(&[&alone], "x").await;
+        let twice = try_start(settings.clone()).await.err().unwrap();
+        assert!(matches!(twice, StartError::InUse(_)), "{twice}");
+        alone.handle.shutdown().await;
+
+        let cluster = alone.handle.cluster();
+        let with = |cluster, at| RaftSettings {
+            backend: Some(BackendPosition {
+                cluster,
+                at: Some(at),
+                digest_ok: true,
+            }),
+            ..settings.clone()
+        };
+        let foreign = try_start(with(Some(ClusterId([9; 32])), at))
+            .await
+            .err()
+            .unwrap();
+        assert!(matches!(foreign, StartError::Refused(_)), "{foreign}");
+        let ahead = try_start(with(
+            cluster,
+            LogPosition {
+                index: at.index + 1000,
+                ..at
+            },
+        ))
+        .await
+        .err()
+        .unwrap();
+        assert!(matches!(ahead, StartError::Refused(_)), "{ahead}");
+        // A refused start lets go of everything.
+        let again = begin(&with(cluster, at)).await;
+        assert_eq!(
+            again.report.decision,
+            StartDecision::Replay { from: Some(at) }
+        );
+        again.handle.shutdown().await;
+    });
+}
+
+#[test]
+fn an_identity_that_went_back_is_refused_and_retires() {
+    run(async {
+        let folders: [Folder; 3] = folders("back");
+        let settings = settings(&folders).await;
+        let mut daemons = Vec::new();
+        for one in &settings {
+            daemons.push(begin(one).await);
+        }
+        healthy(&daemons.iter().collect::<Vec<_>>()).await;
+        // A backup of a follower's directory is taken, life goes on through two more starts, the backup is restored.
+        let victim = (leader(&daemons.iter().collect::<Vec<_>>()).await + 1) % 3;
+        daemons.remove(victim).handle.shutdown().await;
+        let backup = copy(&folders[victim]);
+        for _ in 0..2 {
+            let back = begin(&settings[victim]).await;
+            let here = [daemons.iter().collect(), vec![&back]].concat();
+            healthy(&here).await;
+            // It was heard by the others in this start before it goes.
+            let at = propose(&here, "more").await;
+            same(&here, at).await;
+            back.handle.shutdown().await;
+        }
+        restore(&backup, &folders[victim]);
+        let back = begin(&settings[victim]).await;
+        let reason = within("it ends", back.handle.failed()).await;
+        assert!(
+            reason.contains("went back") && reason.contains("retired"),
+            "{reason}"
+        );
+        assert!(!back.handle.summary().healthy);
+        back.handle.shutdown().await;
+        let refused = try_start(settings[victim].clone()).await.err().unwrap();
+        assert!(matches!(refused, StartError::Retired(_)), "{refused}");
+        for daemon in &daemons {
+            daemon.handle.shutdown().await;
+        }
+    });
+}
+
+fn copy(folder: &Folder) -> BTreeMap<String, Vec<u8>> {
+    let names = TokioEnv::list_dir(&folder.0).unwrap();
+    names
+        .into_iter()
+        .map(|name| (name.clone(), std::fs::read(folder.0.join(name)).unwrap()))
+        .collect()
+}
+
+fn restore(files: &BTreeMap<String, Vec<u8>>, folder: &Folder) {
+    for name in TokioEnv::list_dir(&folder.0).unwrap() {
+        std::fs::remove_file(folder.0.join(name)).unwrap();
+    }
+    for (name, bytes) in files {
+        std::fs::write(folder.0.join(name), bytes).unwrap();
+    }
+}
+
+#[test]
+fn damage_is_a_refused_start_that_names_the_remedy() {
+    run(async {
+        let damage = |name: &'static str| async move {
+            let folder = Folder::make("damage");
+            let settings = RaftSettings {
+                log: LogBounds {
+                    snapshot_entries: 3,
+                    keep_entries: 0,
+                    ..LogBounds::default()
+                },
+                ..RaftSettings::new(&folder.0, "127.0.0.1:0")
+            };
+            let alone = begin(&settings).await;
+            for count in 0..10 {
+                propose(&[&alone], &count.to_string()).await;
+            }
+            alone.handle.shutdown().await;
+            let path = folder.0.join(name);
+            let mut bytes = std::fs::read(&path).unwrap();
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 1;
+            std::fs::write(&path, bytes).unwrap();
+            let error = try_start(settings.clone()).await.err().unwrap();
+            assert!(matches!(error, StartError::Damaged(_)), "{name}: {error}");
+            assert!(
+                error.to_string().contains("move the directory away"),
+                "{error}"
+            );
+            std::fs::remove_file(&path).unwrap();
+            let error = try_start(settings).await.err().unwrap();
+            assert!(
+                matches!(error, StartError::Damaged(_)),
+                "{name} missing: {error}"
+            );
+        };
+        damage("identity").await;
+        damage("snapshot").await;
+    });
+}
+
+#[test]
+fn strangers_and_noise_do_not_disturb() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    run(async {
+        let folder = Folder::make("noise");
+        let alone = begin(&RaftSettings::new(&folder.0, "127.0.0.1:0")).await;
+        leader(&[&alone]).await;
+        for noise in [
+            &b"GET / HTTP/1.1\r\n\r\n"[..],
+            &[255; 100],
+            &[0, 0, 0, 1, 1],
+            &[0, 0, 0, 9, 1, 2, 3],
+        ] {
+            let mut stream = TokioEnv::connect(&alone.report.listening).await.unwrap();
+            stream.write_all(noise).await.unwrap();
+            let _ = stream.shutdown().await;
+            let mut rest = Vec::new();
+            // Closed by the daemon, with or without an answer that says why.
+            let _ = within("the daemon closes", stream.read_to_end(&mut rest)).await;
+        }
+        propose(&[&alone], "still here").await;
+        alone.handle.shutdown().await;
+    });
+}
+
+/// Keeps the compiler honest: what the driver holds must be usable from any thread.
+#[test]
+fn a_handle_is_shared_between_threads() {
+    fn check<T: Send + Sync + Clone>() {}
+    check::<RaftHandle<TokioEnv>>();
+    let _: Option<Arc<Mutex<RaftHandle<TokioEnv>>>> = None;
+}

@@ -1,0 +1,1022 @@
+//! Starting raft, and the handle on it that the rest of the daemon holds.
+//!
+//! *Leading* has one meaning here, and everything that acts as the leader uses it: openraft says so, the first entry of
+//! the term is applied, and a quorum acknowledged within the longest election timeout.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+
+use openraft::errors::{ClientWriteError, RaftError};
+use openraft::{ReadPolicy, ServerState, SnapshotPolicy};
+use openraft_rt::watch::WatchReceiver;
+use openraft_rt::{AsyncRuntime, Instant, Select2};
+use tokio::sync::{mpsc, watch};
+
+use super::id::{ClusterId, Epoch, LogPosition, NodeId};
+use super::identity::{Identity, IdentityError};
+use super::link::{Network, Pool, call};
+use super::log::{LogError, LogStore};
+use super::machine::Machine;
+use super::node::{Node, locked};
+use super::peers::Peers;
+use super::snapshot::SnapshotFile;
+use super::start::{LogFacts, StartDecision, decide_start};
+use super::types::{Metrics, Proposal, Raft};
+use super::wire::{COMMAND_BYTES_MAX, LogIdV1, Request, Response};
+use super::{
+    RaftSettings, ReplicaRequest, StartError, StartReport, form, normalise_address, serve,
+};
+use crate::env::{Env, sleep, sleep_until, spawn, timeout};
+
+/// Messages of the layer above that wait to be taken, and that wait to be sent to one peer.
+const MESSAGES_MAX: usize = 1024;
+/// How often bounds are looked at and progress of peers is kept.
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What a daemon is to raft.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RaftState {
+    Leader,
+    Follower,
+    Candidate,
+    /// Not a voter (any more, or yet).
+    Learner,
+    Shutdown,
+}
+
+impl RaftState {
+    /// The word of the HTTP API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            RaftState::Leader => "Leader",
+            RaftState::Follower => "Follower",
+            RaftState::Candidate => "Candidate",
+            RaftState::Learner => "Learner",
+            RaftState::Shutdown => "Shutdown",
+        }
+    }
+}
+
+/// What changes seldom and matters at once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RaftSummary {
+    pub state: RaftState,
+    pub term: u64,
+    /// The leader of the term, as far as this node knows.
+    pub leader: Option<NodeId>,
+    /// This node leads.
+    pub leading: Option<Epoch>,
+    /// Part of a quorum: it leads, or is a voter that heard its leader within an election timeout.
+    pub healthy: bool,
+    /// Why it is not healthy.
+    pub reason: Option<String>,
+    /// Raft cannot go on: the daemon exits with this reason.
+    pub fatal: Option<String>,
+}
+
+/// Everything there is to show.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RaftStatusView {
+    pub node: NodeId,
+    pub boot: u64,
+    pub cluster: Option<ClusterId>,
+    pub bind: String,
+    pub advertise: String,
+    pub summary: RaftSummary,
+    pub leader_address: Option<String>,
+    pub leader_http_uri: Option<String>,
+    pub members: Vec<MemberView>,
+    pub last_log_index: Option<u64>,
+    pub applied: Option<u64>,
+    pub committed: Option<u64>,
+    pub snapshot: Option<u64>,
+    pub log_bytes: u64,
+}
+
+/// One member.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemberView {
+    pub node: NodeId,
+    pub voter: bool,
+    pub address: Option<String>,
+    pub http_uri: Option<String>,
+    /// Since it was heard last; zero for this node.
+    pub last_contact: Option<Duration>,
+    /// The index up to which it holds the log; known to the leader.
+    pub matched: Option<u64>,
+    /// The newest version of commands it reads.
+    pub version: Option<u32>,
+    /// Why it is not listened to, or why it does not listen.
+    pub refusal: Option<String>,
+}
+
+/// How a proposal ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Proposed {
+    /// Committed and applied; `answer` is what apply answered.
+    Done { at: LogPosition, answer: Vec<u8> },
+    /// Not appended anywhere.
+    Refused {
+        leader: Option<NodeId>,
+        reason: String,
+    },
+    /// May or may not be committed, now or later.
+    Unknown { reason: String },
+}
+
+/// Leadership that was confirmed by a quorum.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Confirmation {
+    pub epoch: Epoch,
+    /// Until then ([`Env::mono`]) no other node can lead.
+    pub valid_until: Duration,
+}
+
+/// This node does not lead, or cannot be sure.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotLeading(pub String);
+
+/// A peer did not answer a question.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AskError(pub String);
+
+/// The handle; all clones are one raft.
+pub struct RaftHandle<E: Env> {
+    node: Arc<Node<E>>,
+    summary: watch::Receiver<RaftSummary>,
+    outboxes: Arc<Mutex<BTreeMap<u64, mpsc::Sender<Vec<u8>>>>>,
+}
+
+impl<E: Env> Clone for RaftHandle<E> {
+    fn clone(&self) -> Self {
+        RaftHandle {
+            node: self.node.clone(),
+            summary: self.summary.clone(),
+            outboxes: self.outboxes.clone(),
+        }
+    }
+}
+
+/// Starts raft: its directory, its port, its tasks. What the log and the newest snapshot hold is handed to `replica`
+/// before this returns, so something must serve that channel meanwhile.
+///
+/// Run it on threads that nothing else keeps busy ([`crate::env::DedicatedRuntime`]); the handle may be used from anywhere.
+pub async fn start<E: Env>(
+    settings: RaftSettings,
+    replica: mpsc::Sender<ReplicaRequest>,
+) -> Result<(RaftHandle<E>, StartReport), StartError> {
+    let mut settings = checked(settings)?;
+    let directory = settings.data_dir.clone();
+    let lock = open_directory::<E>(&directory).await?;
+    let (identity, minted) = read_identity::<E>(&directory).await?;
+    if let Some(reason) = identity.retired {
+        return Err(StartError::Retired(reason));
+    }
+    let opened = LogStore::<E>::open(&directory, identity.node.0, minted)
+        .await
+        .map_err(|error| match error {
+            LogError::Io(what) => StartError::Io(what),
+            LogError::Damaged(what) => StartError::Damaged(what),
+        })?;
+    let (store, peers) = (opened.store, opened.peers);
+    let started = start_with(
+        &mut settings,
+        replica,
+        identity,
+        store.clone(),
+        Peers::new(peers),
+        lock,
+    )
+    .await;
+    if started.is_err() {
+        store.close().await;
+    }
+    started
+}
+
+async fn start_with<E: Env>(
+    settings: &mut RaftSettings,
+    replica: mpsc::Sender<ReplicaRequest>,
+    identity: Identity,
+    store: LogStore<E>,
+    peers: Peers,
+    lock: E::DirLock,
+) -> Result<(RaftHandle<E>, StartReport), StartError> {
+    let directory = settings.data_dir.clone();
+    let file = {
+        let directory = directory.clone();
+        E::blocking(move || SnapshotFile::open::<E>(&directory))
+            .await
+            .map_err(damaged_or_io)?
+    };
+    check_snapshot(&file, &store)?;
+    let decision = decide(settings, &identity, &store)?;
+
+    let listener = E::bind(&settings.bind).await.map_err(|error| {
+        StartError::Settings(format!(
+            "RaftBind {} cannot be listened on: {error}",
+            settings.bind
+        ))
+    })?;
+    let listening = E::local_address(&listener).map_err(io_error)?;
+    resolve_advertise(settings, &listening)?;
+
+    // Counted before anything is said to anybody.
+    {
+        let (directory, record) = (directory.clone(), identity.clone());
+        E::blocking(move || record.save::<E>(&directory))
+            .await
+            .map_err(io_error)?;
+    }
+    // A node that never wrote anything cannot have acknowledged a leader.
+    let promised = !store.is_empty();
+    let votes_from = if promised {
+        E::mono() + settings.election_timeout()
+    } else {
+        Duration::ZERO
+    };
+    let (inbox, messages) = mpsc::channel(MESSAGES_MAX);
+    let node = Arc::new(Node::<E> {
+        id: identity.node.0,
+        boot: identity.boot,
+        instance: E::random_seed().map_err(io_error)?,
+        settings: settings.clone(),
+        directory,
+        identity: Mutex::new(identity.clone()),
+        store: store.clone(),
+        peers: Mutex::new(peers),
+        raft: OnceLock::new(),
+        pool: Pool::default(),
+        unused_backend: !matches!(decision, StartDecision::WaitAsStranger { .. }),
+        listed: Mutex::new(Vec::new()),
+        leader_heard: Mutex::new(None),
+        votes_from,
+        inbox,
+        stop: watch::Sender::new(false),
+        fatal: watch::Sender::new(None),
+        waiting: Mutex::new(None),
+        lock: Mutex::new(Some(lock)),
+    });
+
+    let config = raft_config(settings, promised)?;
+    let machine = Machine::<E>::new(replica, file);
+    let raft = Raft::<E>::new(
+        node.id,
+        Arc::new(config),
+        Network(node.clone()),
+        store,
+        machine,
+    )
+    .await
+    .map_err(|error| StartError::Damaged(error.to_string()))?;
+    // `set` fails only if it was set before.
+    let _ = node.raft.set(raft.clone());
+    if promised {
+        let (node, raft) = (node.clone(), raft.clone());
+        spawn::<E>(async move {
+            sleep_until::<E>(node.votes_from).await;
+            // Its own candidacy is a vote too.
+            raft.runtime_config().elect(true);
+        });
+    }
+    spawn::<E>(serve::serve(node.clone(), listener));
+    spawn::<E>(form::run(node.clone()));
+    let summary = watch::Sender::new(summarise(&node));
+    let handle = RaftHandle {
+        node: node.clone(),
+        summary: summary.subscribe(),
+        outboxes: Arc::new(Mutex::new(BTreeMap::new())),
+    };
+    spawn::<E>(watch_over(handle.clone(), summary));
+    let report = StartReport {
+        node: identity.node,
+        boot: identity.boot,
+        cluster: identity.cluster,
+        listening,
+        advertise: node.settings.advertise.clone(),
+        decision,
+        messages,
+    };
+    Ok((handle, report))
+}
+
+fn io_error(error: io::Error) -> StartError {
+    StartError::Io(error.to_string())
+}
+
+fn damaged_or_io(error: io::Error) -> StartError {
+    match error.kind() {
+        io::ErrorKind::InvalidData => StartError::Damaged(error.to_string()),
+        _ => io_error(error),
+    }
+}
+
+/// The settings with their addresses in full, or what is wrong with them.
+fn checked(mut settings: RaftSettings) -> Result<RaftSettings, StartError> {
+    let port = settings.default_port;
+    let full = |what: &str, text: &str| {
+        normalise_address(text, port)
+            .map_err(|error| StartError::Settings(format!("{what}: {error}")))
+    };
+    settings.bind = full("RaftBind", &settings.bind)?;
+    if !settings.advertise.is_empty() {
+        settings.advertise = full("RaftAdvertise", &settings.advertise)?;
+    }
+    let mut nodes: Vec<String> = Vec::new();
+    for node in &settings.nodes {
+        let node = full("RaftNodes", node)?;
+        if !nodes.contains(&node) {
+            nodes.push(node);
+        }
+    }
+    settings.nodes = nodes;
+    if settings.heartbeat_ms == 0
+        || settings.election_timeout_ms * 60 / 100 <= settings.heartbeat_ms
+    {
+        return Err(StartError::Settings(format!(
+            "RaftHeartbeatMillis ({}) must be above 0 and below 60 % of RaftElectionTimeoutMillis ({})",
+            settings.heartbeat_ms, settings.election_timeout_ms
+        )));
+    }
+    Ok(settings)
+}
+
+fn resolve_advertise(settings: &mut RaftSettings, listening: &str) -> Result<(), StartError> {
+    let bound_port = listening.rsplit(':').next().unwrap_or_default();
+    if settings.advertise.is_empty() {
+        let host = settings
+            .bind
+            .rsplit_once(':')
+            .map_or(settings.bind.as_str(), |(host, _)| host);
+        settings.advertise = format!("{host}:{bound_port}");
+    }
+    let host = settings
+        .advertise
+        .rsplit_once(':')
+        .map_or("", |(host, _)| host);
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    if host
+        .parse::<IpAddr>()
+        .is_ok_and(|address| address.is_unspecified())
+    {
+        return Err(StartError::Settings(format!(
+            "RaftAdvertise is {}, where nobody is reached; name the address at which the other nodes reach this one",
+            settings.advertise
+        )));
+    }
+    if settings.nodes.is_empty() {
+        settings.nodes = vec![settings.advertise.clone()];
+    }
+    Ok(())
+}
+
+async fn open_directory<E: Env>(directory: &Path) -> Result<E::DirLock, StartError> {
+    let path = directory.to_path_buf();
+    let locked = E::blocking(move || {
+        E::create_dir_all(&path)?;
+        E::lock_dir(&path)
+    })
+    .await;
+    locked.map_err(|error| match error.kind() {
+        io::ErrorKind::WouldBlock => StartError::InUse(format!(
+            "RaftDataDir {} is in use by another process; each daemon has its own",
+            directory.display()
+        )),
+        _ => StartError::Io(format!("RaftDataDir {}: {error}", directory.display())),
+    })
+}
+
+async fn read_identity<E: Env>(directory: &Path) -> Result<(Identity, bool), StartError> {
+    let path = directory.to_path_buf();
+    E::blocking(move || Identity::read_or_mint::<E>(&path))
+        .await
+        .map_err(|error| match error {
+            IdentityError::Io(error) => io_error(error),
+            IdentityError::Damaged(what) => {
+                StartError::Damaged(format!("the identity record: {what}"))
+            }
+        })
+}
+
+/// The log is never purged beyond the snapshot file.
+fn check_snapshot<E: Env>(file: &SnapshotFile, store: &LogStore<E>) -> Result<(), StartError> {
+    let held = file.newest().and_then(|head| head.last);
+    match store.purged() {
+        Some(purged) if held < Some(purged) => Err(StartError::Damaged(format!(
+            "the log begins after index {}, and the snapshot file {}",
+            purged.index,
+            held.map_or("is missing".to_owned(), |held| format!(
+                "ends at {}",
+                held.index
+            ))
+        ))),
+        Some(_) | None => Ok(()),
+    }
+}
+
+fn decide<E: Env>(
+    settings: &RaftSettings,
+    identity: &Identity,
+    store: &LogStore<E>,
+) -> Result<StartDecision, StartError> {
+    let pair = |id: LogIdV1| (id.term, id.index);
+    let term_at = |index| store.term_at(index);
+    let facts = LogFacts {
+        cluster: identity.cluster,
+        purged: store.purged().map(pair),
+        last: store.last().map(pair),
+        term_at: &term_at,
+    };
+    let decision = decide_start(settings.backend, &facts);
+    match &decision {
+        StartDecision::Refuse { reason } => Err(StartError::Refused(reason.clone())),
+        StartDecision::TakeBackend { at } => Err(StartError::Refused(format!(
+            "the backend ({at}) is ahead of the raft data directory: the directory went back, as after a restored backup. \
+             This program does not take the backend's state over yet: move the raft data directory away; the node then comes \
+             back as another and gets its state from the other members"
+        ))),
+        StartDecision::Replay { .. }
+        | StartDecision::Rebuild { .. }
+        | StartDecision::DiscardBackend { .. }
+        | StartDecision::WaitAsStranger { .. } => Ok(decision),
+    }
+}
+
+fn raft_config(settings: &RaftSettings, promised: bool) -> Result<openraft::Config, StartError> {
+    openraft::Config {
+        cluster_name: "orchestrator".to_owned(),
+        heartbeat_interval: settings.heartbeat_ms,
+        election_timeout_min: settings.election_timeout_ms * 60 / 100,
+        election_timeout_max: settings.election_timeout_ms,
+        enable_pre_vote: Some(true),
+        enable_leader_restore: Some(false),
+        // Switched on once this node's earlier promises must have run out.
+        enable_elect: !promised,
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(settings.log.snapshot_entries),
+        max_in_snapshot_log_to_keep: settings.log.keep_entries,
+        // In steps, but never so large that the log keeps much more than it is set to.
+        purge_batch_size: (settings.log.keep_entries / 16).clamp(1, 256),
+        max_payload_entries: 256,
+        ..openraft::Config::default()
+    }
+    .validate()
+    .map_err(|error| StartError::Settings(error.to_string()))
+}
+
+/// The one meaning of leading.
+fn leading<E: Env>(node: &Node<E>) -> Option<Epoch> {
+    let raft = node.raft.get()?;
+    let metrics = raft.metrics();
+    let metrics = metrics.borrow_watched();
+    leading_by(node, &metrics)
+}
+
+fn leading_by<E: Env>(node: &Node<E>, metrics: &Metrics<E>) -> Option<Epoch> {
+    if metrics.running_state.is_err() || metrics.state != ServerState::Leader || *node.stop.borrow()
+    {
+        return None;
+    }
+    let applied = metrics.last_applied.as_ref()?;
+    if applied.leader_id.term != metrics.current_term {
+        return None;
+    }
+    let alone = metrics
+        .membership_config
+        .voter_ids()
+        .all(|voter| voter == node.id);
+    let fresh = metrics
+        .last_quorum_acked
+        .as_ref()
+        .is_some_and(|acked| acked.elapsed() < node.settings.election_timeout());
+    (alone || fresh).then_some(Epoch {
+        term: metrics.current_term,
+        node: NodeId(node.id),
+        boot: node.boot,
+    })
+}
+
+fn summarise<E: Env>(node: &Node<E>) -> RaftSummary {
+    let fatal = node.fatal.borrow().clone();
+    let Some(raft) = node.raft.get() else {
+        return RaftSummary {
+            state: RaftState::Candidate,
+            term: 0,
+            leader: None,
+            leading: None,
+            healthy: false,
+            reason: Some("raft is being started".to_owned()),
+            fatal,
+        };
+    };
+    let metrics = raft.metrics();
+    let metrics = metrics.borrow_watched();
+    let stopped = *node.stop.borrow() || fatal.is_some() || metrics.running_state.is_err();
+    let state = match metrics.state {
+        _ if stopped => RaftState::Shutdown,
+        ServerState::Leader => RaftState::Leader,
+        ServerState::Follower => RaftState::Follower,
+        ServerState::Candidate => RaftState::Candidate,
+        ServerState::Learner => RaftState::Learner,
+        ServerState::Shutdown => RaftState::Shutdown,
+    };
+    let leading = if fatal.is_none() {
+        leading_by(node, &metrics)
+    } else {
+        None
+    };
+    let reason = fatal
+        .clone()
+        .or_else(|| why_unhealthy(node, &metrics, state, leading));
+    RaftSummary {
+        state,
+        term: metrics.current_term,
+        leader: metrics.current_leader.map(NodeId),
+        leading,
+        healthy: reason.is_none(),
+        reason,
+        fatal,
+    }
+}
+
+fn why_unhealthy<E: Env>(
+    node: &Node<E>,
+    metrics: &Metrics<E>,
+    state: RaftState,
+    leading: Option<Epoch>,
+) -> Option<String> {
+    if leading.is_some() {
+        return None;
+    }
+    if node.cluster().is_none() {
+        let waiting = locked(&node.waiting).clone();
+        return Some(waiting.unwrap_or_else(|| "the cluster is being formed".to_owned()));
+    }
+    match state {
+        RaftState::Leader => Some("it was elected, and no quorum answers".to_owned()),
+        RaftState::Candidate => Some("there is no leader; it stands for election".to_owned()),
+        RaftState::Learner => Some("it is no voter".to_owned()),
+        RaftState::Shutdown => Some("raft has ended".to_owned()),
+        RaftState::Follower => {
+            let heard = *locked(&node.leader_heard);
+            let fresh = heard.is_some_and(|(leader, at)| {
+                Some(leader) == metrics.current_leader
+                    && E::mono() < at + node.settings.election_timeout()
+            });
+            if fresh {
+                None
+            } else {
+                Some("no leader was heard within an election timeout".to_owned())
+            }
+        }
+    }
+}
+
+/// Publishes the summary as it changes, keeps the log's bounds and what is known of peers, and gives leadership away when
+/// this node's disk is too slow for it.
+async fn watch_over<E: Env>(handle: RaftHandle<E>, summary: watch::Sender<RaftSummary>) {
+    let node = handle.node.clone();
+    let Some(raft) = node.raft.get().cloned() else {
+        return;
+    };
+    let mut metrics = raft.metrics();
+    let mut stop = node.stop.subscribe();
+    let (mut upkeep_at, mut snapshot_at) = (E::mono() + UPKEEP_INTERVAL, E::mono());
+    let mut snapshot = None;
+    loop {
+        let look = E::Rt::select2(metrics.changed(), sleep::<E>(node.settings.heartbeat()));
+        match E::Rt::select2(stop.wait_for(|stop| *stop), look).await {
+            Select2::First(_) => break,
+            Select2::Second(Select2::First(Err(_))) => {
+                node.fail("raft has ended".to_owned());
+                break;
+            }
+            Select2::Second(_) => {}
+        }
+        let (broken, held, applied) = {
+            let metrics = metrics.borrow_and_update();
+            let broken = metrics
+                .running_state
+                .as_ref()
+                .err()
+                .map(ToString::to_string);
+            (
+                broken,
+                metrics.snapshot.map(|id| id.index),
+                metrics.last_applied.map(|id| id.index),
+            )
+        };
+        if let Some(reason) = broken {
+            node.fail(node.store.failure().unwrap_or(reason));
+        } else if let Some(reason) = node.store.failure() {
+            node.fail(reason);
+        }
+        let now = summarise(&node);
+        summary.send_if_modified(|held| {
+            let changed = *held != now;
+            if changed {
+                *held = now;
+            }
+            changed
+        });
+        if node.fatal.borrow().is_some() {
+            break;
+        }
+        if held != snapshot {
+            snapshot = held;
+            snapshot_at = E::mono();
+        }
+        if E::mono() >= upkeep_at {
+            upkeep_at = E::mono() + UPKEEP_INTERVAL;
+            let due =
+                applied > snapshot && E::mono() >= snapshot_at + node.settings.log.snapshot_age_max;
+            keep_bounds(&node, &raft, snapshot, due).await;
+            note_progress(&node, &raft);
+            let longest = node.store.take_commit_longest();
+            if longest > node.settings.election_timeout() && leading(&node).is_some() {
+                tracing::warn!(
+                    "a write to the raft log took {} ms: leadership is given away",
+                    longest.as_millis()
+                );
+                let giving = handle.clone();
+                spawn::<E>(async move {
+                    if let Err(why) = giving.step_down().await {
+                        tracing::warn!("leadership stays here: {why}");
+                    }
+                });
+            }
+        }
+    }
+    summary.send_replace(summarise(&node));
+}
+
+/// Snapshot when the log is too big or the last one too old; cut the log behind it.
+async fn keep_bounds<E: Env>(node: &Node<E>, raft: &Raft<E>, snapshot: Option<u64>, due: bool) {
+    let bounds = node.settings.log;
+    let cut = (node.store.bytes() > bounds.bytes_max)
+        .then(|| node.store.index_to_purge_for(bounds.bytes_max / 2));
+    let cut = cut.flatten();
+    if due || cut > snapshot {
+        let _ = raft.trigger().snapshot().await;
+    } else if let Some(upto) = cut {
+        let _ = raft.trigger().purge_log(upto).await;
+    }
+}
+
+/// What the leader knows of its followers' logs is what proves later that one of them went back.
+fn note_progress<E: Env>(node: &Node<E>, raft: &Raft<E>) {
+    let (term, matched) = {
+        let metrics = raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let matched: Vec<(u64, LogIdV1)> = metrics
+            .replication
+            .iter()
+            .flatten()
+            .filter_map(|(peer, id)| {
+                id.as_ref()
+                    .map(|id| (*peer, super::wire::mirror_log_id::<E>(id)))
+            })
+            .collect();
+        (metrics.current_term, matched)
+    };
+    for (peer, last) in matched {
+        if peer != node.id && last.term == term {
+            node.saw(peer, term, Some(last));
+        }
+    }
+}
+
+impl<E: Env> RaftHandle<E> {
+    pub fn node_id(&self) -> NodeId {
+        NodeId(self.node.id)
+    }
+
+    /// The number of this run of this node.
+    pub fn boot(&self) -> u64 {
+        self.node.boot
+    }
+
+    pub fn cluster(&self) -> Option<ClusterId> {
+        self.node.cluster()
+    }
+
+    /// Proposes a command and waits until it was applied here, `deadline` at most.
+    pub async fn propose(&self, command: Vec<u8>, deadline: Duration) -> Proposed {
+        let node = &self.node;
+        if command.len() > COMMAND_BYTES_MAX {
+            let reason = format!(
+                "a command of {} bytes; allowed are {COMMAND_BYTES_MAX}",
+                command.len()
+            );
+            return Proposed::Refused {
+                leader: None,
+                reason,
+            };
+        }
+        let Some(raft) = node.raft.get() else {
+            return Proposed::Refused {
+                leader: None,
+                reason: "raft is being started".to_owned(),
+            };
+        };
+        let proposal = Proposal {
+            leader: node.id,
+            command,
+        };
+        match timeout::<E, _>(deadline, raft.client_write(proposal)).await {
+            None => Proposed::Unknown {
+                reason: format!("no outcome within {} ms", deadline.as_millis()),
+            },
+            Some(Ok(written)) => Proposed::Done {
+                at: LogPosition {
+                    term: written.log_id.leader_id.term,
+                    node: NodeId(node.id),
+                    index: written.log_id.index,
+                },
+                answer: written.data.0,
+            },
+            Some(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward)))) => {
+                Proposed::Refused {
+                    leader: forward.leader_id.map(NodeId),
+                    reason: "this node does not lead".to_owned(),
+                }
+            }
+            Some(Err(error)) => Proposed::Unknown {
+                reason: error.to_string(),
+            },
+        }
+    }
+
+    /// The epoch in which this node leads, if it does.
+    pub fn leading(&self) -> Option<Epoch> {
+        if self.node.fatal.borrow().is_some() {
+            return None;
+        }
+        leading(&self.node)
+    }
+
+    /// Asks a quorum whether this node still leads; how long that answer is good for. The state is then as new as
+    /// whatever was committed before this call.
+    pub async fn confirm_leadership(&self, deadline: Duration) -> Result<Confirmation, NotLeading> {
+        let not = |why: &str| NotLeading(why.to_owned());
+        let raft = self
+            .node
+            .raft
+            .get()
+            .ok_or_else(|| not("raft is being started"))?;
+        let epoch = self
+            .leading()
+            .ok_or_else(|| not("this node does not lead"))?;
+        // The heartbeats that confirm are sent after this instant.
+        let asked = E::mono();
+        match timeout::<E, _>(deadline, raft.ensure_linearizable(ReadPolicy::ReadIndex)).await {
+            None => return Err(not("no quorum answered in time")),
+            Some(Err(error)) => return Err(NotLeading(error.to_string())),
+            Some(Ok(_)) => {}
+        }
+        if self.leading() != Some(epoch) {
+            return Err(not("leadership changed meanwhile"));
+        }
+        Ok(Confirmation {
+            epoch,
+            valid_until: asked + self.node.settings.election_timeout_min(),
+        })
+    }
+
+    /// What matters at once, as it is.
+    pub fn summary(&self) -> RaftSummary {
+        summarise(&self.node)
+    }
+
+    /// What matters at once, as it changes.
+    pub fn watch(&self) -> watch::Receiver<RaftSummary> {
+        self.summary.clone()
+    }
+
+    /// Returns when raft cannot go on, with the reason that the daemon exits with.
+    pub async fn failed(&self) -> String {
+        let mut fatal = self.node.fatal.subscribe();
+        match fatal.wait_for(Option::is_some).await {
+            Ok(reason) => reason.clone().unwrap_or_default(),
+            Err(_) => "raft has ended".to_owned(),
+        }
+    }
+
+    /// Everything there is to show.
+    pub fn status(&self) -> RaftStatusView {
+        let node = &self.node;
+        let summary = summarise(node);
+        let mut view = RaftStatusView {
+            node: NodeId(node.id),
+            boot: node.boot,
+            cluster: node.cluster(),
+            bind: node.settings.bind.clone(),
+            advertise: node.settings.advertise.clone(),
+            leader_address: None,
+            leader_http_uri: None,
+            members: self.peers(),
+            last_log_index: None,
+            applied: None,
+            committed: None,
+            snapshot: None,
+            log_bytes: node.store.bytes(),
+            summary,
+        };
+        let leader = view
+            .members
+            .iter()
+            .find(|member| Some(member.node) == view.summary.leader);
+        view.leader_address = leader.and_then(|leader| leader.address.clone());
+        view.leader_http_uri = leader.and_then(|leader| leader.http_uri.clone());
+        if let Some(raft) = node.raft.get() {
+            let metrics = raft.metrics();
+            let metrics = metrics.borrow_watched();
+            view.last_log_index = metrics.last_log_index;
+            view.applied = metrics.last_applied.map(|id| id.index);
+            view.committed = metrics.local_committed.map(|id| id.index);
+            view.snapshot = metrics.snapshot.map(|id| id.index);
+        }
+        view
+    }
+
+    /// The members of the cluster, this node included, by identity.
+    pub fn peers(&self) -> Vec<MemberView> {
+        let node = &self.node;
+        let Some(raft) = node.raft.get() else {
+            return Vec::new();
+        };
+        let metrics = raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let now = E::mono();
+        let peers = locked(&node.peers);
+        let membership = metrics.membership_config.membership();
+        let voters: Vec<u64> = membership.voter_ids().collect();
+        let view = |id: u64| {
+            let peer = peers.get(id).cloned().unwrap_or_default();
+            let own = id == node.id;
+            let uri = if own {
+                node.settings.http_uri.clone()
+            } else {
+                peer.record.http_uri
+            };
+            MemberView {
+                node: NodeId(id),
+                voter: voters.contains(&id),
+                address: if own {
+                    Some(node.settings.advertise.clone())
+                } else {
+                    peer.record.addresses.first().cloned()
+                },
+                http_uri: Some(uri).filter(|uri| !uri.is_empty()),
+                last_contact: if own {
+                    Some(Duration::ZERO)
+                } else {
+                    peer.heard.map(|heard| now.saturating_sub(heard))
+                },
+                matched: metrics
+                    .replication
+                    .as_ref()
+                    .and_then(|all| all.get(&id)?.as_ref().map(|id| id.index)),
+                version: if own {
+                    Some(node.settings.own_version)
+                } else {
+                    peer.version
+                },
+                refusal: peer.refusal,
+            }
+        };
+        membership.nodes().map(|(id, _)| view(*id)).collect()
+    }
+
+    /// Sends a message to every other member. It may be lost: a peer's queue is bounded and nothing is repeated.
+    pub fn broadcast(&self, bytes: &[u8]) {
+        for member in self.peers() {
+            if member.node.0 != self.node.id {
+                self.tell(member.node, bytes.to_vec());
+            }
+        }
+    }
+
+    /// Sends a message to one member. It may be lost. Messages to one peer keep their order.
+    pub fn tell(&self, to: NodeId, bytes: Vec<u8>) {
+        let mut outboxes = locked(&self.outboxes);
+        let outbox = outboxes.entry(to.0).or_insert_with(|| {
+            let (outbox, queue) = mpsc::channel(MESSAGES_MAX);
+            spawn::<E>(send_messages(self.node.clone(), to.0, queue));
+            outbox
+        });
+        if outbox.try_send(bytes).is_err() {
+            tracing::debug!(peer = %to, "a message is dropped: {MESSAGES_MAX} wait");
+        }
+    }
+
+    /// Asks one member and waits for its answer.
+    pub async fn ask(
+        &self,
+        to: NodeId,
+        bytes: Vec<u8>,
+        deadline: Duration,
+    ) -> Result<Vec<u8>, AskError> {
+        match call(&self.node, to.0, &Request::Ask(bytes), deadline).await {
+            Ok(Response::Answer(bytes)) => Ok(bytes),
+            Ok(Response::Failed(reason)) => Err(AskError(reason)),
+            Ok(_) => Err(AskError(
+                "it answered something else than it was asked".to_owned(),
+            )),
+            Err(error) => Err(AskError(error.to_string())),
+        }
+    }
+
+    /// Gives leadership to the voter that has the whole log, if one has; returns once this node does not lead, or after
+    /// one election timeout with the reason.
+    pub async fn step_down(&self) -> Result<(), String> {
+        self.transfer(None).await
+    }
+
+    /// Gives leadership to one voter, as soon as it has the whole log.
+    pub async fn transfer_to(&self, to: NodeId) -> Result<(), String> {
+        self.transfer(Some(to.0)).await
+    }
+
+    async fn transfer(&self, wanted: Option<u64>) -> Result<(), String> {
+        let raft = self.node.raft.get().ok_or("raft is being started")?;
+        let outcome = timeout::<E, _>(self.node.settings.election_timeout(), async {
+            let mut metrics = raft.metrics();
+            let mut asked = false;
+            loop {
+                let to = {
+                    let metrics = metrics.borrow_and_update();
+                    if metrics.state != ServerState::Leader {
+                        return Ok(());
+                    }
+                    if asked {
+                        None
+                    } else {
+                        whole_log(self.node.id, &metrics, wanted)
+                    }
+                };
+                if let Some(to) = to {
+                    raft.trigger()
+                        .transfer_leader(to)
+                        .await
+                        .map_err(|error| error.to_string())?;
+                    asked = true;
+                }
+                metrics
+                    .changed()
+                    .await
+                    .map_err(|_| "raft has ended".to_owned())?;
+            }
+        })
+        .await;
+        outcome.unwrap_or_else(|| Err("no voter took over within an election timeout".to_owned()))
+    }
+
+    /// Ends raft: gives leadership away if it can, then stops every task and closes every file.
+    pub async fn shutdown(&self) {
+        if self.leading().is_some()
+            && self.peers().len() > 1
+            && let Err(why) = self.step_down().await
+        {
+            tracing::info!("leadership was not given away: {why}");
+        }
+        let node = &self.node;
+        node.stop.send_replace(true);
+        if let Some(raft) = node.raft.get() {
+            let _ = raft.shutdown().await;
+        }
+        locked(&self.outboxes).clear();
+        node.pool.clear();
+        node.store.close().await;
+        locked(&node.lock).take();
+    }
+}
+
+/// The voter to give leadership to: one that holds the whole log.
+fn whole_log<E: Env>(own: u64, metrics: &Metrics<E>, wanted: Option<u64>) -> Option<u64> {
+    let replication = metrics.replication.as_ref()?;
+    metrics
+        .membership_config
+        .voter_ids()
+        .filter(|voter| *voter != own)
+        .find(|voter| {
+            let matched = replication
+                .get(voter)
+                .and_then(|id| id.as_ref().map(|id| id.index));
+            wanted.is_none_or(|wanted| wanted == *voter)
+                && matched.is_some()
+                && matched >= metrics.last_log_index
+        })
+}
+
+async fn send_messages<E: Env>(node: Arc<Node<E>>, to: u64, mut queue: mpsc::Receiver<Vec<u8>>) {
+    let deadline = node.settings.election_timeout() * 4;
+    while let Some(bytes) = queue.recv().await {
+        if let Err(error) = call(&node, to, &Request::Tell(bytes), deadline).await {
+            tracing::debug!(peer = %NodeId(to), "a message is lost: {error}");
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! openraft's state machine, without a state: what is applied, imaged and installed belongs to the driver's task, which is
+//! asked through a channel and answers in order.
+//!
+//! Apply never fails and never waits for anything but the driver. A snapshot's image is taken between two applies and is
+//! encoded and written outside the driver.
+
+use std::io;
+use std::sync::{Mutex, PoisonError};
+
+use futures_util::{Stream, TryStreamExt};
+use openraft::storage::{EntryResponder, RaftStateMachine};
+use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
+use tokio::sync::{mpsc, oneshot};
+
+use super::id::{LogPosition, NodeId};
+use super::snapshot::{Head, SnapshotFile};
+use super::types::{Answer, Config, LogId, Snapshot, SnapshotData, SnapshotMeta, StoredMembership};
+use super::wire::{self, invalid};
+use super::{Image, ReplicaRequest};
+use crate::env::Env;
+
+/// Entries handed over at once, at most.
+const APPLY_ENTRIES_MAX: usize = 256;
+/// Bytes of commands handed over at once, at most (one command may exceed it).
+const APPLY_BYTES_MAX: usize = 1 << 20;
+/// A snapshot's data begins with the leader that wrote its last entry; then comes the driver's image.
+const LEADER_BYTES: usize = 8;
+
+/// The adapter that openraft holds.
+pub(super) struct Machine<E: Env> {
+    replica: mpsc::Sender<ReplicaRequest>,
+    file: SnapshotFile,
+    applied: Option<LogId<E>>,
+    /// The leader that wrote the entry at `applied`; 0 for an entry without a command.
+    leader: u64,
+    membership: StoredMembership<E>,
+}
+
+impl<E: Env> Machine<E> {
+    pub(super) fn new(replica: mpsc::Sender<ReplicaRequest>, file: SnapshotFile) -> Self {
+        Machine {
+            replica,
+            file,
+            applied: None,
+            leader: 0,
+            membership: StoredMembership::<E>::default(),
+        }
+    }
+
+    async fn ask<T>(
+        &self,
+        request: impl FnOnce(oneshot::Sender<T>) -> ReplicaRequest,
+    ) -> io::Result<T> {
+        let (reply, answer) = oneshot::channel();
+        self.replica
+            .send(request(reply))
+            .await
+            .map_err(|_| driver_gone())?;
+        answer.await.map_err(|_| driver_gone())
+    }
+
+    async fn hand_over(
+        &self,
+        entries: Vec<(LogPosition, Option<Vec<u8>>)>,
+        responders: Vec<Option<openraft::storage::ApplyResponder<Config<E>>>>,
+    ) -> io::Result<()> {
+        let count = entries.len();
+        let answers = self
+            .ask(|reply| ReplicaRequest::Apply { entries, reply })
+            .await?;
+        assert_eq!(
+            answers.len(),
+            count,
+            "the driver answered for another number of entries than it was given"
+        );
+        for (answer, responder) in answers.into_iter().zip(responders) {
+            if let Some(responder) = responder {
+                responder.send(Answer(answer));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The driver's task is gone: the daemon is ending, or has a fault that ends it.
+fn driver_gone() -> io::Error {
+    io::Error::other("the task that holds the state has ended")
+}
+
+impl<E: Env> RaftStateMachine<Config<E>> for Machine<E> {
+    type SnapshotData = SnapshotData;
+    type SnapshotBuilder = Builder<E>;
+
+    async fn applied_state(
+        &mut self,
+    ) -> Result<(Option<LogId<E>>, StoredMembership<E>), io::Error> {
+        Ok((self.applied, self.membership.clone()))
+    }
+
+    async fn apply<S>(&mut self, mut stream: S) -> Result<(), io::Error>
+    where
+        S: Stream<Item = Result<EntryResponder<Config<E>>, io::Error>> + Unpin + OptionalSend,
+    {
+        let (mut entries, mut responders, mut bytes) = (Vec::new(), Vec::new(), 0);
+        while let Some((entry, responder)) = stream.try_next().await? {
+            let id = entry.log_id;
+            let (leader, command) = match entry.payload {
+                EntryPayload::Blank => (0, None),
+                EntryPayload::Normal(proposal) => (proposal.leader, Some(proposal.command)),
+                EntryPayload::Membership(membership) => {
+                    self.membership = StoredMembership::<E>::new(Some(id), membership);
+                    (0, None)
+                }
+            };
+            self.applied = Some(id);
+            self.leader = leader;
+            bytes += command.as_ref().map_or(0, Vec::len);
+            entries.push((position::<E>(&id, leader), command));
+            responders.push(responder);
+            if entries.len() >= APPLY_ENTRIES_MAX || bytes >= APPLY_BYTES_MAX {
+                bytes = 0;
+                self.hand_over(
+                    std::mem::take(&mut entries),
+                    std::mem::take(&mut responders),
+                )
+                .await?;
+            }
+        }
+        if !entries.is_empty() {
+            self.hand_over(entries, responders).await?;
+        }
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Builder<E> {
+        // openraft calls this between two applies, so the image is of exactly `applied`.
+        let image = self.ask(|reply| ReplicaRequest::Snapshot { reply }).await;
+        Builder {
+            file: self.file.clone(),
+            meta: SnapshotMeta::<E> {
+                last_log_id: self.applied,
+                last_membership: self.membership.clone(),
+            },
+            leader: self.leader,
+            image: Mutex::new(Some(image)),
+        }
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        meta: &SnapshotMeta<E>,
+        data: SnapshotData,
+    ) -> Result<(), io::Error> {
+        let Some((leader, image)) = data.split_first_chunk::<LEADER_BYTES>() else {
+            return Err(invalid("the snapshot is too short"));
+        };
+        let leader = u64::from_be_bytes(*leader);
+        let image = image.to_vec();
+        let (file, head) = (self.file.clone(), head::<E>(meta));
+        // Written first, so that no position is ever held in memory only. At a start this finds its own file and is done.
+        E::blocking(move || file.write::<E>(head, &data)).await?;
+        if let Some(last) = meta.last_log_id {
+            let at = position::<E>(&last, leader);
+            self.ask(|reply| ReplicaRequest::Install {
+                at,
+                bytes: image,
+                reply,
+            })
+            .await?
+            .map_err(invalid)?;
+        }
+        self.applied = meta.last_log_id;
+        self.leader = leader;
+        self.membership = meta.last_membership.clone();
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot<E>>, io::Error> {
+        let file = self.file.clone();
+        let Some((head, snapshot)) = E::blocking(move || file.read::<E>()).await? else {
+            return Ok(None);
+        };
+        let meta = SnapshotMeta::<E> {
+            last_log_id: head.last.map(wire::log_id::<E>),
+            last_membership: wire::stored_membership::<E>(head.membership)?,
+        };
+        Ok(Some(Snapshot::<E> { meta, snapshot }))
+    }
+}
+
+/// Encodes one image and writes it to the file.
+pub(super) struct Builder<E: Env> {
+    file: SnapshotFile,
+    meta: SnapshotMeta<E>,
+    leader: u64,
+    /// In a mutex because openraft wants builders to be `Sync`, which an image need not be.
+    image: Mutex<Option<io::Result<Image>>>,
+}
+
+impl<E: Env> RaftSnapshotBuilder<Config<E>> for Builder<E> {
+    type SnapshotData = SnapshotData;
+
+    async fn build_snapshot(&mut self) -> Result<Snapshot<E>, io::Error> {
+        let image = self
+            .image
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let image = image.unwrap_or_else(|| Err(io::Error::other("a snapshot is built once")))?;
+        let (file, head, leader) = (self.file.clone(), head::<E>(&self.meta), self.leader);
+        let snapshot = E::blocking(move || {
+            let mut data = leader.to_be_bytes().to_vec();
+            data.extend(image());
+            file.write::<E>(head, &data).map(|()| data)
+        })
+        .await?;
+        Ok(Snapshot::<E> {
+            meta: self.meta.clone(),
+            snapshot,
+        })
+    }
+}
+
+fn head<E: Env>(meta: &SnapshotMeta<E>) -> Head {
+    Head {
+        last: meta.last_log_id.as_ref().map(wire::mirror_log_id::<E>),
+        membership: wire::mirror_stored_membership::<E>(&meta.last_membership),
+    }
+}
+
+fn position<E: Env>(id: &LogId<E>, leader: u64) -> LogPosition {
+    LogPosition {
+        term: id.leader_id.term,
+        node: NodeId(leader),
+        index: id.index,
+    }
+}

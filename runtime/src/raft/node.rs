@@ -1,0 +1,262 @@
+//! What the parts of raft share in one daemon, and how an introduction is judged.
+
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+
+use super::id::{ClusterId, NodeId};
+use super::identity::Identity;
+use super::link::Pool;
+use super::log::LogStore;
+use super::peers::{Judgement, Peers};
+use super::types::Raft;
+use super::wire::{Hello, Introduction, PROTOCOL, Refusal, RefusalKind};
+use super::{PeerMessage, RaftSettings};
+use crate::env::Env;
+
+/// One daemon's raft.
+pub(super) struct Node<E: Env> {
+    pub(super) id: u64,
+    pub(super) boot: u64,
+    /// Drawn at this start.
+    pub(super) instance: u64,
+    pub(super) settings: RaftSettings,
+    pub(super) directory: PathBuf,
+    pub(super) identity: Mutex<Identity>,
+    pub(super) store: LogStore<E>,
+    pub(super) peers: Mutex<Peers>,
+    pub(super) raft: OnceLock<Raft<E>>,
+    pub(super) pool: Pool<E>,
+    /// May take part in a first formation: nothing was ever written, and the backend holds no cluster's state.
+    pub(super) unused_backend: bool,
+    /// The identities that the list of nodes leads to; empty until all are known.
+    pub(super) listed: Mutex<Vec<u64>>,
+    /// The leader that was heard last, and when.
+    pub(super) leader_heard: Mutex<Option<(u64, Duration)>>,
+    /// No vote is given before.
+    pub(super) votes_from: Duration,
+    pub(super) inbox: mpsc::Sender<PeerMessage>,
+    /// Becomes true when this raft is to end.
+    pub(super) stop: watch::Sender<bool>,
+    /// Why this raft cannot go on.
+    pub(super) fatal: watch::Sender<Option<String>>,
+    /// Why there is no cluster yet, in words.
+    pub(super) waiting: Mutex<Option<String>>,
+    pub(super) lock: Mutex<Option<E::DirLock>>,
+}
+
+/// The outcome of a handshake on the side that was dialled.
+pub(super) enum Verdict {
+    /// What follows is processed.
+    Accepted,
+    /// The peer only wanted to know who is here.
+    Introduced,
+    Refused(Refusal),
+}
+
+fn refused(kind: RefusalKind, text: String) -> Verdict {
+    Verdict::Refused(Refusal { kind, text })
+}
+
+pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<E: Env> Node<E> {
+    pub(super) fn cluster(&self) -> Option<ClusterId> {
+        locked(&self.identity).cluster
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.unused_backend && self.cluster().is_none() && self.store.is_empty()
+    }
+
+    pub(super) fn introduction(&self) -> Introduction {
+        let durable = self.store.durable();
+        Introduction {
+            node: self.id,
+            cluster: self.cluster().map(|cluster| cluster.0),
+            boot: self.boot,
+            instance: self.instance,
+            term: durable.vote.map_or(0, |vote| vote.term),
+            last: durable.last,
+            advertise: self.settings.advertise.clone(),
+            http_uri: self.settings.http_uri.clone(),
+            version: self.settings.own_version,
+            empty: self.is_empty(),
+            listed: locked(&self.listed).clone(),
+        }
+    }
+
+    /// Ends raft for a reason that the daemon exits with. The first reason stays.
+    pub(super) fn fail(&self, reason: String) {
+        self.fatal.send_if_modified(|fatal| {
+            if fatal.is_none() {
+                *fatal = Some(reason);
+                return true;
+            }
+            false
+        });
+    }
+
+    /// Judges the handshake of a peer that dialled this daemon.
+    pub(super) fn judge_hello(&self, hello: &Hello) -> Verdict {
+        let from = &hello.sender;
+        let own = self.cluster().map(|cluster| cluster.0);
+        if hello.to == 0 {
+            // Who dials a list learns who is there; who is there learns who dials, if they belong together.
+            if from.node != self.id && own == from.cluster {
+                self.meet(from, None);
+            }
+            return Verdict::Introduced;
+        }
+        if hello.to != self.id {
+            let text = format!("this is node {}, not {}", NodeId(self.id), NodeId(hello.to));
+            return refused(RefusalKind::OtherNode, text);
+        }
+        if from.node == self.id {
+            let text = format!(
+                "the caller names itself {}, which is this node",
+                NodeId(self.id)
+            );
+            return refused(RefusalKind::Twice, text);
+        }
+        let text = match (own, from.cluster) {
+            (Some(own), Some(theirs)) if own == theirs => {
+                return match self.meet(from, None) {
+                    Some(refusal) => Verdict::Refused(refusal),
+                    None => Verdict::Accepted,
+                };
+            }
+            (Some(own), Some(theirs)) => {
+                format!(
+                    "the caller belongs to cluster {}, this node to {}",
+                    ClusterId(theirs),
+                    ClusterId(own)
+                )
+            }
+            (Some(own), None) => format!(
+                "the caller belongs to no cluster, this node to {}",
+                ClusterId(own)
+            ),
+            (None, _) => "this node belongs to no cluster yet".to_owned(),
+        };
+        refused(RefusalKind::OtherCluster, text)
+    }
+
+    /// Judges who answered a connection to `address`, on which `wanted` (0: anyone) was asked for.
+    pub(super) fn judge_answer(
+        &self,
+        wanted: u64,
+        address: &str,
+        from: &Introduction,
+    ) -> Result<(), String> {
+        if wanted != 0 && from.node != wanted {
+            return Err(format!(
+                "{address} is node {}, not {}",
+                NodeId(from.node),
+                NodeId(wanted)
+            ));
+        }
+        if from.node == self.id || from.cluster != self.cluster().map(|cluster| cluster.0) {
+            return Ok(());
+        }
+        match self.meet(from, Some(address)) {
+            Some(refusal) => Err(refusal.text),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes in an introduction from within the cluster (or from a node that belongs to none, like this one); why it is
+    /// not listened to.
+    fn meet(&self, from: &Introduction, dialled: Option<&str>) -> Option<Refusal> {
+        let (judgement, record) = {
+            let mut peers = locked(&self.peers);
+            let judgement = peers.introduce(from, dialled, E::mono());
+            (
+                judgement,
+                peers.get(from.node).map(|peer| peer.record.clone()),
+            )
+        };
+        match judgement {
+            Judgement::Fine(changed) => {
+                if changed && let Some(record) = record {
+                    self.save_peer(from.node, &record);
+                }
+                None
+            }
+            Judgement::Twice(why) => {
+                tracing::error!(peer = %NodeId(from.node), "{why}; the second is not listened to");
+                Some(Refusal {
+                    kind: RefusalKind::Twice,
+                    text: why,
+                })
+            }
+            Judgement::Back(why) => {
+                tracing::error!(peer = %NodeId(from.node), "{why}; it is not listened to");
+                Some(Refusal {
+                    kind: RefusalKind::WentBack,
+                    text: why,
+                })
+            }
+        }
+    }
+
+    /// A peer does not listen to this daemon. Two reasons end it: its identity went back and is retired for good, or
+    /// another process runs under it.
+    pub(super) async fn refused_by(&self, peer: &Introduction, refusal: &Refusal) {
+        let text = format!(
+            "node {} refuses this node: {}",
+            NodeId(peer.node),
+            refusal.text
+        );
+        locked(&self.peers).refuse(peer.node, Some(text.clone()));
+        if peer.cluster != self.cluster().map(|cluster| cluster.0) || peer.cluster.is_none() {
+            return;
+        }
+        match refusal.kind {
+            RefusalKind::OtherNode | RefusalKind::OtherCluster | RefusalKind::Version => {}
+            RefusalKind::Twice => self.fail(text),
+            RefusalKind::WentBack => {
+                let record = {
+                    let mut identity = locked(&self.identity);
+                    identity.retired = Some(text.clone());
+                    identity.clone()
+                };
+                let directory = self.directory.clone();
+                if let Err(error) = E::blocking(move || record.save::<E>(&directory)).await {
+                    tracing::error!(
+                        "the retirement of this identity cannot be written down: {error}"
+                    );
+                }
+                self.fail(format!(
+                    "{text}. This identity is retired: move the raft data directory away and start again with an empty one"
+                ));
+            }
+        }
+    }
+
+    /// Notes the term, and the entry of that term, that a peer is known to have on stable storage.
+    pub(super) fn saw(&self, peer: u64, term: u64, last: Option<super::wire::LogIdV1>) {
+        let changed = locked(&self.peers).saw(peer, term, last);
+        if let Some(record) = changed {
+            self.save_peer(peer, &record);
+        }
+    }
+
+    fn save_peer(&self, peer: u64, record: &super::peers::PeerRecord) {
+        if let Err(error) = self.store.save_peer(peer, record) {
+            tracing::debug!(
+                "what was learnt of node {} is not kept: {error}",
+                NodeId(peer)
+            );
+        }
+    }
+
+    /// Why frames of another version are not read, as a refusal that the other version can at least show in its log.
+    pub(super) fn version_text() -> String {
+        format!("this daemon speaks raft protocol version {PROTOCOL}")
+    }
+}

@@ -1,0 +1,394 @@
+//! What is known of the other daemons: where they are reached, and the furthest each identity was seen.
+//!
+//! Decides whether an identity *went back*: a virtual machine's snapshot, a restored backup or a copied directory brings
+//! back an identity whose promises are forgotten, and it must not be heard. Membership decides nothing here.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::id::NodeId;
+use super::wire::{Introduction, LogIdV1};
+
+/// Addresses kept for one identity, the one that worked last first.
+const ADDRESSES_MAX: usize = 4;
+/// Identities kept, at most; the one that was heard longest ago makes room. Far above what a cluster has.
+const PEERS_MAX: usize = 64;
+/// Bytes of an address or URI, at most.
+pub(super) const ADDRESS_BYTES_MAX: usize = 300;
+
+/// What is kept durably of one identity.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct PeerRecord {
+    pub(super) addresses: Vec<String>,
+    pub(super) http_uri: String,
+    pub(super) seen: Seen,
+}
+
+/// The furthest an identity was seen.
+///
+/// `last` is an entry of term `term`: only such entries cannot be truncated while that term lasts, so only they prove that
+/// something was forgotten.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Seen {
+    pub(super) boot: u64,
+    pub(super) term: u64,
+    pub(super) last: Option<LogIdV1>,
+}
+
+/// A peer in memory.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Peer {
+    pub(super) record: PeerRecord,
+    /// The process that was heard under this identity, and when.
+    pub(super) instance: Option<u64>,
+    pub(super) heard: Option<Duration>,
+    pub(super) version: Option<u32>,
+    /// Why it is not listened to, or why it does not listen.
+    pub(super) refusal: Option<String>,
+}
+
+/// All peers of one daemon.
+#[derive(Debug, Default)]
+pub(super) struct Peers(BTreeMap<u64, Peer>);
+
+/// What an introduction means for the identity that makes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Judgement {
+    /// Nothing speaks against it; `true`: the record changed and is to be saved.
+    Fine(bool),
+    /// Another process has this identity now.
+    Twice(String),
+    /// The identity went back.
+    Back(String),
+}
+
+impl Seen {
+    /// Whether an identity that starts with `boot`, `term` and `last` has forgotten something; why, if so.
+    fn contradicts(&self, boot: u64, term: u64, last: Option<LogIdV1>) -> Option<String> {
+        if boot < self.boot {
+            return Some(format!(
+                "it starts for the {boot}. time and was seen at its {}.",
+                self.boot
+            ));
+        }
+        // In one boot, introductions may overtake one another.
+        if boot == self.boot {
+            return None;
+        }
+        if term < self.term {
+            return Some(format!(
+                "it comes with term {term} and was seen with term {}",
+                self.term
+            ));
+        }
+        match self.last {
+            Some(seen) if term == self.term && last < Some(seen) => Some(format!(
+                "its log ends at {} and was seen to reach {}@{}",
+                last.map_or("nothing".to_owned(), |last| format!(
+                    "{}@{}",
+                    last.index, last.term
+                )),
+                seen.index,
+                seen.term
+            )),
+            Some(_) | None => None,
+        }
+    }
+
+    /// Takes in a later sight; whether it changed anything.
+    pub(super) fn advance(&mut self, boot: u64, term: u64, last: Option<LogIdV1>) -> bool {
+        let before = *self;
+        self.boot = self.boot.max(boot);
+        if term > self.term {
+            self.term = term;
+            self.last = None;
+        }
+        if let Some(last) = last
+            && last.term == self.term
+            && Some(last) > self.last
+        {
+            self.last = Some(last);
+        }
+        before != *self
+    }
+}
+
+impl Peers {
+    pub(super) fn new(records: BTreeMap<u64, PeerRecord>) -> Self {
+        let peer = |record| Peer {
+            record,
+            ..Peer::default()
+        };
+        Peers(
+            records
+                .into_iter()
+                .map(|(node, record)| (node, peer(record)))
+                .collect(),
+        )
+    }
+
+    pub(super) fn get(&self, node: u64) -> Option<&Peer> {
+        self.0.get(&node)
+    }
+
+    /// The addresses to dial for an identity, best first.
+    pub(super) fn addresses(&self, node: u64) -> Vec<String> {
+        self.0
+            .get(&node)
+            .map(|peer| peer.record.addresses.clone())
+            .unwrap_or_default()
+    }
+
+    /// The identity that an address led to last.
+    pub(super) fn at_address(&self, address: &str) -> Option<u64> {
+        self.0
+            .iter()
+            .find(|(_, peer)| peer.record.addresses.iter().any(|known| known == address))
+            .map(|(node, _)| *node)
+    }
+
+    /// Takes in what a peer of this cluster says of itself; `dialled` is the address that led to it, if it was dialled.
+    pub(super) fn introduce(
+        &mut self,
+        from: &Introduction,
+        dialled: Option<&str>,
+        now: Duration,
+    ) -> Judgement {
+        if let Some(peer) = self.0.get(&from.node) {
+            if let Some(why) = peer
+                .record
+                .seen
+                .contradicts(from.boot, from.term, from.last)
+            {
+                let text = format!("node {} went back: {why}", NodeId(from.node));
+                self.refuse(from.node, Some(text.clone()));
+                return Judgement::Back(text);
+            }
+            if peer.record.seen.boot == from.boot
+                && peer.instance.is_some_and(|known| known != from.instance)
+            {
+                let text = format!(
+                    "two processes run as node {}, each in its {}. start",
+                    NodeId(from.node),
+                    from.boot
+                );
+                self.refuse(from.node, Some(text.clone()));
+                return Judgement::Twice(text);
+            }
+        }
+        if !self.0.contains_key(&from.node) {
+            self.make_room();
+        }
+        let peer = self.0.entry(from.node).or_default();
+        let before = peer.record.clone();
+        peer.instance = Some(from.instance);
+        peer.heard = Some(now);
+        peer.version = Some(from.version);
+        peer.refusal = None;
+        peer.record.seen.advance(from.boot, from.term, from.last);
+        if from.http_uri.len() <= ADDRESS_BYTES_MAX {
+            peer.record.http_uri.clone_from(&from.http_uri);
+        }
+        learn(
+            &mut peer.record.addresses,
+            &from.advertise,
+            dialled.is_none(),
+        );
+        if let Some(address) = dialled {
+            learn(&mut peer.record.addresses, address, true);
+        }
+        let changed = peer.record != before;
+        if let Some(address) = dialled {
+            self.take_from_others(from.node, address);
+        }
+        Judgement::Fine(changed)
+    }
+
+    /// Notes that a peer was seen with a term and, if it holds an entry of that term, up to it; the record when changed.
+    pub(super) fn saw(
+        &mut self,
+        node: u64,
+        term: u64,
+        last: Option<LogIdV1>,
+    ) -> Option<PeerRecord> {
+        let peer = self.0.get_mut(&node)?;
+        let boot = peer.record.seen.boot;
+        peer.record
+            .seen
+            .advance(boot, term, last)
+            .then(|| peer.record.clone())
+    }
+
+    pub(super) fn heard(&mut self, node: u64, now: Duration) {
+        if let Some(peer) = self.0.get_mut(&node) {
+            peer.heard = Some(now);
+        }
+    }
+
+    pub(super) fn refuse(&mut self, node: u64, why: Option<String>) {
+        if let Some(peer) = self.0.get_mut(&node) {
+            peer.refusal = why;
+        }
+    }
+
+    /// An address leads to one identity at a time.
+    fn take_from_others(&mut self, node: u64, address: &str) {
+        for (other, peer) in &mut self.0 {
+            if *other != node {
+                peer.record.addresses.retain(|known| known != address);
+            }
+        }
+    }
+
+    fn make_room(&mut self) {
+        if self.0.len() >= PEERS_MAX
+            && let Some(node) = self
+                .0
+                .iter()
+                .min_by_key(|(_, peer)| peer.heard)
+                .map(|(node, _)| *node)
+        {
+            self.0.remove(&node);
+        }
+    }
+}
+
+/// Adds an address, in front or (if it is not known yet) at the end.
+fn learn(addresses: &mut Vec<String>, address: &str, in_front: bool) {
+    if address.is_empty() || address.len() > ADDRESS_BYTES_MAX {
+        return;
+    }
+    match (
+        addresses.iter().position(|known| known == address),
+        in_front,
+    ) {
+        (Some(0), _) | (Some(_), false) => return,
+        (Some(place), true) => {
+            addresses.remove(place);
+            addresses.insert(0, address.to_owned());
+        }
+        (None, true) => addresses.insert(0, address.to_owned()),
+        (None, false) => addresses.push(address.to_owned()),
+    }
+    addresses.truncate(ADDRESSES_MAX);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(term: u64, index: u64) -> Option<LogIdV1> {
+        Some(LogIdV1 { term, index })
+    }
+
+    fn introduction(boot: u64, term: u64, last: Option<LogIdV1>) -> Introduction {
+        Introduction {
+            node: 5,
+            cluster: Some([1; 32]),
+            boot,
+            instance: boot,
+            term,
+            last,
+            advertise: "a:1".to_owned(),
+            http_uri: "http://a:3000".to_owned(),
+            version: 1,
+            empty: false,
+            listed: Vec::new(),
+        }
+    }
+
+    /// Peers that saw node 5 in its second start, at term 4, holding entry 10 of term 4.
+    fn peers() -> Peers {
+        let mut peers = Peers::default();
+        let judged = peers.introduce(&introduction(2, 4, id(4, 10)), None, Duration::ZERO);
+        assert_eq!(judged, Judgement::Fine(true));
+        peers
+    }
+
+    #[track_caller]
+    fn check(again: Introduction, wanted: &str) {
+        let judged = format!("{:?}", peers().introduce(&again, None, Duration::ZERO));
+        assert!(judged.starts_with(wanted), "{judged}, wanted {wanted}");
+    }
+
+    #[test]
+    fn an_identity_that_went_back_is_noticed() {
+        check(introduction(1, 9, id(9, 90)), "Back");
+        check(introduction(3, 3, id(3, 90)), "Back");
+        check(introduction(3, 4, id(4, 9)), "Back");
+        check(introduction(3, 4, id(3, 90)), "Back");
+        check(introduction(3, 4, None), "Back");
+    }
+
+    #[test]
+    fn an_ordinary_restart_is_not() {
+        check(introduction(3, 4, id(4, 10)), "Fine");
+        check(introduction(3, 4, id(4, 11)), "Fine");
+        // A later leader truncated what it had not acknowledged in that leader's term.
+        check(introduction(3, 5, id(3, 7)), "Fine");
+        // The same run, seen through a connection that was begun earlier.
+        check(introduction(2, 3, id(3, 1)), "Fine");
+    }
+
+    #[test]
+    fn a_copied_directory_is_noticed() {
+        let copy = Introduction {
+            instance: 99,
+            ..introduction(2, 4, id(4, 10))
+        };
+        check(copy, "Twice");
+    }
+
+    #[test]
+    fn entries_of_earlier_terms_prove_nothing() {
+        let mut seen = Seen::default();
+        assert!(seen.advance(1, 5, id(4, 100)));
+        assert_eq!(
+            seen,
+            Seen {
+                boot: 1,
+                term: 5,
+                last: None
+            }
+        );
+        assert!(seen.advance(1, 5, id(5, 101)));
+        assert!(!seen.advance(1, 5, id(5, 100)));
+        assert_eq!(seen.contradicts(2, 5, id(5, 101)), None);
+    }
+
+    #[test]
+    fn addresses_follow_what_works() {
+        let mut peers = peers();
+        peers.introduce(&introduction(2, 4, None), Some("b:2"), Duration::ZERO);
+        assert_eq!(peers.addresses(5), ["b:2", "a:1"]);
+        // Another identity answers at b:2.
+        peers.introduce(
+            &Introduction {
+                node: 6,
+                advertise: String::new(),
+                ..introduction(1, 4, None)
+            },
+            Some("b:2"),
+            Duration::ZERO,
+        );
+        assert_eq!(peers.addresses(5), ["a:1"]);
+        assert_eq!(peers.addresses(6), ["b:2"]);
+        assert_eq!(peers.at_address("b:2"), Some(6));
+    }
+
+    #[test]
+    fn strangers_do_not_pile_up() {
+        let mut peers = Peers::default();
+        for node in 1..=1000 {
+            let stranger = Introduction {
+                node,
+                ..introduction(1, 1, None)
+            };
+            peers.introduce(&stranger, None, Duration::from_secs(node));
+        }
+        assert_eq!(peers.0.len(), PEERS_MAX);
+        assert!(peers.get(1000).is_some());
+    }
+}

@@ -1,0 +1,467 @@
+//! The raft port: handshakes, then requests, one at a time on each connection.
+//!
+//! Everything that comes in is bounded: the connections, the time for a handshake, the bytes of a frame, the time for its
+//! rest once it began, the snapshot a peer may send. A peer that breaks a bound loses its connection; raft does not notice.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, TransferLeaderError, TransferLeaderRequest,
+    VoteRequest,
+};
+use openraft_rt::{AsyncRuntime, Select2};
+use sha2::{Digest, Sha256};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+use super::PeerMessage;
+use super::id::NodeId;
+use super::node::{Node, Verdict, locked};
+use super::types::{Raft, Snapshot, SnapshotMeta};
+use super::wire::{
+    self, AppendAnswer, FRAME_BYTES_MAX, HELLO_BYTES_MAX, Hello, HelloAnswer, LogIdV1, Refusal,
+    RefusalKind, Request, Response, SNAPSHOT_BYTES_MAX, StoredMembershipV1, TransferAnswer, VoteV1,
+    invalid,
+};
+use crate::env::{Env, sleep, spawn, timeout_io};
+
+/// Connections open at one time.
+const CONNECTIONS_MAX: usize = 256;
+/// A connection introduces itself within this time.
+const HELLO_DEADLINE: Duration = Duration::from_secs(3);
+/// The rest of a frame follows its beginning within this time; an answer is taken within this time.
+const FRAME_DEADLINE: Duration = Duration::from_secs(10);
+/// A connection on which nothing came for this long is closed.
+const IDLE_DEADLINE: Duration = Duration::from_secs(120);
+/// The layer above answers a peer's question within this time.
+const ASK_DEADLINE: Duration = Duration::from_secs(5);
+/// Terms and indexes beyond this are not what a daemon sends; arithmetic on them could overflow.
+const NUMBER_MAX: u64 = 1 << 60;
+
+/// Accepts connections until raft ends.
+pub(super) async fn serve<E: Env>(node: Arc<Node<E>>, mut listener: E::Listener) {
+    let mut stop = node.stop.subscribe();
+    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let accepted =
+            match E::Rt::select2(stop.wait_for(|stop| *stop), E::accept(&mut listener)).await {
+                Select2::First(_) => return,
+                Select2::Second(accepted) => accepted,
+            };
+        match accepted {
+            Ok((stream, peer)) => match room.clone().try_acquire_owned() {
+                Ok(place) => {
+                    let node = node.clone();
+                    spawn::<E>(async move {
+                        serve_until_stop(node, stream, &peer).await;
+                        drop(place);
+                    });
+                }
+                Err(_) => {
+                    tracing::warn!(peer, "raft connection refused: {CONNECTIONS_MAX} are open")
+                }
+            },
+            Err(error) => {
+                // Out of file descriptors, for one: try again, but not in a hot loop.
+                tracing::warn!("raft connection not accepted: {error}");
+                sleep::<E>(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn serve_until_stop<E: Env>(node: Arc<Node<E>>, stream: E::Stream, peer: &str) {
+    let mut stop = node.stop.subscribe();
+    let served = E::Rt::select2(
+        stop.wait_for(|stop| *stop),
+        serve_connection(&node, stream, peer),
+    )
+    .await;
+    if let Select2::Second(Err(error)) = served {
+        tracing::debug!(peer, "raft connection ended: {error}");
+    }
+}
+
+async fn serve_connection<E: Env>(
+    node: &Arc<Node<E>>,
+    mut stream: E::Stream,
+    peer: &str,
+) -> io::Result<()> {
+    let Some(from) =
+        timeout_io::<E, _>(HELLO_DEADLINE, shake_hands(node, &mut stream, peer)).await?
+    else {
+        return Ok(());
+    };
+    let mut snapshot = None;
+    loop {
+        let Some(length) = timeout_io::<E, _>(
+            IDLE_DEADLINE,
+            wire::read_length(&mut stream, FRAME_BYTES_MAX),
+        )
+        .await?
+        else {
+            return Ok(());
+        };
+        let frame =
+            timeout_io::<E, _>(FRAME_DEADLINE, wire::read_rest(&mut stream, length)).await?;
+        let request: Request = wire::decode_frame(&frame)?;
+        check_numbers(&request)?;
+        let response = answer(node, from, request, &mut snapshot).await?;
+        let frame = wire::encode_frame(&response)?;
+        timeout_io::<E, _>(FRAME_DEADLINE, wire::write_frame(&mut stream, &frame)).await?;
+    }
+}
+
+/// The identity whose requests follow; `None` when none are to follow.
+async fn shake_hands<E: Env>(
+    node: &Arc<Node<E>>,
+    stream: &mut E::Stream,
+    peer: &str,
+) -> io::Result<Option<u64>> {
+    let frame = wire::read_frame(stream, HELLO_BYTES_MAX).await?;
+    let (from, verdict) = match wire::decode_frame::<Hello>(&frame) {
+        Ok(hello) => {
+            let last = hello
+                .sender
+                .last
+                .map_or(0, |last| last.index.max(last.term));
+            if hello.sender.term.max(last).max(hello.sender.boot) > NUMBER_MAX {
+                return Err(invalid("an introduction with impossible numbers"));
+            }
+            (hello.sender.node, node.judge_hello(&hello))
+        }
+        Err(error) => {
+            let text = format!("{}: {error}", Node::<E>::version_text());
+            (
+                0,
+                Verdict::Refused(Refusal {
+                    kind: RefusalKind::Version,
+                    text,
+                }),
+            )
+        }
+    };
+    let (refusal, from) = match verdict {
+        Verdict::Accepted => (None, Some(from)),
+        Verdict::Introduced => (None, None),
+        Verdict::Refused(why) => {
+            tracing::info!(peer, from = %NodeId(from), "raft connection refused: {}", why.text);
+            (Some(why), None)
+        }
+    };
+    let answer = HelloAnswer {
+        sender: node.introduction(),
+        refusal,
+    };
+    wire::write_frame(stream, &wire::encode_frame(&answer)?).await?;
+    Ok(from)
+}
+
+/// A snapshot that is being received.
+struct Incoming {
+    vote: VoteV1,
+    last: Option<LogIdV1>,
+    membership: StoredMembershipV1,
+    bytes: u64,
+    digest: [u8; 32],
+    data: Vec<u8>,
+}
+
+/// Serves one request. An error ends the connection.
+async fn answer<E: Env>(
+    node: &Arc<Node<E>>,
+    from: u64,
+    request: Request,
+    snapshot: &mut Option<Incoming>,
+) -> io::Result<Response> {
+    locked(&node.peers).heard(from, E::mono());
+    let Some(raft) = node.raft.get() else {
+        return Ok(Response::Failed("raft is being started".to_owned()));
+    };
+    match request {
+        Request::Append {
+            vote,
+            prev,
+            entries,
+            commit,
+        } => append(node, raft, from, vote, prev, entries, commit).await,
+        Request::Vote {
+            vote,
+            last,
+            transfer,
+        } => {
+            if vote.node == from {
+                node.saw(from, vote.term, None);
+            }
+            if withholds_votes(node) {
+                return Ok(withheld(node));
+            }
+            let mut rpc = VoteRequest::new(wire::vote::<E>(vote), last.map(wire::log_id::<E>));
+            rpc.leadership_transfer = transfer;
+            Ok(voted::<E>(raft.vote(rpc).await))
+        }
+        Request::PreVote { vote, last } => {
+            if withholds_votes(node) {
+                return Ok(withheld(node));
+            }
+            let rpc = VoteRequest::new(wire::vote::<E>(vote), last.map(wire::log_id::<E>));
+            Ok(voted::<E>(raft.pre_vote(rpc).await))
+        }
+        Request::Transfer {
+            from: vote,
+            to,
+            last,
+        } => {
+            if withholds_votes(node) {
+                return Ok(Response::Failed(
+                    "this node has just been started".to_owned(),
+                ));
+            }
+            let rpc =
+                TransferLeaderRequest::new(wire::vote::<E>(vote), to, last.map(wire::log_id::<E>));
+            Ok(match raft.handle_transfer_leader(rpc).await {
+                Ok(Ok(())) => Response::Transfer(TransferAnswer::Taken),
+                Ok(Err(TransferLeaderError::VoteChanged { expected, actual })) => {
+                    Response::Transfer(TransferAnswer::VoteChanged {
+                        expected: wire::mirror_vote::<E>(&expected),
+                        actual: wire::mirror_vote::<E>(&actual),
+                    })
+                }
+                Ok(Err(TransferLeaderError::LogNotFlushed { expected, actual })) => {
+                    Response::Transfer(TransferAnswer::NotFlushed {
+                        expected: expected.as_ref().map(wire::mirror_log_id::<E>),
+                        actual: actual.as_ref().map(wire::mirror_log_id::<E>),
+                    })
+                }
+                Err(error) => Response::Failed(error.to_string()),
+            })
+        }
+        Request::SnapshotBegin {
+            vote,
+            last,
+            membership,
+            bytes,
+            digest,
+        } => {
+            if bytes > SNAPSHOT_BYTES_MAX {
+                return Err(invalid(format!(
+                    "a snapshot of {bytes} bytes; allowed are {SNAPSHOT_BYTES_MAX}"
+                )));
+            }
+            *snapshot = Some(Incoming {
+                vote,
+                last,
+                membership,
+                bytes,
+                digest,
+                data: Vec::new(),
+            });
+            Ok(Response::SnapshotHeld(0))
+        }
+        Request::SnapshotPiece { offset, bytes } => {
+            let incoming = snapshot
+                .as_mut()
+                .ok_or_else(|| invalid("a piece of no snapshot"))?;
+            let held = incoming.data.len() as u64;
+            if offset != held || held + bytes.len() as u64 > incoming.bytes {
+                return Err(invalid("a piece of a snapshot that does not fit"));
+            }
+            incoming.data.extend_from_slice(&bytes);
+            Ok(Response::SnapshotHeld(incoming.data.len() as u64))
+        }
+        Request::SnapshotEnd => {
+            let incoming = snapshot
+                .take()
+                .ok_or_else(|| invalid("the end of no snapshot"))?;
+            install::<E>(raft, incoming).await
+        }
+        Request::Tell(bytes) => {
+            let message = PeerMessage {
+                from: NodeId(from),
+                bytes,
+                reply: None,
+            };
+            Ok(match node.inbox.try_send(message) {
+                Ok(()) => Response::Told,
+                Err(mpsc::error::TrySendError::Full(_)) => {
+                    Response::Failed("too many messages wait".to_owned())
+                }
+                Err(mpsc::error::TrySendError::Closed(_)) => {
+                    Response::Failed("nobody takes messages".to_owned())
+                }
+            })
+        }
+        Request::Ask(bytes) => {
+            let (reply, answer) = oneshot::channel();
+            let message = PeerMessage {
+                from: NodeId(from),
+                bytes,
+                reply: Some(reply),
+            };
+            if node.inbox.try_send(message).is_err() {
+                return Ok(Response::Failed("too many messages wait".to_owned()));
+            }
+            let answered = timeout_io::<E, _>(ASK_DEADLINE, async {
+                answer
+                    .await
+                    .map_err(|_| io::Error::other("the question was not answered"))
+            })
+            .await;
+            Ok(match answered {
+                Ok(bytes) => Response::Answer(bytes),
+                Err(error) => Response::Failed(error.to_string()),
+            })
+        }
+    }
+}
+
+async fn append<E: Env>(
+    node: &Arc<Node<E>>,
+    raft: &Raft<E>,
+    from: u64,
+    vote: VoteV1,
+    prev: Option<LogIdV1>,
+    entries: Vec<wire::EntryV1>,
+    commit: Option<LogIdV1>,
+) -> io::Result<Response> {
+    let mut next = prev.map_or(0, |prev| prev.index + 1);
+    for entry in &entries {
+        if entry.id.index != next {
+            return Err(invalid("entries that do not follow one another"));
+        }
+        next = entry.id.index + 1;
+    }
+    let rpc = AppendEntriesRequest {
+        vote: wire::vote::<E>(vote),
+        prev_log_id: prev.map(wire::log_id::<E>),
+        entries: entries
+            .into_iter()
+            .map(wire::entry::<E>)
+            .collect::<io::Result<_>>()?,
+        leader_commit: commit.map(wire::log_id::<E>),
+    };
+    let answer = match raft.append_entries(rpc).await {
+        Ok(answer) => answer,
+        Err(error) => return Ok(Response::Failed(error.to_string())),
+    };
+    if vote.node == from && !matches!(answer, AppendEntriesResponse::HigherVote(_)) {
+        *locked(&node.leader_heard) = Some((from, E::mono()));
+        node.saw(from, vote.term, None);
+    }
+    Ok(Response::Append(match answer {
+        AppendEntriesResponse::Success => AppendAnswer::Success,
+        AppendEntriesResponse::PartialSuccess(upto) => {
+            AppendAnswer::Partial(upto.as_ref().map(wire::mirror_log_id::<E>))
+        }
+        AppendEntriesResponse::Conflict => AppendAnswer::Conflict,
+        AppendEntriesResponse::HigherVote(vote) => {
+            AppendAnswer::HigherVote(wire::mirror_vote::<E>(&vote))
+        }
+    }))
+}
+
+async fn install<E: Env>(raft: &Raft<E>, incoming: Incoming) -> io::Result<Response> {
+    let Incoming {
+        vote,
+        last,
+        membership,
+        bytes,
+        digest,
+        data,
+    } = incoming;
+    let (data, found): (Vec<u8>, [u8; 32]) = E::blocking(move || {
+        let found = Sha256::digest(&data).into();
+        (data, found)
+    })
+    .await;
+    if data.len() as u64 != bytes || found != digest {
+        return Err(invalid("a snapshot that does not match its digest"));
+    }
+    let meta = SnapshotMeta::<E> {
+        last_log_id: last.map(wire::log_id::<E>),
+        last_membership: wire::stored_membership::<E>(membership)?,
+    };
+    let installed = raft
+        .install_full_snapshot(
+            wire::vote::<E>(vote),
+            Snapshot::<E> {
+                meta,
+                snapshot: data,
+            },
+        )
+        .await;
+    Ok(match installed {
+        Ok(response) => Response::SnapshotInstalled(wire::mirror_vote::<E>(&response.vote)),
+        Err(error) => Response::Failed(error.to_string()),
+    })
+}
+
+/// openraft restores the leader's lease as zero at a start: until it must have run out, this voter promises nothing, or a
+/// leader that it acknowledged before the restart could still believe in it.
+fn withholds_votes<E: Env>(node: &Node<E>) -> bool {
+    E::mono() < node.votes_from
+}
+
+fn withheld<E: Env>(node: &Node<E>) -> Response {
+    let durable = node.store.durable();
+    let vote = durable.vote.unwrap_or(VoteV1 {
+        term: 0,
+        node: node.id,
+        committed: false,
+    });
+    Response::Vote {
+        vote,
+        granted: false,
+        last: durable.last,
+    }
+}
+
+fn voted<E: Env>(
+    outcome: Result<
+        openraft::raft::VoteResponse<super::types::Config<E>>,
+        openraft::errors::RaftError<super::types::Config<E>>,
+    >,
+) -> Response {
+    match outcome {
+        Ok(response) => Response::Vote {
+            vote: wire::mirror_vote::<E>(&response.vote),
+            granted: response.vote_granted,
+            last: response.last_log_id.as_ref().map(wire::mirror_log_id::<E>),
+        },
+        Err(error) => Response::Failed(error.to_string()),
+    }
+}
+
+fn check_numbers(request: &Request) -> io::Result<()> {
+    let id =
+        |id: &Option<LogIdV1>| id.is_none_or(|id| id.term <= NUMBER_MAX && id.index <= NUMBER_MAX);
+    let vote = |vote: &VoteV1| vote.term <= NUMBER_MAX;
+    let fine = match request {
+        Request::Append {
+            vote: by,
+            prev,
+            entries,
+            commit,
+        } => vote(by) && id(prev) && id(commit) && entries.iter().all(|entry| id(&Some(entry.id))),
+        Request::Vote { vote: by, last, .. } | Request::PreVote { vote: by, last } => {
+            vote(by) && id(last)
+        }
+        Request::Transfer { from, last, .. } => vote(from) && id(last),
+        Request::SnapshotBegin {
+            vote: by,
+            last,
+            membership,
+            ..
+        } => vote(by) && id(last) && id(&membership.at),
+        Request::SnapshotPiece { .. }
+        | Request::SnapshotEnd
+        | Request::Tell(_)
+        | Request::Ask(_) => true,
+    };
+    if fine {
+        Ok(())
+    } else {
+        Err(invalid("a request with impossible numbers"))
+    }
+}

@@ -1,0 +1,566 @@
+//! What travels between daemons and what the log keeps: mirror types, and the frames around them.
+//!
+//! The encodings are a contract of ours, not openraft's: each frame and each stored entry begins with a version byte, and
+//! the types below are changed only by adding a version. Input from a peer is bounded before it is read and checked while
+//! it is converted; nothing here panics on it.
+
+use std::collections::BTreeSet;
+use std::io;
+
+use openraft::entry::RaftEntry;
+use openraft::impls::EmptyNode;
+use openraft::vote::leader_id_std::CommittedLeaderId;
+use serde::Deserialize;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use super::types::{Entry, LogId, Membership, Proposal, StoredMembership, Vote};
+use crate::env::Env;
+
+/// The version of the frames; also what a handshake states.
+pub(super) const PROTOCOL: u8 = 1;
+/// The version of a stored entry.
+const ENTRY_FORMAT: u8 = 1;
+/// Bytes of one frame after its length, at most.
+pub(super) const FRAME_BYTES_MAX: usize = 8 << 20;
+/// Bytes of a handshake frame, at most: what a stranger may make this daemon hold.
+pub(super) const HELLO_BYTES_MAX: usize = 16 << 10;
+/// Bytes of entries that one append request carries, at most (one entry may exceed it, up to [`COMMAND_BYTES_MAX`]).
+pub(super) const APPEND_BYTES_MAX: usize = 2 << 20;
+/// Bytes of one command, at most. Leaves room for the request around it.
+pub const COMMAND_BYTES_MAX: usize = 4 << 20;
+/// Bytes of one piece of a snapshot on the wire.
+pub(super) const SNAPSHOT_PIECE_BYTES: usize = 1 << 20;
+/// Bytes of a snapshot that a daemon accepts from a peer, at most.
+pub(super) const SNAPSHOT_BYTES_MAX: u64 = 1 << 30;
+
+/// Term and index of an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(super) struct LogIdV1 {
+    pub(super) term: u64,
+    pub(super) index: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct VoteV1 {
+    pub(super) term: u64,
+    pub(super) node: u64,
+    pub(super) committed: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct MembershipV1 {
+    /// Voters: one set, or two while a change is under way.
+    pub(super) voters: Vec<BTreeSet<u64>>,
+    /// Voters and learners.
+    pub(super) members: BTreeSet<u64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct StoredMembershipV1 {
+    pub(super) at: Option<LogIdV1>,
+    pub(super) membership: MembershipV1,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum PayloadV1 {
+    Blank,
+    Command { leader: u64, command: Vec<u8> },
+    Membership(MembershipV1),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct EntryV1 {
+    pub(super) id: LogIdV1,
+    pub(super) payload: PayloadV1,
+}
+
+/// Opens every connection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Hello {
+    pub(super) sender: Introduction,
+    /// The identity that is meant, or 0: "whoever you are, introduce yourself", after which the connection ends.
+    pub(super) to: u64,
+}
+
+/// The other side's answer to [`Hello`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct HelloAnswer {
+    pub(super) sender: Introduction,
+    /// Why nothing that follows on this connection is processed; `None`: go on.
+    pub(super) refusal: Option<Refusal>,
+}
+
+/// Why a daemon does not listen to another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Refusal {
+    pub(super) kind: RefusalKind,
+    /// A sentence for the log and the status.
+    pub(super) text: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum RefusalKind {
+    /// Another identity was meant.
+    OtherNode,
+    /// The two do not belong to one cluster.
+    OtherCluster,
+    /// The caller's identity went back: it must never be used again.
+    WentBack,
+    /// Another process runs under the caller's identity.
+    Twice,
+    /// The caller was not understood.
+    Version,
+}
+
+/// What a daemon says of itself at the beginning of a connection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Introduction {
+    pub(super) node: u64,
+    pub(super) cluster: Option<[u8; 32]>,
+    pub(super) boot: u64,
+    /// Drawn at each start: tells two processes with one identity and one boot number apart.
+    pub(super) instance: u64,
+    /// Durable, like the next field.
+    pub(super) term: u64,
+    pub(super) last: Option<LogIdV1>,
+    /// Where this daemon says it is reached by raft.
+    pub(super) advertise: String,
+    /// Where this daemon says it is reached by HTTP.
+    pub(super) http_uri: String,
+    /// The newest version of commands and snapshots it reads.
+    pub(super) version: u32,
+    /// Neither log nor vote nor a cluster's backend: may take part in a first formation.
+    pub(super) empty: bool,
+    /// The identities its list of nodes leads to, sorted; empty until all are known.
+    pub(super) listed: Vec<u64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Request {
+    Append {
+        vote: VoteV1,
+        prev: Option<LogIdV1>,
+        entries: Vec<EntryV1>,
+        commit: Option<LogIdV1>,
+    },
+    Vote {
+        vote: VoteV1,
+        last: Option<LogIdV1>,
+        transfer: bool,
+    },
+    PreVote {
+        vote: VoteV1,
+        last: Option<LogIdV1>,
+    },
+    Transfer {
+        from: VoteV1,
+        to: u64,
+        last: Option<LogIdV1>,
+    },
+    SnapshotBegin {
+        vote: VoteV1,
+        last: Option<LogIdV1>,
+        membership: StoredMembershipV1,
+        bytes: u64,
+        digest: [u8; 32],
+    },
+    SnapshotPiece {
+        offset: u64,
+        bytes: Vec<u8>,
+    },
+    SnapshotEnd,
+    /// A message of the layer above that expects no answer.
+    Tell(Vec<u8>),
+    /// A message of the layer above that expects one.
+    Ask(Vec<u8>),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Response {
+    Append(AppendAnswer),
+    Vote {
+        vote: VoteV1,
+        granted: bool,
+        last: Option<LogIdV1>,
+    },
+    Transfer(TransferAnswer),
+    /// A piece was taken: all bytes up to here are held.
+    SnapshotHeld(u64),
+    SnapshotInstalled(VoteV1),
+    Told,
+    Answer(Vec<u8>),
+    /// The request was understood and could not be served.
+    Failed(String),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum AppendAnswer {
+    Success,
+    Partial(Option<LogIdV1>),
+    Conflict,
+    HigherVote(VoteV1),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum TransferAnswer {
+    Taken,
+    VoteChanged {
+        expected: VoteV1,
+        actual: VoteV1,
+    },
+    NotFlushed {
+        expected: Option<LogIdV1>,
+        actual: Option<LogIdV1>,
+    },
+}
+
+/// A frame of this daemon's version.
+pub(super) fn encode_frame<T: Serialize>(message: &T) -> io::Result<Vec<u8>> {
+    let body = postcard::to_stdvec(message).map_err(invalid)?;
+    let length = body.len() + 1;
+    if length > FRAME_BYTES_MAX {
+        return Err(invalid(format!(
+            "a message of {length} bytes is over the limit of {FRAME_BYTES_MAX}"
+        )));
+    }
+    let mut frame = Vec::with_capacity(4 + length);
+    frame.extend_from_slice(&(length as u32).to_be_bytes());
+    frame.push(PROTOCOL);
+    frame.extend_from_slice(&body);
+    Ok(frame)
+}
+
+/// The message in a frame's bytes (version byte and body), all of which it must use.
+pub(super) fn decode_frame<T: DeserializeOwned>(frame: &[u8]) -> io::Result<T> {
+    match frame.split_first() {
+        Some((&PROTOCOL, body)) => decode_exact(body),
+        Some((version, _)) => Err(invalid(format!(
+            "the peer speaks protocol version {version}, this daemon {PROTOCOL}"
+        ))),
+        None => Err(invalid("an empty frame")),
+    }
+}
+
+fn decode_exact<T: DeserializeOwned>(body: &[u8]) -> io::Result<T> {
+    match postcard::take_from_bytes(body) {
+        Ok((message, [])) => Ok(message),
+        Ok((_, rest)) => Err(invalid(format!(
+            "{} bytes too many at the end of a message",
+            rest.len()
+        ))),
+        Err(error) => Err(invalid(error)),
+    }
+}
+
+/// Reads the length of the next frame. `Ok(None)`: the peer closed the connection between two frames.
+pub(super) async fn read_length<S: AsyncRead + Unpin>(
+    stream: &mut S,
+    limit: usize,
+) -> io::Result<Option<usize>> {
+    let mut head = [0; 4];
+    let mut have = 0;
+    while have < head.len() {
+        let more = stream.read(&mut head[have..]).await?;
+        if more == 0 {
+            return if have == 0 {
+                Ok(None)
+            } else {
+                Err(io::ErrorKind::UnexpectedEof.into())
+            };
+        }
+        have += more;
+    }
+    let length = u32::from_be_bytes(head) as usize;
+    if length == 0 || length > limit {
+        return Err(invalid(format!(
+            "a frame of {length} bytes; allowed are 1 to {limit}"
+        )));
+    }
+    Ok(Some(length))
+}
+
+/// Reads the rest of a frame. Memory grows with what arrives, not with what the length claims.
+pub(super) async fn read_rest<S: AsyncRead + Unpin>(
+    stream: &mut S,
+    length: usize,
+) -> io::Result<Vec<u8>> {
+    let mut frame = Vec::with_capacity(length.min(64 << 10));
+    let got = stream.take(length as u64).read_to_end(&mut frame).await?;
+    if got < length {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(frame)
+}
+
+/// Reads one frame whole; the end of the connection is an error.
+pub(super) async fn read_frame<S: AsyncRead + Unpin>(
+    stream: &mut S,
+    limit: usize,
+) -> io::Result<Vec<u8>> {
+    match read_length(stream, limit).await? {
+        Some(length) => read_rest(stream, length).await,
+        None => Err(io::ErrorKind::UnexpectedEof.into()),
+    }
+}
+
+/// Writes one frame and flushes it.
+pub(super) async fn write_frame<S: AsyncWrite + Unpin>(
+    stream: &mut S,
+    frame: &[u8],
+) -> io::Result<()> {
+    stream.write_all(frame).await?;
+    stream.flush().await
+}
+
+/// The stored form of an entry.
+pub(super) fn encode_entry(entry: &EntryV1) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![ENTRY_FORMAT];
+    bytes.extend(postcard::to_stdvec(entry).map_err(invalid)?);
+    Ok(bytes)
+}
+
+/// Reads the stored form of an entry.
+pub(super) fn decode_entry(bytes: &[u8]) -> io::Result<EntryV1> {
+    match bytes.split_first() {
+        Some((&ENTRY_FORMAT, body)) => decode_exact(body),
+        Some((version, _)) => Err(invalid(format!(
+            "a log entry of format {version}; this program reads {ENTRY_FORMAT}"
+        ))),
+        None => Err(invalid("an empty log entry")),
+    }
+}
+
+pub(super) fn invalid(what: impl ToString) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what.to_string())
+}
+
+pub(super) fn log_id<E: Env>(id: LogIdV1) -> LogId<E> {
+    LogId::<E>::new(CommittedLeaderId::new(id.term), id.index)
+}
+
+pub(super) fn mirror_log_id<E: Env>(id: &LogId<E>) -> LogIdV1 {
+    LogIdV1 {
+        term: id.leader_id.term,
+        index: id.index,
+    }
+}
+
+pub(super) fn vote<E: Env>(vote: VoteV1) -> Vote<E> {
+    if vote.committed {
+        Vote::<E>::new_committed(vote.term, vote.node)
+    } else {
+        Vote::<E>::new(vote.term, vote.node)
+    }
+}
+
+pub(super) fn mirror_vote<E: Env>(vote: &Vote<E>) -> VoteV1 {
+    VoteV1 {
+        term: vote.leader_id.term,
+        node: vote.leader_id.voted_for,
+        committed: vote.committed,
+    }
+}
+
+pub(super) fn membership(mirror: MembershipV1) -> io::Result<Membership> {
+    let members = mirror
+        .members
+        .into_iter()
+        .map(|node| (node, EmptyNode::new()));
+    let members: std::collections::BTreeMap<u64, EmptyNode> = members.collect();
+    if mirror.voters.is_empty() && members.is_empty() {
+        return Ok(Membership::default());
+    }
+    Membership::new(mirror.voters, members).map_err(invalid)
+}
+
+pub(super) fn mirror_membership(membership: &Membership) -> MembershipV1 {
+    MembershipV1 {
+        voters: membership.get_joint_config().clone(),
+        members: membership.nodes().map(|(node, _)| *node).collect(),
+    }
+}
+
+pub(super) fn stored_membership<E: Env>(
+    mirror: StoredMembershipV1,
+) -> io::Result<StoredMembership<E>> {
+    Ok(StoredMembership::<E>::new(
+        mirror.at.map(log_id::<E>),
+        membership(mirror.membership)?,
+    ))
+}
+
+pub(super) fn mirror_stored_membership<E: Env>(stored: &StoredMembership<E>) -> StoredMembershipV1 {
+    StoredMembershipV1 {
+        at: stored.log_id().as_ref().map(mirror_log_id::<E>),
+        membership: mirror_membership(stored.membership()),
+    }
+}
+
+pub(super) fn entry<E: Env>(mirror: EntryV1) -> io::Result<Entry<E>> {
+    let payload = match mirror.payload {
+        PayloadV1::Blank => openraft::EntryPayload::Blank,
+        PayloadV1::Command { leader, command } => {
+            openraft::EntryPayload::Normal(Proposal { leader, command })
+        }
+        PayloadV1::Membership(found) => openraft::EntryPayload::Membership(membership(found)?),
+    };
+    Ok(Entry::<E>::new(log_id::<E>(mirror.id), payload))
+}
+
+pub(super) fn mirror_entry<E: Env>(entry: &Entry<E>) -> EntryV1 {
+    let payload = match &entry.payload {
+        openraft::EntryPayload::Blank => PayloadV1::Blank,
+        openraft::EntryPayload::Normal(proposal) => PayloadV1::Command {
+            leader: proposal.leader,
+            command: proposal.command.clone(),
+        },
+        openraft::EntryPayload::Membership(found) => {
+            PayloadV1::Membership(mirror_membership(found))
+        }
+    };
+    EntryV1 {
+        id: mirror_log_id::<E>(&entry.log_id()),
+        payload,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::env::{DedicatedRuntime, TokioEnv};
+    use proptest::prelude::*;
+
+    fn run<T>(future: impl Future<Output = T>) -> T {
+        let runtime = DedicatedRuntime::start("wire-test", 1).unwrap();
+        let outcome = runtime.run(future);
+        runtime.stop();
+        outcome
+    }
+
+    fn append() -> Request {
+        Request::Append {
+            vote: VoteV1 {
+                term: 3,
+                node: 7,
+                committed: true,
+            },
+            prev: None,
+            entries: vec![
+                EntryV1 {
+                    id: LogIdV1 { term: 0, index: 0 },
+                    payload: PayloadV1::Blank,
+                },
+                EntryV1 {
+                    id: LogIdV1 { term: 3, index: 1 },
+                    payload: PayloadV1::Command {
+                        leader: 7,
+                        command: vec![1, 2, 3],
+                    },
+                },
+            ],
+            commit: Some(LogIdV1 { term: 0, index: 0 }),
+        }
+    }
+
+    #[test]
+    fn a_frame_is_read_as_it_was_written() {
+        let frame = encode_frame(&append()).unwrap();
+        let mut input = frame.as_slice();
+        let read = run(read_frame(&mut input, FRAME_BYTES_MAX)).unwrap();
+        assert_eq!(decode_frame::<Request>(&read).unwrap(), append());
+    }
+
+    /// The bytes on the wire are a contract: this test changes only together with [`PROTOCOL`].
+    #[test]
+    fn the_bytes_of_a_frame_stay() {
+        let frame = encode_frame(&Request::Vote {
+            vote: VoteV1 {
+                term: 300,
+                node: 1,
+                committed: false,
+            },
+            last: Some(LogIdV1 { term: 2, index: 9 }),
+            transfer: true,
+        })
+        .unwrap();
+        assert_eq!(frame, [0, 0, 0, 10, 1, 1, 0xac, 2, 1, 0, 1, 2, 9, 1]);
+    }
+
+    #[test]
+    fn bad_frames_are_refused() {
+        let check = |bytes: &[u8], limit: usize, wanted: &str| {
+            let mut input = bytes;
+            let error = run(read_frame(&mut input, limit)).unwrap_err().to_string();
+            assert!(error.contains(wanted), "{error}");
+        };
+        check(&[0, 0, 0, 0], 10, "a frame of 0 bytes");
+        check(&[0, 0, 0, 11], 10, "a frame of 11 bytes");
+        check(&[255; 4], FRAME_BYTES_MAX, "a frame of 4294967295 bytes");
+        check(&[0, 0], 10, "unexpected end");
+        check(&[0, 0, 0, 5, 1, 2], 10, "unexpected end");
+        assert!(
+            decode_frame::<Request>(&[9, 0])
+                .unwrap_err()
+                .to_string()
+                .contains("protocol version 9")
+        );
+        let mut long = encode_frame(&Request::SnapshotEnd).unwrap().split_off(4);
+        long.push(0);
+        assert!(
+            decode_frame::<Request>(&long)
+                .unwrap_err()
+                .to_string()
+                .contains("too many")
+        );
+    }
+
+    #[test]
+    fn the_end_between_frames_is_no_error() {
+        let mut input: &[u8] = &[];
+        assert_eq!(run(read_length(&mut input, 10)).unwrap(), None);
+    }
+
+    #[test]
+    fn impossible_memberships_are_refused() {
+        // A voter that is no member.
+        let mirror = MembershipV1 {
+            voters: vec![BTreeSet::from([1, 2])],
+            members: BTreeSet::from([1]),
+        };
+        assert!(membership(mirror).is_err());
+        let mirror = MembershipV1 {
+            voters: vec![BTreeSet::from([1, 2])],
+            members: BTreeSet::from([1, 2, 3]),
+        };
+        assert_eq!(
+            mirror_membership(&membership(mirror.clone()).unwrap()),
+            mirror
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn random_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let mut framed = vec![PROTOCOL];
+            framed.extend(&bytes);
+            if let Ok(Request::Append { entries, .. }) = decode_frame::<Request>(&framed) {
+                for found in entries {
+                    let _ = entry::<TokioEnv>(found);
+                }
+            }
+            let _ = decode_frame::<Hello>(&framed);
+            let _ = decode_frame::<Response>(&framed);
+            let _ = decode_entry(&bytes);
+        }
+
+        #[test]
+        fn entries_survive_storage(term in any::<u64>(), index in any::<u64>(), command in proptest::collection::vec(any::<u8>(), 0..50)) {
+            let mirror = EntryV1 { id: LogIdV1 { term, index }, payload: PayloadV1::Command { leader: term, command } };
+            let stored = encode_entry(&mirror).unwrap();
+            let read = decode_entry(&stored).unwrap();
+            prop_assert_eq!(mirror_entry::<TokioEnv>(&entry::<TokioEnv>(read).unwrap()), mirror);
+        }
+    }
+}

@@ -2,4 +2,6 @@
 
 pub mod config;
 pub mod env;
+pub mod fleet;
+pub mod mysql;
 pub mod raft;

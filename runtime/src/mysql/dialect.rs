@@ -1,0 +1,550 @@
+//! How a server wants to be spoken to: flavour first, then the version's numbers.
+//!
+//! The only place, with [`super::read`], that holds SQL text. Names that come from outside are checked, literals are
+//! quoted here and nowhere else; sessions that run statements have an empty `sql_mode`, so a backslash escapes.
+//!
+//! Sources: MySQL reference manual 8.0 and 8.4, section 15.4 (replication statements); MariaDB knowledge base, CHANGE
+//! MASTER TO, SHOW ALL SLAVES STATUS; `SOURCE` and `REPLICA` words since MySQL 8.0.23, `SHOW BINARY LOG STATUS` since
+//! 8.2. MariaDB takes none of them for servers in the role of a source.
+
+use orchestrator_core::id::InstanceKey;
+use orchestrator_core::recovery::{SourcePosition, Statement};
+use orchestrator_core::topology::{Flavour, SemiSync, Version};
+
+/// Flavour and version of one server.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Dialect {
+    pub flavour: Flavour,
+    pub version: Version,
+}
+
+/// One text to send, and the error numbers that mean it had been done already.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Sql {
+    pub text: String,
+    pub benign: &'static [u16],
+    /// Its failure is not the step's: something stronger that not every server has.
+    pub optional: bool,
+}
+
+impl Sql {
+    fn new(text: impl Into<String>) -> Self {
+        Sql {
+            text: text.into(),
+            benign: &[],
+            optional: false,
+        }
+    }
+
+    fn benign(mut self, codes: &'static [u16]) -> Self {
+        self.benign = codes;
+        self
+    }
+
+    fn optional(mut self) -> Self {
+        self.optional = true;
+        self
+    }
+}
+
+/// ER_SLAVE_WAS_RUNNING, ER_SLAVE_CHANNEL_WAS_RUNNING.
+const ALREADY_RUNNING: &[u16] = &[1254, 3083];
+/// ER_SLAVE_NOT_RUNNING, ER_BAD_SLAVE (nothing configured), ER_SLAVE_WAS_NOT_RUNNING, ER_SLAVE_CHANNEL_DOES_NOT_EXIST,
+/// ER_SLAVE_CHANNEL_NOT_RUNNING, ER_SLAVE_CHANNEL_WAS_NOT_RUNNING; MariaDB WARN_NO_MASTER_INFO.
+const ALREADY_STOPPED: &[u16] = &[1199, 1200, 1255, 1617, 3074, 3082, 3084];
+/// The same for a channel that does not exist.
+const NO_CHANNEL: &[u16] = &[1200, 1617, 3074];
+
+/// Marks the statement that a pulse keeps in flight, so that it is told from other sessions of our account.
+pub(super) const PULSE: &str = "SELECT SLEEP(1) /* orchestrator/pulse */";
+
+impl Dialect {
+    pub fn new(version: &str, version_comment: &str) -> Self {
+        let lower = version.to_ascii_lowercase();
+        let flavour = if lower.contains("mariadb") {
+            Flavour::Mariadb
+        } else if lower.contains("maxscale") {
+            Flavour::MaxScale
+        } else if version_comment.contains("Percona") {
+            Flavour::Percona
+        } else {
+            Flavour::Mysql
+        };
+        Dialect {
+            flavour,
+            version: Version::parse(version),
+        }
+    }
+
+    pub fn is_mariadb(&self) -> bool {
+        match self.flavour {
+            Flavour::Mariadb => true,
+            Flavour::Mysql | Flavour::Percona | Flavour::MaxScale => false,
+        }
+    }
+
+    /// `REPLICA` and `SOURCE` instead of `SLAVE` and `MASTER`.
+    pub fn new_words(&self) -> bool {
+        !self.is_mariadb() && self.version.at_least(8, 0, 23)
+    }
+
+    fn replica(&self) -> &'static str {
+        if self.new_words() { "REPLICA" } else { "SLAVE" }
+    }
+
+    fn source(&self) -> &'static str {
+        if self.new_words() { "SOURCE" } else { "MASTER" }
+    }
+
+    /// MySQL's other channels are not ours to touch. MariaDB means the default connection by saying nothing.
+    fn channel(&self) -> &'static str {
+        if self.is_mariadb() {
+            ""
+        } else {
+            " FOR CHANNEL ''"
+        }
+    }
+
+    pub fn show_replica_status(&self) -> &'static str {
+        match (self.is_mariadb(), self.new_words()) {
+            (true, _) => "SHOW ALL SLAVES STATUS",
+            (false, true) => "SHOW REPLICA STATUS",
+            (false, false) => "SHOW SLAVE STATUS",
+        }
+    }
+
+    pub fn show_binlog_status(&self) -> &'static str {
+        if !self.is_mariadb() && self.version.at_least(8, 2, 0) {
+            "SHOW BINARY LOG STATUS"
+        } else {
+            "SHOW MASTER STATUS"
+        }
+    }
+
+    pub fn show_replicas(&self) -> &'static str {
+        if self.new_words() {
+            "SHOW REPLICAS"
+        } else {
+            "SHOW SLAVE HOSTS"
+        }
+    }
+
+    /// `information_schema.processlist` takes a mutex of every session and is deprecated from 8.0.35 on; the
+    /// performance schema's table came with 8.0.22.
+    pub fn process_list(&self) -> &'static str {
+        if !self.is_mariadb() && self.version.at_least(8, 0, 22) {
+            "performance_schema.processlist"
+        } else {
+            "information_schema.processlist"
+        }
+    }
+
+    /// The one statement that is written into an idle fence connection.
+    pub fn fence_text(&self) -> &'static str {
+        if self.is_mariadb() {
+            "SET GLOBAL read_only=1"
+        } else {
+            "SET GLOBAL super_read_only=1"
+        }
+    }
+
+    /// Texts for every statement but the loops ([`Statement::KillClients`] has none). `semi_sync` says which spelling
+    /// of the variables this server has.
+    ///
+    /// # Errors
+    /// Why this server cannot be told that; nothing is sent then.
+    pub fn texts(&self, statement: &Statement, semi_sync: &SemiSync) -> Result<Vec<Sql>, String> {
+        let replica = self.replica();
+        let channel = self.channel();
+        Ok(match statement {
+            Statement::Fence => {
+                let mut texts = vec![Sql::new(self.fence_text())];
+                if self.is_mariadb() {
+                    // Refused where the scheduler was disabled at start (1290) or the account lacks SUPER (1227).
+                    texts.push(Sql::new("SET GLOBAL event_scheduler=OFF").optional());
+                }
+                texts
+            }
+            // Clearing read_only clears super_read_only too (MySQL 8.0, section 7.1.8).
+            Statement::MakeWriteable => vec![Sql::new("SET GLOBAL read_only=0")],
+            Statement::MakeReadOnly { super_read_only } => {
+                if *super_read_only && !self.is_mariadb() {
+                    vec![Sql::new("SET GLOBAL super_read_only=1")]
+                } else {
+                    vec![Sql::new("SET GLOBAL read_only=1")]
+                }
+            }
+            Statement::KillClients { .. } => Vec::new(),
+            Statement::StopIoThread => {
+                vec![Sql::new(format!("STOP {replica} IO_THREAD{channel}")).benign(ALREADY_STOPPED)]
+            }
+            Statement::StartIoThread => vec![
+                Sql::new(format!("START {replica} IO_THREAD{channel}")).benign(ALREADY_RUNNING),
+            ],
+            Statement::StopSqlThread => vec![
+                Sql::new(format!("STOP {replica} SQL_THREAD{channel}")).benign(ALREADY_STOPPED),
+            ],
+            Statement::StartSqlThread => vec![
+                Sql::new(format!("START {replica} SQL_THREAD{channel}")).benign(ALREADY_RUNNING),
+            ],
+            Statement::StopReplication => {
+                vec![Sql::new(format!("STOP {replica}{channel}")).benign(ALREADY_STOPPED)]
+            }
+            Statement::StartReplication => {
+                vec![Sql::new(format!("START {replica}{channel}")).benign(ALREADY_RUNNING)]
+            }
+            Statement::ChangeSource {
+                source,
+                position,
+                options,
+            } => vec![Sql::new(self.change_source(source, *position, options)?)],
+            Statement::ResetReplicaAll => {
+                vec![Sql::new(format!("RESET {replica} ALL{channel}")).benign(NO_CHANNEL)]
+            }
+            Statement::SetGtidSlavePos { position } => {
+                if !self.is_mariadb() {
+                    return Err("gtid_slave_pos exists on MariaDB only".to_owned());
+                }
+                vec![Sql::new(format!(
+                    "SET GLOBAL gtid_slave_pos={}",
+                    quoted(&position.to_string())
+                ))]
+            }
+            Statement::SemiSyncSource { enabled } => {
+                let side = if semi_sync.source_spelling {
+                    "source"
+                } else {
+                    "master"
+                };
+                vec![Sql::new(format!(
+                    "SET GLOBAL rpl_semi_sync_{side}_enabled={}",
+                    u8::from(*enabled)
+                ))]
+            }
+            Statement::SemiSyncReplica { enabled } => {
+                let side = if semi_sync.replica_spelling {
+                    "replica"
+                } else {
+                    "slave"
+                };
+                vec![Sql::new(format!(
+                    "SET GLOBAL rpl_semi_sync_{side}_enabled={}",
+                    u8::from(*enabled)
+                ))]
+            }
+        })
+    }
+
+    fn change_source(
+        &self,
+        source: &InstanceKey,
+        position: SourcePosition,
+        options: &[(String, String)],
+    ) -> Result<String, String> {
+        let word = self.source();
+        let mut text = if self.new_words() {
+            "CHANGE REPLICATION SOURCE TO ".to_owned()
+        } else {
+            "CHANGE MASTER TO ".to_owned()
+        };
+        text.push_str(&format!(
+            "{word}_HOST={}, {word}_PORT={}",
+            quoted(&source.host),
+            source.port
+        ));
+        match (position, self.is_mariadb()) {
+            (SourcePosition::OracleAuto, false) => {
+                text.push_str(&format!(", {word}_AUTO_POSITION=1"));
+            }
+            (SourcePosition::MariadbSlavePos, true) => {
+                text.push_str(", MASTER_USE_GTID=slave_pos");
+            }
+            (SourcePosition::OracleAuto, true) => {
+                return Err("MariaDB has no auto position".to_owned());
+            }
+            (SourcePosition::MariadbSlavePos, false) => {
+                return Err("MASTER_USE_GTID exists on MariaDB only".to_owned());
+            }
+        }
+        for (name, literal) in options {
+            let name = self.option_name(name)?;
+            text.push_str(&format!(", {name}={}", checked_literal(literal)?));
+        }
+        text.push_str(self.channel());
+        Ok(text)
+    }
+
+    /// The option in this server's words, if it is one that may be stated.
+    fn option_name(&self, name: &str) -> Result<String, String> {
+        let upper = name.to_ascii_uppercase();
+        let word = self.source();
+        let plain = upper
+            .strip_prefix("SOURCE_")
+            .or_else(|| upper.strip_prefix("MASTER_"));
+        match (plain, upper.as_str()) {
+            // SOURCE_CONNECTION_AUTO_FAILOVER has no other word.
+            (_, "SOURCE_CONNECTION_AUTO_FAILOVER") => Ok(upper),
+            (Some(rest), _) if CHANNEL_OPTIONS.contains(&rest) => Ok(format!("{word}_{rest}")),
+            (None, "GET_SOURCE_PUBLIC_KEY" | "GET_MASTER_PUBLIC_KEY") => {
+                Ok(format!("GET_{word}_PUBLIC_KEY"))
+            }
+            (None, other) if OTHER_OPTIONS.contains(&other) => Ok(upper),
+            _ => Err(format!("{name:?} is no option of a replication channel")),
+        }
+    }
+}
+
+/// Options that carry the word for the source in front.
+const CHANNEL_OPTIONS: &[&str] = &[
+    "USER",
+    "PASSWORD",
+    "BIND",
+    "CONNECT_RETRY",
+    "RETRY_COUNT",
+    "DELAY",
+    "HEARTBEAT_PERIOD",
+    "SSL",
+    "SSL_CA",
+    "SSL_CAPATH",
+    "SSL_CERT",
+    "SSL_KEY",
+    "SSL_CIPHER",
+    "SSL_CRL",
+    "SSL_CRLPATH",
+    "SSL_VERIFY_SERVER_CERT",
+    "TLS_VERSION",
+    "TLS_CIPHERSUITES",
+    "PUBLIC_KEY_PATH",
+    "COMPRESSION_ALGORITHMS",
+    "ZSTD_COMPRESSION_LEVEL",
+];
+const OTHER_OPTIONS: &[&str] = &[
+    "NETWORK_NAMESPACE",
+    "REQUIRE_ROW_FORMAT",
+    "REQUIRE_TABLE_PRIMARY_KEY_CHECK",
+    "ASSIGN_GTIDS_TO_ANONYMOUS_TRANSACTIONS",
+    "GTID_ONLY",
+];
+
+/// A text as a literal of a session whose `sql_mode` is empty.
+pub(super) fn quoted(text: &str) -> String {
+    let mut literal = String::with_capacity(text.len() + 2);
+    literal.push('\'');
+    for c in text.chars() {
+        match c {
+            '\'' => literal.push_str("''"),
+            '\\' => literal.push_str("\\\\"),
+            '\0' => literal.push_str("\\0"),
+            c => literal.push(c),
+        }
+    }
+    literal.push('\'');
+    literal
+}
+
+/// The inverse of [`quoted`]; none for what it would not have written.
+fn unquoted(literal: &str) -> Option<String> {
+    let inner = literal.strip_prefix('\'')?.strip_suffix('\'')?;
+    let mut text = String::with_capacity(inner.len());
+    let mut chars = inner.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '\'' => text.push(chars.next().filter(|next| *next == '\'')?),
+            '\\' => match chars.next()? {
+                '\\' => text.push('\\'),
+                '0' => text.push('\0'),
+                _ => return None,
+            },
+            c => text.push(c),
+        }
+    }
+    Some(text)
+}
+
+/// A literal that was in a document: a number, a keyword of letters, or a quoted text. Anything else is refused.
+fn checked_literal(literal: &str) -> Result<String, String> {
+    let number = !literal.is_empty()
+        && literal.chars().all(|c| c.is_ascii_digit() || c == '.')
+        && literal.parse::<f64>().is_ok();
+    let word = !literal.is_empty() && literal.chars().all(|c| c.is_ascii_alphabetic() || c == '_');
+    if number || word {
+        return Ok(literal.to_owned());
+    }
+    match unquoted(literal) {
+        Some(text) => Ok(quoted(&text)),
+        None => Err(format!("{literal:?} is neither a number nor a quoted text")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use orchestrator_core::gtid;
+
+    fn texts(version: &str, statement: &Statement, semi_sync: &SemiSync) -> Vec<String> {
+        Dialect::new(version, "")
+            .texts(statement, semi_sync)
+            .unwrap()
+            .into_iter()
+            .map(|sql| sql.text)
+            .collect()
+    }
+
+    #[test]
+    fn flavours_come_before_versions() {
+        for (version, comment, flavour, new_words) in [
+            ("10.11.19-MariaDB-log", "", Flavour::Mariadb, false),
+            ("26.1.0-MariaDB", "", Flavour::Mariadb, false),
+            ("5.7.44-log", "", Flavour::Mysql, false),
+            ("8.0.22", "", Flavour::Mysql, false),
+            ("8.0.36-28", "Percona Server (GPL)", Flavour::Percona, true),
+            ("10.0.1", "MySQL Community", Flavour::Mysql, true),
+        ] {
+            let dialect = Dialect::new(version, comment);
+            assert_eq!(
+                (dialect.flavour, dialect.new_words()),
+                (flavour, new_words),
+                "{version}"
+            );
+        }
+    }
+
+    #[test]
+    fn statements_in_four_dialects() {
+        let change = |position| Statement::ChangeSource {
+            source: InstanceKey::new("db'1", 3306),
+            position,
+            options: vec![
+                ("SOURCE_CONNECT_RETRY".into(), "10".into()),
+                ("MASTER_SSL_CA".into(), "'/ca''s'".into()),
+            ],
+        };
+        let none = SemiSync::default();
+        let new = SemiSync {
+            source_spelling: true,
+            replica_spelling: true,
+            ..SemiSync::default()
+        };
+        let oracle = change(SourcePosition::OracleAuto);
+        let mariadb = change(SourcePosition::MariadbSlavePos);
+        let position = gtid::GtidSet::parse(gtid::Flavour::Mariadb, "0-1-5").unwrap();
+        let set = Statement::SetGtidSlavePos { position };
+        for (version, statement, semi_sync, expected) in [
+            (
+                "5.7.44",
+                &oracle,
+                &none,
+                "CHANGE MASTER TO MASTER_HOST='db''1', MASTER_PORT=3306, MASTER_AUTO_POSITION=1, \
+                 MASTER_CONNECT_RETRY=10, MASTER_SSL_CA='/ca''s' FOR CHANNEL ''",
+            ),
+            (
+                "8.4.0",
+                &oracle,
+                &none,
+                "CHANGE REPLICATION SOURCE TO SOURCE_HOST='db''1', SOURCE_PORT=3306, \
+                 SOURCE_AUTO_POSITION=1, SOURCE_CONNECT_RETRY=10, SOURCE_SSL_CA='/ca''s' FOR CHANNEL ''",
+            ),
+            (
+                "11.4.2-MariaDB",
+                &mariadb,
+                &none,
+                "CHANGE MASTER TO MASTER_HOST='db''1', MASTER_PORT=3306, MASTER_USE_GTID=slave_pos, \
+                 MASTER_CONNECT_RETRY=10, MASTER_SSL_CA='/ca''s'",
+            ),
+            (
+                "9.7.4",
+                &Statement::Fence,
+                &none,
+                "SET GLOBAL super_read_only=1",
+            ),
+            (
+                "10.5.1-MariaDB",
+                &Statement::Fence,
+                &none,
+                "SET GLOBAL read_only=1;SET GLOBAL event_scheduler=OFF",
+            ),
+            (
+                "8.0.22",
+                &Statement::StopIoThread,
+                &none,
+                "STOP SLAVE IO_THREAD FOR CHANNEL ''",
+            ),
+            (
+                "8.0.23",
+                &Statement::ResetReplicaAll,
+                &none,
+                "RESET REPLICA ALL FOR CHANNEL ''",
+            ),
+            (
+                "10.11.2-MariaDB",
+                &Statement::ResetReplicaAll,
+                &none,
+                "RESET SLAVE ALL",
+            ),
+            (
+                "10.11.2-MariaDB",
+                &set,
+                &none,
+                "SET GLOBAL gtid_slave_pos='0-1-5'",
+            ),
+            (
+                "9.7.4",
+                &Statement::SemiSyncSource { enabled: true },
+                &new,
+                "SET GLOBAL rpl_semi_sync_source_enabled=1",
+            ),
+            (
+                "9.7.4",
+                &Statement::SemiSyncReplica { enabled: false },
+                &none,
+                "SET GLOBAL rpl_semi_sync_slave_enabled=0",
+            ),
+        ] {
+            assert_eq!(texts(version, statement, semi_sync).join(";"), expected);
+        }
+    }
+
+    #[test]
+    fn what_a_server_cannot_do_is_refused_before_the_wire() {
+        let none = SemiSync::default();
+        let change = |position, name: &str, literal: &str| Statement::ChangeSource {
+            source: InstanceKey::new("db1", 3306),
+            position,
+            options: vec![(name.to_owned(), literal.to_owned())],
+        };
+        let mysql = Dialect::new("9.7.4", "");
+        let mariadb = Dialect::new("10.11.2-MariaDB", "");
+        for (dialect, statement) in [
+            (
+                &mariadb,
+                change(SourcePosition::OracleAuto, "MASTER_SSL", "1"),
+            ),
+            (
+                &mysql,
+                change(SourcePosition::MariadbSlavePos, "MASTER_SSL", "1"),
+            ),
+            (
+                &mysql,
+                change(SourcePosition::OracleAuto, "SOURCE_HOST", "'x'"),
+            ),
+            (&mysql, change(SourcePosition::OracleAuto, "X=1; DROP", "1")),
+            (
+                &mysql,
+                change(SourcePosition::OracleAuto, "SOURCE_BIND", "'a' OR 'b'"),
+            ),
+            (
+                &mysql,
+                change(SourcePosition::OracleAuto, "SOURCE_DELAY", "1, SOURCE_HOST"),
+            ),
+        ] {
+            assert!(dialect.texts(&statement, &none).is_err(), "{statement:?}");
+        }
+    }
+
+    #[test]
+    fn literals_survive_quoting() {
+        for text in ["", "plain", "o'brien", "back\\slash", "nul\0", "'"] {
+            assert_eq!(unquoted(&quoted(text)).as_deref(), Some(text));
+        }
+    }
+}

@@ -1,0 +1,289 @@
+//! The fleet over the wire: probes, watches, steps and the fence in real MySQL and MariaDB servers.
+//!
+//! Decides nothing about servers. No retry of its own, with one exception: a persistent probe connection that was found
+//! closed is dialled again once, since its end tells of the past. Each call has a deadline; a connection whose call
+//! timed out is dropped.
+//!
+//! Connections to one server, and who may use them:
+//!
+//! | connection | opened | in flight |
+//! |---|---|---|
+//! | probe | at the first probe, kept | one probe at a time |
+//! | pulse | with the watch | always one `SELECT SLEEP(1)` |
+//! | fence | with the watch | nothing, until the fence |
+//! | action, one a lane and epoch | by the first step | one step at a time |
+//!
+//! Holds between calls: a connection that lies in a slot has no answer outstanding; an action connection in its slot
+//! belongs to the epoch of its lanes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use mysql_async::Conn;
+use orchestrator_core::id::{Epoch, InstanceKey, Uid};
+use orchestrator_core::node::{ProbeEnd, StepEnd};
+use orchestrator_core::recovery::Step;
+use orchestrator_core::time::Mono;
+use orchestrator_core::topology::{ProbeFailure, ProbeReport};
+
+mod connect;
+mod dialect;
+mod grants;
+mod read;
+mod report;
+mod run;
+mod settings;
+mod table;
+mod watch;
+
+pub use settings::{DetectQueries, OwnName, ProbeSettings, TlsMode};
+
+use self::connect::Dialer;
+use self::read::{ReadFailure, Reader};
+use self::run::Lanes;
+use self::watch::Watched;
+use crate::env::{Env, timeout};
+use crate::fleet::{Fleet, Gate, SignSender};
+
+/// How long a login on a watched server may take (`FAILOVER.md` section 1).
+const LOGIN: Duration = Duration::from_millis(800);
+
+/// The adapter. Clones share everything.
+#[derive(Debug)]
+pub struct Mysql<E: Env> {
+    shared: Arc<Shared<E>>,
+}
+
+impl<E: Env> Clone for Mysql<E> {
+    fn clone(&self) -> Self {
+        Mysql {
+            shared: self.shared.clone(),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Shared<E> {
+    settings: Arc<ProbeSettings>,
+    servers: Mutex<BTreeMap<InstanceKey, Arc<Server>>>,
+    env: std::marker::PhantomData<E>,
+}
+
+/// What is kept to one server.
+#[derive(Debug)]
+struct Server {
+    key: InstanceKey,
+    settings: Arc<ProbeSettings>,
+    dialer: Dialer,
+    probe: tokio::sync::Mutex<Option<Persistent>>,
+    /// How to read it, from the newest probe; for readings over other connections.
+    reader: Mutex<Option<Reader>>,
+    watched: Mutex<Option<Arc<Watched>>>,
+    lanes: Mutex<Option<Arc<Lanes>>>,
+    /// Ids, as this server counts sessions, of connections that can never hold a fence: this process's probe and pulse.
+    harmless: Mutex<BTreeSet<u64>>,
+}
+
+/// The persistent probe connection.
+#[derive(Debug)]
+struct Persistent {
+    conn: Conn,
+    reader: Reader,
+}
+
+/// A poisoned lock is of a task that panicked between two plain assignments; the data is whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+impl<E: Env> Mysql<E> {
+    /// An adapter that has no connection so far.
+    #[must_use]
+    pub fn new(settings: ProbeSettings) -> Self {
+        Mysql {
+            shared: Arc::new(Shared {
+                settings: Arc::new(settings),
+                servers: Mutex::new(BTreeMap::new()),
+                env: std::marker::PhantomData,
+            }),
+        }
+    }
+
+    fn server(&self, key: &InstanceKey) -> Arc<Server> {
+        let mut servers = lock(&self.shared.servers);
+        if let Some(server) = servers.get(key) {
+            return server.clone();
+        }
+        let server = Arc::new(Server {
+            key: key.clone(),
+            settings: self.shared.settings.clone(),
+            dialer: Dialer::new(key, &self.shared.settings),
+            probe: tokio::sync::Mutex::new(None),
+            reader: Mutex::new(None),
+            watched: Mutex::new(None),
+            lanes: Mutex::new(None),
+            harmless: Mutex::new(BTreeSet::new()),
+        });
+        servers.insert(key.clone(), server.clone());
+        server
+    }
+
+    fn known(&self, key: &InstanceKey) -> Option<Arc<Server>> {
+        lock(&self.shared.servers).get(key).cloned()
+    }
+}
+
+impl Server {
+    async fn probe<E: Env>(&self) -> Result<ProbeReport, ReadFailure> {
+        let whole = self.settings.connect_timeout + self.settings.read_timeout;
+        // Whoever holds it is bounded by the same deadlines, twice over where it dials again.
+        let Some(mut slot) = timeout::<E, _>(whole * 3, self.probe.lock()).await else {
+            return Err(ReadFailure {
+                failure: ProbeFailure::Stalled,
+                partial: false,
+            });
+        };
+        let until = E::mono() + self.settings.read_timeout;
+        if let Some(mut kept) = slot.take() {
+            let left = until.saturating_sub(E::mono());
+            match kept.reader.read::<E>(&mut kept.conn, left).await {
+                Ok(report) => {
+                    self.keep(&mut slot, kept);
+                    return Ok(report);
+                }
+                Err(ReadFailure { failure, partial }) => {
+                    self.forget_id(&kept.conn);
+                    // Its end is old news: what counts is what a fresh dial finds.
+                    let is_over = matches!(
+                        failure,
+                        ProbeFailure::Closed | ProbeFailure::Unreachable
+                    ) || matches!(&failure, ProbeFailure::ServerError { code, .. } if [1927, 3169, 4031].contains(code));
+                    if !is_over {
+                        return Err(ReadFailure { failure, partial });
+                    }
+                }
+            }
+        }
+        let nothing = |failure| ReadFailure {
+            failure,
+            partial: false,
+        };
+        let mut conn = self
+            .dialer
+            .dial::<E>(&self.settings, self.settings.connect_timeout)
+            .await
+            .map_err(nothing)?;
+        let until = E::mono() + self.settings.read_timeout;
+        let reader = Reader::introduce::<E>(
+            &self.key,
+            &self.settings,
+            &mut conn,
+            self.settings.read_timeout,
+        )
+        .await
+        .map_err(nothing)?;
+        let mut fresh = Persistent { conn, reader };
+        let left = until.saturating_sub(E::mono());
+        let report = fresh.reader.read::<E>(&mut fresh.conn, left).await?;
+        self.keep(&mut slot, fresh);
+        Ok(report)
+    }
+
+    fn keep(&self, slot: &mut Option<Persistent>, mut kept: Persistent) {
+        let broken = kept.reader.take_broken();
+        *lock(&self.reader) = Some(kept.reader.clone());
+        if broken {
+            self.forget_id(&kept.conn);
+        } else {
+            lock(&self.harmless).insert(u64::from(kept.conn.id()));
+            *slot = Some(kept);
+        }
+    }
+
+    fn forget_id(&self, conn: &Conn) {
+        lock(&self.harmless).remove(&u64::from(conn.id()));
+    }
+
+    fn unwatch(&self) {
+        if let Some(watched) = lock(&self.watched).take() {
+            watched.stop();
+        }
+    }
+}
+
+impl<E: Env> Fleet for Mysql<E> {
+    async fn probe(&self, key: InstanceKey) -> ProbeEnd {
+        let began = E::mono();
+        let result = if key.is_valid() {
+            self.server(&key).probe::<E>().await
+        } else {
+            Err(ReadFailure {
+                failure: ProbeFailure::Garbled("no key of a server".to_owned()),
+                partial: false,
+            })
+        };
+        let (result, partial_success) = match result {
+            Ok(mut report) => {
+                report.latency = E::mono().saturating_sub(began);
+                (Ok(Box::new(report)), true)
+            }
+            Err(ReadFailure { failure, partial }) => (Err(failure), partial),
+        };
+        ProbeEnd {
+            key,
+            began: Mono::from_elapsed(began),
+            result,
+            partial_success,
+        }
+    }
+
+    fn watch(&self, key: InstanceKey, redial: Duration, signs: SignSender) {
+        if !key.is_valid() {
+            return;
+        }
+        let server = self.server(&key);
+        let mut watched = lock(&server.watched);
+        if let Some(watched) = watched.as_ref() {
+            watched.change(redial, signs);
+            return;
+        }
+        let fresh = Arc::new(Watched::new(redial, signs));
+        *watched = Some(fresh.clone());
+        crate::env::spawn::<E>(watch::run::<E>(server.clone(), fresh));
+    }
+
+    fn unwatch(&self, key: &InstanceKey) {
+        if let Some(server) = self.known(key) {
+            server.unwatch();
+        }
+    }
+
+    fn drop_server(&self, key: &InstanceKey) {
+        let server = lock(&self.shared.servers).remove(key);
+        if let Some(server) = server {
+            server.unwatch();
+            if let Some(lanes) = lock(&server.lanes).take() {
+                lanes.stop();
+            }
+        }
+    }
+
+    async fn run(&self, uid: Uid, epoch: Epoch, step: Step, gate: impl Gate + 'static) -> StepEnd {
+        let server = self.server(&step.server);
+        run::step::<E>(&server, uid, epoch, &step, &gate).await
+    }
+
+    fn fence_frozen(&self, key: &InstanceKey) {
+        let Some(server) = self.known(key) else {
+            return;
+        };
+        let watched = lock(&server.watched).clone();
+        match watched {
+            Some(watched) => watch::fence::<E>(&server, &watched),
+            None => tracing::warn!(server = %key, "no idle fence connection: not watched"),
+        }
+    }
+}

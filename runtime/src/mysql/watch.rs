@@ -1,0 +1,349 @@
+//! What is kept to a watched server: the pulse, whose end or silence tells at once of a dead or frozen server, and the
+//! idle fence connection (`FAILOVER.md` section 1, F11, F14, F15).
+//!
+//! Judges nothing: it reports signs. One task a server; it ends with the watch.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use mysql_async::Conn;
+use orchestrator_core::id::Identity;
+use orchestrator_core::node::Sign;
+use orchestrator_core::topology::ProbeFailure;
+
+use super::connect::query_within;
+use super::dialect::{Dialect, PULSE};
+use super::report;
+use super::table::Table;
+use super::{LOGIN, Server, lock};
+use crate::env::{Env, sleep, spawn, timeout};
+use crate::fleet::SignSender;
+
+/// When a statement in flight is late, and when it is given up.
+const LATE: Duration = Duration::from_millis(1300);
+const SILENT: Duration = Duration::from_millis(2500);
+/// An answer that came sooner (the sleep was interrupted) is waited out, lest the pulse races.
+const BEAT: Duration = Duration::from_secs(1);
+/// How old an idle fence connection may grow before another takes its place: nothing in flight on it tells of its end.
+const FENCE_AGE: Duration = Duration::from_secs(300);
+/// The server would close an idle session after `wait_timeout`: this is the greatest value it takes (a year).
+const IDLE_SESSION: &str = "SET SESSION wait_timeout=31536000";
+
+/// A watch and what it keeps.
+#[derive(Debug)]
+pub(super) struct Watched {
+    redial_nanos: AtomicU64,
+    signs: Mutex<SignSender>,
+    stopped: tokio::sync::watch::Sender<bool>,
+    fence: Mutex<Option<Fence>>,
+    fence_dialling: AtomicBool,
+}
+
+/// An idle connection, nothing ever in flight on it.
+#[derive(Debug)]
+pub(super) struct Fence {
+    pub conn: Conn,
+    pub dialect: Dialect,
+    pub identity: Identity,
+    since: Duration,
+}
+
+impl Watched {
+    pub fn new(redial: Duration, signs: SignSender) -> Self {
+        Watched {
+            redial_nanos: AtomicU64::new(nanos(redial)),
+            signs: Mutex::new(signs),
+            stopped: tokio::sync::watch::Sender::new(false),
+            fence: Mutex::new(None),
+            fence_dialling: AtomicBool::new(false),
+        }
+    }
+
+    pub fn change(&self, redial: Duration, signs: SignSender) {
+        self.redial_nanos.store(nanos(redial), Ordering::Relaxed);
+        *lock(&self.signs) = signs;
+    }
+
+    /// Ends the pulse, the fence connection and a fence that is pending on it.
+    pub fn stop(&self) {
+        self.stopped.send_replace(true);
+        *lock(&self.fence) = None;
+    }
+
+    /// Takes the idle fence connection for the fence.
+    pub fn take_fence(&self) -> Option<Fence> {
+        lock(&self.fence).take()
+    }
+
+    fn redial(&self) -> Duration {
+        Duration::from_nanos(self.redial_nanos.load(Ordering::Relaxed))
+    }
+
+    fn is_stopped(&self) -> bool {
+        *self.stopped.borrow()
+    }
+
+    async fn until_stopped(&self) {
+        let mut stopped = self.stopped.subscribe();
+        // An error means that the sender is gone, which it is not while `self` is borrowed.
+        let _ = stopped.wait_for(|stopped| *stopped).await;
+    }
+
+    fn sign(&self, server: &Server, sign: Sign) {
+        if self.is_stopped() {
+            return;
+        }
+        let signs = lock(&self.signs).clone();
+        signs.send(&server.key, sign);
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// The task of a watch.
+pub(super) async fn run<E: Env>(server: Arc<Server>, watched: Arc<Watched>) {
+    tokio::select! {
+        biased;
+        () = watched.until_stopped() => {}
+        () = pulse::<E>(&server, &watched) => {}
+    }
+}
+
+/// A connection of the pulse, logged in and identified.
+struct Pulse {
+    conn: Conn,
+    dialect: Dialect,
+    identity: Identity,
+}
+
+async fn pulse<E: Env>(server: &Arc<Server>, watched: &Arc<Watched>) {
+    let mut spare: Option<Pulse> = None;
+    loop {
+        let up = match spare.take() {
+            Some(up) => up,
+            None => dial_until_up::<E>(server, watched, |_| {}).await,
+        };
+        watched.sign(server, Sign::PulseUp(up.identity.clone()));
+        // The old one may be of a process that is no more.
+        refresh_fence::<E>(server, watched);
+        let id = u64::from(up.conn.id());
+        lock(&server.harmless).insert(id);
+        spare = beat::<E>(server, watched, up).await;
+        lock(&server.harmless).remove(&id);
+    }
+}
+
+/// Keeps the statement in flight until the connection is over; what was dialled meanwhile is handed on.
+async fn beat<E: Env>(
+    server: &Arc<Server>,
+    watched: &Arc<Watched>,
+    mut up: Pulse,
+) -> Option<Pulse> {
+    loop {
+        let began = E::mono();
+        let mut spare = None;
+        let ended = {
+            let mut tables = Vec::new();
+            let answer = super::connect::query(&mut up.conn, PULSE, &mut tables);
+            let mut answer = std::pin::pin!(answer);
+            match timeout::<E, _>(LATE, &mut answer).await {
+                Some(ended) => Some(ended),
+                None => {
+                    watched.sign(server, Sign::PulseLate);
+                    let dials = async {
+                        loop {
+                            // Only a completed login counts; it waits to become the next pulse.
+                            let found = dial_until_up::<E>(server, watched, |identity| {
+                                watched.sign(server, Sign::DialAnswered(identity.clone()));
+                            })
+                            .await;
+                            spare = Some(found);
+                            std::future::pending::<()>().await;
+                        }
+                    };
+                    tokio::select! {
+                        biased;
+                        ended = timeout::<E, _>(SILENT - LATE, &mut answer) => ended,
+                        () = dials => None,
+                    }
+                }
+            }
+        };
+        match ended {
+            Some(Ok(())) => watched.sign(server, Sign::PulseBeat),
+            Some(Err((_, ProbeFailure::ServerError { code: 1053, .. }))) => {
+                watched.sign(server, Sign::PulseShutdown);
+                return spare;
+            }
+            // Any other complete packet is a beat: an interrupted query, a limit on time.
+            Some(Err((_, ProbeFailure::ServerError { code, .. })))
+                if ![1927, 3169, 4031].contains(&code) =>
+            {
+                watched.sign(server, Sign::PulseBeat);
+            }
+            Some(Err(_)) => {
+                watched.sign(server, Sign::PulseClosed);
+                return spare;
+            }
+            None => {
+                watched.sign(server, Sign::PulseSilent);
+                return spare;
+            }
+        }
+        if fence_is_due::<E>(watched) {
+            refresh_fence::<E>(server, watched);
+        }
+        let rest = BEAT.saturating_sub(E::mono().saturating_sub(began));
+        if !rest.is_zero() {
+            sleep::<E>(rest).await;
+        }
+    }
+}
+
+/// Dials, one dial in flight, one each interval, until a login is complete. Each failure is a sign.
+async fn dial_until_up<E: Env>(
+    server: &Arc<Server>,
+    watched: &Arc<Watched>,
+    answered: impl Fn(&Identity) + Send,
+) -> Pulse {
+    loop {
+        let began = E::mono();
+        match log_in::<E>(server).await {
+            Ok(up) => {
+                answered(&up.identity);
+                return up;
+            }
+            Err(failure) => watched.sign(
+                server,
+                match failure {
+                    ProbeFailure::Refused => Sign::DialRefused,
+                    ProbeFailure::Unreachable => Sign::DialUnreachable,
+                    ProbeFailure::ServerError { code, .. } => Sign::DialError(code),
+                    // A proxy in front accepts and closes; a frozen server says nothing.
+                    ProbeFailure::NoLogin
+                    | ProbeFailure::Stalled
+                    | ProbeFailure::Closed
+                    | ProbeFailure::Garbled(_) => Sign::DialNoLogin,
+                },
+            ),
+        }
+        let rest = watched
+            .redial()
+            .saturating_sub(E::mono().saturating_sub(began));
+        if !rest.is_zero() {
+            sleep::<E>(rest).await;
+        }
+    }
+}
+
+/// A login, and which server answered; [`LOGIN`] bounds the two together.
+async fn log_in<E: Env>(server: &Server) -> Result<Pulse, ProbeFailure> {
+    let until = E::mono() + LOGIN;
+    let mut conn = server.dialer.dial::<E>(&server.settings, LOGIN).await?;
+    let mut left = || {
+        until
+            .saturating_sub(E::mono())
+            .max(Duration::from_millis(50))
+    };
+    let (dialect, identity, _) = identify::<E>(&mut conn, &mut left).await?;
+    Ok(Pulse {
+        conn,
+        dialect,
+        identity,
+    })
+}
+
+/// Which server a connection leads to, and the connection's id there.
+pub(super) async fn identify<E: Env>(
+    conn: &mut Conn,
+    left: &mut (dyn FnMut() -> Duration + Send),
+) -> Result<(Dialect, Identity, u64), ProbeFailure> {
+    let first = query_within::<E>(
+        conn,
+        "SELECT @@global.version, @@global.version_comment, CONNECTION_ID()",
+        left(),
+    )
+    .await?;
+    let row = first.first().and_then(Table::first);
+    let Some((dialect, id)) = row.and_then(|row| {
+        let dialect = Dialect::new(row.at(0)?, row.at(1).unwrap_or_default());
+        Some((dialect, row.at(2)?.parse().ok()?))
+    }) else {
+        return Err(ProbeFailure::Garbled("no version in the answer".to_owned()));
+    };
+    let text = if dialect.is_mariadb() {
+        "SELECT @@global.server_id, @@global.hostname, @@global.port"
+    } else {
+        "SELECT @@global.server_uuid"
+    };
+    let second = query_within::<E>(conn, text, left()).await?;
+    let identity = second
+        .first()
+        .and_then(Table::first)
+        .and_then(|row| report::identity(&dialect, row))
+        .ok_or_else(|| ProbeFailure::Garbled("the server does not say who it is".to_owned()))?;
+    Ok((dialect, identity, id))
+}
+
+fn fence_is_due<E: Env>(watched: &Watched) -> bool {
+    lock(&watched.fence)
+        .as_ref()
+        .is_none_or(|fence| E::mono().saturating_sub(fence.since) > FENCE_AGE)
+}
+
+/// Dials another fence connection in the background and puts it in the place of the old one.
+fn refresh_fence<E: Env>(server: &Arc<Server>, watched: &Arc<Watched>) {
+    if watched.fence_dialling.swap(true, Ordering::AcqRel) {
+        return;
+    }
+    let (server, watched) = (server.clone(), watched.clone());
+    spawn::<E>(async move {
+        match log_in::<E>(&server).await {
+            Ok(mut up) => {
+                if query_within::<E>(&mut up.conn, IDLE_SESSION, LOGIN)
+                    .await
+                    .is_ok()
+                    && !watched.is_stopped()
+                {
+                    *lock(&watched.fence) = Some(Fence {
+                        conn: up.conn,
+                        dialect: up.dialect,
+                        identity: up.identity,
+                        since: E::mono(),
+                    });
+                }
+            }
+            Err(failure) => {
+                tracing::debug!(server = %server.key, %failure, "no fence connection");
+            }
+        }
+        watched.fence_dialling.store(false, Ordering::Release);
+    });
+}
+
+/// Writes the fence statement into the idle connection. It stays there until the server executes it, the watch ends, or
+/// a later epoch kills the session.
+pub(super) fn fence<E: Env>(server: &Arc<Server>, watched: &Arc<Watched>) {
+    let Some(mut idle) = watched.take_fence() else {
+        tracing::warn!(server = %server.key, "no idle fence connection to write the fence into");
+        return;
+    };
+    let (server, watched) = (server.clone(), watched.clone());
+    spawn::<E>(async move {
+        let text = idle.dialect.fence_text();
+        let mut tables = Vec::new();
+        tokio::select! {
+            biased;
+            ended = super::connect::query(&mut idle.conn, text, &mut tables) => match ended {
+                Ok(()) => tracing::warn!(server = %server.key, "the waiting fence was executed"),
+                Err((_, failure)) => {
+                    tracing::warn!(server = %server.key, %failure, "the waiting fence is over");
+                }
+            },
+            () = watched.until_stopped() => {}
+        }
+    });
+}

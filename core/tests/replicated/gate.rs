@@ -2,24 +2,26 @@
 
 use core::time::Duration;
 use orchestrator_core::{
-    id::{Epoch, Identity, InstanceKey, LogPosition, NodeId, Uid},
+    id::{Epoch, LogPosition, NodeId},
     recovery::{DeadKind, End, Outcome, Purpose, Stage, Statement, Step, StepKind},
     replicated::{AckScope, Answer, Applied, Change, Command, Refusal, Replicated, Stamped},
     time::Wall,
 };
 
+use crate::samples::{identity, key, uid};
+
 const START: u64 = 1_800_000_000;
 
 /// A log that writes itself: one state, one position after another.
-struct Log {
-    state: Replicated,
-    index: u64,
-    term: u64,
-    secs: u64,
+pub struct Log {
+    pub state: Replicated,
+    pub index: u64,
+    pub term: u64,
+    pub secs: u64,
 }
 
 impl Log {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let mut log = Self {
             state: Replicated::default(),
             index: 0,
@@ -34,7 +36,7 @@ impl Log {
         log
     }
 
-    fn apply(&mut self, command: Command) -> Applied {
+    pub fn apply(&mut self, command: Command) -> Applied {
         self.index += 1;
         let at = LogPosition {
             index: self.index,
@@ -47,11 +49,11 @@ impl Log {
         applied
     }
 
-    fn answer(&mut self, command: Command) -> Answer {
+    pub fn answer(&mut self, command: Command) -> Answer {
         self.apply(command).answer
     }
 
-    fn done(&mut self, command: Command) -> Applied {
+    pub fn done(&mut self, command: Command) -> Applied {
         let applied = self.apply(command.clone());
         assert!(
             !matches!(applied.answer, Answer::Refused(_)),
@@ -61,14 +63,14 @@ impl Log {
         applied
     }
 
-    fn refused(&mut self, command: Command) -> Refusal {
+    pub fn refused(&mut self, command: Command) -> Refusal {
         match self.answer(command.clone()) {
             Answer::Refused(refusal) => refusal,
             answer => panic!("{command:?} came to {answer:?}"),
         }
     }
 
-    fn epoch(&self) -> Epoch {
+    pub fn epoch(&self) -> Epoch {
         Epoch {
             term: self.term,
             node: NodeId(self.term),
@@ -76,7 +78,7 @@ impl Log {
         }
     }
 
-    fn begin(&self, name: &str, server: &str) -> Command {
+    pub fn begin(&self, name: &str, server: &str) -> Command {
         self.begin_as(
             name,
             server,
@@ -87,7 +89,7 @@ impl Log {
         )
     }
 
-    fn begin_as(&self, name: &str, server: &str, purpose: Purpose, forced: bool) -> Command {
+    pub fn begin_as(&self, name: &str, server: &str, purpose: Purpose, forced: bool) -> Command {
         Command::BeginRecovery {
             uid: uid(name),
             purpose,
@@ -103,7 +105,7 @@ impl Log {
         }
     }
 
-    fn end(&self, name: &str, end: End, successor: Option<&str>, lost: &[&str]) -> Command {
+    pub fn end(&self, name: &str, end: End, successor: Option<&str>, lost: &[&str]) -> Command {
         Command::EndRecovery {
             uid: uid(name),
             epoch: self.epoch(),
@@ -117,7 +119,7 @@ impl Log {
         }
     }
 
-    fn intend(&self, name: &str, stage: Stage, steps: Vec<Step>) -> Command {
+    pub fn intend(&self, name: &str, stage: Stage, steps: Vec<Step>) -> Command {
         Command::Intend {
             uid: uid(name),
             epoch: self.epoch(),
@@ -128,7 +130,7 @@ impl Log {
         }
     }
 
-    fn settle(&self, name: &str, id: u64, outcome: Outcome) -> Command {
+    pub fn settle(&self, name: &str, id: u64, outcome: Outcome) -> Command {
         Command::Settle {
             uid: uid(name),
             epoch: self.epoch(),
@@ -136,18 +138,6 @@ impl Log {
             lines: Vec::new(),
         }
     }
-}
-
-fn key(name: &str) -> InstanceKey {
-    InstanceKey::new(name, 3306)
-}
-
-fn identity(name: &str) -> Identity {
-    Identity(format!("uuid-{name}"))
-}
-
-fn uid(name: &str) -> Uid {
-    Uid(name.into())
 }
 
 fn step(id: u64, kind: StepKind, server: &str) -> Step {

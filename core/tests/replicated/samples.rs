@@ -1,0 +1,484 @@
+//! One of everything that can be written down.
+
+use core::time::Duration;
+use orchestrator_core::{
+    gtid::{Flavour, GtidSet},
+    id::{Epoch, Identity, InstanceKey, NodeId, StepId, Uid},
+    policy::{DeposedAction, Policy, ReturnPolicy},
+    recovery::{
+        DeadKind, End, Lane, Outcome, Purpose, SourcePosition, Stage, Statement, Step, StepKind,
+    },
+    replicated::{AckScope, Answer, Command, Detection, Refusal},
+    time::Wall,
+    topology::PromotionRule,
+};
+
+pub fn key(name: &str) -> InstanceKey {
+    InstanceKey::new(name, 3306)
+}
+
+pub fn identity(name: &str) -> Identity {
+    Identity(format!("uuid-{name}"))
+}
+
+pub fn uid(name: &str) -> Uid {
+    Uid(name.into())
+}
+
+pub fn epoch(term: u64) -> Epoch {
+    Epoch {
+        term,
+        node: NodeId(0xfeed_0000 + term),
+        boot: 7,
+    }
+}
+
+pub fn step(id: u64, kind: StepKind, server: &str, statements: Vec<Statement>) -> Step {
+    Step {
+        id: StepId(id),
+        kind,
+        server: key(server),
+        identity: Some(identity(server)),
+        lane: Lane::Act,
+        statements,
+        deadline: Duration::from_millis(1_500),
+        read_after: true,
+    }
+}
+
+fn statements() -> Vec<Statement> {
+    vec![
+        Statement::Fence,
+        Statement::MakeWriteable,
+        Statement::MakeReadOnly {
+            super_read_only: true,
+        },
+        Statement::KillClients {
+            spare_users: vec!["backup".into()],
+        },
+        Statement::StopIoThread,
+        Statement::StartIoThread,
+        Statement::StopSqlThread,
+        Statement::StartSqlThread,
+        Statement::StopReplication,
+        Statement::StartReplication,
+        Statement::ChangeSource {
+            source: key("a"),
+            position: SourcePosition::OracleAuto,
+            options: vec![("SOURCE_SSL".into(), "1".into())],
+        },
+        Statement::ChangeSource {
+            source: key("b"),
+            position: SourcePosition::MariadbSlavePos,
+            options: Vec::new(),
+        },
+        Statement::ResetReplicaAll,
+        Statement::SetGtidSlavePos {
+            position: GtidSet::parse(Flavour::Mariadb, "0-1-270").expect("a position"),
+        },
+        Statement::SetGtidSlavePos {
+            position: GtidSet::parse(
+                Flavour::Oracle,
+                "3e11fa47-71ca-11e1-9e33-c80aa9429562:1-5:11",
+            )
+            .expect("a set"),
+        },
+        Statement::SemiSyncSource { enabled: true },
+        Statement::SemiSyncReplica { enabled: false },
+    ]
+}
+
+fn steps() -> Vec<Step> {
+    let kinds = [
+        StepKind::Fence,
+        StepKind::KillClients,
+        StepKind::Halt,
+        StepKind::Drain,
+        StepKind::Promote,
+        StepKind::Repoint,
+        StepKind::Resume,
+        StepKind::Reopen,
+        StepKind::Operate,
+    ];
+    let mut steps: Vec<Step> = (1..)
+        .zip(kinds)
+        .map(|(id, kind)| step(id, kind, "a", Vec::new()))
+        .collect();
+    steps[0].lane = Lane::Fence;
+    steps[1].lane = Lane::Kill;
+    steps[2].identity = None;
+    steps[2].read_after = false;
+    steps[3].statements = statements();
+    steps
+}
+
+pub fn detection() -> Detection {
+    Detection {
+        number: 0,
+        server: key("p"),
+        analysis: "DeadMaster".into(),
+        cluster_name: "p:3306".into(),
+        cluster_alias: "main".into(),
+        replicas: vec![key("a"), key("b")],
+        is_actionable: true,
+        processing_node: "n1".into(),
+        processing_token: "token".into(),
+        at: Wall::from_nanos(1_800_000_000_123_456_789),
+        is_active: true,
+    }
+}
+
+/// A policy that differs from the default in every field, so that a swap of fields shows.
+pub fn policy() -> Policy {
+    let mut secs = 100;
+    let mut next = || {
+        secs += 1;
+        Duration::new(secs, 5)
+    };
+    let texts = |name: &str| vec![name.to_string(), "*".to_string()];
+    Policy {
+        poll: next(),
+        reasonable_check: next(),
+        reasonable_lag: next(),
+        reasonable_locked_semi_sync: next(),
+        reduce_analysis: false,
+        enforce_exact_semi_sync: true,
+        recover_non_writeable: true,
+        recover_primary_filters: texts("primary"),
+        recover_intermediate_filters: texts("intermediate"),
+        recovery_ignore_hosts: texts("recovery"),
+        promotion_ignore_hosts: texts("promotion"),
+        problem_ignore_hosts: texts("problem"),
+        cool_down: next(),
+        detection_block: next(),
+        apply_promotion: false,
+        prevent_cross_data_center: true,
+        prevent_cross_region: true,
+        fail_promotion_on_lag: next(),
+        fail_promotion_if_not_applied: true,
+        skip_drain: true,
+        lost_downtime: next(),
+        candidate_expiry: next(),
+        unseen_forget: next(),
+        audit_purge: next(),
+        cluster_name_to_alias: vec![("^p".into(), "main".into())],
+        ignore_hosts: texts("any"),
+        ignore_replica_hosts: texts("replica"),
+        ignore_source_hosts: texts("source"),
+        gone_patience: next(),
+        planned_stop_patience: next(),
+        return_policy: ReturnPolicy::Continue,
+        reopen_restarted_primary: false,
+        halt_deadline: next(),
+        donor_catchup: next(),
+        drain_max: next(),
+        refuse_lossy: true,
+        witness_quorum: 2,
+        deposed_action: DeposedAction::Report,
+        spare_users: texts("user"),
+        observe_only: true,
+    }
+}
+
+/// The kind of a command: what its golden file is called. Exhaustive, so that a new kind asks for a sample.
+pub const fn kind(command: &Command) -> &'static str {
+    match command {
+        Command::Declare { .. } => "declare",
+        Command::SetVersion { .. } => "set_version",
+        Command::DescribeMember { .. } => "describe_member",
+        Command::SetPolicy(_) => "set_policy",
+        Command::Know { .. } => "know",
+        Command::Forget { .. } => "forget",
+        Command::RecordCluster { .. } => "record_cluster",
+        Command::SetClusterAlias { .. } => "set_cluster_alias",
+        Command::SetClusterDomain { .. } => "set_cluster_domain",
+        Command::BeginDowntime { .. } => "begin_downtime",
+        Command::EndDowntime { .. } => "end_downtime",
+        Command::BeginMaintenance { .. } => "begin_maintenance",
+        Command::EndMaintenance { .. } => "end_maintenance",
+        Command::RegisterCandidate { .. } => "register_candidate",
+        Command::PutTag { .. } => "put_tag",
+        Command::DeleteTag { .. } => "delete_tag",
+        Command::SetRecoveriesEnabled { .. } => "set_recoveries_enabled",
+        Command::RegisterDetection(_) => "register_detection",
+        Command::BeginRecovery { .. } => "begin_recovery",
+        Command::TakeOver { .. } => "take_over",
+        Command::Intend { .. } => "intend",
+        Command::Settle { .. } => "settle",
+        Command::Remark { .. } => "remark",
+        Command::EndRecovery { .. } => "end_recovery",
+        Command::Acknowledge { .. } => "acknowledge",
+        Command::LiftQuarantine { .. } => "lift_quarantine",
+        Command::MarkFenced { .. } => "mark_fenced",
+    }
+}
+
+pub const KINDS: usize = 27;
+
+fn begin(name: &str, purpose: Purpose) -> Command {
+    Command::BeginRecovery {
+        uid: uid(name),
+        purpose,
+        epoch: epoch(3),
+        server: key("p"),
+        identity: Some(identity("p")),
+        cluster_name: "p:3306".into(),
+        analysis: "DeadMaster".into(),
+        replicas: vec![key("a"), key("b")],
+        processing_node: "n1".into(),
+        processing_token: "token".into(),
+        forced: false,
+    }
+}
+
+fn intend(stage: Stage, steps: Vec<Step>) -> Command {
+    Command::Intend {
+        uid: uid("r1"),
+        epoch: epoch(3),
+        stage,
+        candidate: Some(key("a")),
+        steps,
+        lines: vec!["chosen: a".into()],
+    }
+}
+
+fn end(end: End) -> Command {
+    Command::EndRecovery {
+        uid: uid("r1"),
+        epoch: epoch(3),
+        end,
+        successor: Some(key("a")),
+        successor_identity: Some(identity("a")),
+        successor_alias: "main".into(),
+        lost: vec![key("b")],
+        participants: vec![key("a"), key("c")],
+        lines: vec!["done".into()],
+    }
+}
+
+fn acknowledge(scope: AckScope) -> Command {
+    Command::Acknowledge {
+        scope,
+        owner: "dba".into(),
+        comment: "seen".into(),
+    }
+}
+
+/// Every kind of command with every kind of thing in it.
+pub fn commands() -> Vec<Command> {
+    let until = Wall::from_nanos(1_800_000_600_000_000_001);
+    let mut commands = vec![
+        Command::Declare {
+            node: NodeId(u64::MAX),
+            identities: vec![NodeId(1), NodeId(300)],
+        },
+        Command::SetVersion {
+            command: 2,
+            snapshot: 3,
+        },
+        Command::DescribeMember {
+            node: NodeId(1),
+            raft_address: "n1:10008".into(),
+            http_uri: "http://n1:3000".into(),
+            host_name: "n1".into(),
+            reads_command: 1,
+            reads_snapshot: 1,
+        },
+        Command::SetPolicy(Box::new(policy())),
+        Command::SetPolicy(Box::new(Policy {
+            deposed_action: DeposedAction::ReadOnly,
+            ..Policy::default()
+        })),
+        Command::SetPolicy(Box::default()),
+        Command::Know {
+            keys: vec![key("p"), InstanceKey::new("2001:db8::1", 65_535)],
+            by_operator: true,
+        },
+        Command::Forget {
+            keys: vec![key("p")],
+        },
+        Command::RecordCluster {
+            primary: key("p"),
+            identity: Some(identity("p")),
+            members: vec![key("a"), key("p")],
+        },
+        Command::RecordCluster {
+            primary: key("p"),
+            identity: None,
+            members: Vec::new(),
+        },
+        Command::SetClusterAlias {
+            cluster_name: "p:3306".into(),
+            alias: "главный".into(),
+            by_operator: true,
+        },
+        Command::SetClusterDomain {
+            cluster_name: "p:3306".into(),
+            domain: "main.example".into(),
+        },
+        Command::BeginDowntime {
+            key: key("a"),
+            owner: "dba".into(),
+            reason: "disk".into(),
+            until,
+        },
+        Command::EndDowntime { key: key("a") },
+        Command::BeginMaintenance {
+            key: key("a"),
+            owner: "dba".into(),
+            reason: "disk".into(),
+            until,
+        },
+        Command::EndMaintenance { key: key("a") },
+        Command::PutTag {
+            key: key("a"),
+            name: "role".into(),
+            value: "backup".into(),
+        },
+        Command::DeleteTag {
+            key: Some(key("a")),
+            name: "role".into(),
+            value: None,
+        },
+        Command::DeleteTag {
+            key: None,
+            name: "role".into(),
+            value: Some("backup".into()),
+        },
+        Command::SetRecoveriesEnabled { enabled: false },
+        Command::SetRecoveriesEnabled { enabled: true },
+        Command::RegisterDetection(detection()),
+        begin(
+            "r1",
+            Purpose::DeadPrimary {
+                kind: DeadKind::Gone,
+            },
+        ),
+        begin(
+            "r2",
+            Purpose::DeadPrimary {
+                kind: DeadKind::Silent,
+            },
+        ),
+        begin(
+            "r3",
+            Purpose::Quarantine {
+                deposed_by: uid("r1"),
+            },
+        ),
+        begin("r4", Purpose::Reopen),
+        begin("r5", Purpose::SetReadOnly),
+        begin("r6", Purpose::SetWriteable),
+        Command::TakeOver {
+            uid: uid("r1"),
+            epoch: epoch(4),
+        },
+        intend(Stage::FenceAndHalt, steps()),
+        Command::Settle {
+            uid: uid("r1"),
+            epoch: epoch(3),
+            outcomes: vec![
+                (StepId(1), Outcome::Done),
+                (
+                    StepId(2),
+                    Outcome::Refused {
+                        code: 1_227,
+                        reason: "no right".into(),
+                    },
+                ),
+                (
+                    StepId(3),
+                    Outcome::Unknown {
+                        reason: "deadline".into(),
+                    },
+                ),
+            ],
+            lines: vec!["settled".into()],
+        },
+        Command::Remark {
+            uid: uid("r1"),
+            epoch: epoch(3),
+            lines: vec!["line".into()],
+            errors: vec!["error".into()],
+            possible_loss: vec!["loss".into()],
+        },
+        end(End::Succeeded),
+        end(End::Undone {
+            reason: "it came back".into(),
+        }),
+        end(End::Failed {
+            reason: "none left".into(),
+        }),
+        acknowledge(AckScope::All),
+        acknowledge(AckScope::Number(300)),
+        acknowledge(AckScope::Uid(uid("r1"))),
+        acknowledge(AckScope::Cluster {
+            name: "p:3306".into(),
+            alias: "main".into(),
+        }),
+        acknowledge(AckScope::Instance(key("p"))),
+        Command::LiftQuarantine {
+            identity: identity("p"),
+            reason: "rejoined".into(),
+        },
+        Command::MarkFenced {
+            identity: identity("p"),
+            at_uptime_s: 86_400,
+        },
+    ];
+    commands.extend(
+        [
+            PromotionRule::Must,
+            PromotionRule::Prefer,
+            PromotionRule::Neutral,
+            PromotionRule::PreferNot,
+            PromotionRule::MustNot,
+        ]
+        .map(|rule| Command::RegisterCandidate {
+            key: key("a"),
+            rule,
+        }),
+    );
+    commands.extend(
+        [
+            Stage::Begun,
+            Stage::Drain,
+            Stage::Promote,
+            Stage::Regroup,
+            Stage::Tidy,
+            Stage::Undo,
+            Stage::Operate,
+            Stage::Ended,
+        ]
+        .map(|stage| intend(stage, Vec::new())),
+    );
+    commands
+}
+
+/// Every kind of answer.
+pub fn answers() -> Vec<Answer> {
+    let until = Wall::from_secs(1_800_000_000);
+    let mut answers = vec![Answer::Done, Answer::Changed(0), Answer::Numbered(u64::MAX)];
+    answers.extend(
+        [
+            Refusal::NotFound("p:3306".into()),
+            Refusal::ClusterBusy { by: uid("r1") },
+            Refusal::CoolDown {
+                by: uid("r1"),
+                until,
+            },
+            Refusal::RecoveriesDisabled,
+            Refusal::NotOwner { owner: epoch(3) },
+            Refusal::Ended,
+            Refusal::Full {
+                what: "tags".into(),
+                limit: 256,
+            },
+            Refusal::Invalid("why".into()),
+            Refusal::InDowntime { until },
+            Refusal::InMaintenance { until },
+        ]
+        .map(Answer::Refused),
+    );
+    answers
+}

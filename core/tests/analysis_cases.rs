@@ -166,13 +166,13 @@ fn stated<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Option<u64
 }
 
 fn key(text: &str) -> InstanceKey {
-    InstanceKey::parse(text, 0).unwrap()
+    InstanceKey::parse(text, 0).expect("a case names its servers by key")
 }
 
 /// As a server states its source: any text before the last colon.
 fn source(text: &str) -> InstanceKey {
-    let (host, port) = text.rsplit_once(':').unwrap();
-    InstanceKey::new(host, port.parse().unwrap())
+    let (host, port) = text.rsplit_once(':').expect("a source has a port");
+    InstanceKey::new(host, port.parse().expect("a port is a number"))
 }
 
 fn ago(seconds: u64) -> Mono {
@@ -296,7 +296,7 @@ fn world(case: &Case) -> World {
                     .wall
                     .secs()
                     .checked_add_signed(downtime.ends_in)
-                    .unwrap();
+                    .expect("a downtime ends near the present");
                 (key(&downtime.key), Wall::from_secs(end))
             })
             .collect(),

@@ -415,7 +415,7 @@ impl World {
                     if ignore { vec!["^s1$".into()] } else { vec![] };
                 self.policy.recover_primary_filters =
                     if ignore { vec![] } else { vec!["*".into()] };
-                self.filters = Filters::compile(&self.policy).unwrap();
+                self.filters = Filters::compile(&self.policy).expect("these patterns compile");
                 self.with(Diagnosis::rebuild)
             }
             Change::Time { millis } => {
@@ -459,7 +459,7 @@ impl World {
             .or_insert_with(|| Instance::new(key(server), now))
     }
 
-    fn from_nothing(&mut self) -> Vec<Problem> {
+    fn judged_from_nothing(&mut self) -> Vec<Problem> {
         self.with(|_, view, judging| diagnose_all(view, judging, WITH_DOWNTIMED))
     }
 
@@ -500,7 +500,7 @@ proptest! {
                 prop_assert!(mono.is_none_or(|until| until > world.now.mono), "after {}", &told);
                 prop_assert!(wall.is_none_or(|until| until > world.now.wall), "after {}", &told);
             }
-            let problems = world.from_nothing();
+            let problems = world.judged_from_nothing();
             prop_assert_eq!(&world.kept(), &problems, "after {}", &told);
 
             let after: BTreeMap<InstanceKey, Problem> =

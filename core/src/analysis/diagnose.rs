@@ -207,7 +207,8 @@ pub fn diagnose<C: Context + ?Sized>(
     {
         return None;
     }
-    find(server, view, judging, hints.include_no_problem)
+    let replicas = view.edges.replicas_of(&joined_as(key, judging));
+    find(server, replicas, view, judging, hints.include_no_problem)
         .problem
         .filter(|problem| problem.is_wanted(hints))
 }
@@ -219,11 +220,30 @@ pub fn diagnose_all<C: Context + ?Sized>(
     judging: Judging<'_, C>,
     hints: Hints<'_>,
 ) -> Vec<Problem> {
-    let mut problems: Vec<Problem> = view
-        .instances
-        .keys()
-        .filter_map(|key| diagnose(key, view, judging, hints))
-        .collect();
+    let mut problems = Vec::new();
+    // Servers and sources come in the same order, so that who replicates from whom needs no search.
+    let mut sources = view.edges.iter().peekable();
+    let nobody = BTreeSet::new();
+    for server in view.instances.values() {
+        if hints
+            .cluster_name
+            .is_some_and(|name| name != server.place.cluster_name)
+        {
+            continue;
+        }
+        while sources
+            .next_if(|(source, _)| **source < server.key)
+            .is_some()
+        {}
+        let replicas = match joined_as(&server.key, judging) {
+            Cow::Borrowed(_) => sources
+                .next_if(|(source, _)| **source == server.key)
+                .map_or(&nobody, |(_, replicas)| replicas),
+            Cow::Owned(name) => view.edges.replicas_of(&name),
+        };
+        let finding = find(server, replicas, view, judging, hints.include_no_problem);
+        problems.extend(finding.problem.filter(|problem| problem.is_wanted(hints)));
+    }
     sort(&mut problems);
     problems
 }
@@ -245,6 +265,7 @@ fn joined_as<'a, C: Context + ?Sized>(
 
 fn find<C: Context + ?Sized>(
     server: &Instance,
+    replica_keys: &BTreeSet<InstanceKey>,
     view: View<'_>,
     judging: Judging<'_, C>,
     include_no_problem: bool,
@@ -257,10 +278,8 @@ fn find<C: Context + ?Sized>(
     if server.checked.is_none() || judging.context.is_in_maintenance(&server.key) {
         return left_out;
     }
-    let name = joined_as(&server.key, judging);
-    let replicas = view
-        .edges
-        .replicas_of(&name)
+    let replicas = replica_keys
+        .iter()
         .filter_map(|key| view.instances.get(key));
     let evidence = gather(server, replicas, judging);
     let stands_until = evidence.stands_until;
@@ -304,9 +323,8 @@ fn find<C: Context + ?Sized>(
             code,
             structure,
             cluster: cluster_details(server, judging),
-            replicas: view
-                .edges
-                .replicas_of(&name)
+            replicas: replica_keys
+                .iter()
                 .filter(|key| view.instances.contains_key(key))
                 .cloned()
                 .collect(),
@@ -490,11 +508,13 @@ impl Diagnosis {
         let mut changed = BTreeSet::new();
         for key in keys {
             let finding = view.instances.get(&key).map(|server| {
-                self.note_name(&key, joined_as(&key, judging));
-                find(server, view, judging, false)
+                let name = joined_as(&key, judging);
+                let replicas = view.edges.replicas_of(&name);
+                self.note_name(&key, &name);
+                find(server, replicas, view, judging, false)
             });
             if finding.is_none() {
-                self.note_name(&key, Cow::Borrowed(&key));
+                self.note_name(&key, &key);
             }
             let (problem, stands_until) = finding.map_or((None, (None, None)), |finding| {
                 (finding.problem, finding.stands_until)
@@ -521,9 +541,9 @@ impl Diagnosis {
         changed
     }
 
-    fn note_name(&mut self, key: &InstanceKey, name: Cow<'_, InstanceKey>) {
-        let other = (name.as_ref() != key).then(|| name.into_owned());
-        if self.join_of.get(key) == other.as_ref() {
+    fn note_name(&mut self, key: &InstanceKey, name: &InstanceKey) {
+        let other = (name != key).then_some(name);
+        if self.join_of.get(key) == other {
             return;
         }
         let former = match other {
@@ -532,7 +552,7 @@ impl Diagnosis {
                     .entry(other.clone())
                     .or_default()
                     .insert(key.clone());
-                self.join_of.insert(key.clone(), other)
+                self.join_of.insert(key.clone(), other.clone())
             }
             None => self.join_of.remove(key),
         };

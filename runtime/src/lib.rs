@@ -5,3 +5,4 @@ pub mod env;
 pub mod fleet;
 pub mod mysql;
 pub mod raft;
+pub mod trace;

@@ -1,0 +1,153 @@
+//! What happened, as one hash: the simulators' witness that two runs of a seed are the same run.
+//!
+//! Off unless a simulator turns it on for its thread; then every line (a note, an effect, the bytes of a frame) is
+//! hashed with the simulated time, and kept if asked for. In production [`event`] is one relaxed load of a counter that
+//! is zero, and its arguments are not formatted.
+
+use std::cell::RefCell;
+use std::fmt::{self, Write as _};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+/// Threads that trace.
+static TRACING: AtomicUsize = AtomicUsize::new(0);
+
+thread_local! {
+    static RECORDER: RefCell<Option<Recorder>> = const { RefCell::new(None) };
+}
+
+struct Recorder {
+    clock: fn() -> Duration,
+    trace: Trace,
+    keep_lines: bool,
+    line: String,
+}
+
+/// What a thread's run came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trace {
+    /// Of all lines in their order.
+    pub hash: u64,
+    pub events: u64,
+    /// Empty unless they were to be kept.
+    pub lines: Vec<String>,
+}
+
+/// FNV-1a, 64 bits: small, and the same on every machine.
+#[must_use]
+pub fn hash(mut state: u64, bytes: &[u8]) -> u64 {
+    for byte in bytes {
+        state ^= u64::from(*byte);
+        state = state.wrapping_mul(0x0100_0000_01b3);
+    }
+    state
+}
+
+/// What [`hash`] starts from.
+pub const HASH_START: u64 = 0xcbf2_9ce4_8422_2325;
+
+/// Begins a trace on this thread; an earlier one is forgotten. `clock` gives the simulated time.
+pub fn start(clock: fn() -> Duration, keep_lines: bool) {
+    let recorder = Recorder {
+        clock,
+        trace: Trace {
+            hash: HASH_START,
+            events: 0,
+            lines: Vec::new(),
+        },
+        keep_lines,
+        line: String::new(),
+    };
+    if RECORDER.replace(Some(recorder)).is_none() {
+        TRACING.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Ends this thread's trace. None when there is none.
+pub fn stop() -> Option<Trace> {
+    let recorder = RECORDER.take()?;
+    TRACING.fetch_sub(1, Ordering::Relaxed);
+    Some(recorder.trace)
+}
+
+/// Whether any thread traces: asks before the arguments of [`event`] cost something.
+#[inline]
+#[must_use]
+pub fn is_on() -> bool {
+    TRACING.load(Ordering::Relaxed) > 0
+}
+
+/// Adds a line. `kind` is what happened in one word.
+#[inline]
+pub fn event(kind: &'static str, what: fmt::Arguments<'_>) {
+    if is_on() {
+        record(kind, what);
+    }
+}
+
+/// Adds bytes, by their length and hash. `from` says whose they are.
+#[inline]
+pub fn bytes(kind: &'static str, from: fmt::Arguments<'_>, bytes: &[u8]) {
+    if is_on() {
+        let of_bytes = hash(HASH_START, bytes);
+        record(kind, format_args!("{from} {} bytes {of_bytes:016x}", bytes.len()));
+    }
+}
+
+#[cold]
+fn record(kind: &'static str, what: fmt::Arguments<'_>) {
+    // A destructor may run while the thread's own data is going.
+    let _ = RECORDER.try_with(|recorder| {
+        let mut recorder = recorder.borrow_mut();
+        let Some(recorder) = recorder.as_mut() else {
+            return;
+        };
+        let at = (recorder.clock)();
+        recorder.line.clear();
+        write!(
+            recorder.line,
+            "{}.{:09} {kind} {what}",
+            at.as_secs(),
+            at.subsec_nanos()
+        )
+        .expect("a String takes any text");
+        let trace = &mut recorder.trace;
+        trace.hash = hash(hash(trace.hash, recorder.line.as_bytes()), b"\n");
+        trace.events += 1;
+        if recorder.keep_lines {
+            trace.lines.push(recorder.line.clone());
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn clock() -> Duration {
+        Duration::from_millis(1_500)
+    }
+
+    #[test]
+    fn lines_and_their_order_make_the_hash() {
+        let run = |kinds: [&'static str; 2]| {
+            start(clock, true);
+            event(kinds[0], format_args!("{}", 1));
+            bytes(kinds[1], format_args!("n1"), b"abc");
+            stop().unwrap()
+        };
+        let first = run(["note", "frame"]);
+        assert_eq!(first, run(["note", "frame"]));
+        assert_ne!(first.hash, run(["frame", "note"]).hash);
+        assert_eq!(first.events, 2);
+        assert_eq!(
+            first.lines,
+            [
+                "1.500000000 note 1",
+                "1.500000000 frame n1 3 bytes e71fa2190541574b"
+            ]
+        );
+        event("note", format_args!("after the end"));
+        assert_eq!(stop(), None);
+    }
+}

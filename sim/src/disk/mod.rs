@@ -1,0 +1,454 @@
+//! The disks of all simulated machines: what a power cut leaves of a file that was written but not synced.
+//!
+//! One disk set a thread: a simulation never shares a thread with another. The first component of a path names the
+//! machine (`/n1/raft/log.db` lies on machine `n1`).
+//!
+//! What holds: a write is seen at once by every reader of the machine and is kept by [`power_cut`] only if the file was
+//! synced after it; of the others each is kept with probability one half, and a kept write may be torn. A created,
+//! renamed or removed name is kept if its folder (for SQLite's files: the file) was synced after it; of the others, in
+//! their order, a random number of the first is kept, as on a file system with a journal. Folders are kept at once.
+//! [`kill`] loses nothing but locks: the machine stays up. After either, every handle and lock of the earlier process
+//! is dead: what its destructors still try has no effect.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::random::SplitMix;
+
+mod vfs;
+
+pub use vfs::open_db;
+
+/// How long a sync takes, in microseconds: from, to.
+const SYNC_MICROSECONDS: (u64, u64) = (300, 1_500);
+/// One write in so many of those that a power cut keeps without a sync is torn.
+const TORN_ONE_IN: u64 = 8;
+const PURPOSE: u64 = 0xd15c;
+
+/// A change of a file that is not on stable storage.
+#[derive(Debug, Clone)]
+enum Change {
+    Write { offset: usize, bytes: Vec<u8> },
+    Resize(usize),
+}
+
+#[derive(Debug, Default)]
+struct File {
+    current: Vec<u8>,
+    durable: Vec<u8>,
+    pending: Vec<Change>,
+}
+
+impl File {
+    fn change(&mut self, change: Change) {
+        apply(&mut self.current, &change);
+        self.pending.push(change);
+    }
+
+    fn sync(&mut self) {
+        for change in self.pending.drain(..) {
+            apply(&mut self.durable, &change);
+        }
+    }
+}
+
+fn apply(content: &mut Vec<u8>, change: &Change) {
+    match change {
+        Change::Write { offset, bytes } => {
+            let end = offset + bytes.len();
+            if content.len() < end {
+                content.resize(end, 0);
+            }
+            content[*offset..end].copy_from_slice(bytes);
+        }
+        Change::Resize(length) => content.resize(*length, 0),
+    }
+}
+
+/// Names a file of this thread's disks, under whatever name it is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct FileId(u64);
+
+/// A change of names that is not on stable storage.
+#[derive(Debug, Clone)]
+enum NameChange {
+    Create { name: String, file: FileId },
+    Remove { name: String },
+    Rename { from: String, to: String },
+}
+
+impl NameChange {
+    fn is_in(&self, folder: &str) -> bool {
+        match self {
+            Self::Create { name, .. } | Self::Remove { name } => parent(name) == folder,
+            Self::Rename { from, to } => parent(from) == folder || parent(to) == folder,
+        }
+    }
+
+    fn apply(&self, names: &mut BTreeMap<String, FileId>) {
+        match self {
+            Self::Create { name, file } => {
+                names.insert(name.clone(), *file);
+            }
+            Self::Remove { name } => {
+                names.remove(name);
+            }
+            Self::Rename { from, to } => {
+                if let Some(file) = names.remove(from) {
+                    names.insert(to.clone(), file);
+                }
+            }
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Machine {
+    /// Counts the processes that ran here: what belongs to an earlier one is dead.
+    process: u64,
+    names: BTreeMap<String, FileId>,
+    durable_names: BTreeMap<String, FileId>,
+    pending_names: Vec<NameChange>,
+    folders: BTreeSet<String>,
+    locked_folders: BTreeSet<String>,
+}
+
+impl Machine {
+    fn rename(&mut self, change: NameChange) {
+        change.apply(&mut self.names);
+        self.pending_names.push(change);
+    }
+
+    fn sync_names(&mut self, concerns: impl Fn(&NameChange) -> bool) {
+        let (synced, pending) = std::mem::take(&mut self.pending_names)
+            .into_iter()
+            .partition(|change| concerns(change));
+        self.pending_names = pending;
+        for change in Vec::<NameChange>::from_iter(synced) {
+            change.apply(&mut self.durable_names);
+        }
+    }
+
+    fn has_folder(&self, folder: &str) -> bool {
+        !folder.contains('/') || self.folders.contains(folder)
+    }
+}
+
+#[derive(Debug)]
+struct Disks {
+    machines: BTreeMap<String, Machine>,
+    files: BTreeMap<FileId, File>,
+    files_created: u64,
+    random: SplitMix,
+    latency: Duration,
+    counts: Counts,
+}
+
+/// What the disks went through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    pub syncs: u64,
+    /// Changes, of content and of names, that power cuts took.
+    pub changes_lost: u64,
+}
+
+thread_local! {
+    static DISKS: RefCell<Disks> = RefCell::new(Disks::new(0));
+}
+
+impl Disks {
+    fn new(seed: u64) -> Self {
+        Self {
+            machines: BTreeMap::new(),
+            files: BTreeMap::new(),
+            files_created: 0,
+            random: SplitMix::new(seed, PURPOSE),
+            latency: Duration::ZERO,
+            counts: Counts::default(),
+        }
+    }
+
+    fn machine(&mut self, path: &str) -> &mut Machine {
+        self.machines
+            .entry(machine_of(path).to_owned())
+            .or_default()
+    }
+
+    fn find(&mut self, path: &str) -> Option<FileId> {
+        self.machine(path).names.get(path).copied()
+    }
+
+    fn create(&mut self, path: &str) -> FileId {
+        self.files_created += 1;
+        let file = FileId(self.files_created);
+        self.files.insert(file, File::default());
+        self.machine(path).rename(NameChange::Create {
+            name: path.to_owned(),
+            file,
+        });
+        file
+    }
+
+    fn synced(&mut self) {
+        self.counts.syncs += 1;
+        let (low, high) = SYNC_MICROSECONDS;
+        self.latency += Duration::from_micros(self.random.between(low, high));
+    }
+
+    fn power_cut(&mut self, machine: &str) {
+        let random = &mut self.random;
+        let Some(machine) = self.machines.get_mut(machine) else {
+            return;
+        };
+        machine.process += 1;
+        machine.locked_folders.clear();
+        let pending = std::mem::take(&mut machine.pending_names);
+        let kept = random.between(0, pending.len() as u64 + 1) as usize;
+        self.counts.changes_lost += (pending.len() - kept) as u64;
+        for change in &pending[..kept] {
+            change.apply(&mut machine.durable_names);
+        }
+        machine.names = machine.durable_names.clone();
+        for id in machine.names.values() {
+            let Some(file) = self.files.get_mut(id) else {
+                continue;
+            };
+            for mut change in std::mem::take(&mut file.pending) {
+                if random.one_in(2) {
+                    self.counts.changes_lost += 1;
+                    continue;
+                }
+                if let Change::Write { bytes, .. } = &mut change
+                    && random.one_in(TORN_ONE_IN)
+                {
+                    bytes.truncate(random.between(0, bytes.len() as u64) as usize);
+                }
+                apply(&mut file.durable, &change);
+            }
+            file.current = file.durable.clone();
+        }
+    }
+}
+
+fn with<T>(act: impl FnOnce(&mut Disks) -> T) -> T {
+    DISKS.with(|disks| act(&mut disks.borrow_mut()))
+}
+
+/// Empty disks for the run of a seed on this thread. Runs of one process must not overlap: SQLite's generator is the
+/// process's.
+pub fn reset(seed: u64) {
+    with(|disks| *disks = Disks::new(seed));
+    vfs::reset();
+}
+
+/// The time that what was done since the last call would have taken.
+pub fn take_latency() -> Duration {
+    with(|disks| std::mem::take(&mut disks.latency))
+}
+
+pub fn counts() -> Counts {
+    with(|disks| disks.counts)
+}
+
+/// The process of this machine ended; the machine runs on.
+pub fn kill(machine: &str) {
+    with(|disks| {
+        if let Some(machine) = disks.machines.get_mut(machine) {
+            machine.process += 1;
+            machine.locked_folders.clear();
+        }
+    });
+}
+
+/// The machine lost power.
+pub fn power_cut(machine: &str) {
+    with(|disks| disks.power_cut(machine));
+}
+
+/// The machine was replaced: everything on it is gone.
+pub fn wipe(machine: &str) {
+    with(|disks| {
+        if let Some(machine) = disks.machines.get_mut(machine) {
+            *machine = Machine {
+                process: machine.process + 1,
+                ..Machine::default()
+            };
+        }
+    });
+}
+
+/// A folder taken by a process; dropping it lets go.
+#[derive(Debug)]
+pub struct FolderLock {
+    folder: String,
+    process: u64,
+}
+
+impl Drop for FolderLock {
+    fn drop(&mut self) {
+        // The thread may be ending, its disks gone before the process that held the lock.
+        let _ = DISKS.try_with(|disks| {
+            let mut disks = disks.borrow_mut();
+            let machine = disks.machine(&self.folder);
+            if machine.process == self.process {
+                machine.locked_folders.remove(&self.folder);
+            }
+        });
+    }
+}
+
+pub fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    let path = name_of(path)?;
+    with(|disks| {
+        let file = disks.find(&path).ok_or_else(|| missing(&path))?;
+        Ok(disks.files[&file].current.clone())
+    })
+}
+
+pub fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let path = name_of(path)?;
+    with(|disks| {
+        if disks.find(&path).is_some() {
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, path.clone()));
+        }
+        if !disks.machine(&path).has_folder(parent(&path)) {
+            return Err(missing(parent(&path)));
+        }
+        let id = disks.create(&path);
+        let file = disks.files.get_mut(&id).expect("just created");
+        file.change(Change::Write {
+            offset: 0,
+            bytes: bytes.to_vec(),
+        });
+        file.sync();
+        disks.synced();
+        Ok(())
+    })
+}
+
+pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    let (from, to) = (name_of(from)?, name_of(to)?);
+    with(|disks| {
+        disks.find(&from).ok_or_else(|| missing(&from))?;
+        disks.machine(&from).rename(NameChange::Rename { from, to });
+        Ok(())
+    })
+}
+
+pub fn sync_dir(path: &Path) -> io::Result<()> {
+    let path = name_of(path)?;
+    with(|disks| {
+        if !disks.machine(&path).has_folder(&path) {
+            return Err(missing(&path));
+        }
+        disks
+            .machine(&path)
+            .sync_names(|change| change.is_in(&path));
+        disks.synced();
+        Ok(())
+    })
+}
+
+pub fn remove_file(path: &Path) -> io::Result<()> {
+    let path = name_of(path)?;
+    with(|disks| {
+        disks.find(&path).ok_or_else(|| missing(&path))?;
+        disks
+            .machine(&path)
+            .rename(NameChange::Remove { name: path });
+        Ok(())
+    })
+}
+
+pub fn create_dir_all(path: &Path) -> io::Result<()> {
+    let path = name_of(path)?;
+    with(|disks| {
+        let machine = disks.machine(&path);
+        let mut folder = path.as_str();
+        while folder.contains('/') {
+            machine.folders.insert(folder.to_owned());
+            folder = parent(folder);
+        }
+        Ok(())
+    })
+}
+
+pub fn exists(path: &Path) -> io::Result<bool> {
+    let path = name_of(path)?;
+    Ok(with(|disks| {
+        disks.find(&path).is_some() || disks.machine(&path).has_folder(&path)
+    }))
+}
+
+pub fn list_dir(path: &Path) -> io::Result<Vec<String>> {
+    let path = name_of(path)?;
+    with(|disks| {
+        let machine = disks.machine(&path);
+        if !machine.has_folder(&path) {
+            return Err(missing(&path));
+        }
+        let names: BTreeSet<String> = machine
+            .names
+            .keys()
+            .chain(&machine.folders)
+            .filter(|name| parent(name) == path)
+            .filter_map(|name| name.rsplit('/').next())
+            .map(str::to_owned)
+            .collect();
+        Ok(names.into_iter().collect())
+    })
+}
+
+pub fn lock_dir(path: &Path) -> io::Result<FolderLock> {
+    let folder = name_of(path)?;
+    with(|disks| {
+        let machine = disks.machine(&folder);
+        if !machine.has_folder(&folder) {
+            return Err(missing(&folder));
+        }
+        if !machine.locked_folders.insert(folder.clone()) {
+            return Err(io::Error::new(
+                io::ErrorKind::WouldBlock,
+                format!("{folder} is in use by another process"),
+            ));
+        }
+        let process = machine.process;
+        Ok(FolderLock { folder, process })
+    })
+}
+
+/// The key of a path: no leading slash, no `.` and no doubled slashes.
+fn name_of(path: &Path) -> io::Result<String> {
+    let text = path
+        .to_str()
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "a path that is not UTF-8"))?;
+    let parts: Vec<&str> = text
+        .split('/')
+        .filter(|part| !part.is_empty() && *part != ".")
+        .collect();
+    if parts.is_empty() {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "a path that names no machine",
+        ));
+    }
+    Ok(parts.join("/"))
+}
+
+fn machine_of(name: &str) -> &str {
+    name.split('/').next().unwrap_or(name)
+}
+
+fn parent(name: &str) -> &str {
+    name.rsplit_once('/').map_or("", |(folder, _)| folder)
+}
+
+fn missing(name: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::NotFound, format!("/{name} does not exist"))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,160 @@
+use std::path::Path;
+
+use super::*;
+
+/// Runs on a thread of its own: the disks are the thread's, and SQLite's generator the process's.
+fn check(seed: u64, test: impl FnOnce() + Send + 'static) {
+    crate::engine::alone(seed, test);
+}
+
+fn content(path: &str) -> Option<String> {
+    read_file(Path::new(path))
+        .ok()
+        .map(|bytes| String::from_utf8(bytes).unwrap())
+}
+
+#[test]
+fn a_name_is_kept_once_its_folder_is_synced() {
+    let mut lost = 0;
+    for seed in 0..20 {
+        let (sender, receiver) = std::sync::mpsc::channel();
+        check(seed, move || {
+            create_dir_all(Path::new("/n1/raft")).unwrap();
+            write_new(Path::new("/n1/raft/kept"), b"1").unwrap();
+            sync_dir(Path::new("/n1/raft")).unwrap();
+            write_new(Path::new("/n1/raft/perhaps"), b"2").unwrap();
+            rename(Path::new("/n1/raft/kept"), Path::new("/n1/raft/moved")).unwrap();
+            power_cut("n1");
+            let names = list_dir(Path::new("/n1/raft")).unwrap();
+            // The changes go in their order: who sees the rename sees the creation before it.
+            assert!(
+                [
+                    vec!["kept"],
+                    vec!["kept", "perhaps"],
+                    vec!["moved", "perhaps"]
+                ]
+                .iter()
+                .any(|known| *known == names),
+                "{names:?}"
+            );
+            sender.send(names.len()).unwrap();
+        });
+        lost += usize::from(receiver.recv().unwrap() == 1);
+    }
+    assert!((1..20).contains(&lost), "lost {lost} of 20");
+}
+
+#[test]
+fn a_killed_process_loses_locks_and_no_bytes() {
+    check(1, || {
+        create_dir_all(Path::new("/n1/raft")).unwrap();
+        let held = lock_dir(Path::new("/n1/raft")).unwrap();
+        assert_eq!(
+            lock_dir(Path::new("/n1/raft")).unwrap_err().kind(),
+            io::ErrorKind::WouldBlock
+        );
+        write_new(Path::new("/n1/raft/file"), b"1").unwrap();
+        kill("n1");
+        let again = lock_dir(Path::new("/n1/raft")).unwrap();
+        drop(held);
+        assert!(
+            lock_dir(Path::new("/n1/raft")).is_err(),
+            "a dead lock let go of a living one"
+        );
+        drop(again);
+        assert_eq!(content("/n1/raft/file").as_deref(), Some("1"));
+        wipe("n1");
+        assert_eq!(content("/n1/raft/file"), None);
+    });
+}
+
+fn table(connection: &rusqlite::Connection, synchronous: &str, exclusive: bool) {
+    if exclusive {
+        connection
+            .pragma_update(None, "locking_mode", "EXCLUSIVE")
+            .unwrap();
+    }
+    let mode: String = connection
+        .pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))
+        .unwrap();
+    assert_eq!(mode, "wal");
+    connection
+        .pragma_update(None, "synchronous", synchronous)
+        .unwrap();
+    connection
+        .execute_batch("create table if not exists t(x integer primary key)")
+        .unwrap();
+}
+
+fn count(connection: &rusqlite::Connection) -> i64 {
+    connection
+        .query_row("select count(*) from t", [], |row| row.get(0))
+        .unwrap()
+}
+
+/// Rows that survive a power cut after 50 commits.
+fn survivors(seed: u64, synchronous: &'static str) -> i64 {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    check(seed, move || {
+        create_dir_all(Path::new("/n1/raft")).unwrap();
+        let path = Path::new("/n1/raft/log.db");
+        let connection = open_db(path).unwrap();
+        table(&connection, synchronous, true);
+        for row in 0..50 {
+            connection
+                .execute("insert into t values(?1)", [row])
+                .unwrap();
+        }
+        power_cut("n1");
+        assert!(connection.execute("insert into t values(99)", []).is_err());
+        drop(connection);
+        let connection = open_db(path).unwrap();
+        table(&connection, synchronous, true);
+        sender.send(count(&connection)).unwrap();
+    });
+    receiver.recv().unwrap()
+}
+
+#[test]
+fn full_keeps_every_commit_and_normal_does_not() {
+    let mut normal = 0;
+    for seed in 0..10 {
+        assert_eq!(survivors(seed, "FULL"), 50, "seed {seed}");
+        normal += survivors(seed, "NORMAL");
+    }
+    assert!(normal < 500, "the disk has no teeth");
+}
+
+#[test]
+fn readers_and_a_writer_share_a_write_ahead_log() {
+    check(3, || {
+        create_dir_all(Path::new("/n1/data")).unwrap();
+        let path = Path::new("/n1/data/backend.db");
+        let writer = open_db(path).unwrap();
+        table(&writer, "NORMAL", false);
+        let reader = open_db(path).unwrap();
+        let mut statement = reader.prepare("select x from t").unwrap();
+        writer.execute("insert into t values(1)", []).unwrap();
+        let mut rows = statement.query([]).unwrap();
+        assert!(rows.next().unwrap().is_some());
+        // The reader's snapshot stands while the writer goes on.
+        writer.execute("insert into t values(2)", []).unwrap();
+        assert!(rows.next().unwrap().is_none());
+        drop(rows);
+        drop(statement);
+        assert_eq!(count(&reader), 2);
+        // Two writers at once: the second is told so.
+        writer.execute_batch("begin immediate").unwrap();
+        let refused = reader.execute("insert into t values(3)", []).unwrap_err();
+        assert_eq!(
+            refused.sqlite_error_code(),
+            Some(rusqlite::ErrorCode::DatabaseBusy)
+        );
+        kill("n1");
+        let next = open_db(path).unwrap();
+        next.execute("insert into t values(3)", []).unwrap();
+        drop(writer);
+        drop(reader);
+        assert_eq!(count(&next), 3);
+    });
+}

@@ -1,0 +1,443 @@
+//! The madsim engine: a random ready task runs at each step, time jumps, the clock and the system's randomness are the
+//! simulation's.
+//!
+//! Channels are tokio's (they need no runtime); executor, timers and generator are madsim's. A few of tokio's own
+//! decisions (which waiter of a watch wakes first) are drawn from a generator of the runtime it finds around itself,
+//! hence the seeded tokio runtime around the whole run.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use madsim::net::{NetSim, TcpListener, TcpStream};
+use madsim::runtime::{Handle, Runtime};
+use madsim::task::NodeId;
+use madsim::time::{Sleep, TimeHandle};
+use openraft_rt::{AsyncRuntime, OptionalSend};
+use openraft_rt_tokio::{TokioMpsc, TokioMutex, TokioOneshot, TokioWatch};
+use orchestrator::env::Env;
+use rand::{Rng as _, TryRng};
+
+use super::{Engine, Machine, TracedStream, WALL_AT_START};
+use crate::{disk, network};
+
+/// One way, in microseconds: from, to.
+const MESSAGE_MICROSECONDS: (u64, u64) = (200, 3_000);
+const SCENARIO_ADDRESS: [u8; 4] = [10, 0, 255, 1];
+/// A dial into nothing is tried again after so long, as SYN segments are.
+const DIAL_RETRY: Duration = Duration::from_secs(1);
+
+/// openraft's idea of a runtime, on madsim.
+#[derive(Debug)]
+pub struct MadsimRuntime;
+
+/// A deadline passed.
+#[derive(Debug)]
+pub struct Elapsed;
+
+impl fmt::Display for Elapsed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("deadline elapsed")
+    }
+}
+
+/// madsim's own timeout is not `Send`; this one is.
+pub struct Timeout<F> {
+    future: Pin<Box<F>>,
+    deadline: Pin<Box<Sleep>>,
+}
+
+impl<F: Future> Future for Timeout<F> {
+    type Output = Result<F::Output, Elapsed>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Poll::Ready(value) = self.future.as_mut().poll(context) {
+            return Poll::Ready(Ok(value));
+        }
+        self.deadline.as_mut().poll(context).map(|()| Err(Elapsed))
+    }
+}
+
+/// The run's generator in the words of this workspace's `rand`; madsim speaks an older one.
+#[derive(Debug, Clone, Copy)]
+pub struct Rng;
+
+impl TryRng for Rng {
+    type Error = Infallible;
+
+    fn try_next_u32(&mut self) -> Result<u32, Infallible> {
+        Ok(madsim::rand::RngCore::next_u32(
+            &mut madsim::rand::thread_rng(),
+        ))
+    }
+
+    fn try_next_u64(&mut self) -> Result<u64, Infallible> {
+        Ok(madsim::rand::RngCore::next_u64(
+            &mut madsim::rand::thread_rng(),
+        ))
+    }
+
+    fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Infallible> {
+        madsim::rand::RngCore::fill_bytes(&mut madsim::rand::thread_rng(), bytes);
+        Ok(())
+    }
+}
+
+impl AsyncRuntime for MadsimRuntime {
+    type JoinError = madsim::task::JoinError;
+    type JoinHandle<T: OptionalSend + 'static> = madsim::task::JoinHandle<T>;
+    type Sleep = Sleep;
+    /// std's: madsim answers for the system's clock.
+    type Instant = Instant;
+    type TimeoutError = Elapsed;
+    type Timeout<R, T: Future<Output = R> + OptionalSend> = Timeout<T>;
+    type ThreadLocalRng = Rng;
+    type Mpsc = TokioMpsc;
+    type Watch = TokioWatch;
+    type Oneshot = TokioOneshot;
+    type Mutex<T: OptionalSend + 'static> = TokioMutex<T>;
+
+    fn spawn<T>(future: T) -> Self::JoinHandle<T::Output>
+    where
+        T: Future + OptionalSend + 'static,
+        T::Output: OptionalSend + 'static,
+    {
+        madsim::task::spawn(future)
+    }
+
+    fn sleep(duration: Duration) -> Sleep {
+        madsim::time::sleep(duration)
+    }
+
+    fn sleep_until(deadline: Instant) -> Sleep {
+        madsim::time::sleep_until(deadline)
+    }
+
+    fn timeout<R, F: Future<Output = R> + OptionalSend>(
+        duration: Duration,
+        future: F,
+    ) -> Timeout<F> {
+        Timeout {
+            future: Box::pin(future),
+            deadline: Box::pin(madsim::time::sleep(duration)),
+        }
+    }
+
+    fn timeout_at<R, F: Future<Output = R> + OptionalSend>(
+        deadline: Instant,
+        future: F,
+    ) -> Timeout<F> {
+        Timeout {
+            future: Box::pin(future),
+            deadline: Box::pin(madsim::time::sleep_until(deadline)),
+        }
+    }
+
+    fn is_panic(error: &Self::JoinError) -> bool {
+        error.is_panic()
+    }
+
+    fn thread_rng() -> Rng {
+        Rng
+    }
+
+    fn new(_threads: usize) -> Self {
+        Self
+    }
+
+    fn block_on<F, T>(&mut self, future: F) -> T
+    where
+        F: Future<Output = T>,
+    {
+        Runtime::new().block_on(future)
+    }
+
+    async fn spawn_blocking<F, T>(work: F) -> Result<T, io::Error>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        Ok(work())
+    }
+}
+
+/// The world of madsim.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct MadsimEnv;
+
+#[derive(Debug, Default)]
+struct Machines {
+    by_name: BTreeMap<String, (NodeId, IpAddr)>,
+    addresses: BTreeMap<NodeId, IpAddr>,
+    /// When the process of a node began.
+    began: BTreeMap<NodeId, Duration>,
+}
+
+thread_local! {
+    static MACHINES: RefCell<Machines> = RefCell::new(Machines::default());
+}
+
+fn machine(name: &str) -> (NodeId, IpAddr) {
+    MACHINES.with(|machines| {
+        *machines
+            .borrow()
+            .by_name
+            .get(name)
+            .unwrap_or_else(|| panic!("the world has no machine {name}"))
+    })
+}
+
+fn here() -> IpAddr {
+    MACHINES.with(|machines| {
+        machines
+            .borrow()
+            .addresses
+            .get(&madsim::plugin::node())
+            .copied()
+            .unwrap_or(IpAddr::from(SCENARIO_ADDRESS))
+    })
+}
+
+fn one_way() -> Duration {
+    let (low, high) = MESSAGE_MICROSECONDS;
+    Duration::from_micros(low + Rng.next_u64() % (high - low))
+}
+
+async fn dial(to: SocketAddr) -> io::Result<TracedStream<TcpStream>> {
+    let from = here();
+    while !network::is_machine(to.ip()) || network::is_cut(from, to.ip()) {
+        madsim::time::sleep(DIAL_RETRY).await;
+    }
+    // madsim connects in no time; the handshake takes one round trip.
+    madsim::time::sleep(one_way() + one_way()).await;
+    let stream = TcpStream::connect(to).await?;
+    let near = stream.local_addr()?;
+    Ok(TracedStream::new(stream, near, to))
+}
+
+impl Env for MadsimEnv {
+    type Rt = MadsimRuntime;
+    type Listener = TcpListener;
+    type Stream = TracedStream<TcpStream>;
+    type DirLock = disk::FolderLock;
+
+    async fn bind(address: &str) -> io::Result<TcpListener> {
+        let addresses = network::socket_addresses(address)?;
+        let first = addresses.first().expect("a resolved name has an address");
+        TcpListener::bind(*first).await
+    }
+
+    fn local_address(listener: &TcpListener) -> io::Result<String> {
+        let mut address = listener.local_addr()?;
+        if address.ip().is_unspecified() {
+            address.set_ip(here());
+        }
+        Ok(address.to_string())
+    }
+
+    async fn accept(listener: &mut TcpListener) -> io::Result<(Self::Stream, String)> {
+        let (stream, peer) = listener.accept().await?;
+        let near = stream.local_addr()?;
+        Ok((TracedStream::new(stream, near, peer), peer.to_string()))
+    }
+
+    async fn resolve(host: &str) -> io::Result<Vec<IpAddr>> {
+        network::resolve(host)
+    }
+
+    async fn connect(address: &str) -> io::Result<Self::Stream> {
+        let mut last = None;
+        for to in network::socket_addresses(address)? {
+            match dial(to).await {
+                Ok(stream) => return Ok(stream),
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(last.expect("a resolved name has an address"))
+    }
+
+    fn mono() -> Duration {
+        let began = MACHINES.with(|machines| {
+            machines
+                .borrow()
+                .began
+                .get(&madsim::plugin::node())
+                .copied()
+                .unwrap_or_default()
+        });
+        Self::elapsed().saturating_sub(began)
+    }
+
+    fn wall() -> Duration {
+        WALL_AT_START + Self::elapsed()
+    }
+
+    fn random_seed() -> io::Result<u64> {
+        Ok(Rng.next_u64())
+    }
+
+    async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+        let value = work();
+        let latency = disk::take_latency();
+        if !latency.is_zero() {
+            madsim::time::sleep(latency).await;
+        }
+        value
+    }
+
+    fn open_db(path: &Path) -> rusqlite::Result<rusqlite::Connection> {
+        disk::open_db(path)
+    }
+
+    fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+        disk::read_file(path)
+    }
+
+    fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
+        disk::write_new(path, bytes)
+    }
+
+    fn rename(from: &Path, to: &Path) -> io::Result<()> {
+        disk::rename(from, to)
+    }
+
+    fn sync_dir(path: &Path) -> io::Result<()> {
+        disk::sync_dir(path)
+    }
+
+    fn remove_file(path: &Path) -> io::Result<()> {
+        disk::remove_file(path)
+    }
+
+    fn create_dir_all(path: &Path) -> io::Result<()> {
+        disk::create_dir_all(path)
+    }
+
+    fn exists(path: &Path) -> io::Result<bool> {
+        disk::exists(path)
+    }
+
+    fn list_dir(path: &Path) -> io::Result<Vec<String>> {
+        disk::list_dir(path)
+    }
+
+    fn lock_dir(path: &Path) -> io::Result<disk::FolderLock> {
+        disk::lock_dir(path)
+    }
+}
+
+impl Engine for MadsimEnv {
+    const NAME: &'static str = "madsim";
+
+    fn run<T: Send + 'static>(
+        seed: u64,
+        limit: Duration,
+        machines: Vec<Machine>,
+        scenario: impl Future<Output = T> + 'static,
+    ) -> Option<T> {
+        let seed_bytes: [u8; 32] = std::array::from_fn(|index| (seed >> (index % 8 * 8)) as u8);
+        let around = tokio::runtime::Builder::new_current_thread()
+            .rng_seed(tokio::runtime::RngSeed::from_bytes(&seed_bytes))
+            .build()
+            .expect("a tokio runtime without drivers asks nothing of the system");
+        let mut config = madsim::Config::default();
+        let (low, high) = MESSAGE_MICROSECONDS;
+        config.net.send_latency = Duration::from_micros(low)..Duration::from_micros(high);
+        let inside = Runtime::with_seed_and_config(seed, config);
+        // Unconstrained: the one poll around the whole run would use up tokio's budget of a task.
+        around.block_on(tokio::task::unconstrained(async {
+            inside.block_on(live(limit, machines, scenario))
+        }))
+    }
+
+    fn elapsed() -> Duration {
+        TimeHandle::try_current().map_or(Duration::ZERO, |time| time.elapsed())
+    }
+
+    fn power_cut(name: &str) {
+        let (node, _) = machine(name);
+        disk::power_cut(name);
+        Handle::current().kill(node);
+    }
+
+    fn boot(name: &str) {
+        Handle::current().restart(machine(name).0);
+    }
+
+    fn cut(from: &str, to: &str) {
+        let ((from, from_address), (to, to_address)) = (machine(from), machine(to));
+        NetSim::current().clog_link(from, to);
+        network::set_cut(from_address, to_address, true);
+    }
+
+    fn heal(from: &str, to: &str) {
+        let ((from, from_address), (to, to_address)) = (machine(from), machine(to));
+        NetSim::current().unclog_link(from, to);
+        network::set_cut(from_address, to_address, false);
+    }
+}
+
+async fn live<T: Send + 'static>(
+    limit: Duration,
+    machines: Vec<Machine>,
+    scenario: impl Future<Output = T> + 'static,
+) -> Option<T> {
+    let handle = Handle::current();
+    MACHINES.set(Machines::default());
+    let mut nodes = Vec::new();
+    for machine in machines {
+        network::add_machine(&machine.name, machine.address);
+        let boots = std::sync::atomic::AtomicU64::new(0);
+        let boot = machine.boot;
+        let node = handle
+            .create_node()
+            .name(machine.name.clone())
+            .ip(machine.address)
+            .init(move || {
+                let count = boots.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1;
+                let program = boot(count);
+                async move {
+                    MACHINES.with(|machines| {
+                        machines
+                            .borrow_mut()
+                            .began
+                            .insert(madsim::plugin::node(), MadsimEnv::elapsed());
+                    });
+                    program.await;
+                }
+            })
+            .build();
+        MACHINES.with(|machines| {
+            let mut machines = machines.borrow_mut();
+            machines
+                .by_name
+                .insert(machine.name, (node.id(), machine.address));
+            machines.addresses.insert(node.id(), machine.address);
+        });
+        nodes.push(node);
+    }
+    let address = IpAddr::from(SCENARIO_ADDRESS);
+    network::add_machine("scenario", address);
+    NetSim::current().set_ip(madsim::plugin::node(), address);
+    MACHINES.with(|machines| {
+        let here = (madsim::plugin::node(), address);
+        machines
+            .borrow_mut()
+            .by_name
+            .insert("scenario".to_owned(), here);
+    });
+    let deadline = madsim::time::sleep(limit);
+    tokio::select! {
+        biased;
+        value = scenario => Some(value),
+        () = deadline => None,
+    }
+}

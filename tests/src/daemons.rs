@@ -223,18 +223,20 @@ impl Daemons {
         None
     }
 
-    /// Waits for a leader; an error with the logs' ends when a daemon ended by itself.
+    /// Waits for a leader; an error with the logs' ends when there is none, at once when no daemon runs.
     pub async fn wait_leader(&self, deadline: Duration) -> Result<&Daemon> {
         let leader = until(
             "a daemon leads",
             deadline,
             Duration::from_millis(20),
             async || match self.leader().await {
-                Some(leader) => Look::Holds(leader),
-                None => Look::not("none does"),
+                Some(leader) => Look::Holds(Ok(leader)),
+                None if self.daemons.iter().any(Daemon::is_running) => Look::not("none does"),
+                None => Look::Holds(Err(anyhow!("every daemon has ended"))),
             },
         )
-        .await;
+        .await
+        .flatten();
         leader.with_context(|| {
             let logs: Vec<PathBuf> = self.daemons.iter().map(Daemon::log).collect();
             crate::fleet::tail(&logs)

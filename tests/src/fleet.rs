@@ -12,6 +12,7 @@ use std::hash::{Hash, Hasher};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -113,6 +114,9 @@ pub struct FleetOptions {
     pub servers: usize,
     pub timing: ReplicationTiming,
 }
+
+/// How long a server may take for what it is asked.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The folder outside the clone where the set-up script keeps MySQL, and this module its templates.
 pub fn cache() -> Result<PathBuf> {
@@ -259,13 +263,14 @@ fn server_options(
     program: &Program,
     folder: &Path,
     port: u16,
+    server_id: u32,
     timing: ReplicationTiming,
 ) -> String {
     let mut lines = common_options(program, folder);
     lines.extend([
         format!("port={port}"),
         "bind-address=127.0.0.1".to_owned(),
-        format!("server-id={port}"),
+        format!("server-id={server_id}"),
         "report-host=127.0.0.1".to_owned(),
         format!("report-port={port}"),
         "log-bin=binlog".to_owned(),
@@ -586,8 +591,9 @@ impl Server {
     }
 
     /// Everything wiped, the template's data in place, not started.
-    async fn wipe(&self, template: &Path) -> Result<()> {
+    async fn wipe(&self, template: &Path, options: &str) -> Result<()> {
         self.kill_and_wait().await?;
+        fs::write(self.folder.join("my.cnf"), options)?;
         fs::remove_dir_all(self.folder.join("data")).ok();
         copy_folder(template, &self.folder.join("data"))
     }
@@ -645,6 +651,8 @@ pub struct Fleet {
     options: FleetOptions,
     template: PathBuf,
     servers: Vec<Server>,
+    /// How many servers were replaced.
+    replaced: AtomicU32,
     // Last, so that it is removed after the servers have ended.
     scratch: Scratch,
 }
@@ -663,7 +671,7 @@ impl Fleet {
             copy_folder(&template, &folder.join("data"))?;
             fs::write(
                 folder.join("my.cnf"),
-                server_options(&program, &folder, port, options.timing),
+                server_options(&program, &folder, port, u32::from(port), options.timing),
             )?;
             servers.push(Server {
                 port,
@@ -676,6 +684,7 @@ impl Fleet {
             options,
             template,
             servers,
+            replaced: AtomicU32::new(0),
             scratch,
         };
         for server in &fleet.servers {
@@ -782,12 +791,34 @@ impl Fleet {
     /// `source` from the beginning: what an operator does with a lost primary.
     pub async fn replace(&self, port: u16, source: u16) -> Result<()> {
         let server = self.server(port)?;
-        server.wipe(&self.template).await?;
+        // Another server_id: a replica skips events that bear its own, and the history may hold
+        // transactions that this server originated before it was lost.
+        let generation = self.replaced.fetch_add(1, Ordering::Relaxed) + 1;
+        let server_id = u32::from(port) + 100_000 * generation;
+        let options = server_options(
+            &server.program,
+            &server.folder,
+            port,
+            server_id,
+            self.options.timing,
+        );
+        server.wipe(&self.template, &options).await?;
         server.start()?;
         server.wait_up().await?;
-        self.attach(port, source).await?;
-        self.wait_replicates(port, source, Duration::from_secs(60))
-            .await
+        // Daemons that still hold the address in quarantine may end this session meanwhile: an operator
+        // would type it again.
+        let what = format!("{port} is attached to {source}");
+        until(
+            &what,
+            PATIENCE,
+            Duration::from_millis(100),
+            async || match self.attach(port, source).await {
+                Ok(()) => Look::Holds(()),
+                Err(error) => Look::not(format!("{error:#}")),
+            },
+        )
+        .await?;
+        self.wait_replicates(port, source, PATIENCE).await
     }
 
     /// Waits until a server replicates from another with both threads running.

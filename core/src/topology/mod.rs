@@ -6,6 +6,7 @@
 pub mod edges;
 pub mod instance;
 pub mod report;
+pub mod text;
 
 pub use edges::Edges;
 pub use instance::{Instance, Place, ProbeFailure};

@@ -3,6 +3,7 @@
 pub mod config;
 pub mod env;
 pub mod fleet;
+pub mod http;
 pub mod mysql;
 pub mod raft;
 pub mod trace;

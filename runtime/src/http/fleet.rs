@@ -1,0 +1,502 @@
+//! Looks at servers, clusters and tags.
+//!
+//! What is wanted is chosen and copied inside the node's task; ordering and writing it happen outside.
+
+use std::cmp::Reverse;
+
+use orchestrator_core::id::InstanceKey;
+use orchestrator_core::replicated::Replicated;
+use orchestrator_core::time::Now;
+use orchestrator_core::topology::Instance;
+use orchestrator_core::topology::text::{Drawing, Drawn, Scale, draw};
+
+use super::answer::{Answer, Failure};
+use super::json::cluster::ClusterInfo;
+use super::json::instance::{Downtime, Facts, problems as problems_of};
+use super::json::{self, Key};
+use super::names::{self, Clusters, Matching};
+use super::params::TagText;
+use super::server::Asked;
+use super::sight::Sight;
+use super::{Daemon, Gone};
+
+/// Servers as they were at one moment.
+pub(super) struct Chosen {
+    now: Now,
+    scale: Scale,
+    servers: Vec<Facts>,
+}
+
+impl Chosen {
+    pub(super) fn of<'a>(
+        sight: &Sight<'a>,
+        instances: impl Iterator<Item = &'a Instance>,
+    ) -> Chosen {
+        Chosen {
+            now: sight.now,
+            scale: scale(sight),
+            servers: instances
+                .map(|instance| facts(sight.replicated, instance, sight.now))
+                .collect(),
+        }
+    }
+
+    fn to_wire(&self) -> Vec<json::Instance> {
+        self.servers
+            .iter()
+            .map(|server| server.to_wire(self.scale, self.now))
+            .collect()
+    }
+
+    /// The first of them.
+    pub(super) fn first(&self) -> Option<json::Instance> {
+        let server = self.servers.first()?;
+        Some(server.to_wire(self.scale, self.now))
+    }
+
+    /// By depth, then the busiest, then by cluster and key.
+    fn sort_for_lists(&mut self) {
+        self.servers.sort_by(|one, other| {
+            fn rank(server: &Facts) -> (u32, Reverse<usize>, &str, &InstanceKey) {
+                let instance = &server.instance;
+                let replicas = instance.report.as_ref().map_or(0, |r| r.replicas.len());
+                let place = &instance.place;
+                (
+                    place.depth,
+                    Reverse(replicas),
+                    &place.cluster_name,
+                    &instance.key,
+                )
+            }
+            rank(one).cmp(&rank(other))
+        });
+    }
+}
+
+/// The scale of the wire's problems.
+fn scale(sight: &Sight<'_>) -> Scale {
+    Scale {
+        poll: sight.policy().poll,
+        lag: sight.policy().reasonable_lag,
+    }
+}
+
+fn facts(replicated: &Replicated, instance: &Instance, now: Now) -> Facts {
+    Facts {
+        instance: instance.clone(),
+        rule: replicated.rule_of(&instance.key, now.wall),
+        downtime: replicated
+            .downtime_of(&instance.key, now.wall)
+            .map(|downtime| Downtime {
+                owner: downtime.owner.clone(),
+                reason: downtime.reason.clone(),
+                began: downtime.began,
+                until: downtime.until,
+            }),
+    }
+}
+
+/// Servers in the order of their keys.
+async fn choose<D: Daemon>(
+    asked: &Asked<'_, D>,
+    is_wanted: impl Fn(&Sight<'_>, &Instance) -> bool + Send + 'static,
+) -> Result<Chosen, Gone> {
+    let daemon = &asked.shared.daemon;
+    daemon
+        .read(move |sight| {
+            let wanted = sight
+                .instances
+                .values()
+                .filter(|instance| is_wanted(sight, instance));
+            Chosen::of(sight, wanted)
+        })
+        .await
+}
+
+/// One known server.
+pub(super) async fn one<D: Daemon>(
+    asked: &Asked<'_, D>,
+    key: InstanceKey,
+) -> Result<Option<json::Instance>, Gone> {
+    let daemon = &asked.shared.daemon;
+    let chosen = daemon
+        .read(move |sight| Chosen::of(sight, sight.instances.get(&key).into_iter()))
+        .await?;
+    Ok(chosen.first())
+}
+
+pub(super) async fn instance<D: Daemon>(asked: &Asked<'_, D>) -> Result<Answer, Failure> {
+    let key = names::key(&asked.params)?;
+    let daemon = &asked.shared.daemon;
+    let (key, chosen) = daemon
+        .read(move |sight| {
+            let key = names::completed(sight, key);
+            let chosen = Chosen::of(sight, sight.instances.get(&key).into_iter());
+            (key, chosen)
+        })
+        .await?;
+    match chosen.first() {
+        Some(instance) => Ok(Answer::bare(&instance)),
+        None => Err(cannot_read(&key)),
+    }
+}
+
+pub(super) fn cannot_read(key: &InstanceKey) -> Failure {
+    Failure::plain(format!("Cannot read instance: {key}"))
+}
+
+pub(super) async fn instance_replicas<D: Daemon>(asked: &Asked<'_, D>) -> Result<Answer, Failure> {
+    let key = names::key(&asked.params)?;
+    let daemon = &asked.shared.daemon;
+    let chosen = daemon
+        .read(move |sight| {
+            let key = names::completed(sight, key);
+            let replicas = sight.instances.values();
+            let replicas = replicas.filter(|instance| instance.source() == Some(&key));
+            Chosen::of(sight, replicas)
+        })
+        .await?;
+    Ok(Answer::bare(&chosen.to_wire()))
+}
+
+pub(super) async fn all_instances<D: Daemon>(asked: &Asked<'_, D>) -> Result<Answer, Failure> {
+    let mut chosen = choose(asked, |_, _| true).await?;
+    chosen.sort_for_lists();
+    Ok(Answer::bare(&chosen.to_wire()))
+}
+
+pub(super) async fn search<D: Daemon>(asked: &Asked<'_, D>) -> Result<Answer, Failure> {
+    let params = &asked.params;
+    let text = params.path("searchString").or_else(|| params.query("s"));
+    let text = String::from(text.unwrap_or_default().trim());
+    let mut chosen = choose(asked, move |_, instance| is_found(instance, &text)).await?;
+    chosen.sort_for_lists();
+    Ok(Answer::bare(&chosen.to_wire()))
+}
+
+/// The text is part of a name or a version of the server, or equals one of its numbers. An empty text finds all.
+fn is_found(instance: &Instance, text: &str) -> bool {
+    let place = &instance.place;
+    let key = instance.key.to_string();
+    if [key.as_str(), &place.cluster_name, &place.suggested_alias]
+        .iter()
+        .any(|name| name.contains(text))
+        || instance.key.port.to_string() == text
+    {
+        return true;
+    }
+    instance.report.as_ref().is_some_and(|report| {
+        report.version.text.contains(text)
+            || report.version_comment.contains(text)
+            || report.server_id.to_string() == text
+    })
+}
+
+pub(super) async fn problems<D: Daemon>(asked: &Asked<'_, D>) -> Result<Answer, Failure> {
+    let cluster = asked.params.get("clusterName").map(String::from);
+    let port = asked.shared.settings.default_port;
+    let daemon = &asked.shared.daemon;
+    let mut chosen = daemon
+        .read(move |sight| {
+            // A name that means nothing is taken literally: no server is in it.
+            let cluster = cluster.map(|hint| {
+                names::cluster(sight, &hint, port, Matching::Completed).unwrap_or(hint)
+            });
+            let scale = scale(sight);
+            let wanted = sight.instances.values().filter(|instance| {
+                let is_inside = cluster
+                    .as_ref()
+                    .is_none_or(|cluster| instance.place.cluster_name == *cluster);
+                let downtime = || sight.replicated.downtime_of(&instance.key, sight.now.wall);
+                is_inside
+                    && !problems_of(instance, scale, sight.now).is_empty()
+                    && downtime().is_none()
+                    && !sight
+                        .filters
+                        .problem_ignore
+                        .matches_host(&instance.key.host)
+            });
+            Chosen::of(sight, wanted)
+        })
+        .await?;
+    chosen.sort_for_lists();
+    Ok(Answer::bare(&chosen.to_wire()))
+}
+
+/// What [`choose_cluster`] does with each server of the cluster.
+type IsWanted = fn(&Sight<'_>, &Instance) -> bool;
+
+/// The name of the cluster that the request means, and servers of it in the order of their keys.
+async fn choose_cluster<D: Daemon>(
+    asked: &Asked<'_, D>,
+    is_wanted: IsWanted,
+) -> Result<(String, Chosen), Failure> {
+    let hint = names::cluster_hint(&asked.params).unwrap_or_default();
+    let port = asked.shared.settings.default_port;
+    let daemon = &asked.shared.daemon;
+    daemon
+        .read(move |sight| {
+            let cluster = names::cluster(sight, &hint, port, Matching::Completed)?;
+            let wanted = sight.instances.values().filter(|instance| {
+                instance.place.cluster_name == cluster && is_wanted(sight, instance)
+            });
+            let chosen = Chosen::of(sight, wanted);
+            Ok((cluster, chosen))
+        })
+        .await?
+}
+
+pub(super) async fn cluster<D: Daemon>(asked: &Asked<'_, D>) -> Result<Answer, Failure> {
+    // By a server, the server must be known.
+    if asked.params.path("host").is_some() {
+        let key = names::key(&asked.params)?;
+        let daemon = &asked.shared.daemon;
+        let is_known = daemon
+            .read(move |sight| {
+                let key = names::completed(sight, key);
+                match sight.instances.contains_key(&key) {
+                    true => Ok(()),
+                    false => Err(cannot_read(&key)),
+                }
+            })
+            .await?;
+        is_known?;
+    }
+    let (_, chosen) = choose_cluster(asked, |_, _| true).await?;
+    Ok(Answer::bare(&chosen.to_wire()))
+}
+
+pub(super) async fn cluster_info<D: Daemon>(asked: &Asked<'_, D>) -> Result<Answer, Failure> {
+    let hint = names::cluster_hint(&asked.params).unwrap_or_default();
+    let port = asked.shared.settings.default_port;
+    let daemon = &asked.shared.daemon;
+    let info = daemon
+        .read(move |sight| {
+            let cluster = names::cluster(sight, &hint, port, Matching::Completed)?;
+            let infos = cluster_infos(sight);
+            let info = infos.into_iter().find(|info| info.cluster_name == cluster);
+            Ok::<_, Failure>(info.unwrap_or_else(|| empty_info(sight, &cluster)))
+        })
+        .await??;
+    Ok(Answer::bare(&info))
+}
+
+/// A cluster that replicated state remembers, of which no server is in view.
+fn empty_info(sight: &Sight<'_>, cluster: &str) -> ClusterInfo {
+    let record = sight.replicated.cluster_named(cluster);
+    let alias = record
+        .map(|record| record.shown_alias())
+        .filter(|alias| !alias.is_empty())
+        .unwrap_or(cluster);
+    ClusterInfo {
+        cluster_name: String::from(cluster),
+        cluster_alias: String::from(alias),
+        cluster_domain: record.map_or_else(String::new, |record| record.domain.clone()),
+        count_instances: 0,
+        heuristic_lag: 0,
+        has_automated_master_recovery: sight.filters.recover_primary.matches(cluster, alias),
+        has_automated_intermediate_master_recovery: sight
+            .filters
+            .recover_intermediate
+            .matches(cluster, alias),
+    }
+}
+
+fn cluster_infos(sight: &Sight<'_>) -> Vec<ClusterInfo> {
+    Clusters::of(sight)
+        .rows
+        .iter()
+        .map(|(name, row)| ClusterInfo {
+            cluster_name: String::from(*name),
+            cluster_alias: String::from(row.alias),
+            cluster_domain: String::from(row.domain),
+            count_instances: row.servers,
+            heuristic_lag: 0,
+            has_automated_master_recovery: sight.filters.recover_primary.matches(name, row.alias),
+            has_automated_intermediate_master_recovery: sight
+                .filters
+                .recover_intermediate
+                .matches(name, row.alias),
+        })
+        .collect()
+}
+
+pub(super) async fn clusters<D: Daemon>(asked: &Asked<'_, D>) -> Result<Answer, Failure> {
+    let daemon = &asked.shared.daemon;
+    let names: Vec<String> = daemon
+        .read(|sight| {
+            let clusters = Clusters::of(sight);
+            clusters.rows.keys().map(|name| (*name).into()).collect()
+        })
+        .await?;
+    Ok(Answer::bare(&names))
+}
+
+pub(super) async fn clusters_info<D: Daemon>(asked: &Asked<'_, D>) -> Result<Answer, Failure> {
+    let daemon = &asked.shared.daemon;
+    let infos = daemon.read(|sight| cluster_infos(sight)).await?;
+    Ok(Answer::bare(&infos))
+}
+
+/// Heads a cluster, alone or with others.
+fn is_head(instance: &Instance) -> bool {
+    instance.report.is_some() && (instance.place.depth == 0 || instance.place.is_co_primary)
+}
+
+pub(super) async fn masters<D: Daemon>(asked: &Asked<'_, D>) -> Result<Answer, Failure> {
+    let mut chosen = choose(asked, |_, instance| {
+        is_head(instance) && !instance.read_only() && !instance.place.cluster_name.is_empty()
+    })
+    .await?;
+    // One a cluster, a reachable one rather than another.
+    chosen.servers.sort_by(|one, other| {
+        fn rank(server: &Facts) -> (&str, Reverse<bool>, &InstanceKey) {
+            let instance = &server.instance;
+            let is_valid = instance.is_last_check_valid();
+            (
+                &instance.place.cluster_name,
+                Reverse(is_valid),
+                &instance.key,
+            )
+        }
+        rank(one).cmp(&rank(other))
+    });
+    chosen.servers.dedup_by(|other, one| {
+        other.instance.place.cluster_name == one.instance.place.cluster_name
+    });
+    Ok(Answer::bare(&chosen.to_wire()))
+}
+
+pub(super) async fn master<D: Daemon>(asked: &Asked<'_, D>) -> Result<Answer, Failure> {
+    let (cluster, mut chosen) = choose_cluster(asked, |_, instance| is_head(instance)).await?;
+    chosen.servers.sort_by_key(|server| {
+        let instance = &server.instance;
+        (instance.read_only(), !instance.is_last_check_valid())
+    });
+    match chosen.first() {
+        Some(master) => Ok(Answer::bare(&master)),
+        None => Err(Failure::plain(format!("No masters found for {cluster}"))),
+    }
+}
+
+fn is_downtimed(sight: &Sight<'_>, instance: &Instance) -> bool {
+    let replicated = sight.replicated;
+    replicated
+        .downtime_of(&instance.key, sight.now.wall)
+        .is_some()
+}
+
+pub(super) async fn downtimed<D: Daemon>(asked: &Asked<'_, D>) -> Result<Answer, Failure> {
+    let chosen = if asked.params.get("clusterHint").is_some() {
+        choose_cluster(asked, is_downtimed).await?.1
+    } else {
+        choose(asked, is_downtimed).await?
+    };
+    Ok(Answer::bare(&chosen.to_wire()))
+}
+
+pub(super) async fn topology<D: Daemon>(
+    asked: &Asked<'_, D>,
+    drawing: Drawing,
+) -> Result<Answer, Failure> {
+    let hint = names::cluster_hint(&asked.params).unwrap_or_default();
+    let port = asked.shared.settings.default_port;
+    let daemon = &asked.shared.daemon;
+    let (cluster, servers, poll, now) = daemon
+        .read(move |sight| {
+            let cluster = names::cluster(sight, &hint, port, Matching::Completed)?;
+            let servers: Vec<Drawn> = sight
+                .instances
+                .values()
+                .filter(|instance| instance.place.cluster_name == cluster)
+                .map(|instance| Drawn {
+                    instance: instance.clone(),
+                    is_downtimed: is_downtimed(sight, instance),
+                    tags: drawn_tags(sight.replicated, &instance.key),
+                })
+                .collect();
+            Ok::<_, Failure>((cluster, servers, sight.policy().poll, sight.now))
+        })
+        .await??;
+    let scale = Scale {
+        poll,
+        lag: asked.shared.settings.maintenance_lag,
+    };
+    Ok(Answer::ok(
+        format!("Topology for cluster {cluster}"),
+        &draw(&servers, drawing, scale, now),
+    ))
+}
+
+/// A server's tags by name, as a drawing shows them: without a value, the name alone.
+fn drawn_tags(replicated: &Replicated, key: &InstanceKey) -> Vec<String> {
+    replicated
+        .tags_of(key)
+        .map(|(name, tag)| match tag.value.as_str() {
+            "" => String::from(name),
+            value => format!("{name}={value}"),
+        })
+        .collect()
+}
+
+pub(super) async fn tags<D: Daemon>(asked: &Asked<'_, D>) -> Result<Answer, Failure> {
+    let key = names::key(&asked.params)?;
+    let daemon = &asked.shared.daemon;
+    let tags: Vec<String> = daemon
+        .read(move |sight| {
+            let key = names::completed(sight, key);
+            let tags = sight.replicated.tags_of(&key);
+            tags.map(|(name, tag)| format!("{name}={}", tag.value))
+                .collect()
+        })
+        .await?;
+    Ok(Answer::bare(&tags))
+}
+
+pub(super) async fn tag_value<D: Daemon>(asked: &Asked<'_, D>) -> Result<Answer, Failure> {
+    let key = names::key(&asked.params)?;
+    let text = asked.params.query("tag");
+    let text = text.or_else(|| asked.params.get("tagName"));
+    let tag = TagText::parse(text.unwrap_or_default())?;
+    let daemon = &asked.shared.daemon;
+    let value = daemon
+        .read(move |sight| {
+            let key = names::completed(sight, key);
+            let found = sight.replicated.tag_of(&key, &tag.name);
+            found
+                .map(|found| found.value.clone())
+                .ok_or_else(|| Failure::plain(format!("tag {} not found for {key}", tag.name)))
+        })
+        .await??;
+    Ok(Answer::bare(&value))
+}
+
+pub(super) async fn tagged<D: Daemon>(asked: &Asked<'_, D>) -> Result<Answer, Failure> {
+    let terms = TagText::parse_search(asked.params.query("tag").unwrap_or_default())?;
+    let daemon = &asked.shared.daemon;
+    let keys: Vec<Key> = daemon
+        .read(move |sight| {
+            let mut keys: Vec<&InstanceKey> = sight.instances.keys().collect();
+            keys.extend(sight.replicated.known());
+            keys.extend(sight.replicated.tags().map(|(key, _, _)| key));
+            keys.sort_unstable();
+            keys.dedup();
+            keys.into_iter()
+                .filter(|key| terms.iter().all(|term| fits(sight.replicated, key, term)))
+                .map(Key::from)
+                .collect()
+        })
+        .await?;
+    Ok(Answer::bare(&keys))
+}
+
+/// Whether a server satisfies a term. Negated without a value: it lacks the tag; with one: it has the tag with another.
+fn fits(replicated: &Replicated, key: &InstanceKey, term: &TagText) -> bool {
+    let tag = replicated.tag_of(key, &term.name);
+    match (tag, &term.value, term.is_negated) {
+        (Some(_), None, is_negated) => !is_negated,
+        (None, None, is_negated) => is_negated,
+        (Some(tag), Some(value), is_negated) => (tag.value == *value) != is_negated,
+        (None, Some(_), _) => false,
+    }
+}

@@ -1,0 +1,57 @@
+//! `HealthStatus`, `NodeHealth`, `RaftStatus`.
+
+use serde::Serialize;
+
+/// A daemon in the list of daemons.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct NodeHealth {
+    pub hostname: String,
+    pub token: String,
+    pub app_version: String,
+    pub first_seen_active: String,
+    pub last_seen_active: String,
+    pub extra_info: String,
+    pub command: String,
+    #[serde(rename = "DBBackend")]
+    pub db_backend: String,
+    /// RFC 3339; the zero time in lists.
+    pub last_reported: String,
+}
+
+/// The zero value of the wire's `time`.
+pub const ZERO_TIME: &str = "0001-01-01T00:00:00Z";
+
+/// How this daemon does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct HealthStatus {
+    pub healthy: bool,
+    pub hostname: String,
+    pub token: String,
+    pub is_active_node: bool,
+    pub active_node: NodeHealth,
+    pub error: Option<String>,
+    pub available_nodes: Vec<NodeHealth>,
+    pub raft_leader: String,
+    pub is_raft_leader: bool,
+    #[serde(rename = "RaftLeaderURI")]
+    pub raft_leader_uri: String,
+    pub raft_advertise: String,
+    pub raft_healthy_members: Vec<String>,
+}
+
+/// How this daemon's raft does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct RaftStatus {
+    pub raft_bind: String,
+    pub raft_advertise: String,
+    pub state: String,
+    pub healthy: bool,
+    pub is_part_of_quorum: bool,
+    pub leader: String,
+    #[serde(rename = "LeaderURI")]
+    pub leader_uri: String,
+    pub peers: Vec<String>,
+}

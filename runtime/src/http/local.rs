@@ -1,0 +1,181 @@
+//! What a daemon says of itself: leadership, raft, health. Never relayed.
+
+use std::collections::BTreeMap;
+
+use axum::http::{HeaderMap, StatusCode};
+
+use super::answer::{Answer, Document, Failure};
+use super::json::health::ZERO_TIME;
+use super::json::{HealthStatus, NodeHealth, RaftStatus};
+use super::server::Asked;
+use super::{Daemon, Peer, VERSION};
+use crate::raft::RaftState;
+
+/// 200 for the one daemon that may act; the status for all others may be chosen from 200 to 599.
+pub(super) fn leader_check<D: Daemon>(asked: &Asked<'_, D>) -> Result<Answer, Failure> {
+    if asked.facts.is_leading {
+        return Ok(Answer::bare(&"OK"));
+    }
+    let status = asked
+        .params
+        .get("errorStatusCode")
+        .and_then(|code| code.parse::<u16>().ok())
+        .filter(|code| (200..600).contains(code))
+        .and_then(|code| StatusCode::from_u16(code).ok())
+        // These have no body, and an answer always has one.
+        .filter(|status| {
+            !matches!(
+                *status,
+                StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED
+            )
+        })
+        .unwrap_or(StatusCode::NOT_FOUND);
+    Ok(Answer::Bare(status, Document::of(&"Not leader")))
+}
+
+pub(super) fn raft_state<D: Daemon>(asked: &Asked<'_, D>) -> Answer {
+    Answer::bare(&asked.facts.state.as_str())
+}
+
+pub(super) fn raft_leader<D: Daemon>(asked: &Asked<'_, D>) -> Answer {
+    Answer::bare(&leader_address(asked))
+}
+
+/// A voter that leads, or heard its leader within an election timeout; nobody else.
+pub(super) fn raft_health<D: Daemon>(asked: &Asked<'_, D>) -> Result<Answer, Failure> {
+    match &asked.facts.health {
+        Ok(()) => Ok(Answer::bare(&"healthy")),
+        Err(why) => Err(Failure::plain(format!("unhealthy: {why}"))),
+    }
+}
+
+pub(super) fn raft_status<D: Daemon>(asked: &Asked<'_, D>) -> Answer {
+    let facts = asked.facts;
+    Answer::bare(&RaftStatus {
+        raft_bind: facts.bind.clone(),
+        raft_advertise: facts.advertise.clone(),
+        state: String::from(facts.state.as_str()),
+        healthy: facts.health.is_ok(),
+        is_part_of_quorum: facts.health.is_ok(),
+        leader: leader_address(asked),
+        leader_uri: leader_uri(asked),
+        peers: peer_addresses(asked),
+    })
+}
+
+pub(super) fn raft_peers<D: Daemon>(asked: &Asked<'_, D>) -> Answer {
+    Answer::bare(&peer_addresses(asked))
+}
+
+/// 500 whenever this daemon cannot do its part: its node has ended, or its raft has shut down. A daemon that waits for
+/// the others is in good health; `raft-health` tells that apart.
+pub(super) async fn health<D: Daemon>(asked: &Asked<'_, D>) -> Result<Answer, Failure> {
+    let facts = asked.facts;
+    let settings = &asked.shared.settings;
+    let error = match asked.shared.daemon.read(|_| ()).await {
+        Ok(()) if facts.state == RaftState::Shutdown => Some("raft has shut down"),
+        Ok(()) => None,
+        Err(super::Gone) => Some("the node has ended"),
+    };
+    let leader = leader_address(asked);
+    let status = HealthStatus {
+        healthy: error.is_none(),
+        hostname: settings.process.host_name.clone(),
+        token: settings.process.token.clone(),
+        is_active_node: facts.is_leading,
+        active_node: NodeHealth {
+            hostname: leader.clone(),
+            last_reported: String::from(ZERO_TIME),
+            ..NodeHealth::default()
+        },
+        error: error.map(String::from),
+        available_nodes: facts
+            .peers
+            .iter()
+            .filter(|peer| peer.is_healthy)
+            .map(|peer| node_health(asked, peer))
+            .collect(),
+        raft_leader: leader,
+        is_raft_leader: facts.is_leading,
+        raft_leader_uri: leader_uri(asked),
+        raft_advertise: facts.advertise.clone(),
+        raft_healthy_members: facts
+            .peers
+            .iter()
+            .filter(|peer| peer.is_healthy)
+            .map(|peer| peer.address.clone())
+            .collect(),
+    };
+    Ok(match error {
+        None => Answer::ok("Application node is healthy", &status),
+        Some(error) => Answer::failed(
+            Failure::plain(format!("Application node is unhealthy: {error}")),
+            Document::of(&status),
+        ),
+    })
+}
+
+fn node_health<D: Daemon>(asked: &Asked<'_, D>, peer: &Peer) -> NodeHealth {
+    let settings = &asked.shared.settings;
+    let is_this = peer.node == asked.facts.node;
+    let own = |text: &str| String::from(if is_this { text } else { "" });
+    NodeHealth {
+        hostname: if is_this && peer.host_name.is_empty() {
+            settings.process.host_name.clone()
+        } else {
+            peer.host_name.clone()
+        },
+        token: own(&settings.process.token),
+        app_version: own(VERSION),
+        db_backend: own(&settings.backend),
+        last_reported: String::from(ZERO_TIME),
+        ..NodeHealth::default()
+    }
+}
+
+/// The headers of the request, with the spelling that the wire has always had.
+pub(super) fn headers(headers: &HeaderMap) -> Answer {
+    let mut shown: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (name, value) in headers {
+        shown
+            .entry(canonical(name.as_str()))
+            .or_default()
+            .push(String::from_utf8_lossy(value.as_bytes()).into_owned());
+    }
+    Answer::bare(&shown)
+}
+
+/// `x-forwarded-for` as `X-Forwarded-For`.
+fn canonical(name: &str) -> String {
+    let mut is_start = true;
+    name.chars()
+        .map(|character| {
+            let shown = if is_start {
+                character.to_ascii_uppercase()
+            } else {
+                character
+            };
+            is_start = character == '-';
+            shown
+        })
+        .collect()
+}
+
+fn leader_address<D: Daemon>(asked: &Asked<'_, D>) -> String {
+    let leader = asked.facts.leader.as_ref();
+    leader.map_or_else(String::new, |leader| leader.address.clone())
+}
+
+fn leader_uri<D: Daemon>(asked: &Asked<'_, D>) -> String {
+    let leader = asked.facts.leader.as_ref();
+    leader.map_or_else(String::new, |leader| leader.http_uri.clone())
+}
+
+fn peer_addresses<D: Daemon>(asked: &Asked<'_, D>) -> Vec<String> {
+    asked
+        .facts
+        .peers
+        .iter()
+        .map(|peer| peer.address.clone())
+        .collect()
+}

@@ -1,0 +1,150 @@
+//! The HTTP API: the paths and documents that existing clients, proxies and scripts know.
+//!
+//! Decides who answers a request (this daemon or the leader, [`relay`]), who may ask for it ([`access`]), and how an
+//! answer is spelled ([`json`]); what is asked for is decided by the node, which it reaches through [`Daemon`]. It keeps
+//! no state of its own and never answers with an empty body.
+//!
+//! Holds for every request: a change is either asked of the node exactly once or answered with 503 (nothing was done);
+//! where nobody knows what came of it the answer is 504, never an error that reads like *not done*; what a daemon without
+//! a leader says of the fleet is marked with [`STALE_HEADER`].
+
+use std::future::Future;
+use std::time::Duration;
+
+use orchestrator_core::id::NodeId;
+use orchestrator_core::node::{Reply, Request};
+
+use crate::raft::{RaftState, RaftStatusView};
+
+pub mod access;
+mod answer;
+mod audit;
+mod change;
+mod fleet;
+pub mod json;
+mod local;
+mod names;
+mod params;
+mod relay;
+pub mod routes;
+mod server;
+mod settings;
+pub mod sight;
+
+#[cfg(test)]
+mod tests;
+
+pub use server::{ServeError, listen, serve};
+pub use settings::{Authentication, Process, Settings, Unserved, VERSION};
+pub use sight::Sight;
+
+/// On answers that a daemon without a leader gave from what it knows itself; the value says why.
+pub const STALE_HEADER: &str = "x-orchestrator-stale";
+/// On requests that a follower passed on; the value is its node id. Such a request is not passed on again.
+pub const RELAYED_HEADER: &str = "x-orchestrator-relayed";
+
+/// The daemon as the HTTP API sees it. Clones are handles to the same one.
+pub trait Daemon: Clone + Send + Sync + 'static {
+    /// Looks at the node from within its own task. Keep it cheap: take what is needed and go on outside.
+    fn read<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Sight<'_>) -> T + Send + 'static,
+    ) -> impl Future<Output = Result<T, Gone>> + Send;
+
+    /// Asks for something; the reply is [`Reply::Unknown`] when none came within `deadline`.
+    fn ask(&self, request: Request, deadline: Duration) -> impl Future<Output = Reply> + Send;
+
+    /// What this daemon's raft looks like at this moment.
+    fn raft(&self) -> RaftFacts;
+}
+
+/// The node has ended: the daemon is on its way out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gone;
+
+/// A member of the raft cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    pub node: NodeId,
+    /// Its raft address, `host:port`.
+    pub address: String,
+    /// Where its HTTP API is, `scheme://host:port`; empty when it is not known.
+    pub http_uri: String,
+    pub host_name: String,
+    /// It was heard of lately. Followers hear little of each other: the leader's list is the complete one.
+    pub is_healthy: bool,
+}
+
+/// What this daemon's raft looks like.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RaftFacts {
+    pub node: NodeId,
+    pub state: RaftState,
+    /// By the one function of `RAFT.md` section 5: it may act.
+    pub is_leading: bool,
+    /// A voter that leads, or heard its leader within an election timeout; else why it is not.
+    pub health: Result<(), String>,
+    /// The leader of the current term, this daemon included; none while nobody is known to be.
+    pub leader: Option<Peer>,
+    /// All members, this daemon included.
+    pub peers: Vec<Peer>,
+    /// `RaftBind` and `RaftAdvertise`, as `host:port`.
+    pub bind: String,
+    pub advertise: String,
+}
+
+/// A member counts as healthy when it was heard of within this time.
+const HEARD: Duration = Duration::from_secs(2);
+
+impl RaftFacts {
+    /// What raft shows, and the members' host names as they described themselves.
+    #[must_use]
+    pub fn of(status: &RaftStatusView, host_name: impl Fn(NodeId) -> String) -> RaftFacts {
+        let summary = &status.summary;
+        let peers: Vec<Peer> = status
+            .members
+            .iter()
+            .map(|member| Peer {
+                node: member.node,
+                address: member.address.clone().unwrap_or_default(),
+                http_uri: member.http_uri.clone().unwrap_or_default(),
+                host_name: host_name(member.node),
+                is_healthy: member.last_contact.is_some_and(|since| since <= HEARD),
+            })
+            .collect();
+        let known = |node: NodeId| peers.iter().find(|peer| peer.node == node).cloned();
+        let leader = summary.leader.map(|node| {
+            let mut leader = known(node).unwrap_or(Peer {
+                node,
+                address: String::new(),
+                http_uri: String::new(),
+                host_name: host_name(node),
+                is_healthy: false,
+            });
+            if let Some(address) = &status.leader_address {
+                leader.address.clone_from(address);
+            }
+            if let Some(uri) = &status.leader_http_uri {
+                leader.http_uri.clone_from(uri);
+            }
+            leader
+        });
+        RaftFacts {
+            node: status.node,
+            state: summary.state,
+            is_leading: summary.leading.is_some(),
+            health: if summary.healthy {
+                Ok(())
+            } else {
+                Err(summary
+                    .reason
+                    .clone()
+                    .unwrap_or_else(|| String::from("not part of a quorum")))
+            },
+            leader,
+            peers,
+            bind: status.bind.clone(),
+            advertise: status.advertise.clone(),
+        }
+    }
+}

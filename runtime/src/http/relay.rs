@@ -1,0 +1,276 @@
+//! A follower's way to the leader.
+//!
+//! Decides what of a request and of its answer is passed on, and what is said when the leader cannot be reached or does
+//! not answer. Never relays a request that was relayed before, and never repeats one.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::header::{
+    ACCEPT_ENCODING, CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, TE,
+    TRAILER, TRANSFER_ENCODING, UPGRADE,
+};
+use axum::http::{Method, Response, Uri};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+
+use super::answer::Failure;
+use super::routes::Kind;
+use super::{RELAYED_HEADER, RaftFacts};
+use crate::env::{Env, spawn, timeout};
+
+/// Largest body of a request that is passed on, in bytes.
+const REQUEST_BYTES_MAX: usize = 1 << 20;
+/// Largest body of an answer that is passed on, in bytes.
+const RESPONSE_BYTES_MAX: usize = 64 << 20;
+/// For the body of a request.
+const REQUEST_TIME_MAX: Duration = Duration::from_secs(10);
+const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
+/// For an answer to a look, complete.
+const READ_TIME_MAX: Duration = Duration::from_secs(30);
+/// For an answer to a change, complete: longer than any change may take on the leader.
+const CHANGE_TIME_MAX: Duration = Duration::from_secs(600);
+
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// Has the leader answer. `from` is the address that the request came from.
+pub(super) async fn relay<E: Env>(
+    leader_uri: &str,
+    facts: &RaftFacts,
+    kind: Kind,
+    from: &str,
+    request: Request,
+) -> Result<Response<Body>, Failure> {
+    let address = address_of(leader_uri)?;
+    let (parts, body) = request.into_parts();
+    let body = collect::<E>(body, REQUEST_BYTES_MAX, REQUEST_TIME_MAX)
+        .await
+        .map_err(|what| Failure::plain(format!("the request's body {what}")))?;
+    let uri = parts
+        .uri
+        .path_and_query()
+        .map_or_else(|| Uri::from_static("/"), |path| Uri::from(path.clone()));
+    let is_head = parts.method == Method::HEAD;
+    let mut passed_on = hyper::Request::new(Full::new(body));
+    *passed_on.method_mut() = parts.method;
+    *passed_on.uri_mut() = uri;
+    *passed_on.headers_mut() = request_headers(parts.headers, facts, from, &address);
+
+    let unreachable = |why: &dyn std::fmt::Display| {
+        Failure::unreachable(format!(
+            "the raft leader cannot be reached at {leader_uri}: {why}"
+        ))
+    };
+    let stream = timeout::<E, _>(CONNECT_TIME_MAX, E::connect(&address))
+        .await
+        .ok_or_else(|| unreachable(&"no connection in time"))?
+        .map_err(|error| unreachable(&error))?;
+    let (mut sender, connection) = http1::handshake::<_, Full<Bytes>>(TokioIo::new(stream))
+        .await
+        .map_err(|error| unreachable(&error))?;
+    spawn::<E>(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "connection to the leader's HTTP API ended");
+        }
+    });
+
+    let lost = |why: &str| match kind {
+        // A look may be repeated by whoever asked; nothing can have happened.
+        Kind::Read => Failure::unreachable(format!("the raft leader at {leader_uri} {why}")),
+        Kind::Change => Failure::unknown(format!(
+            "outcome unknown: the raft leader at {leader_uri} {why}; look again before repeating the request"
+        )),
+    };
+    let time = match kind {
+        Kind::Read => READ_TIME_MAX,
+        Kind::Change => CHANGE_TIME_MAX,
+    };
+    let began = E::mono();
+    let response = match timeout::<E, _>(time, sender.send_request(passed_on)).await {
+        Some(Ok(response)) => response,
+        Some(Err(error)) => return Err(lost(&format!("did not answer: {error}"))),
+        None if kind == Kind::Read => {
+            return Err(Failure::unknown(format!(
+                "the raft leader at {leader_uri} did not answer in time"
+            )));
+        }
+        None => return Err(lost("did not answer in time")),
+    };
+    let (mut parts, body) = response.into_parts();
+    let left = time.saturating_sub(E::mono().saturating_sub(began));
+    let body = collect::<E>(body, RESPONSE_BYTES_MAX, left)
+        .await
+        .map_err(|what| lost(&format!("answered with a body that {what}")))?;
+    remove_hop_by_hop(&mut parts.headers);
+    if !is_head {
+        parts
+            .headers
+            .insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+    }
+    Ok(Response::from_parts(parts, Body::from(body)))
+}
+
+/// `host:port` of a URI that this build can speak to.
+fn address_of(uri: &str) -> Result<String, Failure> {
+    let bad = |why: &str| {
+        Failure::unreachable(format!("the raft leader cannot be reached at {uri}: {why}"))
+    };
+    let Some((scheme, rest)) = uri.split_once("://") else {
+        return Err(bad("it has no scheme"));
+    };
+    if !scheme.eq_ignore_ascii_case("http") {
+        return Err(bad("only http is spoken between daemons"));
+    }
+    let authority = rest.split('/').next().unwrap_or_default();
+    if authority.is_empty() || authority.contains('@') {
+        return Err(bad("it names no host"));
+    }
+    let has_port = authority
+        .rsplit_once(':')
+        .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+        && !authority.ends_with(']');
+    if has_port {
+        Ok(String::from(authority))
+    } else {
+        Ok(format!("{authority}:80"))
+    }
+}
+
+fn request_headers(
+    mut headers: HeaderMap,
+    facts: &RaftFacts,
+    from: &str,
+    address: &str,
+) -> HeaderMap {
+    remove_hop_by_hop(&mut headers);
+    headers.remove(ACCEPT_ENCODING);
+    // The body is passed on in one piece, with a length of its own.
+    headers.remove(CONTENT_LENGTH);
+    if let Ok(value) = HeaderValue::from_str(&facts.node.to_string()) {
+        headers.insert(HeaderName::from_static(RELAYED_HEADER), value);
+    }
+    let from = host_of(from);
+    let chain: Vec<&str> = headers
+        .get_all(FORWARDED_FOR)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .chain((!from.is_empty()).then_some(from))
+        .collect();
+    if let Ok(value) = HeaderValue::from_str(&chain.join(", ")) {
+        headers.insert(FORWARDED_FOR, value);
+    }
+    if !headers.contains_key(HOST)
+        && let Ok(value) = HeaderValue::from_str(address)
+    {
+        headers.insert(HOST, value);
+    }
+    headers
+}
+
+/// The address in `ip:port`.
+fn host_of(peer: &str) -> &str {
+    peer.rsplit_once(':')
+        .map_or(peer, |(host, _)| host.trim_matches(['[', ']']))
+}
+
+/// Headers that concern one connection only (RFC 9110 section 7.6.1).
+fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .collect();
+    for name in named {
+        headers.remove(name);
+    }
+    for name in [CONNECTION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE] {
+        headers.remove(name);
+    }
+    for name in [
+        "keep-alive",
+        "proxy-connection",
+        "proxy-authorization",
+        "proxy-authenticate",
+    ] {
+        headers.remove(name);
+    }
+}
+
+/// A whole body, within a size and a time; else what was wrong with it, as the end of a sentence.
+async fn collect<E: Env>(
+    body: impl hyper::body::Body<Data = Bytes, Error: Into<axum::BoxError>> + Send,
+    bytes_max: usize,
+    time_max: Duration,
+) -> Result<Bytes, String> {
+    let limited = Limited::new(body, bytes_max);
+    match timeout::<E, _>(time_max, limited.collect()).await {
+        Some(Ok(collected)) => Ok(collected.to_bytes()),
+        Some(Err(error)) if error.is::<LengthLimitError>() => {
+            Err(format!("is longer than {bytes_max} bytes"))
+        }
+        Some(Err(error)) => Err(format!("broke off: {error}")),
+        None => Err(String::from("did not come in time")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses() {
+        for (uri, address) in [
+            ("http://a:3000", Some("a:3000")),
+            ("HTTP://a:3000/", Some("a:3000")),
+            ("http://a", Some("a:80")),
+            ("http://[::1]:3000", Some("[::1]:3000")),
+            ("http://[::1]", Some("[::1]:80")),
+            ("https://a:3000", None),
+            ("a:3000", None),
+            ("http://", None),
+            ("http://u:p@a", None),
+        ] {
+            assert_eq!(address_of(uri).ok().as_deref(), address, "{uri}");
+        }
+    }
+
+    #[test]
+    fn what_is_passed_on() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("host", "front"),
+            ("authorization", "Basic eA=="),
+            ("cookie", "a=b"),
+            ("accept-encoding", "gzip"),
+            ("connection", "keep-alive, x-private"),
+            ("x-private", "1"),
+            ("keep-alive", "5"),
+            ("x-forwarded-for", "10.0.0.9"),
+            ("content-length", "7"),
+        ] {
+            headers.insert(HeaderName::from_static(name), value.parse().unwrap());
+        }
+        let facts = super::super::tests::facts_of_a_follower("http://b:3000");
+        let passed_on = request_headers(headers, &facts, "10.0.0.1:4711", "b:3000");
+        let mut shown: Vec<String> = passed_on
+            .iter()
+            .map(|(name, value)| format!("{name}={}", value.to_str().unwrap()))
+            .collect();
+        shown.sort();
+        assert_eq!(
+            shown,
+            [
+                "authorization=Basic eA==",
+                "cookie=a=b",
+                "host=front",
+                "x-forwarded-for=10.0.0.9, 10.0.0.1",
+                "x-orchestrator-relayed=0000000000000001",
+            ]
+        );
+    }
+}

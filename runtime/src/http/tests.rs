@@ -1,0 +1,1184 @@
+//! The API over real loopback sockets, with a daemon that is a few tables and a list of what it was asked.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use orchestrator_core::analysis::{Diagnosis, Filters, Judging, View};
+use orchestrator_core::id::{Epoch, InstanceKey, LogPosition, NodeId, Uid};
+use orchestrator_core::node::{Reply, Request};
+use orchestrator_core::policy::Policy;
+use orchestrator_core::recovery::{DeadKind, End, Purpose};
+use orchestrator_core::replicated::{Answer, Command, Detection, Replicated, Stamped};
+use orchestrator_core::time::{Mono, Now, Wall};
+use orchestrator_core::topology::{
+    Edges, Instance, Place, ProbeFailure, ProbeReport, ReplicaStatus, ThreadState, Version,
+};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::sync::watch;
+
+use super::routes::{Action, Kind, ROUTES};
+use super::*;
+use crate::env::{DedicatedRuntime, Env as _, TokioEnv, spawn};
+
+const NOW: Now = Now {
+    mono: Mono::from_nanos(1_000_000_000_000),
+    wall: Wall::from_secs(1_700_000_000),
+};
+
+/// A daemon's facts while it follows another one.
+pub(super) fn facts_of_a_follower(leader_uri: &str) -> RaftFacts {
+    let peer = |node: u64, http_uri: &str| Peer {
+        node: NodeId(node),
+        address: format!("10.0.0.{node}:10008"),
+        http_uri: String::from(http_uri),
+        host_name: format!("orc{node}"),
+        is_healthy: true,
+    };
+    RaftFacts {
+        node: NodeId(1),
+        state: RaftState::Follower,
+        is_leading: false,
+        health: Ok(()),
+        leader: Some(peer(2, leader_uri)),
+        peers: vec![peer(1, ""), peer(2, leader_uri)],
+        bind: String::from("0.0.0.0:10008"),
+        advertise: String::from("10.0.0.1:10008"),
+    }
+}
+
+fn facts_of_the_leader() -> RaftFacts {
+    let mut facts = facts_of_a_follower("");
+    facts.state = RaftState::Leader;
+    facts.is_leading = true;
+    facts.leader = Some(facts.peers[0].clone());
+    facts
+}
+
+fn facts_without_a_leader() -> RaftFacts {
+    let mut facts = facts_of_a_follower("");
+    facts.state = RaftState::Candidate;
+    facts.health = Err(String::from("no leader is known"));
+    facts.leader = None;
+    facts
+}
+
+struct World {
+    instances: BTreeMap<InstanceKey, Instance>,
+    replicated: Replicated,
+    filters: Filters,
+    facts: RaftFacts,
+    asked: Vec<Request>,
+    /// Instead of doing what is asked.
+    reply: Option<Reply>,
+}
+
+#[derive(Clone)]
+struct Fake(Arc<Mutex<World>>);
+
+fn key(host: &str) -> InstanceKey {
+    InstanceKey::new(host, 3306)
+}
+
+fn server(host: &str, source: Option<&str>) -> Instance {
+    let mut instance = Instance::new(key(host), NOW);
+    instance.checked = Some(NOW.mono - Duration::from_secs(2));
+    instance.seen = instance.checked;
+    instance.checked_at = NOW.wall - Duration::from_secs(2);
+    instance.seen_at = instance.checked_at;
+    instance.place = Place {
+        cluster_name: String::from("db1.example:3306"),
+        root: key("db1.example"),
+        depth: u32::from(source.is_some()),
+        suggested_alias: String::from("shop"),
+        ..Place::default()
+    };
+    instance.report = Some(Arc::new(ProbeReport {
+        server_id: 100,
+        version: Version::parse("8.0.36"),
+        read_only: source.is_some(),
+        log_bin: true,
+        log_replica_updates: true,
+        binlog_format: String::from("ROW"),
+        gtid_mode: String::from("ON"),
+        replication: source.map(|source| ReplicaStatus {
+            source: key(source),
+            io: ThreadState::Running,
+            sql: ThreadState::Running,
+            seconds_behind: Some(0),
+            auto_position: true,
+            ..ReplicaStatus::default()
+        }),
+        replicas: if source.is_some() {
+            Vec::new()
+        } else {
+            vec![key("db3.example"), key("db2.example")]
+        },
+        ..ProbeReport::default()
+    }));
+    instance
+}
+
+impl Fake {
+    /// A leader with a cluster of three and one that was never reached.
+    fn new() -> Fake {
+        let instances = [
+            server("db1.example", None),
+            server("db2.example", Some("db1.example")),
+            server("db3.example", Some("db1.example")),
+            Instance::new(key("lost.example"), NOW),
+        ];
+        let fake = Fake(Arc::new(Mutex::new(World {
+            instances: instances
+                .into_iter()
+                .map(|instance| (instance.key.clone(), instance))
+                .collect(),
+            replicated: Replicated::default(),
+            filters: Filters::default(),
+            facts: facts_of_the_leader(),
+            asked: Vec::new(),
+            reply: None,
+        })));
+        let policy = Policy {
+            recover_primary_filters: vec![String::from("alias=shop")],
+            ..Policy::default()
+        };
+        fake.with(|world| world.filters = Filters::compile(&policy).unwrap());
+        fake.apply(Command::SetPolicy(Box::new(policy)));
+        let keys = fake.with(|world| world.instances.keys().cloned().collect());
+        fake.apply(Command::Know {
+            keys,
+            by_operator: true,
+        });
+        fake.apply(Command::RecordCluster {
+            primary: key("db1.example"),
+            identity: None,
+            members: ["db1.example", "db2.example", "db3.example"]
+                .map(key)
+                .into(),
+        });
+        fake
+    }
+
+    fn following(facts: RaftFacts) -> Fake {
+        let fake = Fake::new();
+        fake.with(|world| world.facts = facts);
+        fake
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&mut World) -> T) -> T {
+        work(&mut self.0.lock().unwrap())
+    }
+
+    fn apply(&self, command: Command) -> Answer {
+        self.with(|world| {
+            let position = LogPosition {
+                index: world.replicated.applied().index + 1,
+                term: 1,
+                node: NodeId(1),
+            };
+            let stamped = Stamped {
+                wall: NOW.wall,
+                command,
+            };
+            world.replicated.apply(position, &stamped).answer
+        })
+    }
+
+    /// What was asked since the last look.
+    fn asked(&self) -> Vec<Request> {
+        self.with(|world| std::mem::take(&mut world.asked))
+    }
+}
+
+impl Daemon for Fake {
+    async fn read<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Sight<'_>) -> T + Send + 'static,
+    ) -> Result<T, Gone> {
+        Ok(self.with(|world| {
+            let edges = Edges::of(world.instances.values());
+            let view = View {
+                instances: &world.instances,
+                edges: &edges,
+            };
+            let judging = Judging {
+                policy: world.replicated.policy(),
+                filters: &world.filters,
+                context: &(),
+                now: NOW,
+            };
+            look(&Sight {
+                now: NOW,
+                instances: &world.instances,
+                replicated: &world.replicated,
+                diagnosis: &Diagnosis::of(view, judging),
+                filters: &world.filters,
+            })
+        }))
+    }
+
+    async fn ask(&self, request: Request, _deadline: Duration) -> Reply {
+        let reply = self.with(|world| {
+            world.asked.push(request.clone());
+            world.reply.clone()
+        });
+        if let Some(reply) = reply {
+            return reply;
+        }
+        match request {
+            Request::Decide(command) => Reply::Decided(self.apply(command)),
+            Request::Discover(key) | Request::Refresh(key) => Reply::Probed(key),
+            Request::SetReadOnly { key, .. } | Request::SetWriteable { key } => {
+                Reply::Operated(key)
+            }
+            Request::BeginDowntime {
+                key,
+                owner,
+                reason,
+                lasts_s,
+            } => Reply::Decided(self.apply(Command::BeginDowntime {
+                key,
+                owner,
+                reason,
+                until: NOW.wall + Duration::from_secs(lasts_s),
+            })),
+            Request::Opinions { .. } => Reply::Failed(String::from("not for HTTP")),
+        }
+    }
+
+    fn raft(&self) -> RaftFacts {
+        self.with(|world| world.facts.clone())
+    }
+}
+
+/// A served fake.
+struct Site {
+    address: String,
+    fake: Fake,
+    stop: watch::Sender<bool>,
+}
+
+async fn site(fake: Fake, settings: Settings) -> Site {
+    let listener = listen::<TokioEnv>("127.0.0.1:0").await.unwrap();
+    let address = TokioEnv::local_address(&listener).unwrap();
+    let (stop, stopped) = watch::channel(false);
+    let daemon = fake.clone();
+    spawn::<TokioEnv>(async move {
+        serve::<TokioEnv, _>(listener, settings, daemon, stopped)
+            .await
+            .unwrap();
+    });
+    Site {
+        address,
+        fake,
+        stop,
+    }
+}
+
+/// An answer as it was on the wire.
+#[derive(Debug)]
+struct Received {
+    status: String,
+    headers: Vec<(String, String)>,
+    body: String,
+}
+
+impl Received {
+    fn header(&self, name: &str) -> Option<&str> {
+        self.headers
+            .iter()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.as_str())
+    }
+
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    /// An error in an envelope, with this status.
+    fn expect_error(&self, status: &str, message: &str) {
+        assert_eq!(self.status, status, "{self:?}");
+        let json = self.json();
+        assert_eq!(json["Code"], "ERROR", "{self:?}");
+        let said = json["Message"].as_str().unwrap();
+        assert!(
+            said.contains(message),
+            "{said:?} does not contain {message:?}"
+        );
+    }
+}
+
+async fn send(address: &str, request: &str) -> Received {
+    let mut stream = TokioEnv::connect(address).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).await.unwrap();
+    let text = String::from_utf8(bytes).unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    let mut lines = head.split("\r\n");
+    let status = lines.next().unwrap().strip_prefix("HTTP/1.1 ").unwrap();
+    Received {
+        status: String::from(status),
+        headers: lines
+            .map(|line| line.split_once(": ").unwrap())
+            .map(|(key, value)| (key.to_lowercase(), String::from(value)))
+            .collect(),
+        body: String::from(body),
+    }
+}
+
+async fn request(address: &str, method: &str, path: &str, headers: &str) -> Received {
+    let text = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n");
+    send(address, &text).await
+}
+
+impl Site {
+    async fn get(&self, path: &str) -> Received {
+        request(&self.address, "GET", path, "").await
+    }
+
+    /// The document that a look or a change that succeeds gives.
+    async fn json(&self, path: &str) -> Value {
+        let received = self.get(path).await;
+        assert_eq!(received.status, "200 OK", "{path}: {received:?}");
+        assert_eq!(
+            received.header("content-type"),
+            Some("application/json; charset=UTF-8")
+        );
+        received.json()
+    }
+
+    /// The hosts of the keys, or of the servers, of a list.
+    async fn hosts(&self, path: &str) -> Vec<String> {
+        let json = self.json(path).await;
+        json.as_array()
+            .unwrap()
+            .iter()
+            .map(|item| {
+                let key = if item["Key"].is_null() {
+                    item
+                } else {
+                    &item["Key"]
+                };
+                String::from(key["Hostname"].as_str().unwrap())
+            })
+            .collect()
+    }
+}
+
+fn run(test: impl Future<Output = ()>) {
+    let runtime = DedicatedRuntime::start("http-test", 2).unwrap();
+    runtime.run(test);
+    runtime.stop();
+}
+
+fn sample(path: &str) -> String {
+    path.split('/')
+        .map(|segment| match segment {
+            ":host" => "db2.example",
+            ":port" => "3306",
+            ":clusterHint" | ":clusterName" | ":clusterAlias" => "shop",
+            ":promotionRule" => "prefer",
+            ":duration" => "1h",
+            ":recoveryId" => "7",
+            segment if segment.starts_with(':') => "x",
+            segment => segment,
+        })
+        .collect::<Vec<_>>()
+        .join("/")
+}
+
+#[test]
+fn every_route_answers_with_a_document() {
+    run(async {
+        let site = site(Fake::new(), Settings::default()).await;
+        for route in ROUTES {
+            let path = format!("{}?tag=a=b&comment=seen&alias=x", sample(route.path));
+            for method in ["GET", "POST"] {
+                // What was forgotten before is there again.
+                let fresh = Arc::try_unwrap(Fake::new().0).ok().unwrap();
+                site.fake.with(|world| *world = fresh.into_inner().unwrap());
+                let received = request(&site.address, method, &path, "").await;
+                let said = format!("{method} {path}: {received:?}");
+                let json = received.json();
+                let type_of = received.header("content-type");
+                assert_eq!(type_of, Some("application/json; charset=UTF-8"), "{said}");
+                match (route.action, route.kind, method) {
+                    (_, Kind::Read, "POST") => {
+                        assert_eq!(received.status, "404 Not Found", "{said}")
+                    }
+                    (Action::NotServed, ..) => {
+                        assert_eq!(received.status, "501 Not Implemented", "{said}");
+                        assert_eq!(json["Code"], "ERROR", "{said}");
+                    }
+                    // The only ones that find nothing in this world.
+                    (Action::TagValue, ..) => {}
+                    _ => assert_eq!(received.status, "200 OK", "{said}"),
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn an_unknown_route_is_not_found() {
+    run(async {
+        let site = site(Fake::new(), Settings::default()).await;
+        for path in [
+            "/api",
+            "/api/",
+            "/api/no-such",
+            "/api/Clusters",
+            "/api/instance/db1.example",
+            "/api/instance/db1.example/3306/x",
+            "/api/instance//3306",
+            "/api/clusters//",
+        ] {
+            site.get(path).await.expect_error("404 Not Found", "404");
+        }
+        assert_eq!(
+            site.json("/api/clusters/").await,
+            json!(["db1.example:3306"])
+        );
+        let put = request(&site.address, "PUT", "/api/clusters", "").await;
+        put.expect_error("404 Not Found", "404");
+    });
+}
+
+#[test]
+fn path_segments_are_decoded_one_by_one() {
+    run(async {
+        let site = site(Fake::new(), Settings::default()).await;
+        site.json("/api/begin-downtime/db1.example/3306/ann%20b/a%2Fb%3Fc%23d%25+e")
+            .await;
+        site.json("/api/begin-downtime/db1.example/3306/ann/why?duration=2h")
+            .await;
+        let downtime = |owner: &str, reason: &str, lasts_s| Request::BeginDowntime {
+            key: key("db1.example"),
+            owner: owner.into(),
+            reason: reason.into(),
+            lasts_s,
+        };
+        assert_eq!(
+            site.fake.asked(),
+            [
+                downtime("ann b", "a/b?c#d%+e", 600),
+                downtime("ann", "why", 7200)
+            ]
+        );
+        site.get("/api/begin-downtime/db1.example/3306/ann/why/1y")
+            .await
+            .expect_error("500 Internal Server Error", "Cannot parse simple time: 1y");
+        site.get("/api/instance/%ff/3306")
+            .await
+            .expect_error("500 Internal Server Error", "not UTF-8");
+        site.get("/api/instance/db1.example/http")
+            .await
+            .expect_error("500 Internal Server Error", "Invalid port: http");
+    });
+}
+
+#[test]
+fn head_looks_and_does_not_change() {
+    run(async {
+        let site = site(Fake::new(), Settings::default()).await;
+        let change = "/api/forget/db1.example/3306";
+        let head = request(&site.address, "HEAD", change, "").await;
+        assert_eq!(head.status, "405 Method Not Allowed");
+        assert_eq!(head.header("allow"), Some("GET, POST"));
+        assert_eq!(site.fake.asked(), []);
+        let head = request(&site.address, "HEAD", "/api/clusters", "").await;
+        assert_eq!((head.status.as_str(), head.body.as_str()), ("200 OK", ""));
+        assert_eq!(head.header("content-length"), Some("20"));
+        let post = request(&site.address, "POST", change, "Content-Length: 0\r\n").await;
+        assert_eq!(post.status, "200 OK");
+        assert_eq!(site.fake.asked().len(), 1);
+    });
+}
+
+#[test]
+fn without_a_leader_looks_are_stale_and_changes_refused() {
+    run(async {
+        let site = site(
+            Fake::following(facts_without_a_leader()),
+            Settings::default(),
+        )
+        .await;
+        let look = site.get("/api/clusters").await;
+        assert_eq!(look.status, "200 OK");
+        assert_eq!(look.header("x-orchestrator-stale"), Some("no leader"));
+        for route in ROUTES {
+            if route.kind == Kind::Change && route.action != Action::NotServed {
+                let path = format!("{}?tag=a=b&comment=seen&alias=x", sample(route.path));
+                let change = site.get(&path).await;
+                change.expect_error("503 Service Unavailable", "no raft leader");
+                assert_eq!(change.header("retry-after"), Some("1"));
+            }
+        }
+        assert_eq!(site.fake.asked(), []);
+        for path in ["/api/leader-check", "/api/routed-leader-check"] {
+            let check = site.get(path).await;
+            assert_eq!(
+                (check.status.as_str(), check.body.as_str()),
+                ("404 Not Found", "\"Not leader\"")
+            );
+        }
+        site.get("/api/raft-health")
+            .await
+            .expect_error("500 Internal Server Error", "no leader is known");
+        assert_eq!(site.json("/api/raft-leader").await, json!(""));
+        // Waiting for the others is no illness.
+        assert_eq!(site.json("/api/health").await["Details"]["Healthy"], true);
+    });
+}
+
+#[test]
+fn a_follower_relays_what_the_leader_answers() {
+    run(async {
+        let leader = site(Fake::new(), Settings::default()).await;
+        let facts = facts_of_a_follower(&format!("http://{}", leader.address));
+        let follower = site(Fake::following(facts), Settings::default()).await;
+        for path in [
+            "/api/all-instances",
+            "/api/topology/shop",
+            "/api/routed-leader-check",
+            "/api/cluster/no-such",
+        ] {
+            let (one, other) = (follower.get(path).await, leader.get(path).await);
+            assert_eq!(one.body, other.body);
+            assert_eq!(one.status, other.status);
+            assert_eq!(one.header("content-type"), other.header("content-type"));
+            assert_eq!(one.header("x-orchestrator-stale"), None);
+        }
+        let path = "/api/begin-downtime/db2.example/3306/ann/a%2Fb/2h";
+        assert_eq!(
+            follower.json(path).await,
+            json!({"Code": "OK", "Message": "Downtime begun: db2.example:3306",
+                "Details": {"Hostname": "db2.example", "Port": 3306}})
+        );
+        let posted = "POST /api/forget/db3.example/3306 HTTP/1.1\r\nHost: x\r\n\
+            Connection: close\r\nContent-Length: 4\r\n\r\nbody";
+        assert_eq!(send(&follower.address, posted).await.status, "200 OK");
+        assert_eq!(follower.fake.asked(), []);
+        assert_eq!(leader.fake.asked().len(), 2);
+        let head = request(&follower.address, "HEAD", "/api/clusters", "").await;
+        assert_eq!(head.status, "200 OK");
+        assert_eq!(head.header("content-length"), Some("20"));
+
+        // About itself each answers for itself.
+        assert_eq!(follower.json("/api/raft-state").await, json!("Follower"));
+        assert_eq!(
+            follower.json("/api/raft-leader").await,
+            json!("10.0.0.2:10008")
+        );
+        assert_eq!(
+            follower.json("/api/raft-peers").await,
+            json!(["10.0.0.1:10008", "10.0.0.2:10008"])
+        );
+        assert_eq!(follower.json("/api/raft-health").await, json!("healthy"));
+        assert_eq!(
+            follower.get("/api/leader-check").await.status,
+            "404 Not Found"
+        );
+        assert_eq!(leader.get("/api/leader-check").await.body, "\"OK\"");
+    });
+}
+
+#[test]
+fn a_relayed_request_is_not_relayed_again() {
+    run(async {
+        let one = site(Fake::new(), Settings::default()).await;
+        let other = site(Fake::new(), Settings::default()).await;
+        let pointing_at = |site: &Site| facts_of_a_follower(&format!("http://{}", site.address));
+        one.fake.with(|world| world.facts = pointing_at(&other));
+        other.fake.with(|world| world.facts = pointing_at(&one));
+        for path in ["/api/clusters", "/api/forget/db1.example/3306"] {
+            one.get(path)
+                .await
+                .expect_error("503 Service Unavailable", "not relayed again");
+        }
+        assert_eq!(one.fake.asked(), []);
+        assert_eq!(other.fake.asked(), []);
+    });
+}
+
+#[test]
+fn a_leader_that_cannot_be_reached_or_is_lost() {
+    run(async {
+        // A port on which nobody listens any more.
+        let listener = TokioEnv::bind("127.0.0.1:0").await.unwrap();
+        let address = TokioEnv::local_address(&listener).unwrap();
+        drop(listener);
+        let uri = format!("http://{address}");
+        let follower = site(
+            Fake::following(facts_of_a_follower(&uri)),
+            Settings::default(),
+        )
+        .await;
+        for path in ["/api/clusters", "/api/forget/db1.example/3306"] {
+            follower
+                .get(path)
+                .await
+                .expect_error("502 Bad Gateway", "cannot be reached");
+        }
+        // One that takes requests and hangs up.
+        let mut listener = TokioEnv::bind("127.0.0.1:0").await.unwrap();
+        let address = TokioEnv::local_address(&listener).unwrap();
+        spawn::<TokioEnv>(async move {
+            while let Ok((mut stream, _)) = TokioEnv::accept(&mut listener).await {
+                let mut bytes = [0; 4096];
+                let _ = stream.read(&mut bytes).await;
+            }
+        });
+        let uri = format!("http://{address}");
+        follower
+            .fake
+            .with(|world| world.facts = facts_of_a_follower(&uri));
+        follower
+            .get("/api/forget/db1.example/3306")
+            .await
+            .expect_error("504 Gateway Timeout", "outcome unknown");
+        follower
+            .get("/api/clusters")
+            .await
+            .expect_error("502 Bad Gateway", "did not answer");
+        follower
+            .fake
+            .with(|world| world.facts = facts_of_a_follower("https://10.0.0.2:3000"));
+        follower
+            .get("/api/clusters")
+            .await
+            .expect_error("502 Bad Gateway", "only http");
+    });
+}
+
+#[test]
+fn what_replies_come_to() {
+    run(async {
+        let site = site(Fake::new(), Settings::default()).await;
+        for (reply, status, message) in [
+            (
+                Reply::Unknown("no answer in 10 s".into()),
+                "504 Gateway Timeout",
+                "outcome unknown",
+            ),
+            (
+                Reply::NotLeading {
+                    leader: Some(NodeId(2)),
+                },
+                "503 Service Unavailable",
+                "0000000000000002",
+            ),
+            (
+                Reply::NotLeading { leader: None },
+                "503 Service Unavailable",
+                "nothing was done",
+            ),
+            (
+                Reply::ProbeFailed(ProbeFailure::Refused),
+                "500 Internal Server Error",
+                "connection refused",
+            ),
+            (
+                Reply::Failed("broken".into()),
+                "500 Internal Server Error",
+                "broken",
+            ),
+        ] {
+            site.fake.with(|world| world.reply = Some(reply));
+            for path in [
+                "/api/discover/db1.example/3306",
+                "/api/set-read-only/db1.example/3306",
+                "/api/end-downtime/db1.example/3306",
+                "/api/ack-all-recoveries?comment=x",
+            ] {
+                site.get(path).await.expect_error(status, message);
+            }
+        }
+        site.fake.with(|world| world.reply = None);
+        site.get("/api/forget/no.such/3306")
+            .await
+            .expect_error("500 Internal Server Error", "not found");
+    });
+}
+
+#[test]
+fn who_gets_in() {
+    run(async {
+        let settings = Settings {
+            authentication: Authentication::Multi {
+                user: "ann".into(),
+                password: "s:cret".into(),
+            },
+            identity_in_messages: Some("orc1".into()),
+            ..Settings::default()
+        };
+        let site = site(Fake::new(), settings).await;
+        let nobody = site.get("/api/lb-check").await;
+        nobody.expect_error("401 Unauthorized", "Orchestrator orc1 says: Not Authorized");
+        assert_eq!(
+            nobody.header("www-authenticate"),
+            Some("Basic realm=\"Authorization Required\"")
+        );
+        let reader = "Authorization: Basic cmVhZG9ubHk6d2hhdGV2ZXI=\r\n";
+        let writer = "Authorization: Basic YW5uOnM6Y3JldA==\r\n";
+        let look = request(&site.address, "GET", "/api/clusters", reader).await;
+        assert_eq!(look.status, "200 OK");
+        for path in ["/api/forget/db1.example/3306", "/api/untag-all?tag=a=b"] {
+            let change = request(&site.address, "GET", path, reader).await;
+            change.expect_error("500 Internal Server Error", "Unauthorized");
+        }
+        assert_eq!(site.fake.asked(), []);
+        let path = "/api/ack-all-recoveries?comment=fixed%20it&owner=bob";
+        let change = request(&site.address, "GET", path, writer).await;
+        assert_eq!(
+            change.json()["Message"],
+            "Orchestrator orc1 says: Acknowledged all recoveries"
+        );
+        let Some(Request::Decide(Command::Acknowledge { owner, comment, .. })) =
+            site.fake.asked().pop()
+        else {
+            panic!("no acknowledgement");
+        };
+        assert_eq!((owner.as_str(), comment.as_str()), ("ann", "fixed it"));
+    });
+}
+
+#[test]
+fn prefix_and_status_endpoint() {
+    run(async {
+        let settings = Settings {
+            url_prefix: "/orc".into(),
+            status_endpoint: "/healthz".into(),
+            ..Settings::default()
+        };
+        let site = site(Fake::new(), settings).await;
+        for path in ["/orc/api/clusters", "/orc/api/status", "/healthz"] {
+            assert_eq!(site.get(path).await.status, "200 OK", "{path}");
+        }
+        for path in ["/api/clusters", "/api/status", "/orc/healthz"] {
+            site.get(path).await.expect_error("404 Not Found", "404");
+        }
+        assert_eq!(site.get("/orc").await.status, "501 Not Implemented");
+        for endpoint in ["healthz", "", "/orc/api/clusters"] {
+            let settings = Settings {
+                url_prefix: "/orc".into(),
+                status_endpoint: endpoint.into(),
+                ..Settings::default()
+            };
+            let listener = listen::<TokioEnv>("127.0.0.1:0").await.unwrap();
+            let (_stop, stopped) = watch::channel(false);
+            let refused = serve::<TokioEnv, _>(listener, settings, Fake::new(), stopped).await;
+            assert!(refused.is_err(), "{endpoint}");
+        }
+    });
+}
+
+#[test]
+fn it_stops_when_told() {
+    run(async {
+        let site = site(Fake::new(), Settings::default()).await;
+        // A connection without a request does not hold the daemon.
+        let mut idle = TokioEnv::connect(&site.address).await.unwrap();
+        idle.write_all(b"GET /api/lb-check HTTP/1.1\r\nHost: x\r\n\r\n")
+            .await
+            .unwrap();
+        let mut first = [0; 15];
+        idle.read_exact(&mut first).await.unwrap();
+        assert_eq!(&first, b"HTTP/1.1 200 OK");
+        site.stop.send(true).unwrap();
+        let mut rest = Vec::new();
+        idle.read_to_end(&mut rest).await.unwrap();
+        assert!(rest.ends_with(b"\"OK\""));
+        // The listener goes first.
+        assert!(TokioEnv::connect(&site.address).await.is_err());
+    });
+}
+
+#[test]
+fn leader_check_takes_a_status() {
+    run(async {
+        let site = site(
+            Fake::following(facts_of_a_follower("http://x")),
+            Settings::default(),
+        )
+        .await;
+        for (code, status) in [
+            ("503", "503 Service Unavailable"),
+            ("200", "200 OK"),
+            ("99", "404 Not Found"),
+            ("204", "404 Not Found"),
+            ("1000", "404 Not Found"),
+            ("-1", "404 Not Found"),
+            ("x", "404 Not Found"),
+        ] {
+            let check = site.get(&format!("/api/leader-check/{code}")).await;
+            assert_eq!(check.status, status, "{code}");
+            assert_eq!(check.body, "\"Not leader\"", "{code}");
+        }
+        let headers = "X-Two: 1\r\nx-two: 2\r\n";
+        let shown = request(&site.address, "GET", "/api/headers", headers).await;
+        assert_eq!(
+            shown.body,
+            r#"{"Connection":["close"],"Host":["x"],"X-Two":["1","2"]}"#
+        );
+    });
+}
+
+#[test]
+fn servers_and_clusters() {
+    run(async {
+        let site = site(Fake::new(), Settings::default()).await;
+        let all = ["db1.example", "db2.example", "db3.example"];
+        let hosts = site.hosts("/api/all-instances").await;
+        assert_eq!(
+            hosts,
+            ["db1.example", "lost.example", "db2.example", "db3.example"]
+        );
+        for hint in [
+            "shop",
+            "db1.example:3306",
+            "db3.example",
+            "db3.example:3306",
+            "db3",
+        ] {
+            assert_eq!(
+                site.hosts(&format!("/api/cluster/{hint}")).await,
+                all,
+                "{hint}"
+            );
+        }
+        assert_eq!(site.hosts("/api/cluster/alias/shop").await, all);
+        assert_eq!(
+            site.hosts("/api/cluster/instance/db2.example/3306").await,
+            all
+        );
+        site.get("/api/cluster/instance/no.such/3306")
+            .await
+            .expect_error(
+                "500 Internal Server Error",
+                "Cannot read instance: no.such:3306",
+            );
+        site.get("/api/cluster/no-such").await.expect_error(
+            "500 Internal Server Error",
+            "Unable to determine cluster name. clusterHint=no-such",
+        );
+        let info = json!({"ClusterName": "db1.example:3306", "ClusterAlias": "shop",
+            "ClusterDomain": "", "CountInstances": 3, "HeuristicLag": 0,
+            "HasAutomatedMasterRecovery": true, "HasAutomatedIntermediateMasterRecovery": false});
+        assert_eq!(site.json("/api/clusters-info").await, json!([info]));
+        assert_eq!(site.json("/api/cluster-info/db2.example").await, info);
+        assert_eq!(site.json("/api/cluster-info/alias/shop").await, info);
+        assert_eq!(
+            site.hosts("/api/instance-replicas/db1.example/3306").await,
+            ["db2.example", "db3.example"]
+        );
+        assert_eq!(
+            site.json("/api/instance-replicas/no.such/3306").await,
+            json!([])
+        );
+        assert_eq!(site.hosts("/api/masters").await, ["db1.example"]);
+        assert_eq!(
+            site.json("/api/master/shop").await["Key"]["Hostname"],
+            "db1.example"
+        );
+        assert_eq!(site.hosts("/api/problems").await, ["lost.example"]);
+        assert_eq!(site.json("/api/problems/shop").await, json!([]));
+        assert_eq!(site.hosts("/api/search/db2").await, ["db2.example"]);
+        assert_eq!(site.hosts("/api/search?s=shop").await, all);
+        assert_eq!(site.hosts("/api/search/100").await, all);
+        assert_eq!(site.hosts("/api/search?s=").await.len(), 4);
+        let topology = site.json("/api/topology/db2.example/3306").await;
+        assert_eq!(topology["Message"], "Topology for cluster db1.example:3306");
+        assert_eq!(
+            topology["Details"],
+            "db1.example:3306   [0s,ok,8.0.36,rw,ROW,>>,GTID]\n\
+             + db2.example:3306 [0s,ok,8.0.36,ro,ROW,>>,GTID]\n\
+             + db3.example:3306 [0s,ok,8.0.36,ro,ROW,>>,GTID]"
+        );
+    });
+}
+
+#[test]
+fn a_part_of_a_name_is_enough_to_look_and_never_to_change() {
+    run(async {
+        let site = site(Fake::new(), Settings::default()).await;
+        let found = site.json("/api/instance/b2/3306").await;
+        assert_eq!(found["Key"]["Hostname"], "db2.example");
+        site.get("/api/instance/example/3306").await.expect_error(
+            "500 Internal Server Error",
+            "Cannot read instance: example:3306",
+        );
+        site.get("/api/forget/b2/3306")
+            .await
+            .expect_error("500 Internal Server Error", "b2:3306");
+        site.get("/api/forget-cluster/b2").await.expect_error(
+            "500 Internal Server Error",
+            "Unable to determine cluster name",
+        );
+        assert_eq!(site.hosts("/api/all-instances").await.len(), 4);
+    });
+}
+
+#[test]
+fn tags_and_downtimes() {
+    run(async {
+        let site = site(Fake::new(), Settings::default()).await;
+        assert_eq!(
+            site.json("/api/tag/db2.example/3306?tag=role=backup").await["Message"],
+            "db2.example:3306 tagged with role=backup"
+        );
+        site.json("/api/tag/db3.example/3306/role/web").await;
+        site.json("/api/tag/db3.example/3306?tag=slow").await;
+        assert_eq!(
+            site.json("/api/tags/db3.example/3306").await,
+            json!(["role=web", "slow="])
+        );
+        assert_eq!(
+            site.json("/api/tag-value/db3.example/3306/role").await,
+            json!("web")
+        );
+        site.get("/api/tag-value/db3.example/3306?tag=x")
+            .await
+            .expect_error(
+                "500 Internal Server Error",
+                "tag x not found for db3.example:3306",
+            );
+        for (search, hosts) in [
+            ("role", vec!["db2.example", "db3.example"]),
+            ("role=web", vec!["db3.example"]),
+            ("role,~slow", vec!["db2.example"]),
+            ("~role", vec!["db1.example", "lost.example"]),
+            ("~role=web", vec!["db2.example"]),
+        ] {
+            assert_eq!(
+                site.hosts(&format!("/api/tagged?tag={search}")).await,
+                hosts,
+                "{search}"
+            );
+        }
+        site.get("/api/tagged")
+            .await
+            .expect_error("500 Internal Server Error", "Unable to parse tag: ");
+        site.get("/api/untag-all?tag=role")
+            .await
+            .expect_error("500 Internal Server Error", "value of the tag role");
+        assert_eq!(
+            site.json("/api/untag-all/role/web").await,
+            json!({"Code": "OK", "Message": "role removed from 1 instances",
+                "Details": [{"Hostname": "db3.example", "Port": 3306}]})
+        );
+        assert_eq!(
+            site.json("/api/untag/db1.example/3306/role").await["Details"],
+            json!([])
+        );
+
+        site.json("/api/begin-downtime/db2.example/3306/ann/disk/1h")
+            .await;
+        assert_eq!(site.hosts("/api/downtimed").await, ["db2.example"]);
+        assert_eq!(site.hosts("/api/downtimed/shop").await, ["db2.example"]);
+        let instance = site.json("/api/instance/db2.example/3306").await;
+        assert_eq!(instance["IsDowntimed"], true);
+        assert_eq!(instance["DowntimeOwner"], "ann");
+        assert_eq!(instance["DowntimeEndTimestamp"], "2023-11-14 23:13:20");
+        let drawn = site.json("/api/topology-tags/shop").await;
+        let drawn = drawn["Details"].as_str().unwrap();
+        assert!(drawn.contains("GTID,downtimed] [role=backup]"), "{drawn}");
+        for _ in 0..2 {
+            assert_eq!(
+                site.json("/api/end-downtime/db2.example/3306").await["Message"],
+                "Downtime ended: db2.example:3306"
+            );
+        }
+        assert_eq!(site.json("/api/downtimed").await, json!([]));
+    });
+}
+
+#[test]
+fn failures_and_recoveries() {
+    run(async {
+        let fake = Fake::new();
+        let Answer::Numbered(detection) = fake.apply(Command::RegisterDetection(Detection {
+            number: 0,
+            server: key("db1.example"),
+            analysis: "DeadMaster".into(),
+            cluster_name: "db1.example:3306".into(),
+            cluster_alias: "shop".into(),
+            replicas: vec![key("db3.example"), key("db2.example")],
+            is_actionable: true,
+            processing_node: "orc1".into(),
+            processing_token: "token".into(),
+            at: NOW.wall,
+            is_active: true,
+        })) else {
+            panic!("no detection");
+        };
+        let epoch = Epoch {
+            term: 1,
+            node: NodeId(1),
+            boot: 1,
+        };
+        let uid = Uid::of(epoch, 1, NOW.wall);
+        let begun = fake.apply(Command::BeginRecovery {
+            uid: uid.clone(),
+            purpose: Purpose::DeadPrimary {
+                kind: DeadKind::Gone,
+            },
+            epoch,
+            server: key("db1.example"),
+            identity: None,
+            cluster_name: "db1.example:3306".into(),
+            analysis: "DeadMaster".into(),
+            replicas: vec![key("db2.example"), key("db3.example")],
+            processing_node: "orc1".into(),
+            processing_token: "token".into(),
+            forced: false,
+        });
+        let Answer::Numbered(number) = begun else {
+            panic!("{begun:?}");
+        };
+        let site = site(fake, Settings::default()).await;
+        assert_eq!(
+            site.json("/api/active-cluster-recovery/shop").await[0]["UID"],
+            json!(uid.0)
+        );
+        let ended = site.fake.apply(Command::EndRecovery {
+            uid: uid.clone(),
+            epoch,
+            end: End::Succeeded,
+            successor: Some(key("db2.example")),
+            successor_identity: None,
+            successor_alias: "second".into(),
+            lost: vec![key("db3.example")],
+            participants: Vec::new(),
+            lines: vec!["promoted <it>".into()],
+        });
+        assert!(!matches!(ended, Answer::Refused(_)), "{ended:?}");
+        assert_eq!(
+            site.json("/api/active-cluster-recovery/shop").await,
+            json!([])
+        );
+        let listed = site.json("/api/audit-recovery").await;
+        let row = &listed[0];
+        assert_eq!(row["Id"], number);
+        assert_eq!(row["AnalysisEntry"]["Analysis"], "DeadMaster");
+        assert_eq!(row["AnalysisEntry"]["CountReplicas"], 2);
+        assert_eq!(row["SuccessorKey"]["Hostname"], "db2.example");
+        assert_eq!(row["IsSuccessful"], true);
+        assert_eq!(row["IsActive"], true);
+        assert_eq!(row["Acknowledged"], false);
+        assert_eq!(row["RecoveryStartTimestamp"], "2023-11-14T22:13:20Z");
+        assert_eq!(row["RecoveryEndTimestamp"], "2023-11-14 22:13:20");
+        for same in [
+            format!("/api/audit-recovery/id/{number}"),
+            format!("/api/audit-recovery/uid/{}", uid.0.replace(':', "%3A")),
+            String::from("/api/audit-recovery/cluster/db1.example%3A3306"),
+            String::from("/api/audit-recovery/alias/shop/0"),
+            String::from("/api/audit-recovery?unacknowledged=true"),
+            String::from("/api/recently-active-cluster-recovery/shop"),
+            String::from("/api/recently-active-instance-recovery/db2.example/3306"),
+        ] {
+            assert_eq!(site.json(&same).await, listed, "{same}");
+        }
+        for none in [
+            "/api/audit-recovery/1",
+            "/api/audit-recovery/uid/x",
+            "/api/audit-recovery/id/99",
+            "/api/audit-recovery/cluster/other",
+            "/api/recently-active-instance-recovery/db1.example/3306",
+        ] {
+            assert_eq!(site.json(none).await, json!([]), "{none}");
+        }
+        let steps = site
+            .json(&format!("/api/audit-recovery-steps/{}", uid.0))
+            .await;
+        let promoted = |step: &&Value| step["Message"] == "promoted <it>";
+        let step = steps.as_array().unwrap().iter().find(promoted).unwrap();
+        assert_eq!(step["RecoveryUID"], json!(uid.0));
+        assert_eq!(step["AuditAt"], "2023-11-14T22:13:20Z");
+
+        let detections = site.json("/api/audit-failure-detection/alias/shop").await;
+        assert_eq!(detections[0]["Id"], detection);
+        assert_eq!(detections[0]["AllErrors"], json!([]));
+        assert_eq!(
+            detections[0]["AnalysisEntry"]["StartActivePeriod"],
+            "2023-11-14T22:13:20Z"
+        );
+
+        site.get(&format!("/api/ack-recovery/{number}"))
+            .await
+            .expect_error("500 Internal Server Error", "No acknowledge comment given");
+        assert_eq!(
+            site.json(&format!("/api/ack-recovery/{number}?comment=ok&owner=bob"))
+                .await,
+            json!({"Code": "OK", "Message": "Acknowledged recovery",
+                "Details": number.to_string()})
+        );
+        let row = &site.json("/api/audit-recovery").await[0];
+        assert_eq!(row["AcknowledgedBy"], "bob");
+        assert_eq!(row["IsActive"], false);
+        assert_eq!(
+            site.json("/api/audit-recovery?unacknowledged=true").await,
+            json!([])
+        );
+        site.json("/api/ack-recovery/99?comment=x").await;
+
+        assert_eq!(
+            site.json("/api/check-global-recoveries").await["Details"],
+            "enabled"
+        );
+        site.json("/api/disable-global-recoveries").await;
+        assert_eq!(
+            site.json("/api/check-global-recoveries").await["Message"],
+            "Global recoveries disabled"
+        );
+    });
+}
+
+#[test]
+fn a_dead_primary_is_analysed() {
+    run(async {
+        let fake = Fake::new();
+        fake.with(|world| {
+            let dead = world.instances.get_mut(&key("db1.example")).unwrap();
+            dead.seen = Some(NOW.mono - Duration::from_secs(30));
+            for host in ["db2.example", "db3.example"] {
+                let replica = world.instances.get_mut(&key(host)).unwrap();
+                let report = Arc::get_mut(replica.report.as_mut().unwrap()).unwrap();
+                let status = report.replication.as_mut().unwrap();
+                status.io = ThreadState::Other;
+                status.io_error = "error reconnecting to source: error connecting to source".into();
+            }
+        });
+        let settings = Settings {
+            process: Process {
+                host_name: "orc1".into(),
+                full_host_name: String::new(),
+                token: "9ac1".into(),
+            },
+            ..Settings::default()
+        };
+        let site = site(fake, settings).await;
+        let found = site.json("/api/replication-analysis").await;
+        assert_eq!(found["Message"], "Analysis");
+        let entry = &found["Details"][0];
+        assert_eq!(entry["AnalyzedInstanceKey"]["Hostname"], "db1.example");
+        assert_eq!(entry["Analysis"], "DeadMaster");
+        assert_eq!(entry["CountReplicas"], 2);
+        assert_eq!(entry["ProcessingNodeHostname"], "orc1");
+        for path in [
+            "/api/replication-analysis/shop",
+            "/api/replication-analysis/instance/db1.example/3306",
+        ] {
+            assert_eq!(site.json(path).await["Details"][0], *entry, "{path}");
+        }
+        for path in [
+            "/api/replication-analysis/instance/lost.example/3306",
+            "/api/replication-analysis/other",
+        ] {
+            assert_eq!(site.json(path).await["Details"], json!([]), "{path}");
+        }
+    });
+}

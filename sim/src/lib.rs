@@ -7,5 +7,6 @@ compile_error!(
 
 pub mod disk;
 pub mod engine;
+pub mod model;
 pub mod network;
 pub mod random;

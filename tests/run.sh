@@ -42,7 +42,7 @@ part_simulation() { "$target/orchestrator-sim" sweep "1..$seeds"; }
 # One fleet at a time: they share the machine's cores, and times are judged.
 part_real() {
   local binary
-  for binary in grants oracle real; do
+  for binary in facts grants oracle real; do
     cargo test -p orchestrator-tests --test "$binary" --locked -- --test-threads=1 || return 1
   done
 }

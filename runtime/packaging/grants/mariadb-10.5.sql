@@ -3,16 +3,14 @@
 CREATE USER IF NOT EXISTS 'orchestrator'@'%' IDENTIFIED BY 'change-me';
 
 -- Look: process list, positions, the replicas of a server.
-GRANT PROCESS, BINLOG MONITOR, SLAVE MONITOR, REPLICATION SLAVE ON *.* TO 'orchestrator'@'%';
+GRANT PROCESS, BINLOG MONITOR, SLAVE MONITOR ON *.* TO 'orchestrator'@'%';
 
--- Repair: start, stop and change replication, semi-sync, gtid_slave_pos.
+-- Repair: start, stop and change replication, semi-sync, gtid_slave_pos, binary logs. (REPLICATION MASTER
+-- ADMIN is also what SHOW SLAVE HOSTS asks for.)
 GRANT REPLICATION SLAVE ADMIN, REPLICATION MASTER ADMIN, BINLOG ADMIN, RELOAD ON *.* TO 'orchestrator'@'%';
 
--- Fence: read_only (10.11 took this out of SUPER), end sessions, the event scheduler.
+-- Fence: read_only (10.11 took this out of SUPER), end sessions, the event scheduler (SUPER).
 GRANT READ_ONLY ADMIN, CONNECTION ADMIN, SUPER ON *.* TO 'orchestrator'@'%';
-
--- Name accounts that could write through read_only.
-GRANT SELECT ON mysql.global_priv TO 'orchestrator'@'%';
 
 -- The queries of your own configuration (Detect...Query, ReplicationCredentialsQuery): name the schema they read.
 GRANT SELECT ON meta.* TO 'orchestrator'@'%';

@@ -12,8 +12,5 @@ GRANT SUPER, RELOAD ON *.* TO 'orchestrator'@'%';
 -- Keep the replication user's credentials when a channel has to be set up again.
 GRANT SELECT ON mysql.slave_master_info TO 'orchestrator'@'%';
 
--- Name accounts that could write through super_read_only or cannot be disconnected.
-GRANT SELECT ON mysql.user TO 'orchestrator'@'%';
-
 -- The queries of your own configuration (Detect...Query, ReplicationCredentialsQuery): name the schema they read.
 GRANT SELECT ON meta.* TO 'orchestrator'@'%';

@@ -6,7 +6,7 @@ CREATE USER IF NOT EXISTS 'orchestrator'@'%' IDENTIFIED BY 'change-me';
 GRANT PROCESS, REPLICATION CLIENT, REPLICATION SLAVE ON *.* TO 'orchestrator'@'%';
 GRANT SELECT ON performance_schema.* TO 'orchestrator'@'%';
 
--- Repair: start, stop and change replication, semi-sync, empty transactions in place of errant ones.
+-- Repair: start, stop and change replication, binary logs.
 GRANT REPLICATION_SLAVE_ADMIN, BINLOG_ADMIN ON *.* TO 'orchestrator'@'%';
 GRANT RELOAD ON *.* TO 'orchestrator'@'%';
 
@@ -15,9 +15,6 @@ GRANT SYSTEM_VARIABLES_ADMIN, CONNECTION_ADMIN ON *.* TO 'orchestrator'@'%';
 
 -- Keep the replication user's credentials when a channel has to be set up again.
 GRANT SELECT ON mysql.slave_master_info TO 'orchestrator'@'%';
-
--- Name accounts that could write through super_read_only or cannot be disconnected.
-GRANT SELECT ON mysql.user TO 'orchestrator'@'%';
 
 -- The queries of your own configuration (Detect...Query, ReplicationCredentialsQuery): name the schema they read.
 GRANT SELECT ON meta.* TO 'orchestrator'@'%';

@@ -1,5 +1,6 @@
 //! Adapters and the daemon: everything that touches the world, generic over [`env::Env`].
 
+pub mod backend;
 pub mod config;
 pub mod env;
 pub mod fleet;

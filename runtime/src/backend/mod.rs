@@ -1,0 +1,438 @@
+//! The backend database: a projection of the replicated state and of what is observed, written behind, for people and
+//! tools to read. Tables and columns are the original's (`spec/backend.md` section 5).
+//!
+//! Nothing is judged, answered or acknowledged by what is here. The rows of the replicated state, the log position they
+//! stand at, the cluster they belong to and the state's digest change in one transaction, so that a start can decide
+//! what the file is worth (`RAFT.md` section 1); whatever it is, it can be rewritten from the state. Whoever sends
+//! changes never waits: what waits to be written is bounded, and beyond the bound only the fact is kept that everything
+//! is to be rewritten.
+//!
+//! `rows` says what is written, `tables` into which tables, `writer` when, `sqlite` how. Another kind of database takes
+//! the place of `sqlite` alone.
+
+mod observe;
+mod rows;
+mod sqlite;
+mod tables;
+mod writer;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::future::Future;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use orchestrator_core::id::{ClusterId, InstanceKey, LogPosition, NodeId};
+use orchestrator_core::replicated::{Change, Replicated};
+use orchestrator_core::time::Wall;
+use tokio::sync::{mpsc, oneshot, watch};
+
+pub use self::observe::{Observation, Seen};
+use crate::config::{BackendKind, BackendSettings};
+use crate::env::{Env, spawn};
+use crate::raft::BackendPosition;
+
+/// How long changes may wait for others to be written with them.
+const BATCH_AGE_MAX: Duration = Duration::from_millis(50);
+/// Batches written in one transaction.
+const BATCHES_PER_WRITE_MAX: usize = 1_000;
+/// Changes that may wait to be written.
+const BACKLOG_CHANGES_MAX: usize = 100_000;
+/// The same in bytes, by estimate.
+const BACKLOG_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Observed servers written in one transaction.
+const OBSERVATIONS_PER_WRITE_MAX: usize = 1_000;
+/// How often the daemon's own row is written.
+const BEAT: Duration = Duration::from_secs(1);
+/// How often observed servers are looked at.
+const LOOK: Duration = Duration::from_secs(1);
+/// After a write that failed.
+const RETRY: Duration = Duration::from_millis(500);
+/// A daemon whose row is older than this is not alive (`node_health`).
+const NODE_HEALTH_KEPT: Duration = Duration::from_secs(5);
+
+/// Whether the tables may be changed at start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deploy {
+    Apply,
+    /// The key of the configuration that forbids it.
+    Refuse {
+        key: &'static str,
+    },
+}
+
+/// Where the backend is, and who writes to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// A path, or a text containing `:memory:`.
+    pub data_file: PathBuf,
+    pub deploy: Deploy,
+    pub node: NodeId,
+    pub host_name: String,
+    /// Of this process, drawn at its start.
+    pub token: String,
+    pub app_version: String,
+    /// `HttpMode` for a daemon.
+    pub extra_info: String,
+    pub command: String,
+}
+
+impl Settings {
+    /// Settings by configuration; who writes is to be filled in.
+    ///
+    /// # Errors
+    /// A kind of backend that this release does not write.
+    pub fn new(backend: &BackendSettings) -> Result<Self, BackendError> {
+        let data_file = match &backend.kind {
+            BackendKind::Sqlite { data_file } => PathBuf::from(data_file),
+            BackendKind::Mysql(_) => return Err(BackendError::Unsupported),
+        };
+        let deploy = if backend.skip_schema_update {
+            Deploy::Refuse {
+                key: "SkipOrchestratorDatabaseUpdate",
+            }
+        } else if backend.panic_if_different_deploy {
+            Deploy::Refuse {
+                key: "PanicIfDifferentDatabaseDeploy",
+            }
+        } else {
+            Deploy::Apply
+        };
+        Ok(Self {
+            data_file,
+            deploy,
+            node: NodeId::default(),
+            host_name: String::new(),
+            token: String::new(),
+            app_version: env!("CARGO_PKG_VERSION").to_owned(),
+            extra_info: String::from("HttpMode"),
+            command: String::new(),
+        })
+    }
+}
+
+/// What a step of the node changed in the replicated state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Batch {
+    /// The newest entry that was applied by then.
+    pub at: LogPosition,
+    /// Of the replicated state at that entry.
+    pub digest: [u8; 32],
+    pub contents: Contents,
+}
+
+/// How the state changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Contents {
+    /// By applying entries: the rows that are different, in the order in which they became so.
+    Changes(Vec<Change>),
+    /// It was replaced by a snapshot.
+    Replaced,
+}
+
+impl Batch {
+    #[must_use]
+    pub const fn changes(at: LogPosition, digest: [u8; 32], changes: Vec<Change>) -> Self {
+        Self {
+            at,
+            digest,
+            contents: Contents::Changes(changes),
+        }
+    }
+
+    #[must_use]
+    pub const fn replaced(at: LogPosition, digest: [u8; 32]) -> Self {
+        Self {
+            at,
+            digest,
+            contents: Contents::Replaced,
+        }
+    }
+}
+
+/// The node, as the backend looks at it. All batches of entries up to the state that is returned were sent before.
+pub trait View: Send + Sync + 'static {
+    /// A copy of the replicated state. None once the node is gone.
+    fn replicated(&self) -> impl Future<Output = Option<Replicated>> + Send;
+    /// Runs [`Seen::look`] on what the node observes. None once the node is gone.
+    fn observe(&self, seen: Seen) -> impl Future<Output = Option<(Seen, Vec<Observation>)>> + Send;
+}
+
+/// Where the rows of a backend stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    /// None: written before the daemon belonged to a cluster.
+    pub cluster: Option<ClusterId>,
+    /// None: a cluster's, and no entry of it was written.
+    pub at: Option<LogPosition>,
+    /// Of the replicated state at that entry; none if it is damaged.
+    pub digest: Option<[u8; 32]>,
+}
+
+/// What a database held that another program made.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Adopted {
+    /// Rows by table, where there were any.
+    pub rows: BTreeMap<&'static str, u64>,
+    /// The servers it knew.
+    pub instances: BTreeSet<InstanceKey>,
+    /// Under which name the rows of a table are kept.
+    pub set_aside: BTreeMap<&'static str, String>,
+}
+
+/// How far the backend is behind.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct BackendHealth {
+    /// Age of the oldest change that is not written; zero when all are.
+    pub oldest_unwritten: Duration,
+    /// Why the last write failed; none after one that did not.
+    pub error: Option<String>,
+}
+
+/// Why the backend cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BackendError {
+    /// The folder of the file is missing.
+    NoFolder(PathBuf),
+    Unwritable {
+        path: PathBuf,
+        reason: String,
+    },
+    Damaged {
+        path: PathBuf,
+        reason: String,
+    },
+    Full {
+        path: PathBuf,
+    },
+    Busy {
+        path: PathBuf,
+    },
+    /// Another daemon writes to it.
+    InUse {
+        path: PathBuf,
+        node: String,
+        token: String,
+        written_at: String,
+    },
+    /// Another daemon has begun to write to it.
+    TakenOver {
+        path: PathBuf,
+        token: String,
+    },
+    OtherCluster {
+        path: PathBuf,
+        found: String,
+        own: ClusterId,
+    },
+    Schema {
+        path: PathBuf,
+        reason: String,
+    },
+    Failed {
+        path: PathBuf,
+        reason: String,
+    },
+    /// A kind of database that this release does not write.
+    Unsupported,
+}
+
+impl fmt::Display for BackendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoFolder(folder) => write!(
+                f,
+                "SQLite3DataFile: the folder {} does not exist; create it, owned by the user that runs orchestrator",
+                folder.display()
+            ),
+            Self::Unwritable { path, reason } => write!(
+                f,
+                "SQLite3DataFile: {} cannot be written ({reason}); give the user that runs orchestrator the right to \
+                 write the file and its folder, or name another file",
+                path.display()
+            ),
+            Self::Damaged { path, reason } => write!(
+                f,
+                "SQLite3DataFile: {} is damaged or no SQLite file ({reason}); move it and the files {}-wal and -shm \
+                 away: it is rebuilt from RaftDataDir",
+                path.display(),
+                path.display()
+            ),
+            Self::Full { path } => write!(
+                f,
+                "SQLite3DataFile: no room left on the disk of {}; make room",
+                path.display()
+            ),
+            Self::Busy { path } => write!(
+                f,
+                "SQLite3DataFile: another process has kept {} locked for writing; end it, or let it only read",
+                path.display()
+            ),
+            Self::InUse {
+                path,
+                node,
+                token,
+                written_at,
+            } => write!(
+                f,
+                "SQLite3DataFile: {} is in use by another daemon ({node}, process {token}, wrote at {written_at} UTC); \
+                 each daemon needs a file of its own",
+                path.display()
+            ),
+            Self::TakenOver { path, token } => write!(
+                f,
+                "SQLite3DataFile: another daemon (process {token}) writes to {}; each daemon needs a file of its own",
+                path.display()
+            ),
+            Self::OtherCluster { path, found, own } => write!(
+                f,
+                "SQLite3DataFile: {} belongs to the raft cluster {found}, this daemon to {own}; name another file, or \
+                 move this one away: it is rebuilt from RaftDataDir",
+                path.display()
+            ),
+            Self::Schema { path, reason } => write!(
+                f,
+                "SQLite3DataFile: {}: {reason}; a file that is moved away is rebuilt from RaftDataDir",
+                path.display()
+            ),
+            Self::Failed { path, reason } => {
+                write!(f, "SQLite3DataFile: {}: {reason}", path.display())
+            }
+            Self::Unsupported => f.write_str(
+                "BackendDB: only sqlite is written by this release; set it to sqlite, and SQLite3DataFile to a path",
+            ),
+        }
+    }
+}
+
+impl std::error::Error for BackendError {}
+
+/// The database as a start finds it.
+#[derive(Debug)]
+pub struct Opened {
+    /// None: it never held a state of ours.
+    pub position: Option<Position>,
+    /// Set if this start found another program's database in its place.
+    pub adopted: Option<Adopted>,
+    settings: Settings,
+    database: sqlite::Database,
+    instances: BTreeSet<InstanceKey>,
+}
+
+/// Opens the backend, creating it if missing, and brings its tables to this release's.
+///
+/// # Errors
+/// Names the path and what to do.
+pub async fn open<E: Env>(settings: Settings) -> Result<Opened, BackendError> {
+    let wall = wall::<E>();
+    let (settings, outcome) = E::blocking(move || {
+        let outcome = sqlite::open::<E>(&settings, wall);
+        (settings, outcome)
+    })
+    .await;
+    let (database, found) = outcome?;
+    if let Some(adopted) = &found.adopted {
+        tracing::info!(
+            "{} is another program's database: adopted in place, {} tables had rows, {} servers; kept aside: {:?}",
+            settings.data_file.display(),
+            adopted.rows.len(),
+            adopted.instances.len(),
+            adopted.set_aside.values().collect::<Vec<_>>()
+        );
+    }
+    Ok(Opened {
+        position: found.position,
+        adopted: found.adopted,
+        settings,
+        database,
+        instances: found.instances,
+    })
+}
+
+impl Opened {
+    /// For [`crate::raft::decide_start`].
+    #[must_use]
+    pub fn for_start(&self) -> Option<BackendPosition> {
+        self.position.map(|position| BackendPosition {
+            cluster: position.cluster,
+            at: position.at,
+            digest_ok: position.at.is_none() || position.digest.is_some(),
+        })
+    }
+
+    /// Starts to write. A database that holds no state of ours is rewritten as soon as there is a state.
+    pub fn start<E: Env, V: View>(self, view: V) -> Backend {
+        let (batches, batches_received) = mpsc::unbounded_channel();
+        let (control, control_received) = mpsc::unbounded_channel();
+        let health = watch::Sender::new(BackendHealth::default());
+        let backend = Backend {
+            batches,
+            control,
+            health: health.subscribe(),
+        };
+        let writer = writer::Writer::<E, V>::new(self, view, health);
+        spawn::<E>(writer.run(batches_received, control_received));
+        backend
+    }
+}
+
+/// What the writer is told beside batches.
+#[derive(Debug)]
+enum Control {
+    Cluster(ClusterId),
+    Rebuild(String),
+    Close(oneshot::Sender<Option<String>>),
+}
+
+/// A handle on the writer. It ends when it is closed, or when all handles and senders of batches are gone.
+#[derive(Debug, Clone)]
+pub struct Backend {
+    batches: mpsc::UnboundedSender<Batch>,
+    control: mpsc::UnboundedSender<Control>,
+    health: watch::Receiver<BackendHealth>,
+}
+
+impl Backend {
+    /// Where batches go, in the order of their positions. Positions that the database holds already are passed over.
+    #[must_use]
+    pub fn batches(&self) -> mpsc::UnboundedSender<Batch> {
+        self.batches.clone()
+    }
+
+    /// Over 5 s the daemon yields leadership, over 30 s it exits.
+    #[must_use]
+    pub fn health(&self) -> watch::Receiver<BackendHealth> {
+        self.health.clone()
+    }
+
+    /// The daemon belongs to this cluster. Until it is told, rows are written without one.
+    pub fn set_cluster(&self, cluster: ClusterId) {
+        // The writer is gone only after it was closed.
+        let _ = self.control.send(Control::Cluster(cluster));
+    }
+
+    /// Everything is to be rewritten from the state, as soon as there is one.
+    pub fn rebuild(&self, reason: impl Into<String>) {
+        let _ = self.control.send(Control::Rebuild(reason.into()));
+    }
+
+    /// Writes what was sent and ends. An error says what was not written; raft's log has it.
+    ///
+    /// # Errors
+    /// Why the last write failed.
+    pub async fn close(self) -> Result<(), String> {
+        let (reply, answer) = oneshot::channel();
+        if self.control.send(Control::Close(reply)).is_err() {
+            return Ok(());
+        }
+        match answer.await {
+            Ok(Some(error)) => Err(error),
+            // Ended by itself, having written everything.
+            Ok(None) | Err(_) => Ok(()),
+        }
+    }
+}
+
+fn wall<E: Env>() -> Wall {
+    Wall::from_nanos(u64::try_from(E::wall().as_nanos()).unwrap_or(u64::MAX))
+}

@@ -1,0 +1,952 @@
+//! The backend in a SQLite file: its statements, and how its tables come to be.
+//!
+//! The file is in WAL mode with `synchronous=NORMAL`: others may read it at any time, and a power cut may take back the
+//! newest transactions whole, which the raft log then brings again. No statement uses the database's clock, defaults,
+//! counters or randomness: every value is given.
+//!
+//! Migrations are numbered, checksummed and run once, all in one transaction. A file of the original is adopted in place:
+//! missing columns are added, indexes that forbid equal rows are replaced by plain ones, rows that the projection is going
+//! to rewrite are copied to `<table>_original` beforehand. No table is dropped.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use orchestrator_core::id::{ClusterId, InstanceKey, LogPosition, NodeId};
+use orchestrator_core::time::Wall;
+use rusqlite::types::{ToSqlOutput, ValueRef};
+use rusqlite::{
+    Connection, ErrorCode, OptionalExtension, ToSql, TransactionBehavior, params_from_iter,
+};
+use sha2::{Digest as _, Sha256};
+
+use super::rows::{Row, Value, Write, hex, timestamp, unhex};
+use super::tables::{Kind, Role, TABLES, Table};
+use super::{Adopted, BackendError, Deploy, Position, Settings};
+use crate::env::Env;
+
+/// How long a statement waits for another process's lock on the file.
+const BUSY: Duration = Duration::from_secs(5);
+/// The log file of SQLite is cut to this when it was checkpointed, in bytes.
+const WAL_BYTES_KEPT: i64 = 64 * 1024 * 1024;
+/// Statements kept prepared.
+const STATEMENTS_KEPT: usize = 256;
+/// Another daemon that wrote within this time uses the file.
+const IN_USE: Duration = Duration::from_secs(5);
+/// Runs of daemons that `node_health_history` remembers.
+const RUNS_KEPT: i64 = 1_000;
+/// The most versions of a table that are kept aside.
+const ASIDE_MAX: u32 = 100;
+
+/// A file that is no file.
+const MEMORY: &str = ":memory:";
+
+const MIGRATIONS_TABLE: &str = "orchestrator_migrations";
+
+/// One step of the schema. Its text is what its checksum is of; what it does to a file that has some of it already is
+/// decided when it runs.
+struct Migration {
+    version: i64,
+    name: &'static str,
+    tables: &'static [&'static Table],
+}
+
+/// Only ever appended to.
+const MIGRATIONS: &[Migration] = &[Migration {
+    version: 1,
+    name: "tables",
+    tables: TABLES,
+}];
+
+impl Migration {
+    fn checksum(&self) -> String {
+        let mut hash = Sha256::new();
+        for table in self.tables {
+            hash.update(create_table(table));
+            hash.update("\n");
+            for index in table.indexes {
+                hash.update(create_index(table, index));
+                hash.update("\n");
+            }
+        }
+        hex(&hash.finalize())
+    }
+}
+
+impl ToSql for Value {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(match self {
+            Self::Null => ValueRef::Null,
+            Self::Number(number) => ValueRef::Integer(*number),
+            Self::Text(text) => ValueRef::Text(text.as_bytes()),
+        }))
+    }
+}
+
+/// The statements that put a row.
+#[derive(Debug)]
+struct Statements {
+    insert: String,
+    update: String,
+}
+
+/// What goes to the database with the rows of a transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stamp {
+    pub cluster: Option<ClusterId>,
+    /// Where the rows stand after it; none: where they stood.
+    pub applied: Option<(LogPosition, [u8; 32])>,
+    pub wall: Wall,
+}
+
+/// What a file held when it was opened.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    pub position: Option<Position>,
+    pub adopted: Option<Adopted>,
+    /// The servers that have a row in `database_instance`.
+    pub instances: BTreeSet<InstanceKey>,
+}
+
+/// The open file.
+#[derive(Debug)]
+pub(super) struct Database {
+    connection: Connection,
+    path: PathBuf,
+    token: String,
+    statements: BTreeMap<&'static str, Statements>,
+}
+
+/// Opens the file, creating it if missing, and brings its tables to this release's. Blocks.
+pub(super) fn open<E: Env>(
+    settings: &Settings,
+    wall: Wall,
+) -> Result<(Database, Found), BackendError> {
+    let path = settings.data_file.clone();
+    if !is_memory(&path) {
+        check_folder::<E>(&path)?;
+    }
+    let explain = |error| explain(&path, &error);
+    let connection = E::open_db(&path).map_err(explain)?;
+    connection.busy_timeout(BUSY).map_err(explain)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
+    let mut database = Database {
+        connection,
+        token: settings.token.clone(),
+        statements: TABLES
+            .iter()
+            .map(|table| (table.name, statements(table)))
+            .collect(),
+        path: path.clone(),
+    };
+    database.set_modes().map_err(explain)?;
+    let adopted = database.deploy(settings, wall)?;
+    let mut found = database.take(settings, wall)?;
+    found.adopted = adopted;
+    Ok((database, found))
+}
+
+fn is_memory(path: &Path) -> bool {
+    path.to_string_lossy().contains(MEMORY)
+}
+
+fn check_folder<E: Env>(path: &Path) -> Result<(), BackendError> {
+    let Some(folder) = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+    else {
+        return Ok(());
+    };
+    match E::exists(folder) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(BackendError::NoFolder(folder.to_owned())),
+        Err(error) => Err(BackendError::Unwritable {
+            path: path.to_owned(),
+            reason: error.to_string(),
+        }),
+    }
+}
+
+/// What an error of SQLite means for whoever runs the daemon.
+fn explain(path: &Path, error: &rusqlite::Error) -> BackendError {
+    let path = path.to_owned();
+    let reason = error.to_string();
+    match error.sqlite_error_code() {
+        Some(
+            ErrorCode::CannotOpen
+            | ErrorCode::ReadOnly
+            | ErrorCode::PermissionDenied
+            | ErrorCode::AuthorizationForStatementDenied,
+        ) => BackendError::Unwritable { path, reason },
+        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
+            BackendError::Damaged { path, reason }
+        }
+        Some(ErrorCode::DiskFull) => BackendError::Full { path },
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => BackendError::Busy { path },
+        _ => BackendError::Failed { path, reason },
+    }
+}
+
+impl Database {
+    fn set_modes(&self) -> rusqlite::Result<()> {
+        let mode: String =
+            self.connection
+                .pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))?;
+        if !mode.eq_ignore_ascii_case("wal") && !is_memory(&self.path) {
+            tracing::warn!(
+                "{} cannot be read while it is written: its journal is {mode}, not wal",
+                self.path.display()
+            );
+        }
+        self.connection
+            .pragma_update(None, "synchronous", "normal")?;
+        self.connection
+            .pragma_update_and_check(None, "journal_size_limit", WAL_BYTES_KEPT, |_| Ok(()))
+    }
+
+    /// The file is where it was opened. Blocks.
+    pub(super) fn is_there<E: Env>(&self) -> bool {
+        is_memory(&self.path) || E::exists(&self.path).unwrap_or(false)
+    }
+
+    /// Runs the migrations that are missing. Returns what was adopted if the file was the original's.
+    fn deploy(&mut self, settings: &Settings, wall: Wall) -> Result<Option<Adopted>, BackendError> {
+        let path = self.path.clone();
+        let explain = |error| explain(&path, &error);
+        let transaction = self
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .map_err(explain)?;
+        let is_ours = exists(&transaction, MIGRATIONS_TABLE).map_err(explain)?;
+        let done = if is_ours {
+            recorded(&transaction).map_err(explain)?
+        } else {
+            BTreeMap::new()
+        };
+        let mut missing = Vec::new();
+        for migration in MIGRATIONS {
+            match done.get(&migration.version) {
+                None => missing.push(migration),
+                Some(checksum) if *checksum == migration.checksum() => {}
+                Some(checksum) => {
+                    return Err(BackendError::Schema {
+                        path,
+                        reason: format!(
+                            "its migration {} ({}) has checksum {checksum}, this release's has {}: another build made it",
+                            migration.version,
+                            migration.name,
+                            migration.checksum()
+                        ),
+                    });
+                }
+            }
+        }
+        if let Some(newest) = done
+            .keys()
+            .next_back()
+            .filter(|newest| **newest > newest_version())
+        {
+            tracing::warn!(
+                "{} has the schema of a later release (version {newest}, this one knows {}); columns are only ever added, going on",
+                path.display(),
+                newest_version()
+            );
+        }
+        if missing.is_empty() {
+            return Ok(None);
+        }
+        if let Deploy::Refuse { key } = settings.deploy {
+            return Err(BackendError::Schema {
+                path,
+                reason: format!(
+                    "its tables are not those of this release and {key} forbids to change them; unset it for one start"
+                ),
+            });
+        }
+        let adopted = migrate(&transaction, &missing, is_ours, settings, wall).map_err(explain)?;
+        transaction.commit().map_err(explain)?;
+        Ok(adopted)
+    }
+
+    /// Makes the file this process's, and reads what it holds.
+    fn take(&mut self, settings: &Settings, wall: Wall) -> Result<Found, BackendError> {
+        let path = self.path.clone();
+        let explain = |error| explain(&path, &error);
+        let transaction = self
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .map_err(explain)?;
+        let row = transaction
+            .query_row(
+                "select node_id, token, written_at, cluster_id, applied_index, applied_term, applied_node, digest \
+                 from orchestrator_projection where anchor = 1",
+                [],
+                |row| {
+                    Ok(Held {
+                        node: row.get(0)?,
+                        token: row.get(1)?,
+                        written_at: row.get(2)?,
+                        cluster: row.get(3)?,
+                        index: row.get(4)?,
+                        term: row.get(5)?,
+                        leader: row.get(6)?,
+                        digest: row.get(7)?,
+                    })
+                },
+            )
+            .optional()
+            .map_err(explain)?;
+        let node = settings.node.to_string();
+        let mut found = Found::default();
+        let taken = match row {
+            None => transaction.execute(
+                "insert into orchestrator_projection (anchor, cluster_id, node_id, token, written_at, applied_index, \
+                 applied_term, applied_node, digest, schema_version) values (1, '', ?1, ?2, ?3, null, null, '', '', ?4)",
+                (&node, &settings.token, timestamp(wall), newest_version()),
+            ),
+            Some(held) => {
+                let recent = timestamp(wall - IN_USE);
+                if held.node != node && held.written_at > recent && held.written_at <= timestamp(wall) {
+                    return Err(BackendError::InUse {
+                        path,
+                        node: held.node,
+                        token: held.token,
+                        written_at: held.written_at,
+                    });
+                }
+                found.position = held.position();
+                transaction.execute(
+                    "update orchestrator_projection set node_id = ?1, token = ?2, written_at = ?3, schema_version = ?4 \
+                     where anchor = 1",
+                    (&node, &settings.token, timestamp(wall), newest_version()),
+                )
+            }
+        };
+        taken.map_err(explain)?;
+        remember_run(&transaction, settings, wall).map_err(explain)?;
+        found.instances = instances(&transaction, "database_instance").map_err(explain)?;
+        transaction.commit().map_err(explain)?;
+        Ok(found)
+    }
+
+    /// Writes rows, where they stand and whose they are in one transaction; with `rewrite`, over emptied tables. Nothing is
+    /// written on an error. Blocks.
+    pub(super) fn write(
+        &mut self,
+        rewrite: Rewrite,
+        writes: &mut dyn Iterator<Item = Write>,
+        stamp: Stamp,
+    ) -> Result<(), BackendError> {
+        let path = self.path.clone();
+        let explain = |error| explain(&path, &error);
+        let transaction = self
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .map_err(explain)?;
+        check_owner(&transaction, &path, &self.token, stamp.cluster)?;
+        match rewrite {
+            Rewrite::Nothing => {}
+            Rewrite::Replicated => {
+                for table in TABLES.iter().filter(|table| table.role == Role::Replicated) {
+                    execute(&transaction, &format!("delete from {}", table.name), &[])
+                        .map_err(explain)?;
+                }
+            }
+        }
+        for write in writes {
+            put(&transaction, &self.statements, &write).map_err(explain)?;
+        }
+        stamp_it(&transaction, stamp).map_err(explain)?;
+        transaction.commit().map_err(explain)
+    }
+}
+
+/// Which tables are emptied before rows are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rewrite {
+    Nothing,
+    Replicated,
+}
+
+/// The row of `orchestrator_projection`.
+struct Held {
+    node: String,
+    token: String,
+    written_at: String,
+    cluster: String,
+    index: Option<i64>,
+    term: Option<i64>,
+    leader: String,
+    digest: String,
+}
+
+impl Held {
+    fn position(&self) -> Option<Position> {
+        let cluster = unhex(&self.cluster).map(ClusterId);
+        let at = self.index.zip(self.term).map(|(index, term)| LogPosition {
+            index: index.unsigned_abs(),
+            term: term.unsigned_abs(),
+            node: NodeId(u64::from_str_radix(&self.leader, 16).unwrap_or(0)),
+        });
+        (cluster.is_some() || at.is_some()).then(|| Position {
+            cluster,
+            at,
+            digest: unhex(&self.digest),
+        })
+    }
+}
+
+fn newest_version() -> i64 {
+    MIGRATIONS.last().map_or(0, |migration| migration.version)
+}
+
+fn column_type(kind: Kind) -> String {
+    match kind {
+        // Exactly this spelling makes the number the row's own.
+        Kind::Id => String::from("integer not null"),
+        Kind::Name(characters) => format!("varchar({characters}) not null default ''"),
+        Kind::Text => String::from("text not null default ''"),
+        Kind::Number => String::from("bigint not null default 0"),
+        Kind::MaybeNumber => String::from("bigint null"),
+        Kind::Flag => String::from("tinyint not null default 0"),
+        Kind::MaybeFlag => String::from("tinyint null"),
+        Kind::Time => String::from("timestamp not null default '1971-01-01 00:00:00'"),
+        Kind::MaybeTime => String::from("timestamp null"),
+        Kind::Bytes => String::from("blob null"),
+    }
+}
+
+const fn may_be_null(kind: Kind) -> bool {
+    match kind {
+        Kind::MaybeNumber | Kind::MaybeFlag | Kind::MaybeTime | Kind::Bytes => true,
+        Kind::Id | Kind::Name(_) | Kind::Text | Kind::Number | Kind::Flag | Kind::Time => false,
+    }
+}
+
+fn create_table(table: &Table) -> String {
+    let columns: Vec<String> = table
+        .columns
+        .iter()
+        .map(|column| format!("{} {}", quote(column.name), column_type(column.kind)))
+        .collect();
+    format!(
+        "create table {} ({}, primary key ({}))",
+        table.name,
+        columns.join(", "),
+        table.key.join(", ")
+    )
+}
+
+/// Names of indexes are global in SQLite.
+fn create_index(table: &Table, columns: &[&str]) -> String {
+    format!(
+        "create index if not exists {}_by_{} on {} ({})",
+        table.name,
+        columns.join("_"),
+        table.name,
+        columns.join(", ")
+    )
+}
+
+/// A name of a database whose makers may have chosen any.
+fn quote(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+fn statements(table: &Table) -> Statements {
+    let names: Vec<&str> = table.columns.iter().map(|column| column.name).collect();
+    let places: Vec<String> = (1..=names.len()).map(|place| format!("?{place}")).collect();
+    let assign = |column: &&str| {
+        let place = names
+            .iter()
+            .position(|name| name == column)
+            .map_or(0, |place| place + 1);
+        format!("{column} = ?{place}")
+    };
+    let others: Vec<&str> = names
+        .iter()
+        .copied()
+        .filter(|name| !table.key.contains(name))
+        .collect();
+    let set = if others.is_empty() { &names } else { &others };
+    let set: Vec<String> = set.iter().map(assign).collect();
+    let key: Vec<String> = table.key.iter().map(assign).collect();
+    Statements {
+        insert: format!(
+            "insert into {} ({}) values ({})",
+            table.name,
+            names.join(", "),
+            places.join(", ")
+        ),
+        update: format!(
+            "update {} set {} where {}",
+            table.name,
+            set.join(", "),
+            key.join(" and ")
+        ),
+    }
+}
+
+fn execute(connection: &Connection, sql: &str, values: &[&Value]) -> rusqlite::Result<usize> {
+    connection
+        .prepare_cached(sql)?
+        .execute(params_from_iter(values.iter().copied()))
+}
+
+fn put(
+    connection: &Connection,
+    statements: &BTreeMap<&'static str, Statements>,
+    write: &Write,
+) -> rusqlite::Result<()> {
+    match write {
+        Write::Put(row) => {
+            let prepared = &statements[row.table.name];
+            let values: Vec<&Value> = row.values.iter().collect();
+            if execute(connection, &prepared.update, &values)? == 0 {
+                execute(connection, &prepared.insert, &values)?;
+            }
+        }
+        Write::Refresh { row, columns } => refresh(connection, statements, row, columns)?,
+        Write::Delete {
+            table,
+            columns,
+            values,
+        } => {
+            let conditions: Vec<String> = columns
+                .iter()
+                .map(|column| format!("{column} = ?"))
+                .collect();
+            let sql = format!(
+                "delete from {} where {}",
+                table.name,
+                conditions.join(" and ")
+            );
+            let values: Vec<&Value> = values.iter().collect();
+            execute(connection, &sql, &values)?;
+        }
+        Write::DeleteRange {
+            table,
+            column,
+            from,
+            to,
+        } => {
+            let sql = format!("delete from {} where {column} between ? and ?", table.name);
+            execute(
+                connection,
+                &sql,
+                &[&Value::Number(*from), &Value::Number(*to)],
+            )?;
+        }
+        Write::DeleteBefore {
+            table,
+            column,
+            before,
+        } => {
+            let sql = format!("delete from {} where {column} < ?", table.name);
+            execute(connection, &sql, &[&Value::from(*before)])?;
+        }
+    }
+    Ok(())
+}
+
+fn refresh(
+    connection: &Connection,
+    statements: &BTreeMap<&'static str, Statements>,
+    row: &Row,
+    columns: &[&str],
+) -> rusqlite::Result<()> {
+    let table = row.table;
+    let of = |name: &str| {
+        table
+            .columns
+            .iter()
+            .zip(&row.values)
+            .find(|(column, _)| column.name == name)
+            .map_or(&Value::Null, |(_, value)| value)
+    };
+    let set: Vec<String> = columns
+        .iter()
+        .map(|column| format!("{column} = ?"))
+        .collect();
+    let key: Vec<String> = table
+        .key
+        .iter()
+        .map(|column| format!("{column} = ?"))
+        .collect();
+    let sql = format!(
+        "update {} set {} where {}",
+        table.name,
+        set.join(", "),
+        key.join(" and ")
+    );
+    let values: Vec<&Value> = columns
+        .iter()
+        .chain(table.key)
+        .map(|name| of(name))
+        .collect();
+    if execute(connection, &sql, &values)? == 0 {
+        let values: Vec<&Value> = row.values.iter().collect();
+        execute(connection, &statements[table.name].insert, &values)?;
+    }
+    Ok(())
+}
+
+/// The file is still this process's and this cluster's.
+fn check_owner(
+    connection: &Connection,
+    path: &Path,
+    token: &str,
+    cluster: Option<ClusterId>,
+) -> Result<(), BackendError> {
+    let held = connection
+        .prepare_cached("select token, cluster_id from orchestrator_projection where anchor = 1")
+        .and_then(|mut statement| {
+            statement
+                .query_row([], |row| {
+                    Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))
+                })
+                .optional()
+        })
+        .map_err(|error| explain(path, &error))?;
+    let Some((holder, held_cluster)) = held else {
+        return Err(BackendError::Failed {
+            path: path.to_owned(),
+            reason: String::from("its row in orchestrator_projection is gone"),
+        });
+    };
+    if holder != token {
+        return Err(BackendError::TakenOver {
+            path: path.to_owned(),
+            token: holder,
+        });
+    }
+    match cluster {
+        Some(own) if !held_cluster.is_empty() && held_cluster != own.to_string() => {
+            Err(BackendError::OtherCluster {
+                path: path.to_owned(),
+                found: held_cluster,
+                own,
+            })
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+fn stamp_it(connection: &Connection, stamp: Stamp) -> rusqlite::Result<()> {
+    let wall = Value::from(stamp.wall);
+    if let Some(cluster) = stamp.cluster {
+        execute(
+            connection,
+            "update orchestrator_projection set cluster_id = ? where anchor = 1",
+            &[&Value::from(cluster.to_string())],
+        )?;
+    }
+    match stamp.applied {
+        Some((at, digest)) => execute(
+            connection,
+            "update orchestrator_projection set written_at = ?, applied_index = ?, applied_term = ?, applied_node = ?, \
+             digest = ? where anchor = 1",
+            &[
+                &wall,
+                &at.index.into(),
+                &at.term.into(),
+                &at.node.to_string().into(),
+                &hex(&digest).into(),
+            ],
+        )?,
+        None => execute(
+            connection,
+            "update orchestrator_projection set written_at = ? where anchor = 1",
+            &[&wall],
+        )?,
+    };
+    Ok(())
+}
+
+/// A line of `node_health_history`; the oldest make room.
+fn remember_run(connection: &Connection, settings: &Settings, wall: Wall) -> rusqlite::Result<()> {
+    let newest: i64 = connection.query_row(
+        "select coalesce(max(history_id), 0) from node_health_history",
+        [],
+        |row| row.get(0),
+    )?;
+    let is_new = connection
+        .query_row(
+            "select 1 from node_health_history where hostname = ?1 and token = ?2",
+            (&settings.host_name, &settings.token),
+            |_| Ok(()),
+        )
+        .optional()?
+        .is_none();
+    if is_new {
+        let id = newest.saturating_add(1);
+        connection.execute(
+            "insert into node_health_history (history_id, hostname, token, first_seen_active, extra_info, command, \
+             app_version) values (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            (
+                id,
+                &settings.host_name,
+                &settings.token,
+                timestamp(wall),
+                &settings.extra_info,
+                &settings.command,
+                &settings.app_version,
+            ),
+        )?;
+        connection.execute(
+            "delete from node_health_history where history_id <= ?1",
+            [id.saturating_sub(RUNS_KEPT)],
+        )?;
+    }
+    Ok(())
+}
+
+fn exists(connection: &Connection, table: &str) -> rusqlite::Result<bool> {
+    connection
+        .query_row(
+            "select 1 from sqlite_master where type = 'table' and name = ?1 collate nocase",
+            [table],
+            |_| Ok(()),
+        )
+        .optional()
+        .map(|row| row.is_some())
+}
+
+fn recorded(connection: &Connection) -> rusqlite::Result<BTreeMap<i64, String>> {
+    let mut statement =
+        connection.prepare(&format!("select version, checksum from {MIGRATIONS_TABLE}"))?;
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    rows.collect()
+}
+
+fn instances(connection: &Connection, table: &str) -> rusqlite::Result<BTreeSet<InstanceKey>> {
+    let mut statement =
+        connection.prepare(&format!("select hostname, port from {}", quote(table)))?;
+    let rows = statement.query_map([], |row| {
+        Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?))
+    })?;
+    let mut keys = BTreeSet::new();
+    for row in rows {
+        let (host, port) = row?;
+        // What no daemon of ours wrote may hold any number.
+        if let Ok(port) = u16::try_from(port) {
+            keys.insert(InstanceKey::new(host, port));
+        }
+    }
+    Ok(keys)
+}
+
+fn migrate(
+    connection: &Connection,
+    missing: &[&Migration],
+    is_ours: bool,
+    settings: &Settings,
+    wall: Wall,
+) -> rusqlite::Result<Option<Adopted>> {
+    connection.execute_batch(&format!(
+        "create table if not exists {MIGRATIONS_TABLE} (version integer not null primary key, name varchar(64) not null, \
+         checksum varchar(64) not null, app_version varchar(64) not null, applied_at timestamp not null)"
+    ))?;
+    let mut adopted = Adopted::default();
+    let mut found_tables = false;
+    for migration in missing {
+        for table in migration.tables {
+            if exists(connection, table.name)? {
+                found_tables = true;
+                adopt(connection, table, &mut adopted)?;
+            } else {
+                connection.execute_batch(&create_table(table))?;
+            }
+            for index in table.indexes {
+                connection.execute_batch(&create_index(table, index))?;
+            }
+        }
+        connection.execute(
+            &format!(
+                "insert into {MIGRATIONS_TABLE} (version, name, checksum, app_version, applied_at) \
+                 values (?1, ?2, ?3, ?4, ?5)"
+            ),
+            (
+                migration.version,
+                migration.name,
+                migration.checksum(),
+                &settings.app_version,
+                timestamp(wall),
+            ),
+        )?;
+    }
+    connection.execute(
+        "delete from orchestrator_db_deployments where deployed_version = ?1",
+        [&settings.app_version],
+    )?;
+    connection.execute(
+        "insert into orchestrator_db_deployments (deployed_version, deployed_timestamp) values (?1, ?2)",
+        (&settings.app_version, timestamp(wall)),
+    )?;
+    Ok((found_tables && !is_ours).then_some(adopted))
+}
+
+/// A column as a file has it.
+struct Present {
+    name: String,
+    is_required: bool,
+    has_default: bool,
+    is_key: bool,
+}
+
+fn columns_of(connection: &Connection, table: &str) -> rusqlite::Result<Vec<Present>> {
+    let mut statement = connection.prepare(&format!("pragma table_info({})", quote(table)))?;
+    let rows = statement.query_map([], |row| {
+        Ok(Present {
+            name: row.get::<_, String>(1)?.to_ascii_lowercase(),
+            is_required: row.get::<_, i64>(3)? != 0,
+            has_default: row.get::<_, Option<String>>(4)?.is_some(),
+            is_key: row.get::<_, i64>(5)? != 0,
+        })
+    })?;
+    rows.collect()
+}
+
+/// Makes a table that somebody else made fit for this release.
+fn adopt(
+    connection: &Connection,
+    table: &'static Table,
+    adopted: &mut Adopted,
+) -> rusqlite::Result<()> {
+    let rows: i64 =
+        connection.query_row(&format!("select count(*) from {}", table.name), [], |row| {
+            row.get(0)
+        })?;
+    if rows > 0 {
+        adopted.rows.insert(table.name, rows.unsigned_abs());
+    }
+    if table.role == Role::Observed {
+        adopted.instances = instances(connection, table.name)?;
+    }
+    if !fits(connection, table)? {
+        let aside = name_aside(connection, table)?;
+        connection.execute_batch(&format!("alter table {} rename to {aside}", table.name))?;
+        connection.execute_batch(&create_table(table))?;
+        adopted.set_aside.insert(table.name, aside);
+        return Ok(());
+    }
+    let present = columns_of(connection, table.name)?;
+    for column in table.columns {
+        if !present.iter().any(|held| held.name == column.name) {
+            connection.execute_batch(&format!(
+                "alter table {} add column {} {}",
+                table.name,
+                quote(column.name),
+                column_type(column.kind)
+            ))?;
+        }
+    }
+    let will_be_rewritten = match table.role {
+        Role::Replicated | Role::Observed => true,
+        Role::Own | Role::Kept => false,
+    };
+    if will_be_rewritten && rows > 0 {
+        let aside = name_aside(connection, table)?;
+        connection.execute_batch(&format!(
+            "create table {aside} as select * from {}",
+            table.name
+        ))?;
+        adopted.set_aside.insert(table.name, aside);
+    }
+    if table.is_written() {
+        for (name, _) in unique_indexes(connection, table.name)?
+            .iter()
+            .filter(|(_, origin)| *origin == Origin::Statement)
+        {
+            connection.execute_batch(&format!("drop index {}", quote(name)))?;
+        }
+    }
+    Ok(())
+}
+
+/// What made an index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    Statement,
+    Constraint,
+    Key,
+}
+
+fn unique_indexes(connection: &Connection, table: &str) -> rusqlite::Result<Vec<(String, Origin)>> {
+    let mut statement = connection.prepare(&format!("pragma index_list({})", quote(table)))?;
+    let rows = statement.query_map([], |row| {
+        let origin = match row.get::<_, String>(3)?.as_str() {
+            "pk" => Origin::Key,
+            "u" => Origin::Constraint,
+            _ => Origin::Statement,
+        };
+        Ok((row.get::<_, String>(1)?, row.get::<_, i64>(2)? != 0, origin))
+    })?;
+    let mut indexes = Vec::new();
+    for row in rows {
+        let (name, is_unique, origin) = row?;
+        if is_unique {
+            indexes.push((name, origin));
+        }
+    }
+    Ok(indexes)
+}
+
+/// Rows of this release can be written into the table as it is, once missing columns are added.
+fn fits(connection: &Connection, table: &Table) -> rusqlite::Result<bool> {
+    let present = columns_of(connection, table.name)?;
+    let has = |name: &&str| present.iter().any(|column| column.name == **name);
+    if !table.key.iter().all(has) {
+        return Ok(false);
+    }
+    if !table.is_written() {
+        return Ok(true);
+    }
+    let key: BTreeSet<&str> = present
+        .iter()
+        .filter(|column| column.is_key)
+        .map(|column| column.name.as_str())
+        .collect();
+    let wanted: BTreeSet<&str> = table.key.iter().copied().collect();
+    if !key.is_empty() && key != wanted {
+        return Ok(false);
+    }
+    let takes_ours = present.iter().all(|held| match table.column(&held.name) {
+        Some(column) => !(held.is_required && may_be_null(column.kind)),
+        None => !held.is_required || held.has_default,
+    });
+    let forbids_equal_rows = unique_indexes(connection, table.name)?
+        .iter()
+        .any(|(_, origin)| *origin == Origin::Constraint);
+    Ok(takes_ours && !forbids_equal_rows)
+}
+
+/// A free name for what a table was.
+fn name_aside(connection: &Connection, table: &Table) -> rusqlite::Result<String> {
+    let mut name = format!("{}_original", table.name);
+    for number in 2..ASIDE_MAX {
+        if !exists(connection, &name)? {
+            break;
+        }
+        name = format!("{}_original{number}", table.name);
+    }
+    Ok(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_put_by_their_key() {
+        let statements = statements(&super::super::tables::CLUSTER_ALIAS);
+        assert_eq!(
+            statements.insert,
+            "insert into cluster_alias (cluster_name, alias, last_registered) values (?1, ?2, ?3)"
+        );
+        assert_eq!(
+            statements.update,
+            "update cluster_alias set alias = ?2, last_registered = ?3 where cluster_name = ?1"
+        );
+    }
+}

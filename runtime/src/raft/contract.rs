@@ -1,11 +1,11 @@
 //! Raft as a whole, on loopback and real files: what this daemon relies on, shown on three nodes in one process.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::wire::{self, Hello, HelloAnswer};
 use super::*;
 use crate::env::{DedicatedRuntime, Env, TokioEnv, spawn, timeout};
 use crate::raft::test_folder::Folder;
@@ -97,6 +97,9 @@ async fn settings(folders: &[Folder]) -> Vec<RaftSettings> {
     let one = |(place, folder): (usize, &Folder)| RaftSettings {
         nodes: nodes.clone(),
         http_uri: format!("http://node{place}:3000"),
+        // Wide enough that a busy machine does not bring an election where a test expects none.
+        heartbeat_ms: 100,
+        election_timeout_ms: 1_000,
         ..RaftSettings::new(&folder.0, nodes[place].clone())
     };
     folders.iter().enumerate().map(one).collect()
@@ -329,16 +332,20 @@ fn a_follower_that_is_far_behind_gets_a_snapshot() {
         daemons.remove(behind).handle.shutdown().await;
         let here: Vec<&Daemon> = daemons.iter().collect();
         let mut last = LogPosition::default();
-        for count in 0..100 {
+        let mut count = 0;
+        // Until both have cut what the third one lacks: when they do is openraft's choice.
+        while count < 100
+            || here
+                .iter()
+                .any(|daemon| daemon.handle.status().purged < Some(50))
+        {
             last = propose(&here, &format!("line {count}")).await;
+            count += 1;
+            assert!(count < 10_000, "the log is never cut");
         }
-        assert!(
-            here.iter()
-                .any(|daemon| daemon.handle.status().snapshot.is_some())
-        );
         let back = begin(&settings[behind]).await;
         let all = [here, vec![&back]].concat();
-        assert_eq!(same(&all, last).await.len(), 100);
+        assert_eq!(same(&all, last).await.len(), count);
         assert!(
             back.state.borrow().installed > 0,
             "it was sent the log, so the log was not cut"
@@ -347,7 +354,7 @@ fn a_follower_that_is_far_behind_gets_a_snapshot() {
         back.handle.shutdown().await;
         let again = begin(&settings[behind]).await;
         assert!(again.state.borrow().installed > 0);
-        assert_eq!(same(&[&again], last).await.len(), 100);
+        assert_eq!(same(&[&again], last).await.len(), count);
         again.handle.shutdown().await;
         for daemon in &daemons {
             daemon.handle.shutdown().await;
@@ -371,7 +378,7 @@ fn leadership_is_given_away_on_a_clean_stop() {
         old.handle.step_down().await.unwrap();
         let here: Vec<&Daemon> = daemons.iter().collect();
         let next = leader(&here).await;
-        assert!(here[next].handle.leading() > epoch);
+        assert!(here[next].handle.summary().term > epoch.unwrap().term);
         old.handle.shutdown().await;
         for daemon in &daemons {
             daemon.handle.shutdown().await;
@@ -535,8 +542,12 @@ fn damage_is_a_refused_start_that_names_the_remedy() {
                 ..RaftSettings::new(&folder.0, "127.0.0.1:0")
             };
             let alone = begin(&settings).await;
-            for count in 0..10 {
+            // Until the log was cut, so that the snapshot is needed.
+            let mut count = 0;
+            while count < 10 || alone.handle.status().purged.is_none() {
                 propose(&[&alone], &count.to_string()).await;
+                count += 1;
+                assert!(count < 10_000, "the log is never cut");
             }
             alone.handle.shutdown().await;
             let path = folder.0.join(name);
@@ -587,10 +598,220 @@ fn strangers_and_noise_do_not_disturb() {
     });
 }
 
+/// Opens a connection as whoever `hello` says.
+async fn knock(address: &str, hello: &Hello) -> (HelloAnswer, <TokioEnv as Env>::Stream) {
+    let mut stream = TokioEnv::connect(address).await.unwrap();
+    wire::write_frame(&mut stream, &wire::encode_frame(hello).unwrap())
+        .await
+        .unwrap();
+    let frame = within(
+        "an answer",
+        wire::read_frame(&mut stream, wire::HELLO_BYTES_MAX),
+    )
+    .await
+    .unwrap();
+    (wire::decode_frame(&frame).unwrap(), stream)
+}
+
+/// The answer to one request, or the error with which the connection ended.
+async fn request(
+    stream: &mut <TokioEnv as Env>::Stream,
+    request: &wire::Request,
+) -> std::io::Result<wire::Response> {
+    wire::write_frame(stream, &wire::encode_frame(request)?).await?;
+    let frame = within("an answer", wire::read_frame(stream, wire::FRAME_BYTES_MAX)).await?;
+    wire::decode_frame(&frame)
+}
+
+/// An introduction as a node that is not running, with a log that is beyond everybody's.
+fn stranger(node: u64, cluster: Option<ClusterId>) -> wire::Introduction {
+    wire::Introduction {
+        node,
+        cluster: cluster.map(|cluster| cluster.0),
+        boot: 1_000,
+        instance: 1,
+        term: 1_000,
+        last: Some(wire::LogIdV1 {
+            term: 1_000,
+            index: 1_000,
+        }),
+        advertise: String::new(),
+        http_uri: String::new(),
+        version: 1,
+        empty: false,
+        listed: Vec::new(),
+    }
+}
+
+fn ask_for_vote(node: u64) -> wire::Request {
+    let last = Some(wire::LogIdV1 {
+        term: 1_000,
+        index: 1_000,
+    });
+    wire::Request::Vote {
+        vote: wire::VoteV1 {
+            term: 1_001,
+            node,
+            committed: false,
+        },
+        last,
+        transfer: true,
+    }
+}
+
+#[test]
+fn nobody_is_listened_to_before_both_sides_are_named() {
+    run(async {
+        let folder = Folder::make("handshake");
+        let alone = begin(&RaftSettings::new(&folder.0, "127.0.0.1:0")).await;
+        leader(&[&alone]).await;
+        let (own, cluster, address) = (
+            alone.report.node.0,
+            alone.handle.cluster(),
+            alone.report.listening.as_str(),
+        );
+        let check = |to: u64, cluster: Option<ClusterId>, wanted: Option<wire::RefusalKind>| async move {
+            let hello = Hello {
+                sender: stranger(77, cluster),
+                to,
+            };
+            let (answer, mut stream) = knock(address, &hello).await;
+            assert_eq!(answer.sender.node, own);
+            assert_eq!(answer.refusal.map(|refusal| refusal.kind), wanted);
+            if wanted.is_some() || to == 0 {
+                // Nothing that follows is processed.
+                assert!(request(&mut stream, &ask_for_vote(77)).await.is_err());
+            }
+        };
+        check(own + 1, cluster, Some(wire::RefusalKind::OtherNode)).await;
+        check(
+            own,
+            Some(ClusterId([9; 32])),
+            Some(wire::RefusalKind::OtherCluster),
+        )
+        .await;
+        check(own, None, Some(wire::RefusalKind::OtherCluster)).await;
+        check(0, cluster, None).await;
+        check(own, cluster, None).await;
+        assert_eq!(
+            alone.handle.summary().term,
+            alone.handle.leading().unwrap().term
+        );
+        assert!(
+            alone.handle.summary().term < 1_000,
+            "a request was processed that must not be"
+        );
+        alone.handle.shutdown().await;
+    });
+}
+
+#[test]
+fn a_restarted_voter_gives_no_vote_at_first() {
+    run(async {
+        let folders: [Folder; 3] = folders("withheld");
+        let settings = settings(&folders).await;
+        let mut daemons = Vec::new();
+        for one in &settings {
+            daemons.push(begin(one).await);
+        }
+        healthy(&daemons.iter().collect::<Vec<_>>()).await;
+        let other = daemons[1].report.node.0;
+        for daemon in &daemons {
+            daemon.handle.shutdown().await;
+        }
+        // Alone again, with a timeout that no test outlasts: a candidate with every right to its vote does not get it.
+        let patient = RaftSettings {
+            election_timeout_ms: 3_600_000,
+            ..settings[0].clone()
+        };
+        let voter = begin(&patient).await;
+        let hello = Hello {
+            sender: stranger(other, voter.handle.cluster()),
+            to: voter.report.node.0,
+        };
+        let (answer, mut stream) = knock(&voter.report.listening, &hello).await;
+        assert_eq!(answer.refusal, None);
+        let vote = request(&mut stream, &ask_for_vote(other)).await.unwrap();
+        assert!(
+            matches!(vote, wire::Response::Vote { granted: false, .. }),
+            "{vote:?}"
+        );
+        let wire::Request::Vote { vote, last, .. } = ask_for_vote(other) else {
+            unreachable!()
+        };
+        let asked = request(&mut stream, &wire::Request::PreVote { vote, last })
+            .await
+            .unwrap();
+        assert!(
+            matches!(asked, wire::Response::Vote { granted: false, .. }),
+            "{asked:?}"
+        );
+        assert!(voter.handle.summary().term < 1_000);
+        voter.handle.shutdown().await;
+        // The same request to the same voter once its promises have run out is granted, so it was a good one.
+        let voter = begin(&settings[0]).await;
+        let (_, mut stream) = knock(&voter.report.listening, &hello).await;
+        crate::env::sleep_until::<TokioEnv>(voter.handle.votes_from()).await;
+        let vote = request(&mut stream, &ask_for_vote(other)).await.unwrap();
+        assert!(
+            matches!(vote, wire::Response::Vote { granted: true, .. }),
+            "{vote:?}"
+        );
+        voter.handle.shutdown().await;
+    });
+}
+
+#[test]
+fn a_restarted_leader_is_elected_anew() {
+    run(async {
+        let folder = Folder::make("restore");
+        let settings = RaftSettings::new(&folder.0, "127.0.0.1:0");
+        let alone = begin(&settings).await;
+        leader(&[&alone]).await;
+        let before = alone.handle.leading().unwrap();
+        alone.handle.shutdown().await;
+        let again = begin(&settings).await;
+        leader(&[&again]).await;
+        let after = again.handle.leading().unwrap();
+        assert!(
+            after.term > before.term && after.boot == before.boot + 1,
+            "{before} then {after}"
+        );
+        again.handle.shutdown().await;
+    });
+}
+
+#[test]
+fn a_leader_that_vanishes_is_replaced() {
+    run(async {
+        let folders: [Folder; 3] = folders("vanish");
+        let settings = settings(&folders).await;
+        let mut daemons = Vec::new();
+        for one in &settings {
+            daemons.push(begin(one).await);
+        }
+        let everybody: Vec<&Daemon> = daemons.iter().collect();
+        healthy(&everybody).await;
+        let leads = leader(&everybody).await;
+        let gone = daemons.remove(leads);
+        let epoch = gone.handle.leading();
+        let begun = TokioEnv::mono();
+        gone.handle.vanish().await;
+        let here: Vec<&Daemon> = daemons.iter().collect();
+        let next = leader(&here).await;
+        assert!(here[next].handle.summary().term > epoch.unwrap().term);
+        println!("a new leader after {:?}", TokioEnv::mono() - begun);
+        let at = propose(&here, "goes on").await;
+        same(&here, at).await;
+        for daemon in &daemons {
+            daemon.handle.shutdown().await;
+        }
+    });
+}
+
 /// Keeps the compiler honest: what the driver holds must be usable from any thread.
 #[test]
 fn a_handle_is_shared_between_threads() {
     fn check<T: Send + Sync + Clone>() {}
     check::<RaftHandle<TokioEnv>>();
-    let _: Option<Arc<Mutex<RaftHandle<TokioEnv>>>> = None;
 }

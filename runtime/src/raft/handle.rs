@@ -3,7 +3,6 @@
 //! *Leading* has one meaning here, and everything that acts as the leader uses it: openraft says so, the first entry of
 //! the term is applied, and a quorum acknowledged within the longest election timeout.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 use std::path::Path;
@@ -14,26 +13,25 @@ use openraft::errors::{ClientWriteError, RaftError};
 use openraft::{ReadPolicy, ServerState, SnapshotPolicy};
 use openraft_rt::watch::WatchReceiver;
 use openraft_rt::{AsyncRuntime, Instant, Select2};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::id::{ClusterId, Epoch, LogPosition, NodeId};
 use super::identity::{Identity, IdentityError};
-use super::link::{Network, Pool, call};
+use super::link::{Network, Pool};
 use super::log::{LogError, LogStore};
 use super::machine::Machine;
 use super::node::{Node, locked};
 use super::peers::Peers;
+use super::post::{Letter, MESSAGES_MAX};
 use super::snapshot::SnapshotFile;
 use super::start::{LogFacts, StartDecision, decide_start};
 use super::types::{Metrics, Proposal, Raft};
-use super::wire::{COMMAND_BYTES_MAX, LogIdV1, Request, Response};
+use super::wire::{COMMAND_BYTES_MAX, LogIdV1, Response};
 use super::{
-    RaftSettings, ReplicaRequest, StartError, StartReport, form, normalise_address, serve,
+    RaftSettings, ReplicaRequest, StartError, StartReport, form, normalise_address, post, serve,
 };
 use crate::env::{Env, sleep, sleep_until, spawn, timeout};
 
-/// Messages of the layer above that wait to be taken, and that wait to be sent to one peer.
-const MESSAGES_MAX: usize = 1024;
 /// How often bounds are looked at and progress of peers is kept.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -94,6 +92,8 @@ pub struct RaftStatusView {
     pub applied: Option<u64>,
     pub committed: Option<u64>,
     pub snapshot: Option<u64>,
+    /// The last index that was cut from the log.
+    pub purged: Option<u64>,
     pub log_bytes: u64,
 }
 
@@ -148,7 +148,7 @@ pub struct AskError(pub String);
 pub struct RaftHandle<E: Env> {
     node: Arc<Node<E>>,
     summary: watch::Receiver<RaftSummary>,
-    outboxes: Arc<Mutex<BTreeMap<u64, mpsc::Sender<Vec<u8>>>>>,
+    post: mpsc::Sender<Letter>,
 }
 
 impl<E: Env> Clone for RaftHandle<E> {
@@ -156,7 +156,7 @@ impl<E: Env> Clone for RaftHandle<E> {
         RaftHandle {
             node: self.node.clone(),
             summary: self.summary.clone(),
-            outboxes: self.outboxes.clone(),
+            post: self.post.clone(),
         }
     }
 }
@@ -272,7 +272,7 @@ async fn start_with<E: Env>(
         machine,
     )
     .await
-    .map_err(|error| StartError::Damaged(error.to_string()))?;
+    .map_err(|error| StartError::Io(error.to_string()))?;
     // `set` fails only if it was set before.
     let _ = node.raft.set(raft.clone());
     if promised {
@@ -285,11 +285,13 @@ async fn start_with<E: Env>(
     }
     spawn::<E>(serve::serve(node.clone(), listener));
     spawn::<E>(form::run(node.clone()));
+    let (post, letters) = mpsc::channel(MESSAGES_MAX);
+    spawn::<E>(post::deliver(node.clone(), letters));
     let summary = watch::Sender::new(summarise(&node));
     let handle = RaftHandle {
         node: node.clone(),
         summary: summary.subscribe(),
-        outboxes: Arc::new(Mutex::new(BTreeMap::new())),
+        post,
     };
     spawn::<E>(watch_over(handle.clone(), summary));
     let report = StartReport {
@@ -402,16 +404,29 @@ async fn read_identity<E: Env>(directory: &Path) -> Result<(Identity, bool), Sta
         })
 }
 
-/// The log is never purged beyond the snapshot file.
+/// The log is never purged beyond the snapshot file, and what was committed is in one of the two.
 fn check_snapshot<E: Env>(file: &SnapshotFile, store: &LogStore<E>) -> Result<(), StartError> {
     let held = file.newest().and_then(|head| head.last);
-    match store.purged() {
-        Some(purged) if held < Some(purged) => Err(StartError::Damaged(format!(
+    if let Some(purged) = store.purged()
+        && held < Some(purged)
+    {
+        return Err(StartError::Damaged(format!(
             "the log begins after index {}, and the snapshot file {}",
             purged.index,
             held.map_or("is missing".to_owned(), |held| format!(
                 "ends at {}",
                 held.index
+            ))
+        )));
+    }
+    let reached = store.last().max(held);
+    match store.committed() {
+        Some(committed) if reached < Some(committed) => Err(StartError::Damaged(format!(
+            "index {} was committed, and log and snapshot end {}",
+            committed.index,
+            reached.map_or("before the first".to_owned(), |reached| format!(
+                "at {}",
+                reached.index
             ))
         ))),
         Some(_) | None => Ok(()),
@@ -822,6 +837,7 @@ impl<E: Env> RaftHandle<E> {
             applied: None,
             committed: None,
             snapshot: None,
+            purged: node.store.purged().map(|id| id.index),
             log_bytes: node.store.bytes(),
             summary,
         };
@@ -902,13 +918,11 @@ impl<E: Env> RaftHandle<E> {
 
     /// Sends a message to one member. It may be lost. Messages to one peer keep their order.
     pub fn tell(&self, to: NodeId, bytes: Vec<u8>) {
-        let mut outboxes = locked(&self.outboxes);
-        let outbox = outboxes.entry(to.0).or_insert_with(|| {
-            let (outbox, queue) = mpsc::channel(MESSAGES_MAX);
-            spawn::<E>(send_messages(self.node.clone(), to.0, queue));
-            outbox
-        });
-        if outbox.try_send(bytes).is_err() {
+        if self
+            .post
+            .try_send(Letter::Tell { to: to.0, bytes })
+            .is_err()
+        {
             tracing::debug!(peer = %to, "a message is dropped: {MESSAGES_MAX} wait");
         }
     }
@@ -920,13 +934,26 @@ impl<E: Env> RaftHandle<E> {
         bytes: Vec<u8>,
         deadline: Duration,
     ) -> Result<Vec<u8>, AskError> {
-        match call(&self.node, to.0, &Request::Ask(bytes), deadline).await {
-            Ok(Response::Answer(bytes)) => Ok(bytes),
-            Ok(Response::Failed(reason)) => Err(AskError(reason)),
-            Ok(_) => Err(AskError(
+        let (reply, answer) = oneshot::channel();
+        let letter = Letter::Ask {
+            to: to.0,
+            bytes,
+            deadline,
+            reply,
+        };
+        if self.post.try_send(letter).is_err() {
+            return Err(AskError(format!(
+                "{MESSAGES_MAX} messages wait, or raft has ended"
+            )));
+        }
+        match answer.await {
+            Ok(Ok(Response::Answer(bytes))) => Ok(bytes),
+            Ok(Ok(Response::Failed(reason))) => Err(AskError(reason)),
+            Ok(Ok(_)) => Err(AskError(
                 "it answered something else than it was asked".to_owned(),
             )),
-            Err(error) => Err(AskError(error.to_string())),
+            Ok(Err(error)) => Err(AskError(error.to_string())),
+            Err(_) => Err(AskError("raft has ended".to_owned())),
         }
     }
 
@@ -975,6 +1002,18 @@ impl<E: Env> RaftHandle<E> {
         outcome.unwrap_or_else(|| Err("no voter took over within an election timeout".to_owned()))
     }
 
+    /// When this node's promises of before its start have run out.
+    #[cfg(test)]
+    pub(super) fn votes_from(&self) -> Duration {
+        self.node.votes_from
+    }
+
+    /// Ends as a killed process does, as far as peers can tell.
+    #[cfg(test)]
+    pub(super) async fn vanish(&self) {
+        self.end().await;
+    }
+
     /// Ends raft: gives leadership away if it can, then stops every task and closes every file.
     pub async fn shutdown(&self) {
         if self.leading().is_some()
@@ -983,12 +1022,15 @@ impl<E: Env> RaftHandle<E> {
         {
             tracing::info!("leadership was not given away: {why}");
         }
+        self.end().await;
+    }
+
+    async fn end(&self) {
         let node = &self.node;
         node.stop.send_replace(true);
         if let Some(raft) = node.raft.get() {
             let _ = raft.shutdown().await;
         }
-        locked(&self.outboxes).clear();
         node.pool.clear();
         node.store.close().await;
         locked(&node.lock).take();
@@ -1010,13 +1052,4 @@ fn whole_log<E: Env>(own: u64, metrics: &Metrics<E>, wanted: Option<u64>) -> Opt
                 && matched.is_some()
                 && matched >= metrics.last_log_index
         })
-}
-
-async fn send_messages<E: Env>(node: Arc<Node<E>>, to: u64, mut queue: mpsc::Receiver<Vec<u8>>) {
-    let deadline = node.settings.election_timeout() * 4;
-    while let Some(bytes) = queue.recv().await {
-        if let Err(error) = call(&node, to, &Request::Tell(bytes), deadline).await {
-            tracing::debug!(peer = %NodeId(to), "a message is lost: {error}");
-        }
-    }
 }

@@ -15,6 +15,8 @@ use crate::env::{Env, replace_file};
 
 const FILE: &str = "identity";
 const FIRST_LINE: &str = "orchestrator raft identity 1";
+/// How the first line of any version begins.
+const FIRST_WORDS: &str = "orchestrator raft identity ";
 
 /// What the record holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,7 +53,9 @@ impl Identity {
     pub(super) fn read_or_mint<E: Env>(directory: &Path) -> Result<(Self, bool), IdentityError> {
         let path = path(directory);
         if E::exists(&path)? {
-            let mut identity = decode(&E::read_file(&path)?).map_err(IdentityError::Damaged)?;
+            let bytes = E::read_file(&path)?;
+            check_version(&bytes)?;
+            let mut identity = decode(&bytes).map_err(IdentityError::Damaged)?;
             identity.boot += 1;
             Ok((identity, false))
         } else {
@@ -95,6 +99,22 @@ pub(super) fn cluster_of(members: &[u64]) -> ClusterId {
         hash.update(member.to_be_bytes());
     }
     ClusterId(hash.finalize().into())
+}
+
+/// A record that a later program wrote is no damage.
+fn check_version(bytes: &[u8]) -> io::Result<()> {
+    let text = String::from_utf8_lossy(bytes);
+    let first = text.lines().next().unwrap_or_default();
+    let version = first
+        .strip_prefix(FIRST_WORDS)
+        .filter(|version| version.parse::<u64>().is_ok());
+    if version.is_some() && first != FIRST_LINE {
+        let what = format!(
+            "the identity record begins with '{first}', and this program reads '{FIRST_LINE}'"
+        );
+        return Err(io::Error::new(io::ErrorKind::Unsupported, what));
+    }
+    Ok(())
 }
 
 fn encode(identity: &Identity) -> Vec<u8> {
@@ -224,6 +244,21 @@ mod tests {
                 "a record of {length} bytes was read"
             );
         }
+    }
+
+    #[test]
+    fn a_later_version_is_no_damage() {
+        let folder = Folder::make("identity-version");
+        std::fs::write(path(&folder.0), "orchestrator raft identity 2\nmore\n").unwrap();
+        assert!(matches!(
+            Identity::read_or_mint::<TokioEnv>(&folder.0),
+            Err(IdentityError::Io(_))
+        ));
+        std::fs::write(path(&folder.0), "orchestrator raft identity 1\nmore\n").unwrap();
+        assert!(matches!(
+            Identity::read_or_mint::<TokioEnv>(&folder.0),
+            Err(IdentityError::Damaged(_))
+        ));
     }
 
     #[test]

@@ -41,8 +41,15 @@ const INSTALL_DEADLINE: Duration = Duration::from_secs(60);
 /// One piece of a snapshot takes this long at most.
 const PIECE_DEADLINE: Duration = Duration::from_secs(10);
 
+/// An idle connection is not used any more after this time: the peer closes it a little later.
+const IDLE_AGE_MAX: Duration = Duration::from_secs(90);
+
 /// A connection after its handshake.
-struct Connection<E: Env>(E::Stream);
+struct Connection<E: Env> {
+    stream: E::Stream,
+    /// When it was used last.
+    used: Duration,
+}
 
 /// All connections that this daemon dialled, by peer.
 pub(super) struct Pool<E: Env>(Mutex<BTreeMap<u64, Slot<E>>>);
@@ -74,9 +81,22 @@ impl<E: Env> Pool<E> {
         act(locked(&self.0).entry(peer).or_default())
     }
 
-    /// Closes what is idle.
+    /// The idle connection to a peer that was used last.
+    fn idle(&self, peer: u64) -> Option<Connection<E>> {
+        let now = E::mono();
+        self.with(peer, |slot| {
+            slot.idle
+                .retain(|connection| now < connection.used + IDLE_AGE_MAX);
+            slot.idle.pop()
+        })
+    }
+
+    /// Closes what is idle and disappoints who waits; dials under way still count.
     pub(super) fn clear(&self) {
-        locked(&self.0).clear();
+        for slot in locked(&self.0).values_mut() {
+            slot.idle.clear();
+            slot.waiting.clear();
+        }
     }
 }
 
@@ -87,6 +107,12 @@ pub(super) async fn call<E: Env>(
     request: &Request,
     deadline: Duration,
 ) -> io::Result<Response> {
+    if *node.stop.borrow() {
+        return Err(io::Error::new(
+            io::ErrorKind::NotConnected,
+            "this raft has ended",
+        ));
+    }
     let frame = wire::encode_frame(request)?;
     let outcome = timeout_io::<E, _>(deadline, call_within(node, peer, request, &frame)).await;
     if outcome
@@ -105,7 +131,7 @@ async fn call_within<E: Env>(
     request: &Request,
     frame: &[u8],
 ) -> io::Result<Response> {
-    if let Some(connection) = node.pool.with(peer, |slot| slot.idle.pop()) {
+    if let Some(connection) = node.pool.idle(peer) {
         match exchange::<E>(connection, frame).await {
             Ok((connection, response)) => return Ok(give_back(node, peer, connection, response)),
             // The peer closed it while it was idle, as when it was restarted: all older ones are as dead. Requests of
@@ -137,8 +163,9 @@ async fn exchange<E: Env>(
     mut connection: Connection<E>,
     frame: &[u8],
 ) -> io::Result<(Connection<E>, Response)> {
-    wire::write_frame(&mut connection.0, frame).await?;
-    let answer = wire::read_frame(&mut connection.0, FRAME_BYTES_MAX).await?;
+    wire::write_frame(&mut connection.stream, frame).await?;
+    let answer = wire::read_frame(&mut connection.stream, FRAME_BYTES_MAX).await?;
+    connection.used = E::mono();
     Ok((connection, wire::decode_frame(&answer)?))
 }
 
@@ -196,7 +223,12 @@ async fn dial_peer<E: Env>(node: &Arc<Node<E>>, peer: u64) -> io::Result<Connect
     );
     for address in addresses {
         match timeout_io::<E, _>(DIAL_DEADLINE, greet(node, &address, peer)).await {
-            Ok((_, stream)) => return Ok(Connection(stream)),
+            Ok((_, stream)) => {
+                return Ok(Connection {
+                    stream,
+                    used: E::mono(),
+                });
+            }
             Err(error) => last = io::Error::new(error.kind(), format!("{address}: {error}")),
         }
     }

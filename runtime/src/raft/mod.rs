@@ -16,6 +16,7 @@ mod log;
 mod machine;
 mod node;
 mod peers;
+mod post;
 mod serve;
 mod snapshot;
 pub mod start;

@@ -90,8 +90,10 @@ impl<E: Env> Node<E> {
         }
     }
 
-    /// Ends raft for a reason that the daemon exits with. The first reason stays.
+    /// Ends raft for a reason that the daemon exits with. The first reason stays. From here on nothing is said to peers or
+    /// taken from them.
     pub(super) fn fail(&self, reason: String) {
+        self.stop.send_replace(true);
         self.fatal.send_if_modified(|fatal| {
             if fatal.is_none() {
                 *fatal = Some(reason);
@@ -222,6 +224,10 @@ impl<E: Env> Node<E> {
             RefusalKind::WentBack => {
                 let record = {
                     let mut identity = locked(&self.identity);
+                    if identity.retired.is_some() {
+                        // Another connection learnt it first and writes it down.
+                        return;
+                    }
                     identity.retired = Some(text.clone());
                     identity.clone()
                 };

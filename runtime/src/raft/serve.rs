@@ -3,8 +3,9 @@
 //! Everything that comes in is bounded: the connections, the time for a handshake, the bytes of a frame, the time for its
 //! rest once it began, the snapshot a peer may send. A peer that breaks a bound loses its connection; raft does not notice.
 
+use std::collections::BTreeMap;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use openraft::raft::{
@@ -26,8 +27,11 @@ use super::wire::{
 };
 use crate::env::{Env, sleep, spawn, timeout_io};
 
-/// Connections open at one time.
+/// Connections of members open at one time.
 const CONNECTIONS_MAX: usize = 256;
+/// Connections that have not introduced themselves yet: in all, and from one host.
+const UNKNOWN_MAX: usize = 128;
+const UNKNOWN_PER_HOST_MAX: usize = 32;
 /// A connection introduces itself within this time.
 const HELLO_DEADLINE: Duration = Duration::from_secs(3);
 /// The rest of a frame follows its beginning within this time; an answer is taken within this time.
@@ -39,10 +43,56 @@ const ASK_DEADLINE: Duration = Duration::from_secs(5);
 /// Terms and indexes beyond this are not what a daemon sends; arithmetic on them could overflow.
 const NUMBER_MAX: u64 = 1 << 60;
 
+/// Connections that have not introduced themselves yet, by host.
+#[derive(Clone, Default)]
+struct Unknown(Arc<Mutex<BTreeMap<String, usize>>>);
+
+/// One of them.
+struct UnknownOne {
+    all: Unknown,
+    host: String,
+}
+
+impl Unknown {
+    /// Counts one more, unless there are too many.
+    fn enter(&self, peer: &str) -> Option<UnknownOne> {
+        let host = peer
+            .rsplit_once(':')
+            .map_or(peer, |(host, _)| host)
+            .to_owned();
+        let mut counts = locked(&self.0);
+        if counts.values().sum::<usize>() >= UNKNOWN_MAX {
+            return None;
+        }
+        let count = counts.entry(host.clone()).or_default();
+        if *count >= UNKNOWN_PER_HOST_MAX {
+            return None;
+        }
+        *count += 1;
+        Some(UnknownOne {
+            all: self.clone(),
+            host,
+        })
+    }
+}
+
+impl Drop for UnknownOne {
+    fn drop(&mut self) {
+        let mut counts = locked(&self.all.0);
+        if let Some(count) = counts.get_mut(&self.host) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.host);
+            }
+        }
+    }
+}
+
 /// Accepts connections until raft ends.
 pub(super) async fn serve<E: Env>(node: Arc<Node<E>>, mut listener: E::Listener) {
     let mut stop = node.stop.subscribe();
     let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let unknown = Unknown::default();
     loop {
         let accepted =
             match E::Rt::select2(stop.wait_for(|stop| *stop), E::accept(&mut listener)).await {
@@ -50,17 +100,20 @@ pub(super) async fn serve<E: Env>(node: Arc<Node<E>>, mut listener: E::Listener)
                 Select2::Second(accepted) => accepted,
             };
         match accepted {
-            Ok((stream, peer)) => match room.clone().try_acquire_owned() {
-                Ok(place) => {
-                    let node = node.clone();
-                    spawn::<E>(async move {
-                        serve_until_stop(node, stream, &peer).await;
-                        drop(place);
-                    });
+            Ok((stream, peer)) => match unknown.enter(&peer) {
+                Some(entered) => {
+                    spawn::<E>(serve_until_stop(
+                        node.clone(),
+                        stream,
+                        peer,
+                        entered,
+                        room.clone(),
+                    ));
                 }
-                Err(_) => {
-                    tracing::warn!(peer, "raft connection refused: {CONNECTIONS_MAX} are open")
-                }
+                None => tracing::debug!(
+                    peer,
+                    "raft connection refused: too many have not introduced themselves"
+                ),
             },
             Err(error) => {
                 // Out of file descriptors, for one: try again, but not in a hot loop.
@@ -71,28 +124,35 @@ pub(super) async fn serve<E: Env>(node: Arc<Node<E>>, mut listener: E::Listener)
     }
 }
 
-async fn serve_until_stop<E: Env>(node: Arc<Node<E>>, stream: E::Stream, peer: &str) {
+async fn serve_until_stop<E: Env>(
+    node: Arc<Node<E>>,
+    mut stream: E::Stream,
+    peer: String,
+    entered: UnknownOne,
+    room: Arc<Semaphore>,
+) {
     let mut stop = node.stop.subscribe();
-    let served = E::Rt::select2(
-        stop.wait_for(|stop| *stop),
-        serve_connection(&node, stream, peer),
-    )
-    .await;
-    if let Select2::Second(Err(error)) = served {
+    let serving = async {
+        let from =
+            timeout_io::<E, _>(HELLO_DEADLINE, shake_hands(&node, &mut stream, &peer)).await?;
+        drop(entered);
+        let Some(from) = from else { return Ok(()) };
+        let _place = room.try_acquire().map_err(|_| {
+            io::Error::other(format!("{CONNECTIONS_MAX} members' connections are open"))
+        })?;
+        serve_member(&node, stream, from).await
+    };
+    if let Select2::Second(Err(error)) = E::Rt::select2(stop.wait_for(|stop| *stop), serving).await
+    {
         tracing::debug!(peer, "raft connection ended: {error}");
     }
 }
 
-async fn serve_connection<E: Env>(
+async fn serve_member<E: Env>(
     node: &Arc<Node<E>>,
     mut stream: E::Stream,
-    peer: &str,
+    from: u64,
 ) -> io::Result<()> {
-    let Some(from) =
-        timeout_io::<E, _>(HELLO_DEADLINE, shake_hands(node, &mut stream, peer)).await?
-    else {
-        return Ok(());
-    };
     let mut snapshot = None;
     loop {
         let Some(length) = timeout_io::<E, _>(

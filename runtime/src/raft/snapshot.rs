@@ -104,10 +104,13 @@ fn decode(bytes: &[u8]) -> io::Result<(Head, Vec<u8>)> {
         return Err(damaged("its checksum does not match"));
     }
     if body[7..8] != *version {
-        return Err(invalid(format!(
-            "the snapshot file has format {}, and this program reads {}",
-            body[7], version[0]
-        )));
+        return Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            format!(
+                "the snapshot file has format {}, and this program reads {}",
+                body[7], version[0]
+            ),
+        ));
     }
     let rest = &body[12..];
     let length = u32::from_be_bytes([body[8], body[9], body[10], body[11]]) as usize;

@@ -2,9 +2,12 @@
 
 pub mod backend;
 pub mod config;
+pub mod daemon;
+pub mod driver;
 pub mod env;
 pub mod fleet;
 pub mod http;
 pub mod mysql;
 pub mod raft;
 pub mod trace;
+pub mod wiring;

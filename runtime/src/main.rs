@@ -1,1 +1,172 @@
-fn main() {}
+//! The daemon's command line: `orchestrator [--config FILE] http`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::Parser;
+use orchestrator::config::{BackendKind, Settings};
+use orchestrator::daemon::Prepared;
+use orchestrator::env::{DedicatedRuntime, Env, TokioEnv};
+use orchestrator::mysql::Mysql;
+use orchestrator::{raft, wiring};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Keeps fleets of MySQL and MariaDB servers writable.
+#[derive(Debug, Parser)]
+#[command(name = "orchestrator", version)]
+struct Arguments {
+    /// Configuration file; otherwise those of the standard places that exist, one laid over the other.
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// Log everything.
+    #[arg(long)]
+    debug: bool,
+    /// Log what is worth knowing (the default of the daemon).
+    #[arg(long)]
+    verbose: bool,
+    /// Log errors only.
+    #[arg(long)]
+    quiet: bool,
+    /// `http`: run the daemon.
+    mode: String,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("orchestrator: {error:#}");
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> anyhow::Result<()> {
+    if arguments.mode != "http" {
+        bail!(
+            "'{}' is not a mode of this version: it runs as `orchestrator http`; commands go through the HTTP API",
+            arguments.mode
+        );
+    }
+    let env = |name: &str| std::env::var(name).ok();
+    let loaded = Settings::load(arguments.config.as_deref(), &env)?;
+    wiring::start_log(&arguments_level(&arguments, &loaded.settings));
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    for file in &loaded.files {
+        tracing::info!("configuration read from {}", file.display());
+    }
+    let settings = loaded.settings;
+    if let BackendKind::Mysql(_) = settings.backend.kind {
+        bail!(
+            "BackendDB is mysql, which this version does not serve as a backend; set \"BackendDB\": \"sqlite\" and \"SQLite3DataFile\""
+        );
+    }
+
+    let threads = std::thread::available_parallelism().map_or(2, usize::from);
+    let main_runtime = DedicatedRuntime::start("orchestrator", threads)?;
+    let raft_runtime = DedicatedRuntime::start("raft", 2)?;
+    let host_name = wiring::host_name();
+    let token = wiring::process_token::<TokioEnv>()?;
+    let daemon_settings = wiring::daemon_settings(&settings, &host_name, &token)?;
+    let raft_settings = wiring::raft_settings(&settings)?;
+    let fleet = Mysql::<TokioEnv>::new(wiring::probe_settings(&settings)?);
+
+    let seed = TokioEnv::random_seed().context("randomness of the operating system")?;
+    let attachable = main_runtime.run(async {
+        let prepared = Prepared::<TokioEnv, _>::new(daemon_settings, fleet, seed, None);
+        let (driver, attachable) = prepared.split();
+        orchestrator::env::spawn::<TokioEnv>(driver);
+        attachable
+    });
+    let (raft, report) = raft_runtime.run(raft::start::<TokioEnv>(
+        raft_settings,
+        attachable.ends.replica.clone(),
+    ))?;
+    tracing::info!(
+        "raft node {} (boot {}) listens on {}, advertised as {}",
+        report.node,
+        report.boot,
+        report.listening,
+        report.advertise
+    );
+    let outcome = main_runtime.run(serve(
+        arguments,
+        settings,
+        attachable,
+        raft,
+        report.messages,
+    ));
+    main_runtime.stop();
+    raft_runtime.stop();
+    outcome
+}
+
+async fn serve(
+    arguments: Arguments,
+    settings: Settings,
+    attachable: orchestrator::daemon::Attachable<TokioEnv>,
+    raft: raft::RaftHandle<TokioEnv>,
+    messages: tokio::sync::mpsc::Receiver<raft::PeerMessage>,
+) -> anyhow::Result<()> {
+    let running = attachable
+        .attach(raft, messages)
+        .await
+        .map_err(anyhow::Error::msg)?;
+    tracing::info!("HTTP is served at {}", running.http_address);
+    wiring::notify_ready();
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
+    let mut in_force = settings;
+    loop {
+        tokio::select! {
+            biased;
+            reason = running.failed() => bail!("{reason}"),
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hang_up.recv() => {
+                let env = |name: &str| std::env::var(name).ok();
+                match Settings::load(arguments.config.as_deref(), &env) {
+                    Ok(loaded) => {
+                        let needs_restart = Settings::reloadable_diff(&in_force, &loaded.settings);
+                        if !needs_restart.is_empty() {
+                            tracing::warn!("changed, but obeyed only after a restart: {needs_restart:?}");
+                        }
+                        in_force = in_force.reloaded(&loaded.settings);
+                        running.handle.reload(in_force.policy());
+                        tracing::info!("configuration read again");
+                    }
+                    Err(errors) => tracing::error!("configuration not reloaded, the old one stays in force: {errors}"),
+                }
+            }
+        }
+    }
+    tracing::info!("stopping");
+    let stopping = running.stop();
+    if orchestrator::env::timeout::<TokioEnv, _>(Duration::from_secs(5), stopping)
+        .await
+        .is_none()
+    {
+        tracing::warn!("raft did not end within 5 s; ending without it");
+    }
+    Ok(())
+}
+
+fn arguments_level(arguments: &Arguments, settings: &Settings) -> String {
+    let level = if arguments.quiet {
+        "error"
+    } else if arguments.debug || settings.process.debug {
+        "debug"
+    } else if arguments.verbose {
+        "info"
+    } else {
+        "info"
+    };
+    String::from(level)
+}

@@ -90,7 +90,10 @@ pub fn event(kind: &'static str, what: fmt::Arguments<'_>) {
 pub fn bytes(kind: &'static str, from: fmt::Arguments<'_>, bytes: &[u8]) {
     if is_on() {
         let of_bytes = hash(HASH_START, bytes);
-        record(kind, format_args!("{from} {} bytes {of_bytes:016x}", bytes.len()));
+        record(
+            kind,
+            format_args!("{from} {} bytes {of_bytes:016x}", bytes.len()),
+        );
     }
 }
 

@@ -8,7 +8,7 @@ use super::input::Opinion;
 use crate::{
     id::{Epoch, InstanceKey, NodeId, ProposalId, RequestId, Uid},
     recovery::Step,
-    replicated::{Answer, Refusal},
+    replicated::{Answer, Change, Refusal},
     topology::ProbeFailure,
 };
 
@@ -119,4 +119,8 @@ pub struct Output {
     pub notes: Vec<Note>,
     /// One for each entry of `Input::Committed`, in order.
     pub applied: Vec<Answer>,
+    /// What applying them changed, for the backend.
+    pub changes: Vec<Change>,
+    /// The node can go on no more; the daemon exits with this as its last words.
+    pub fatal: Option<String>,
 }

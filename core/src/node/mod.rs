@@ -1,7 +1,493 @@
 //! The step function: one way in, one struct out.
+//!
+//! A [`Node`] holds two halves: what it observes of the fleet itself, and what was decided, which raft applies. It
+//! decides; it never blocks, fails or acts. Only a node that is *leading* proposes and repairs; every node probes,
+//! judges for itself, and tells the others what it thinks.
 
 pub mod effect;
+mod house;
 pub mod input;
+mod judge;
+mod observe;
+mod repair;
+mod request;
 
-pub use effect::{Effect, Note, Output, PeerMessage, Reply};
-pub use input::{Input, Opinion, OpinionKind, ProbeEnd, RaftView, Request, Sign, StepEnd};
+use alloc::{
+    borrow::ToOwned,
+    boxed::Box,
+    collections::{BTreeMap, BTreeSet},
+    string::String,
+    vec::Vec,
+};
+use core::time::Duration;
+
+pub use effect::{Effect, Level, Note, Output, PeerMessage, Reply};
+pub use input::{
+    Input, Opinion, OpinionKind, ProbeEnd, Proposal, RaftView, Request, Sign, StepEnd,
+};
+use rand_core::Rng;
+
+use crate::{
+    analysis::{
+        diagnose::{self, Diagnosis, Hints, Problem},
+        evidence::{Context, Judging},
+        filters::Filters,
+        verdict::Watched,
+    },
+    id::{Epoch, Identity, InstanceKey, LogPosition, NodeId, ProposalId, RequestId, StepId, Uid},
+    limits,
+    policy::Policy,
+    recovery::{Outcome, dead_primary::Progress},
+    replicated::{Command, Replicated, Stamped, wire},
+    time::{Mono, Now, Wall},
+    topology::{Edges, Instance},
+};
+
+/// A proposal whose fate raft did not tell by then is unknown.
+const PROPOSAL_DEADLINE: Duration = Duration::from_secs(10);
+/// How often the leader looks after what is not urgent.
+const HOUSE_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Who this daemon is, for the audit.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Identification {
+    pub host_name: String,
+    /// Random, one a process; 64 hex digits.
+    pub token: String,
+}
+
+/// What this node observes. Volatile: rebuilt by probing.
+#[derive(Debug, Clone, Default)]
+pub struct Observed {
+    pub instances: BTreeMap<InstanceKey, Instance>,
+    /// Of the same instances.
+    pub edges: Edges,
+    /// Replicas of a silent primary that claim to replicate and stand still.
+    standing_still: BTreeSet<InstanceKey>,
+}
+
+/// What an outstanding proposal is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Cause {
+    Request(RequestId),
+    /// The next move of a recovery; nothing else is planned for it meanwhile.
+    Recovery(Uid),
+    /// Opening a recovery of this server.
+    Begin(InstanceKey),
+    House,
+}
+
+/// What a suspicion of a server has gathered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Suspicion {
+    since: Mono,
+    /// The replicas were last asked for at this time.
+    looked: Mono,
+    asked: Option<Mono>,
+    /// What each replica had received, and when that last changed.
+    received: BTreeMap<InstanceKey, (u64, Mono)>,
+    /// A verdict was acted on; not before this again.
+    again: Mono,
+}
+
+/// The decision core of one daemon.
+#[derive(Debug)]
+pub struct Node {
+    identification: Identification,
+    local_policy: Policy,
+    raft: RaftView,
+    replicated: Replicated,
+    observed: Observed,
+    filters: Filters,
+    /// (`ClusterNameToAlias`), compiled.
+    aliases: Vec<(regex::Regex, String)>,
+    diagnosis: Diagnosis,
+
+    watched: BTreeMap<InstanceKey, Watched>,
+    watching: BTreeMap<InstanceKey, Duration>,
+    suspicions: BTreeMap<InstanceKey, Suspicion>,
+    heard: BTreeMap<InstanceKey, BTreeMap<NodeId, (Opinion, Mono)>>,
+    told: BTreeMap<InstanceKey, OpinionKind>,
+    late_at: Option<Mono>,
+    failing_since: BTreeMap<InstanceKey, Mono>,
+    /// Servers that were seen writeable, and read-only after that.
+    was_writeable: BTreeMap<InstanceKey, Identity>,
+    /// Servers whose uptime went back, until they are seen writeable.
+    restarted: BTreeSet<InstanceKey>,
+
+    due: BTreeSet<(Mono, InstanceKey)>,
+    due_of: BTreeMap<InstanceKey, Mono>,
+    in_flight: BTreeMap<InstanceKey, Mono>,
+    again: BTreeSet<InstanceKey>,
+
+    proposals: BTreeMap<ProposalId, (Cause, Mono)>,
+    last_proposal: u64,
+    discovering: BTreeMap<InstanceKey, Vec<(RequestId, bool)>>,
+    operations: BTreeMap<Uid, RequestId>,
+    beginning: BTreeSet<InstanceKey>,
+    last_uid: u64,
+
+    progress: BTreeMap<Uid, Progress>,
+    outcomes: BTreeMap<Uid, Vec<(StepId, Outcome)>>,
+    wait_until: BTreeMap<Uid, Mono>,
+    house_at: Mono,
+    /// Primaries that were promoted away from lately, dialled without pause until this time.
+    dialled_until: BTreeMap<InstanceKey, Mono>,
+}
+
+impl Node {
+    #[must_use]
+    pub fn new(
+        identification: Identification,
+        local_policy: Policy,
+        replicated: Replicated,
+    ) -> Self {
+        let (filters, _) = Filters::compile_or_skip(replicated.policy());
+        Self {
+            identification,
+            local_policy,
+            raft: RaftView::default(),
+            replicated,
+            observed: Observed::default(),
+            filters,
+            aliases: Vec::new(),
+            diagnosis: Diagnosis::default(),
+            watched: BTreeMap::new(),
+            watching: BTreeMap::new(),
+            suspicions: BTreeMap::new(),
+            heard: BTreeMap::new(),
+            told: BTreeMap::new(),
+            late_at: None,
+            failing_since: BTreeMap::new(),
+            was_writeable: BTreeMap::new(),
+            restarted: BTreeSet::new(),
+            due: BTreeSet::new(),
+            due_of: BTreeMap::new(),
+            in_flight: BTreeMap::new(),
+            again: BTreeSet::new(),
+            proposals: BTreeMap::new(),
+            last_proposal: 0,
+            discovering: BTreeMap::new(),
+            operations: BTreeMap::new(),
+            beginning: BTreeSet::new(),
+            last_uid: 0,
+            progress: BTreeMap::new(),
+            outcomes: BTreeMap::new(),
+            wait_until: BTreeMap::new(),
+            house_at: Mono::ZERO,
+            dialled_until: BTreeMap::new(),
+        }
+    }
+
+    /// Takes one input in. Total: never fails, never blocks.
+    pub fn step(&mut self, now: Now, rng: &mut impl Rng, input: Input, out: &mut Output) {
+        match input {
+            Input::Wake => {}
+            Input::RanLate => self.ran_late(now, out),
+            Input::Probed(end) => self.probed(now, end, out),
+            Input::Signed(key, sign) => self.signed(now, &key, &sign, out),
+            Input::Committed(entries) => self.committed(now, rng, entries, out),
+            Input::Proposed(id, outcome) => self.proposed(now, id, outcome, out),
+            Input::Raft(view) => self.raft_changed(now, view, out),
+            Input::StepEnded(end) => self.step_ended(now, end, out),
+            Input::Peer(from, message) => self.peer_said(now, from, message, out),
+            Input::Asked(id, request) => self.asked(now, id, request, out),
+            Input::LocalPolicy(policy) => self.local_policy = *policy,
+        }
+        self.advance(now, rng, out);
+    }
+
+    /// What time alone makes due.
+    fn advance(&mut self, now: Now, rng: &mut impl Rng, out: &mut Output) {
+        self.probe_due(now, rng, out);
+        self.refresh_by_time(now);
+        self.judge_all(now, out);
+        if now.mono >= self.house_at {
+            self.house_at = now.mono + HOUSE_INTERVAL;
+            self.keep_watches(now, out);
+            self.keep_house(now, out);
+        }
+        self.drive_all(now, out);
+    }
+
+    /// When to call [`Node::step`] with [`Input::Wake`] at the latest, and why.
+    #[must_use]
+    pub fn next_deadline(&self) -> (Mono, &'static str) {
+        let mut next = (self.house_at, "housekeeping");
+        let mut consider = |at: Option<Mono>, why| {
+            if let Some(at) = at
+                && at < next.0
+            {
+                next = (at, why);
+            }
+        };
+        consider(self.due.first().map(|(at, _)| *at), "poll");
+        consider(self.wait_until.values().min().copied(), "recovery");
+        consider(self.next_judgement(), "judgement");
+        next
+    }
+
+    /// Replaces the replicated half by a snapshot's.
+    pub fn install(
+        &mut self,
+        now: Now,
+        rng: &mut impl Rng,
+        replicated: Replicated,
+        out: &mut Output,
+    ) {
+        self.replicated = replicated;
+        self.policy_changed(now);
+        let known: Vec<InstanceKey> = self.replicated.known().cloned().collect();
+        let gone: Vec<InstanceKey> = self
+            .observed
+            .instances
+            .keys()
+            .filter(|key| !self.replicated.is_known(key))
+            .cloned()
+            .collect();
+        for key in gone {
+            self.forget(now, &key, out);
+        }
+        for key in known {
+            self.know(now, rng, &key);
+        }
+    }
+
+    #[must_use]
+    pub const fn observed(&self) -> &Observed {
+        &self.observed
+    }
+
+    #[must_use]
+    pub const fn replicated(&self) -> &Replicated {
+        &self.replicated
+    }
+
+    #[must_use]
+    pub const fn raft(&self) -> &RaftView {
+        &self.raft
+    }
+
+    #[must_use]
+    pub const fn identification(&self) -> &Identification {
+        &self.identification
+    }
+
+    #[must_use]
+    pub const fn local_policy(&self) -> &Policy {
+        &self.local_policy
+    }
+
+    #[must_use]
+    pub const fn filters(&self) -> &Filters {
+        &self.filters
+    }
+
+    #[must_use]
+    pub const fn diagnosis(&self) -> &Diagnosis {
+        &self.diagnosis
+    }
+
+    /// The policy in force.
+    #[must_use]
+    pub fn policy(&self) -> &Policy {
+        self.replicated.policy()
+    }
+
+    /// The newest analysis of the whole fleet.
+    #[must_use]
+    pub fn problems(&self, now: Now, hints: Hints<'_>) -> Vec<Problem> {
+        let context = self.context(now);
+        diagnose::diagnose_all(
+            self.view(),
+            Judging {
+                policy: self.policy(),
+                filters: &self.filters,
+                context: &context,
+                now,
+            },
+            hints,
+        )
+    }
+
+    /// What this daemon thinks of a server that it watches.
+    #[must_use]
+    pub fn opinion_of(&self, now: Mono, key: &InstanceKey) -> Option<OpinionKind> {
+        self.watched
+            .get(key)
+            .map(|watched| watched.opinion(now, self.policy(), self.is_credible(now)))
+    }
+
+    /// A hash of the replicated half: equal at equal positions on all daemons.
+    #[must_use]
+    pub fn digest(&self) -> [u8; 32] {
+        self.replicated.digest()
+    }
+
+    // --- shared by the parts ---
+
+    fn view(&self) -> diagnose::View<'_> {
+        diagnose::View {
+            instances: &self.observed.instances,
+            edges: &self.observed.edges,
+        }
+    }
+
+    fn context(&self, now: Now) -> Judged<'_> {
+        Judged {
+            replicated: &self.replicated,
+            standing_still: &self.observed.standing_still,
+            now,
+        }
+    }
+
+    fn refresh(&mut self, now: Now, key: &InstanceKey, former_source: Option<&InstanceKey>) {
+        let context = Judged {
+            replicated: &self.replicated,
+            standing_still: &self.observed.standing_still,
+            now,
+        };
+        let judging = Judging {
+            policy: self.replicated.policy(),
+            filters: &self.filters,
+            context: &context,
+            now,
+        };
+        let view = diagnose::View {
+            instances: &self.observed.instances,
+            edges: &self.observed.edges,
+        };
+        self.diagnosis.refresh(key, former_source, view, judging);
+    }
+
+    fn refresh_by_time(&mut self, now: Now) {
+        let context = Judged {
+            replicated: &self.replicated,
+            standing_still: &self.observed.standing_still,
+            now,
+        };
+        let judging = Judging {
+            policy: self.replicated.policy(),
+            filters: &self.filters,
+            context: &context,
+            now,
+        };
+        let view = diagnose::View {
+            instances: &self.observed.instances,
+            edges: &self.observed.edges,
+        };
+        self.diagnosis.advance(view, judging);
+    }
+
+    fn policy_changed(&mut self, now: Now) {
+        let (filters, _) = Filters::compile_or_skip(self.replicated.policy());
+        self.filters = filters;
+        self.aliases = self
+            .policy()
+            .cluster_name_to_alias
+            .iter()
+            .filter_map(|(pattern, alias)| Some((regex::Regex::new(pattern).ok()?, alias.clone())))
+            .collect();
+        let context = Judged {
+            replicated: &self.replicated,
+            standing_still: &self.observed.standing_still,
+            now,
+        };
+        let judging = Judging {
+            policy: self.replicated.policy(),
+            filters: &self.filters,
+            context: &context,
+            now,
+        };
+        let view = diagnose::View {
+            instances: &self.observed.instances,
+            edges: &self.observed.edges,
+        };
+        self.diagnosis.rebuild(view, judging);
+    }
+
+    /// The epoch under which this node may act.
+    const fn leading(&self) -> Option<Epoch> {
+        self.raft.leading
+    }
+
+    fn propose(&mut self, now: Now, cause: Cause, command: Command, out: &mut Output) -> bool {
+        if self.proposals.len() >= limits::PROPOSALS_PENDING_MAX {
+            note(
+                out,
+                Level::Warning,
+                None,
+                "too many proposals are on their way; one more was not made".to_owned(),
+            );
+            return false;
+        }
+        self.last_proposal += 1;
+        let id = ProposalId(self.last_proposal);
+        let bytes = wire::encode_command(&Stamped {
+            wall: now.wall,
+            command,
+        });
+        self.proposals.insert(id, (cause, now.mono));
+        out.effects.push(Effect::Propose {
+            id,
+            bytes,
+            deadline: PROPOSAL_DEADLINE,
+        });
+        true
+    }
+
+    fn next_uid(&mut self, epoch: Epoch, at: Wall) -> Uid {
+        self.last_uid += 1;
+        Uid::of(epoch, self.last_uid, at)
+    }
+}
+
+fn note(out: &mut Output, level: Level, uid: Option<&Uid>, text: String) {
+    out.notes.push(Note {
+        level,
+        uid: uid.cloned(),
+        text,
+    });
+}
+
+/// What diagnosis asks beside the probes.
+struct Judged<'a> {
+    replicated: &'a Replicated,
+    standing_still: &'a BTreeSet<InstanceKey>,
+    now: Now,
+}
+
+impl Context for Judged<'_> {
+    fn downtime_end(&self, key: &InstanceKey) -> Option<Wall> {
+        self.replicated
+            .downtime_of(key, self.now.wall)
+            .map(|downtime| downtime.until)
+    }
+
+    fn is_in_maintenance(&self, key: &InstanceKey) -> bool {
+        self.replicated.maintenance_of(key, self.now.wall).is_some()
+    }
+
+    fn cluster_alias(&self, cluster_name: &str) -> Option<&str> {
+        self.replicated
+            .cluster_named(cluster_name)
+            .map(|record| record.shown_alias())
+    }
+
+    fn cluster_domain(&self, cluster_name: &str) -> Option<&str> {
+        self.replicated
+            .cluster_named(cluster_name)
+            .map(|record| record.domain.as_str())
+            .filter(|domain| !domain.is_empty())
+    }
+
+    fn is_standing_still(&self, replica: &InstanceKey) -> bool {
+        self.standing_still.contains(replica)
+    }
+}
+
+/// Committed entries as raft delivers them.
+type Entries = Vec<(LogPosition, Option<Vec<u8>>)>;
+
+/// Keeps a box out of the signatures of the parts.
+type Report = Box<crate::topology::ProbeReport>;

@@ -91,6 +91,9 @@ pub enum StepKind {
     Drain,
     /// Reset and open the chosen one. Looked at again before it is repeated.
     Promote,
+    /// Make the promoted server forget that it was a replica. Repeatable; nobody waits for it: on MySQL a half received
+    /// transaction holds it up for a minute.
+    Reset,
     /// Point a sibling at the promoted server. Looked at again before it is repeated.
     Repoint,
     /// Start receiving again where it was stopped. Repeatable.

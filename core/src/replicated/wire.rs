@@ -163,6 +163,7 @@ choice!(StepKind {
     6 => Resume,
     7 => Reopen,
     8 => Operate,
+    9 => Reset,
 });
 choice!(Outcome {
     0 => Done,

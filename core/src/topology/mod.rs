@@ -5,6 +5,7 @@
 
 pub mod edges;
 pub mod instance;
+pub mod place;
 pub mod report;
 pub mod text;
 

@@ -96,13 +96,8 @@ fn analysis_entry(
 #[must_use]
 pub fn recovery_row(recovery: &Recovery, flags: Flags) -> TopologyRecovery {
     let acknowledged = recovery.acknowledged.as_ref();
-    let mut errors = recovery.errors.clone();
-    errors.extend(
-        recovery
-            .possible_loss
-            .iter()
-            .map(|loss| format!("possible loss: {loss}")),
-    );
+    // A possible loss is no error of the recovery: it stands among its steps.
+    let errors = recovery.errors.clone();
     TopologyRecovery {
         id: recovery.number,
         uid: recovery.uid.0.clone(),

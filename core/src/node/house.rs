@@ -1,0 +1,377 @@
+//! What the leader looks after twice a second: the policy in force, clusters and their names, detections, the
+//! quarantine of deposed primaries, primaries that restarted read-only, and servers long unseen.
+
+use alloc::{
+    collections::BTreeMap,
+    format,
+    string::{String, ToString},
+    vec::Vec,
+};
+
+use super::{Cause, Level, Node, Output, note};
+use crate::{
+    id::{Identity, InstanceKey},
+    policy::DeposedAction,
+    recovery::Purpose,
+    replicated::Command,
+    time::Now,
+    topology::Instance,
+};
+
+/// Most proposals one round makes.
+const PROPOSALS_PER_ROUND: usize = 32;
+
+impl Node {
+    pub(super) fn keep_house(&mut self, now: Now, out: &mut Output) {
+        if self.leading().is_none() {
+            return;
+        }
+        // Nothing is proposed twice: what the last round proposed is waited for.
+        if self
+            .proposals
+            .values()
+            .any(|(cause, _)| *cause == Cause::House)
+        {
+            return;
+        }
+        let before = out.effects.len();
+        if *self.replicated.policy() != self.local_policy {
+            self.propose(
+                now,
+                Cause::House,
+                Command::SetPolicy(alloc::boxed::Box::new(self.local_policy.clone())),
+                out,
+            );
+        }
+        self.follow_known(now, out);
+        self.record_clusters(now, out, before);
+        self.register_detections(now, out, before);
+        self.quarantine(now, out);
+        self.reopen(now, out);
+        self.forget_unseen(now, out);
+    }
+
+    /// Sources and replicas that were read before this daemon led are proposed too.
+    fn follow_known(&mut self, now: Now, out: &mut Output) {
+        let mut keys: Vec<InstanceKey> = Vec::new();
+        for instance in self.observed.instances.values() {
+            let Some(report) = instance.report.as_ref() else {
+                continue;
+            };
+            let source = report.replication.as_ref().map(|status| &status.source);
+            let found = report
+                .replicas
+                .iter()
+                .filter(|key| !self.filters.discovery_ignore_replica.matches_key(key))
+                .chain(source.filter(|key| !self.filters.discovery_ignore_source.matches_key(key)));
+            for key in found {
+                if self.may_know(key) && !keys.contains(key) {
+                    keys.push(key.clone());
+                }
+            }
+            if keys.len() >= crate::limits::KNOWN_PER_COMMAND_MAX {
+                break;
+            }
+        }
+        if !keys.is_empty() {
+            self.propose(
+                now,
+                Cause::House,
+                Command::Know {
+                    keys,
+                    by_operator: false,
+                },
+                out,
+            );
+        }
+    }
+
+    fn record_clusters(&mut self, now: Now, out: &mut Output, before: usize) {
+        let mut members: BTreeMap<InstanceKey, Vec<InstanceKey>> = BTreeMap::new();
+        for instance in self.observed.instances.values() {
+            if instance.report.is_some() {
+                members
+                    .entry(instance.place.root.clone())
+                    .or_default()
+                    .push(instance.key.clone());
+            }
+        }
+        let mut commands: Vec<Command> = Vec::new();
+        for (root, members) in members {
+            if commands.len() + out.effects.len() - before >= PROPOSALS_PER_ROUND {
+                break;
+            }
+            let Some(instance) = self.observed.instances.get(&root) else {
+                continue;
+            };
+            let identity = instance.identity().cloned();
+            if identity
+                .as_ref()
+                .is_some_and(|identity| self.replicated.is_deposed(identity))
+            {
+                continue;
+            }
+            let record = self.replicated.cluster_of(&root);
+            if record.is_some_and(|record| self.replicated.running_on(record.key).is_some()) {
+                continue;
+            }
+            let is_current = record.is_some_and(|record| {
+                record.primary == root
+                    && (record.identity == identity || identity.is_none())
+                    && members.iter().all(|member| record.members.contains(member))
+            });
+            // A lone server that is dead says nothing of who its cluster's primary is.
+            if !is_current && instance.is_last_check_valid() {
+                commands.push(Command::RecordCluster {
+                    primary: root.clone(),
+                    identity,
+                    members,
+                });
+            }
+            let Some(report) = instance.report.as_ref().filter(|_| is_current) else {
+                continue;
+            };
+            let Some(record) = record else { continue };
+            let alias = self.alias_of(&record.name, &instance.place.suggested_alias);
+            if !alias.is_empty() && record.alias != alias {
+                commands.push(Command::SetClusterAlias {
+                    cluster_name: record.name.clone(),
+                    alias,
+                    by_operator: false,
+                });
+            }
+            let domain = &report.classification.cluster_domain;
+            if !domain.is_empty() && record.domain != *domain {
+                commands.push(Command::SetClusterDomain {
+                    cluster_name: record.name.clone(),
+                    domain: domain.clone(),
+                });
+            }
+        }
+        for command in commands {
+            self.propose(now, Cause::House, command, out);
+        }
+    }
+
+    fn alias_of(&self, cluster_name: &str, suggested: &str) -> String {
+        if !suggested.is_empty() {
+            return suggested.to_string();
+        }
+        self.aliases
+            .iter()
+            .find(|(pattern, _)| pattern.is_match(cluster_name))
+            .map(|(_, alias)| alias.clone())
+            .unwrap_or_default()
+    }
+
+    fn register_detections(&mut self, now: Now, out: &mut Output, before: usize) {
+        let problems: Vec<_> = self
+            .diagnosis
+            .problems()
+            .filter(|problem| problem.registers_detection() && !problem.is_skippable)
+            // A dead primary is detected by the verdict.
+            .filter(|problem| problem.repair != crate::analysis::code::Repair::DeadPrimary)
+            .cloned()
+            .collect();
+        for problem in problems {
+            if out.effects.len() - before >= PROPOSALS_PER_ROUND {
+                return;
+            }
+            self.register_detection(now, &problem, out);
+        }
+    }
+
+    /// Closes deposed primaries that are back, and lifts the mark of those that replicate cleanly.
+    fn quarantine(&mut self, now: Now, out: &mut Output) {
+        if !self.replicated.are_recoveries_enabled() || self.policy().observe_only {
+            return;
+        }
+        let rows: Vec<(Identity, crate::replicated::Deposed)> = self
+            .replicated
+            .deposed()
+            .map(|(identity, row)| (identity.clone(), row.clone()))
+            .collect();
+        for (identity, row) in rows {
+            let Some(instance) = self.observed.instances.get(&row.key) else {
+                continue;
+            };
+            let Some(report) = instance
+                .report
+                .clone()
+                .filter(|report| report.identity == identity)
+            else {
+                continue;
+            };
+            if !instance.is_last_check_valid()
+                || instance.seen.is_none()
+                || instance.seen_at <= row.at
+            {
+                continue;
+            }
+            let Some(record) = self.replicated.cluster(row.cluster) else {
+                continue;
+            };
+            if self.replicated.running_on(record.key).is_some() {
+                continue;
+            }
+            let follows = report
+                .replication
+                .as_ref()
+                .is_some_and(|status| status.source == record.primary && status.is_running());
+            if follows && instance.place.errant.is_empty() {
+                let reason = format!("it replicates from {}", record.primary);
+                self.propose(
+                    now,
+                    Cause::House,
+                    Command::LiftQuarantine { identity, reason },
+                    out,
+                );
+                continue;
+            }
+            let began = now.wall - core::time::Duration::from_secs(report.uptime_s + 2);
+            let fenced_in_this_life = row.fenced.as_ref().is_some_and(|fenced| fenced.at >= began);
+            let downtimed_by_a_person = self
+                .replicated
+                .downtime_of(&row.key, now.wall)
+                .is_some_and(|downtime| !downtime.is_lost_in_recovery() && downtime.began > row.at);
+            if downtimed_by_a_person || self.beginning.contains(&row.key) {
+                continue;
+            }
+            if report.read_only && !fenced_in_this_life {
+                let command = Command::MarkFenced {
+                    identity,
+                    at_uptime_s: report.uptime_s,
+                };
+                self.propose(now, Cause::House, command, out);
+                continue;
+            }
+            if report.read_only {
+                continue;
+            }
+            if fenced_in_this_life {
+                // Somebody opened it by hand: shown as the loudest problem, not fought.
+                continue;
+            }
+            if self.policy().deposed_action == DeposedAction::Report {
+                note(
+                    out,
+                    Level::Error,
+                    None,
+                    format!("{} is back and writeable, and was deposed", row.key),
+                );
+                continue;
+            }
+            note(
+                out,
+                Level::Warning,
+                Some(&row.by),
+                format!(
+                    "{} is back and writeable, and was deposed: fencing it",
+                    row.key
+                ),
+            );
+            self.open(
+                now,
+                &row.key,
+                Purpose::Quarantine {
+                    deposed_by: row.by.clone(),
+                },
+                "",
+                out,
+            );
+        }
+    }
+
+    /// A primary that was writable, restarted, is read-only and still has its replicas is made writable again.
+    fn reopen(&mut self, now: Now, out: &mut Output) {
+        if !self.policy().reopen_restarted_primary
+            || !self.replicated.are_recoveries_enabled()
+            || self.policy().observe_only
+        {
+            return;
+        }
+        let restarted: Vec<InstanceKey> = self
+            .was_writeable
+            .iter()
+            .filter(|(key, identity)| {
+                self.observed.instances.get(*key).is_some_and(|instance| {
+                    instance.is_last_check_valid()
+                        && instance.identity() == Some(identity)
+                        && instance.read_only()
+                        && instance.source().is_none()
+                        && self.observed.edges.replicas_of(key).len() > 0
+                        && !self.replicated.is_deposed(identity)
+                        && self.restarted.contains(*key)
+                        && self.replicated.downtime_of(key, now.wall).is_none()
+                        && !self.beginning.contains(*key)
+                        && self.replicated.cluster_of(key).is_some_and(|record| {
+                            record.primary == **key
+                                && self.replicated.running_on(record.key).is_none()
+                        })
+                })
+            })
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in restarted {
+            note(
+                out,
+                Level::Warning,
+                None,
+                format!("{key} restarted read-only and was writeable: making it writeable again"),
+            );
+            self.restarted.remove(&key);
+            self.open(now, &key, Purpose::Reopen, "", out);
+        }
+    }
+
+    fn open(
+        &mut self,
+        now: Now,
+        key: &InstanceKey,
+        purpose: Purpose,
+        variant: &str,
+        out: &mut Output,
+    ) {
+        let Some(epoch) = self.leading() else { return };
+        let Some(instance) = self.observed.instances.get(key) else {
+            return;
+        };
+        let cluster_name = self.replicated.cluster_of(key).map_or_else(
+            || instance.place.cluster_name.clone(),
+            |record| record.name.clone(),
+        );
+        let command = Command::BeginRecovery {
+            uid: crate::id::Uid::default(),
+            purpose,
+            epoch,
+            server: key.clone(),
+            identity: Instance::identity(instance).cloned(),
+            cluster_name,
+            analysis: variant.to_string(),
+            replicas: Vec::new(),
+            processing_node: self.identification.host_name.clone(),
+            processing_token: self.identification.token.clone(),
+            forced: true,
+        };
+        self.beginning.insert(key.clone());
+        self.begin(now, key, command, out);
+    }
+
+    fn forget_unseen(&mut self, now: Now, out: &mut Output) {
+        let limit = self.policy().unseen_forget;
+        let keys: Vec<InstanceKey> = self
+            .observed
+            .instances
+            .values()
+            .filter(|instance| {
+                let since = instance.seen.unwrap_or(instance.known_since);
+                now.mono.since(since) > limit && !instance.is_last_check_valid()
+            })
+            .map(|instance| instance.key.clone())
+            .take(crate::limits::KNOWN_PER_COMMAND_MAX)
+            .collect();
+        if !keys.is_empty() {
+            self.propose(now, Cause::House, Command::Forget { keys }, out);
+        }
+    }
+}

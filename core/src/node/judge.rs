@@ -1,0 +1,640 @@
+//! Judging: signs become opinions, opinions of a majority become a verdict, and a verdict of the leader opens a
+//! recovery. Reading the replicas again is part of it; nothing here changes a server.
+
+use alloc::{
+    collections::{BTreeMap, BTreeSet},
+    format,
+    string::String,
+    vec::Vec,
+};
+use core::time::Duration;
+
+use super::{
+    Cause, Effect, Level, Node, Opinion, OpinionKind, Output, PeerMessage, Sign, Suspicion, note,
+};
+use crate::{
+    analysis::{
+        code::Repair,
+        diagnose::Hints,
+        verdict::{ReplicaSigns, Verdict, Watched, verdict},
+    },
+    id::{InstanceKey, NodeId},
+    recovery::{DeadKind, Purpose},
+    replicated::{Command, Detection},
+    time::{Mono, Now},
+    topology::{Instance, ProbeFailure, ThreadState},
+};
+
+/// How often a server whose pulse is broken is dialled.
+const REDIAL: Duration = Duration::from_millis(250);
+/// The same while it matters (`FAILOVER.md` section 2).
+const REDIAL_URGENT: Duration = Duration::from_millis(50);
+/// An old primary is dialled without pause for so long after the promotion.
+pub(super) const DIAL_AFTER_PROMOTION: Duration = Duration::from_secs(600);
+/// Replicas of a suspect are read again so often.
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+/// The other daemons are asked again so often.
+const ASK_INTERVAL: Duration = Duration::from_millis(200);
+/// A replica that cannot be read within this time of the suspicion is counted without being read.
+const REPLICA_PATIENCE: Duration = Duration::from_secs(1);
+/// A verdict that opened nothing is acted on again after this time.
+const VERDICT_AGAIN: Duration = Duration::from_secs(5);
+/// An opinion that was sent before our own suspicion by no more than this may be about the same event.
+const OPINION_SLACK: Duration = Duration::from_millis(500);
+/// Late timers make evidence worthless for so long.
+const LATE_FOR: Duration = Duration::from_secs(3);
+
+impl Node {
+    pub(super) fn ran_late(&mut self, now: Now, out: &mut Output) {
+        self.late_at = Some(now.mono);
+        note(
+            out,
+            Level::Warning,
+            None,
+            String::from(
+                "timers of this process ran late by more than 500 ms; it abstains from judging for 3 s",
+            ),
+        );
+    }
+
+    /// Whether this daemon's evidence may be used against a server.
+    pub(super) fn is_credible(&self, now: Mono) -> bool {
+        if self.late_at.is_some_and(|at| now.since(at) < LATE_FOR) {
+            return false;
+        }
+        let window = self.policy().poll * 2;
+        let lost = self
+            .failing_since
+            .values()
+            .filter(|since| now.since(**since) < window)
+            .count();
+        let total = self
+            .observed
+            .instances
+            .values()
+            .filter(|instance| instance.report.is_some())
+            .count();
+        lost * 2 <= total || total < 2
+    }
+
+    pub(super) fn signed(&mut self, now: Now, key: &InstanceKey, sign: &Sign, out: &mut Output) {
+        let Some(watched) = self.watched.get_mut(key) else {
+            return;
+        };
+        if watched.sign(now.mono, sign) {
+            note(
+                out,
+                Level::Warning,
+                None,
+                format!("another server answers at {key}: its evidence starts anew"),
+            );
+            self.told.remove(key);
+        }
+        let deposed = match sign {
+            Sign::PulseUp(identity) | Sign::DialAnswered(identity) => {
+                self.replicated.is_deposed(identity)
+            }
+            Sign::PulseBeat
+            | Sign::PulseClosed
+            | Sign::PulseShutdown
+            | Sign::PulseLate
+            | Sign::PulseSilent
+            | Sign::DialRefused
+            | Sign::DialUnreachable
+            | Sign::DialNoLogin
+            | Sign::DialError(_) => false,
+        };
+        if deposed {
+            // First contact: read at once, so that the quarantine sees it.
+            self.probe(now, key, true, out);
+            self.house_at = now.mono;
+        }
+        self.judge(now, key, out);
+    }
+
+    pub(super) fn peer_said(
+        &mut self,
+        now: Now,
+        from: NodeId,
+        message: PeerMessage,
+        out: &mut Output,
+    ) {
+        match message {
+            PeerMessage::Opinions(opinions) => {
+                for opinion in opinions.into_iter().take(crate::limits::INSTANCES_MAX) {
+                    let key = opinion.key.clone();
+                    if !self.watched.contains_key(&key) {
+                        continue;
+                    }
+                    self.heard
+                        .entry(key.clone())
+                        .or_default()
+                        .insert(from, (opinion, now.mono));
+                    self.judge(now, &key, out);
+                }
+            }
+            PeerMessage::AskOpinion(key) => {
+                let opinion = self.own_opinion(now, &key);
+                out.effects.push(Effect::TellOne(
+                    from,
+                    PeerMessage::Opinions(alloc::vec![opinion]),
+                ));
+            }
+        }
+    }
+
+    fn own_opinion(&self, now: Now, key: &InstanceKey) -> Opinion {
+        let watched = self.watched.get(key);
+        Opinion {
+            key: key.clone(),
+            identity: watched.and_then(|watched| watched.identity.clone()),
+            kind: watched.map_or(OpinionKind::Abstain, |watched| {
+                watched.opinion(now.mono, self.policy(), self.is_credible(now.mono))
+            }),
+        }
+    }
+
+    /// Keeps pulse and fence connections to every server that has replicas, and to primaries deposed lately.
+    pub(super) fn keep_watches(&mut self, now: Now, out: &mut Output) {
+        self.dialled_until.retain(|_, until| *until > now.mono);
+        let wanted: BTreeSet<InstanceKey> = self
+            .observed
+            .edges
+            .iter()
+            .map(|(key, _)| key.clone())
+            .chain(self.dialled_until.keys().cloned())
+            .filter(|key| self.observed.instances.contains_key(key))
+            .collect();
+        let ended: Vec<InstanceKey> = self
+            .watched
+            .keys()
+            .filter(|key| !wanted.contains(*key))
+            .cloned()
+            .collect();
+        for key in ended {
+            self.watched.remove(&key);
+            self.watching.remove(&key);
+            self.suspicions.remove(&key);
+            self.heard.remove(&key);
+            self.told.remove(&key);
+            out.effects.push(Effect::Unwatch { key });
+        }
+        for key in wanted {
+            let mut fresh = false;
+            self.watched.entry(key.clone()).or_insert_with(|| {
+                fresh = true;
+                Watched::default()
+            });
+            if fresh
+                && let Some(instance) = self.observed.instances.get(&key)
+                && let Some(identity) = instance.identity().cloned()
+                && instance.is_last_check_valid()
+                && let Some(seen) = instance.seen
+                && let Some(watched) = self.watched.get_mut(&key)
+            {
+                // What the probe saw counts as a login.
+                watched.probed(seen, &identity);
+            }
+            let urgent =
+                self.suspicions.contains_key(&key) || self.dialled_until.contains_key(&key);
+            self.watch(&key, if urgent { REDIAL_URGENT } else { REDIAL }, out);
+        }
+    }
+
+    fn watch(&mut self, key: &InstanceKey, redial: Duration, out: &mut Output) {
+        if self.watching.insert(key.clone(), redial) != Some(redial) {
+            out.effects.push(Effect::Watch {
+                key: key.clone(),
+                redial,
+            });
+        }
+    }
+
+    pub(super) fn judge_all(&mut self, now: Now, out: &mut Output) {
+        let keys: Vec<InstanceKey> = self.suspicions.keys().cloned().collect();
+        for key in keys {
+            self.judge(now, &key, out);
+        }
+    }
+
+    pub(super) fn next_judgement(&self) -> Option<Mono> {
+        self.suspicions
+            .iter()
+            .filter_map(|(key, suspicion)| {
+                let by_look = suspicion.looked + LOOK_INTERVAL;
+                let by_sign = self
+                    .watched
+                    .get(key)
+                    .and_then(|watched| watched.next_change(self.policy()));
+                let by_sign = by_sign.filter(|at| *at > suspicion.looked);
+                Some(by_sign.map_or(by_look, |at| at.min(by_look)))
+            })
+            .min()
+    }
+
+    fn judge(&mut self, now: Now, key: &InstanceKey, out: &mut Output) {
+        let opinion = self.own_opinion(now, key);
+        let kind = opinion.kind;
+        let before = self.told.insert(key.clone(), kind);
+        if before != Some(kind) {
+            if before.is_some() || !matches!(kind, OpinionKind::Alive | OpinionKind::Abstain) {
+                note(
+                    out,
+                    Level::Info,
+                    None,
+                    format!("{key} is thought {kind:?} here"),
+                );
+            }
+            out.effects
+                .push(Effect::Tell(PeerMessage::Opinions(alloc::vec![opinion])));
+        }
+        match kind {
+            OpinionKind::Alive => {
+                if self.suspicions.remove(key).is_some() {
+                    self.cleared(now, key, out);
+                }
+                return;
+            }
+            OpinionKind::Abstain => {
+                // Looked at again in a while: whether this daemon may judge changes by time.
+                if let Some(suspicion) = self.suspicions.get_mut(key) {
+                    suspicion.looked = now.mono;
+                }
+                return;
+            }
+            OpinionKind::Suspect
+            | OpinionKind::Gone
+            | OpinionKind::Leaving
+            | OpinionKind::Silent => {}
+        }
+        if !self.suspicions.contains_key(key) {
+            let since = self
+                .watched
+                .get(key)
+                .and_then(Watched::missing_since)
+                .unwrap_or(now.mono);
+            self.suspicions.insert(
+                key.clone(),
+                Suspicion {
+                    since,
+                    looked: Mono::ZERO,
+                    asked: None,
+                    received: BTreeMap::new(),
+                    again: Mono::ZERO,
+                },
+            );
+            self.watch(key, REDIAL_URGENT, out);
+            self.probe(now, key, true, out);
+        }
+        let signs = self.replica_signs(now, key, out);
+        if self.leading().is_none() {
+            return;
+        }
+        let Some(suspicion) = self.suspicions.get(key) else {
+            return;
+        };
+        let since = suspicion.since;
+        if matches!(kind, OpinionKind::Gone | OpinionKind::Silent)
+            && suspicion
+                .asked
+                .is_none_or(|at| now.mono.since(at) >= ASK_INTERVAL)
+        {
+            if let Some(suspicion) = self.suspicions.get_mut(key) {
+                suspicion.asked = Some(now.mono);
+            }
+            out.effects
+                .push(Effect::Tell(PeerMessage::AskOpinion(key.clone())));
+        }
+        let mut opinions: BTreeMap<NodeId, OpinionKind> = BTreeMap::new();
+        let own_identity = self
+            .watched
+            .get(key)
+            .and_then(|watched| watched.identity.clone());
+        for (node, (opinion, at)) in self.heard.get(key).into_iter().flatten() {
+            let about_the_same = opinion.identity.is_none()
+                || own_identity.is_none()
+                || opinion.identity == own_identity;
+            let fresh = if opinion.kind == OpinionKind::Alive {
+                *at > since
+            } else {
+                *at + OPINION_SLACK >= since
+            };
+            if about_the_same && fresh {
+                opinions.insert(*node, opinion.kind);
+            }
+        }
+        opinions.insert(self.raft.node, kind);
+        let verdict = verdict(&opinions, &self.raft.voters, signs, self.policy());
+        if let Verdict::Dead(kind) = verdict
+            && self
+                .suspicions
+                .get(key)
+                .is_some_and(|suspicion| now.mono >= suspicion.again)
+        {
+            if let Some(suspicion) = self.suspicions.get_mut(key) {
+                suspicion.again = now.mono + VERDICT_AGAIN;
+            }
+            self.declare_dead(now, key, kind, &opinions, signs, out);
+        }
+    }
+
+    /// A suspect gave a sign of life.
+    fn cleared(&mut self, now: Now, key: &InstanceKey, out: &mut Output) {
+        note(out, Level::Info, None, format!("{key} gave a sign of life"));
+        let replicas: Vec<InstanceKey> = self
+            .observed
+            .edges
+            .replicas_of(key)
+            .iter()
+            .cloned()
+            .collect();
+        for replica in replicas {
+            self.observed.standing_still.remove(&replica);
+        }
+        if !self.dialled_until.contains_key(key) {
+            self.watch(key, REDIAL, out);
+        }
+        self.probe(now, key, true, out);
+        self.refresh(now, key, None);
+    }
+
+    /// Reads the replicas of a suspect again, and counts what they show.
+    fn replica_signs(&mut self, now: Now, key: &InstanceKey, out: &mut Output) -> ReplicaSigns {
+        let replicas: Vec<InstanceKey> = self
+            .observed
+            .edges
+            .replicas_of(key)
+            .iter()
+            .cloned()
+            .collect();
+        let Some(mut suspicion) = self.suspicions.remove(key) else {
+            return ReplicaSigns::default();
+        };
+        let mut signs = ReplicaSigns::default();
+        let mut look: Vec<InstanceKey> = Vec::new();
+        for replica in &replicas {
+            let Some(instance) = self.observed.instances.get(replica) else {
+                continue;
+            };
+            let read = instance.seen.is_some_and(|seen| seen >= suspicion.since);
+            let failed = instance
+                .checked
+                .is_some_and(|checked| checked >= suspicion.since)
+                && !instance.is_last_check_valid();
+            if failed {
+                signs.read += 1;
+                continue;
+            }
+            if !read {
+                if now.mono.since(suspicion.since) >= REPLICA_PATIENCE {
+                    signs.read += 1;
+                } else {
+                    signs.unread += 1;
+                    look.push(replica.clone());
+                }
+                continue;
+            }
+            signs.read += 1;
+            let status = instance
+                .report
+                .as_ref()
+                .and_then(|report| report.replication.as_ref());
+            let received = received_mark(instance);
+            let seen = instance.seen.unwrap_or(now.mono);
+            let mark = suspicion
+                .received
+                .entry(replica.clone())
+                .or_insert((received, suspicion.since));
+            if mark.0 != received {
+                *mark = (received, seen);
+            }
+            if status.is_some_and(|status| status.io == ThreadState::Running) {
+                signs.io_running += 1;
+                // Growth counts while it is fresh: what lay in buffers when the primary died still trickles in.
+                if mark.1 > suspicion.since && now.mono.since(mark.1) < Duration::from_secs(1) {
+                    signs.io_growing += 1;
+                }
+                look.push(replica.clone());
+            }
+        }
+        if now.mono.since(suspicion.looked) >= LOOK_INTERVAL {
+            suspicion.looked = now.mono;
+            self.suspicions.insert(key.clone(), suspicion);
+            for replica in look {
+                self.probe(now, &replica, true, out);
+            }
+        } else {
+            self.suspicions.insert(key.clone(), suspicion);
+        }
+        signs
+    }
+
+    /// The leader found a primary dead: the row says so, the code is computed, and a recovery is asked for.
+    fn declare_dead(
+        &mut self,
+        now: Now,
+        key: &InstanceKey,
+        kind: DeadKind,
+        opinions: &BTreeMap<NodeId, OpinionKind>,
+        signs: ReplicaSigns,
+        out: &mut Output,
+    ) {
+        let Some(epoch) = self.leading() else { return };
+        if let Some(instance) = self.observed.instances.get_mut(key)
+            && instance.is_last_check_valid()
+        {
+            instance.checked = Some(now.mono);
+            instance.checked_at = now.wall;
+            instance.partial_success = false;
+            instance.failure = Some(match kind {
+                DeadKind::Gone => ProbeFailure::Refused,
+                DeadKind::Silent => ProbeFailure::NoLogin,
+            });
+            self.failing_since.entry(key.clone()).or_insert(now.mono);
+        }
+        if kind == DeadKind::Silent {
+            let still: Vec<InstanceKey> = self
+                .observed
+                .edges
+                .replicas_of(key)
+                .iter()
+                .cloned()
+                .collect();
+            self.observed.standing_still.extend(still);
+        }
+        self.refresh(now, key, None);
+        let dead = opinions
+            .values()
+            .filter(|kind| matches!(kind, OpinionKind::Gone | OpinionKind::Silent))
+            .count();
+        let Some(problem) = self.problem_of(now, key) else {
+            note(
+                out,
+                Level::Warning,
+                None,
+                format!("{key} is dead ({kind:?}), but analysis finds no problem"),
+            );
+            return;
+        };
+        note(
+            out,
+            Level::Warning,
+            None,
+            format!(
+                "{key} is dead ({kind:?}): {dead} of {} daemons agree, {} replica(s) read, {} with a running IO thread; analysis {}",
+                self.raft.voters.len(),
+                signs.read,
+                signs.io_running,
+                problem.code.name(),
+            ),
+        );
+        self.register_detection(now, &problem, out);
+        if problem.repair != Repair::DeadPrimary {
+            return;
+        }
+        if let Err(why) = self.admit(now, key, &problem) {
+            note(
+                out,
+                Level::Warning,
+                None,
+                format!("{key}: no recovery: {why}"),
+            );
+            return;
+        }
+        if !self.beginning.insert(key.clone()) {
+            return;
+        }
+        let uid = self.next_uid(epoch, now.wall);
+        let identity = self
+            .observed
+            .instances
+            .get(key)
+            .and_then(Instance::identity)
+            .cloned();
+        let command = Command::BeginRecovery {
+            uid,
+            purpose: Purpose::DeadPrimary { kind },
+            epoch,
+            server: key.clone(),
+            identity,
+            cluster_name: problem.cluster.name.clone(),
+            analysis: String::from(problem.code.name()),
+            replicas: problem.replicas.clone(),
+            processing_node: self.identification.host_name.clone(),
+            processing_token: self.identification.token.clone(),
+            forced: false,
+        };
+        self.propose(now, Cause::Begin(key.clone()), command, out);
+    }
+
+    fn problem_of(
+        &self,
+        now: Now,
+        key: &InstanceKey,
+    ) -> Option<crate::analysis::diagnose::Problem> {
+        self.problems(
+            now,
+            Hints {
+                include_downtimed: true,
+                ..Hints::default()
+            },
+        )
+        .into_iter()
+        .find(|problem| problem.key == *key)
+    }
+
+    /// Whether a recovery may begin by itself; apply decides on what is replicated (cool-down, the global stop, a
+    /// recovery that runs).
+    fn admit(
+        &self,
+        now: Now,
+        key: &InstanceKey,
+        problem: &crate::analysis::diagnose::Problem,
+    ) -> Result<(), String> {
+        let policy = self.policy();
+        if policy.observe_only {
+            return Err(String::from("ObserveOnly is set"));
+        }
+        if !problem.cluster.recovers_primary {
+            return Err(format!(
+                "cluster {} matches no RecoverMasterClusterFilters",
+                problem.cluster.name
+            ));
+        }
+        if problem.is_skippable {
+            return Err(String::from("it is in a downtime"));
+        }
+        let Some(instance) = self.observed.instances.get(key) else {
+            return Err(String::from("it is not known"));
+        };
+        if let Some(identity) = instance.identity()
+            && self.replicated.is_deposed(identity)
+        {
+            return Err(String::from(
+                "it was deposed; its cluster has another primary",
+            ));
+        }
+        if instance.report.as_ref().is_some_and(|report| report.galera) {
+            return Err(String::from(
+                "it is a Galera node, which no plan here knows",
+            ));
+        }
+        let _ = now;
+        Ok(())
+    }
+
+    /// Registers a failure, once while it lasts.
+    pub(super) fn register_detection(
+        &mut self,
+        now: Now,
+        problem: &crate::analysis::diagnose::Problem,
+        out: &mut Output,
+    ) {
+        let actionable = problem.is_actionable();
+        let known = self
+            .replicated
+            .active_detection(&problem.key, problem.code.name(), actionable, now.wall)
+            .is_some();
+        if known || !problem.registers_detection() {
+            return;
+        }
+        let detection = Detection {
+            number: 0,
+            server: problem.key.clone(),
+            analysis: String::from(problem.code.name()),
+            cluster_name: problem.cluster.name.clone(),
+            cluster_alias: problem.cluster.alias.clone(),
+            replicas: problem.replicas.clone(),
+            is_actionable: actionable,
+            processing_node: self.identification.host_name.clone(),
+            processing_token: self.identification.token.clone(),
+            at: now.wall,
+            is_active: true,
+        };
+        self.propose(
+            now,
+            Cause::House,
+            Command::RegisterDetection(detection),
+            out,
+        );
+    }
+}
+
+/// Grows with what a replica received and the heartbeats it counted.
+fn received_mark(instance: &Instance) -> u64 {
+    instance
+        .report
+        .as_ref()
+        .and_then(|report| report.replication.as_ref())
+        .map_or(0, |status| {
+            let received = status
+                .received
+                .as_ref()
+                .map_or(0, crate::gtid::GtidSet::count);
+            received
+                .wrapping_mul(31)
+                .wrapping_add(status.read.position)
+                .wrapping_mul(31)
+                .wrapping_add(status.heartbeats_received.unwrap_or(0))
+        })
+}

@@ -1,0 +1,418 @@
+//! Probing: which server is read when, and what a reading changes.
+
+use alloc::{format, string::ToString, sync::Arc, vec::Vec};
+use core::time::Duration;
+
+use rand_core::Rng;
+
+use super::{Cause, Effect, Level, Node, Output, ProbeEnd, Reply, Report, RequestId, note};
+use crate::{
+    id::InstanceKey,
+    limits,
+    replicated::Command,
+    time::{Mono, Now},
+    topology::{Instance, ProbeFailure, place},
+};
+
+/// A probe that its adapter did not end by then is forgotten: the adapter's own deadlines are far shorter.
+const PROBE_LOST: Duration = Duration::from_secs(60);
+
+impl Node {
+    /// A server is to be probed from now on.
+    pub(super) fn know(&mut self, now: Now, rng: &mut impl Rng, key: &InstanceKey) {
+        if self.observed.instances.len() >= limits::INSTANCES_MAX || !key.is_valid() {
+            return;
+        }
+        if !self.observed.instances.contains_key(key) {
+            self.observed
+                .instances
+                .insert(key.clone(), Instance::new(key.clone(), now));
+            self.place(now, key);
+        }
+        if !self.due_of.contains_key(key) {
+            // The first polls of a fleet are spread, so that they do not come in a burst each period.
+            let spread = if self.due_of.len() < 16 {
+                0
+            } else {
+                rng.next_u64() % nanos(self.policy().poll).max(1)
+            };
+            self.schedule(key, now.mono + Duration::from_nanos(spread));
+        }
+    }
+
+    pub(super) fn forget(&mut self, now: Now, key: &InstanceKey, out: &mut Output) {
+        if self.observed.instances.remove(key).is_none() {
+            return;
+        }
+        let former = self.observed.edges.update(key, None);
+        self.unschedule(key);
+        self.in_flight.remove(key);
+        self.again.remove(key);
+        self.watched.remove(key);
+        self.watching.remove(key);
+        self.suspicions.remove(key);
+        self.heard.remove(key);
+        self.told.remove(key);
+        self.failing_since.remove(key);
+        self.observed.standing_still.remove(key);
+        self.was_writeable.remove(key);
+        self.restarted.remove(key);
+        self.refresh(now, key, former.as_ref());
+        out.effects.push(Effect::Drop { key: key.clone() });
+    }
+
+    fn schedule(&mut self, key: &InstanceKey, at: Mono) {
+        self.unschedule(key);
+        self.due.insert((at, key.clone()));
+        self.due_of.insert(key.clone(), at);
+    }
+
+    fn unschedule(&mut self, key: &InstanceKey) {
+        if let Some(at) = self.due_of.remove(key) {
+            self.due.remove(&(at, key.clone()));
+        }
+    }
+
+    pub(super) fn probe_due(&mut self, now: Now, _rng: &mut impl Rng, out: &mut Output) {
+        while let Some((at, key)) = self.due.first().cloned() {
+            if at > now.mono {
+                break;
+            }
+            let poll = self.policy().poll;
+            self.schedule(&key, now.mono + poll);
+            self.probe(now, &key, false, out);
+        }
+    }
+
+    /// Reads a server, unless a reading is on its way. An urgent one that finds another on its way is repeated after it.
+    pub(super) fn probe(&mut self, now: Now, key: &InstanceKey, urgent: bool, out: &mut Output) {
+        if let Some(began) = self.in_flight.get(key)
+            && now.mono.since(*began) < PROBE_LOST
+        {
+            if urgent {
+                self.again.insert(key.clone());
+            }
+            return;
+        }
+        self.in_flight.insert(key.clone(), now.mono);
+        if let Some(instance) = self.observed.instances.get_mut(key) {
+            instance.attempted = Some(now.mono);
+        }
+        out.effects.push(Effect::Probe {
+            key: key.clone(),
+            urgent,
+        });
+    }
+
+    pub(super) fn probed(&mut self, now: Now, end: ProbeEnd, out: &mut Output) {
+        let ProbeEnd {
+            key,
+            began,
+            result,
+            partial_success,
+        } = end;
+        self.in_flight.remove(&key);
+        if self.again.remove(&key) {
+            self.probe(now, &key, true, out);
+        }
+        let waiting = self.discovering.remove(&key).unwrap_or_default();
+        match result {
+            Ok(report) => {
+                let self_key = if report.self_key.is_valid() {
+                    report.self_key.clone()
+                } else {
+                    key.clone()
+                };
+                // What an alias led to is filed under the server's own name.
+                if self_key == key {
+                    self.seen(now, &key, began, report, out);
+                } else {
+                    self.alias(now, &key, &self_key, began, report, out);
+                }
+                self.discovered(now, &self_key, waiting, out);
+            }
+            Err(failure) => {
+                self.failed(now, &key, began, &failure, partial_success, out);
+                for (request, _) in waiting {
+                    out.effects
+                        .push(Effect::Answer(request, Reply::ProbeFailed(failure.clone())));
+                }
+            }
+        }
+    }
+
+    /// A reading of a server, however it came.
+    pub(super) fn seen(
+        &mut self,
+        now: Now,
+        key: &InstanceKey,
+        began: Mono,
+        report: Report,
+        out: &mut Output,
+    ) {
+        let discovering = self.discovering.contains_key(key);
+        if !self.observed.instances.contains_key(key) {
+            if self.replicated.is_known(key) || discovering {
+                self.observed
+                    .instances
+                    .insert(key.clone(), Instance::new(key.clone(), now));
+            } else {
+                return;
+            }
+        }
+        let report: Arc<crate::topology::ProbeReport> = Arc::from(report);
+        let identity = report.identity.clone();
+        let former_source = {
+            let Some(instance) = self.observed.instances.get_mut(key) else {
+                return;
+            };
+            if instance.failure.is_some() {
+                note(out, Level::Info, None, format!("{key} answers again"));
+            }
+            if let Some(known) = instance.identity()
+                && *known != identity
+            {
+                note(
+                    out,
+                    Level::Warning,
+                    None,
+                    format!("another server answers at {key}: {identity} instead of {known}"),
+                );
+            }
+            if let Some(before) = &instance.report
+                && before.identity == identity
+            {
+                if before.uptime_s > report.uptime_s {
+                    note(out, Level::Warning, None, format!("{key} was restarted"));
+                    self.restarted.insert(key.clone());
+                }
+                if !before.read_only && report.read_only {
+                    self.was_writeable.insert(key.clone(), identity.clone());
+                }
+            }
+            if !report.read_only {
+                self.was_writeable.remove(key);
+                self.restarted.remove(key);
+            }
+            instance.report = Some(report.clone());
+            // What a reading says was true when it began, at the earliest.
+            instance.seen = Some(began);
+            instance.checked = Some(began);
+            instance.seen_at = now.wall;
+            instance.checked_at = now.wall;
+            instance.partial_success = true;
+            instance.failure = None;
+            let source = instance.source().cloned();
+            self.observed.edges.update(key, source.as_ref())
+        };
+        self.failing_since.remove(key);
+        if self.observed.standing_still.contains(key) && former_source.is_some() {
+            self.observed.standing_still.remove(key);
+        }
+        if let Some(watched) = self.watched.get_mut(key)
+            && watched.probed(now.mono, &identity)
+        {
+            self.told.remove(key);
+        }
+        self.place(now, key);
+        self.refresh(now, key, former_source.as_ref());
+        self.follow(now, &report, out);
+    }
+
+    fn failed(
+        &mut self,
+        now: Now,
+        key: &InstanceKey,
+        began: Mono,
+        failure: &ProbeFailure,
+        partial_success: bool,
+        out: &mut Output,
+    ) {
+        let Some(instance) = self.observed.instances.get_mut(key) else {
+            return;
+        };
+        if instance.failure.is_none() {
+            note(
+                out,
+                Level::Info,
+                None,
+                format!("{key} cannot be read: {failure}"),
+            );
+        }
+        // A reading that began later may have brought facts over another connection.
+        if instance.seen.is_none_or(|seen| seen < began) {
+            instance.checked = Some(now.mono.max(began));
+            instance.checked_at = now.wall;
+            instance.partial_success = partial_success;
+            instance.failure = Some(failure.clone());
+            self.failing_since.entry(key.clone()).or_insert(now.mono);
+        }
+        if *failure == ProbeFailure::Closed
+            && let Some(watched) = self.watched.get_mut(key)
+        {
+            watched.probe_closed(now.mono);
+        }
+        if failure.proves_life()
+            && let Some(watched) = self.watched.get_mut(key)
+            && let ProbeFailure::ServerError { code, .. } = failure
+        {
+            watched.sign(now.mono, &super::Sign::DialError(*code));
+        }
+        self.refresh(now, key, None);
+    }
+
+    /// A server answered at a name that is not its own: the reading is filed under its own name, and the other name is
+    /// given up.
+    fn alias(
+        &mut self,
+        now: Now,
+        alias: &InstanceKey,
+        self_key: &InstanceKey,
+        began: Mono,
+        report: Report,
+        out: &mut Output,
+    ) {
+        note(
+            out,
+            Level::Info,
+            None,
+            format!("{alias} calls itself {self_key}"),
+        );
+        if self.leading().is_some() {
+            if !self.replicated.is_known(self_key) && self.may_know(self_key) {
+                self.propose(
+                    now,
+                    Cause::House,
+                    Command::Know {
+                        keys: alloc::vec![self_key.clone()],
+                        by_operator: false,
+                    },
+                    out,
+                );
+            }
+            if self.replicated.is_known(alias) {
+                self.propose(
+                    now,
+                    Cause::House,
+                    Command::Forget {
+                        keys: alloc::vec![alias.clone()],
+                    },
+                    out,
+                );
+            }
+        }
+        if self.replicated.is_known(self_key) {
+            self.seen(now, self_key, began, report, out);
+        } else {
+            // Not to be lost before the command is applied.
+            self.discovering.entry(self_key.clone()).or_default();
+            self.seen(now, self_key, began, report, out);
+            self.discovering.remove(self_key);
+        }
+    }
+
+    /// Discovery: sources and replicas of what was read become known. The leader proposes them.
+    fn follow(&mut self, now: Now, report: &crate::topology::ProbeReport, out: &mut Output) {
+        if self.leading().is_none() {
+            return;
+        }
+        let source = report.replication.as_ref().map(|status| &status.source);
+        let keys: Vec<InstanceKey> = report
+            .replicas
+            .iter()
+            .filter(|key| !self.filters.discovery_ignore_replica.matches_key(key))
+            .chain(source.filter(|key| !self.filters.discovery_ignore_source.matches_key(key)))
+            .filter(|key| self.may_know(key))
+            .take(limits::KNOWN_PER_COMMAND_MAX)
+            .cloned()
+            .collect();
+        if !keys.is_empty() {
+            self.propose(
+                now,
+                Cause::House,
+                Command::Know {
+                    keys,
+                    by_operator: false,
+                },
+                out,
+            );
+        }
+    }
+
+    pub(super) fn may_know(&self, key: &InstanceKey) -> bool {
+        key.is_valid()
+            && !self.replicated.is_known(key)
+            && !self
+                .replicated
+                .is_forgotten(key, self.replicated.log_time())
+            && !self.filters.discovery_ignore.matches_key(key)
+    }
+
+    fn discovered(
+        &mut self,
+        now: Now,
+        key: &InstanceKey,
+        waiting: Vec<(RequestId, bool)>,
+        out: &mut Output,
+    ) {
+        for (request, by_operator) in waiting {
+            if by_operator && !self.replicated.is_known(key) {
+                let command = Command::Know {
+                    keys: alloc::vec![key.clone()],
+                    by_operator,
+                };
+                if self.propose(now, Cause::House, command, out) {
+                    note(
+                        out,
+                        Level::Info,
+                        None,
+                        format!("{key} is known by an operator's discover"),
+                    );
+                }
+            }
+            out.effects
+                .push(Effect::Answer(request, Reply::Probed(key.clone())));
+        }
+    }
+
+    /// Computes the place of a server anew, and of those below it where it moved.
+    pub(super) fn place(&mut self, now: Now, key: &InstanceKey) {
+        let mut todo = alloc::vec![key.clone()];
+        let mut done = alloc::collections::BTreeSet::new();
+        while let Some(key) = todo.pop() {
+            if !done.insert(key.clone()) {
+                continue;
+            }
+            let mut place = place::place_of(&self.observed.instances, &key);
+            // A deposed primary that stands alone is no cluster of its own.
+            if place.root == key
+                && let Some(identity) = self
+                    .observed
+                    .instances
+                    .get(&key)
+                    .and_then(Instance::identity)
+                && let Some(deposed) = self.replicated.deposed_of(identity)
+                && let Some(record) = self.replicated.cluster(deposed.cluster)
+            {
+                place.cluster_name = record.name.to_string();
+            }
+            let Some(instance) = self.observed.instances.get_mut(&key) else {
+                continue;
+            };
+            if instance.place == place {
+                continue;
+            }
+            let moved = instance.place.root != place.root
+                || instance.place.cluster_name != place.cluster_name;
+            instance.place = place;
+            if moved {
+                todo.extend(self.observed.edges.replicas_of(&key).iter().cloned());
+            }
+            self.refresh(now, &key, None);
+        }
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}

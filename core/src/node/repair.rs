@@ -1,0 +1,673 @@
+//! Repairing: what was committed is carried out, and what comes next is proposed.
+//!
+//! A recovery moves only while this node leads and owns it. Each move is a proposal; effects go out when it is
+//! committed, under this epoch; outcomes are committed before anything is built on them.
+
+use alloc::{format, string::ToString, sync::Arc, vec::Vec};
+
+use rand_core::Rng;
+
+use super::{
+    Cause, Effect, Entries, Level, Node, Output, Proposal, RaftView, Reply, StepEnd, note,
+};
+use crate::{
+    analysis::verdict::Watched,
+    id::{Epoch, InstanceKey, LogPosition, ProposalId, Uid},
+    node::input::OpinionKind,
+    policy::Policy,
+    recovery::{
+        DeadKind, End, Phase, Purpose, Recovery, Stage,
+        dead_primary::{self, Move, Progress, Reading, View},
+        operation,
+    },
+    replicated::{Answer, Command, wire},
+    time::{Mono, Now},
+    topology::PromotionRule,
+};
+
+impl Node {
+    pub(super) fn raft_changed(&mut self, now: Now, view: RaftView, out: &mut Output) {
+        let before = self.raft.leading;
+        self.raft = view;
+        if self.raft.leading == before {
+            return;
+        }
+        self.progress.clear();
+        self.outcomes.clear();
+        self.wait_until.clear();
+        self.beginning.clear();
+        match self.raft.leading {
+            Some(epoch) => {
+                note(
+                    out,
+                    Level::Info,
+                    None,
+                    format!("this daemon leads, epoch {epoch}"),
+                );
+                self.house_at = now.mono;
+            }
+            None => note(
+                out,
+                Level::Info,
+                None,
+                "this daemon does not lead any more".to_string(),
+            ),
+        }
+    }
+
+    pub(super) fn committed(
+        &mut self,
+        now: Now,
+        rng: &mut impl Rng,
+        entries: Entries,
+        out: &mut Output,
+    ) {
+        for (at, bytes) in entries {
+            let Some(bytes) = bytes else {
+                self.replicated.pass(at);
+                out.applied.push(Answer::Done);
+                continue;
+            };
+            match wire::decode_command(&bytes) {
+                Ok(stamped) => {
+                    let applied = self.replicated.apply(at, &stamped);
+                    if let Answer::Refused(refusal) = &applied.answer {
+                        note(
+                            out,
+                            Level::Debug,
+                            None,
+                            format!("entry {at} was refused: {refusal}"),
+                        );
+                    } else {
+                        self.follow_up(now, rng, at, &stamped.command, out);
+                    }
+                    out.applied.push(applied.answer);
+                    out.changes.extend(applied.changes);
+                }
+                Err(error) => {
+                    out.fatal = Some(format!(
+                        "entry {at} of the raft log cannot be read: {error}; this daemon is too old for its cluster, or the log is \
+                         damaged; nothing was changed"
+                    ));
+                    return;
+                }
+            }
+        }
+    }
+
+    /// What a command that took effect means for this node.
+    fn follow_up(
+        &mut self,
+        now: Now,
+        rng: &mut impl Rng,
+        at: LogPosition,
+        command: &Command,
+        out: &mut Output,
+    ) {
+        match command {
+            Command::Know { keys, .. } => {
+                for key in keys {
+                    if self.replicated.is_known(key) {
+                        self.know(now, rng, key);
+                    }
+                }
+            }
+            Command::Forget { keys } => {
+                for key in keys {
+                    self.forget(now, key, out);
+                }
+            }
+            Command::SetPolicy(_) => self.policy_changed(now),
+            Command::BeginDowntime { key, .. }
+            | Command::EndDowntime { key }
+            | Command::BeginMaintenance { key, .. }
+            | Command::EndMaintenance { key } => self.refresh(now, key, None),
+            Command::BeginRecovery { uid, server, .. } => {
+                if let Some(recovery) = self.replicated.recovery(uid) {
+                    note(
+                        out,
+                        Level::Warning,
+                        Some(uid),
+                        format!(
+                            "{:?} of {server} in cluster {} began",
+                            recovery.purpose, recovery.cluster_name
+                        ),
+                    );
+                }
+                self.log_lines(uid, 0, out);
+                self.beginning.remove(server);
+            }
+            Command::TakeOver { uid, epoch } => {
+                note(
+                    out,
+                    Level::Warning,
+                    Some(uid),
+                    format!("taken over by epoch {epoch}"),
+                );
+            }
+            Command::Intend {
+                uid,
+                epoch,
+                stage,
+                steps,
+                lines,
+                ..
+            } => {
+                self.log_lines(uid, lines.len(), out);
+                for step in steps {
+                    note(
+                        out,
+                        Level::Info,
+                        Some(uid),
+                        format!("{stage}: intended {step}"),
+                    );
+                }
+                if self.leading() == Some(*epoch) {
+                    for step in steps {
+                        out.effects.push(Effect::Run {
+                            uid: uid.clone(),
+                            epoch: *epoch,
+                            step: step.clone(),
+                        });
+                    }
+                }
+                if *stage == Stage::Promote
+                    && let Some(recovery) = self.replicated.recovery(uid)
+                    && recovery.purpose
+                        == (Purpose::DeadPrimary {
+                            kind: DeadKind::Silent,
+                        })
+                {
+                    let key = recovery.server.clone();
+                    out.effects.push(Effect::FenceFrozen {
+                        uid: uid.clone(),
+                        epoch: *epoch,
+                        key,
+                    });
+                }
+            }
+            Command::Settle {
+                uid,
+                outcomes,
+                lines,
+                ..
+            } => {
+                for (step, outcome) in outcomes {
+                    note(
+                        out,
+                        Level::Info,
+                        Some(uid),
+                        format!("{step} settled: {outcome:?}"),
+                    );
+                }
+                self.log_lines(uid, lines.len(), out);
+            }
+            Command::Remark {
+                uid,
+                lines,
+                errors,
+                possible_loss,
+                ..
+            } => {
+                self.log_lines(uid, lines.len(), out);
+                for error in errors {
+                    note(out, Level::Error, Some(uid), error.clone());
+                }
+                for loss in possible_loss {
+                    note(
+                        out,
+                        Level::Warning,
+                        Some(uid),
+                        format!("possible loss: {loss}"),
+                    );
+                }
+            }
+            Command::EndRecovery {
+                uid, end, lines, ..
+            } => {
+                self.log_lines(uid, lines.len(), out);
+                self.recovery_ended(now, uid, end, out);
+            }
+            Command::LiftQuarantine { identity, reason } => {
+                note(
+                    out,
+                    Level::Info,
+                    None,
+                    format!("the quarantine of {identity} is lifted: {reason}"),
+                );
+            }
+            Command::RegisterDetection(detection) => {
+                note(
+                    out,
+                    Level::Warning,
+                    None,
+                    format!(
+                        "detected {} on {} at {at}",
+                        detection.analysis, detection.server
+                    ),
+                );
+            }
+            Command::SetClusterAlias { .. }
+            | Command::SetClusterDomain { .. }
+            | Command::RecordCluster { .. }
+            | Command::Declare { .. }
+            | Command::SetVersion { .. }
+            | Command::DescribeMember { .. }
+            | Command::RegisterCandidate { .. }
+            | Command::PutTag { .. }
+            | Command::DeleteTag { .. }
+            | Command::SetRecoveriesEnabled { .. }
+            | Command::Acknowledge { .. }
+            | Command::MarkFenced { .. } => {}
+        }
+    }
+
+    fn recovery_ended(&mut self, now: Now, uid: &Uid, end: &End, out: &mut Output) {
+        self.progress.remove(uid);
+        self.outcomes.remove(uid);
+        self.wait_until.remove(uid);
+        let Some(recovery) = self.replicated.recovery(uid).cloned() else {
+            return;
+        };
+        let (level, text) = match end {
+            End::Succeeded => match &recovery.successor {
+                Some(successor) => (
+                    Level::Warning,
+                    format!(
+                        "ended: {successor} is the primary of {} now",
+                        recovery.cluster_name
+                    ),
+                ),
+                None => (Level::Info, "ended: done".to_string()),
+            },
+            End::Undone { reason } => (Level::Warning, format!("ended, undone: {reason}")),
+            End::Failed { reason } => (Level::Error, format!("ended, FAILED: {reason}")),
+        };
+        note(out, level, Some(uid), text);
+        if recovery.purpose.is_recovery() && recovery.is_successful() {
+            self.dialled_until.insert(
+                recovery.server.clone(),
+                now.mono + super::judge::DIAL_AFTER_PROMOTION,
+            );
+            self.house_at = now.mono;
+        }
+        let members: Vec<InstanceKey> = recovery
+            .participants
+            .iter()
+            .cloned()
+            .chain([recovery.server.clone()])
+            .collect();
+        for key in members {
+            self.observed.standing_still.remove(&key);
+            self.place(now, &key);
+            self.refresh(now, &key, None);
+            self.probe(now, &key, true, out);
+        }
+        if let Some(request) = self.operations.remove(uid) {
+            let reply = match end {
+                End::Succeeded => Reply::Operated(recovery.server.clone()),
+                End::Undone { reason } | End::Failed { reason } => Reply::Failed(reason.clone()),
+            };
+            out.effects.push(Effect::Answer(request, reply));
+        }
+    }
+
+    /// The last lines of a recovery's audit, into the log of every daemon.
+    fn log_lines(&self, uid: &Uid, count: usize, out: &mut Output) {
+        let Some(recovery) = self.replicated.recovery(uid) else {
+            return;
+        };
+        let from = recovery.lines.len().saturating_sub(count);
+        for line in &recovery.lines[from..] {
+            note(out, Level::Info, Some(uid), line.message.clone());
+        }
+    }
+
+    pub(super) fn proposed(
+        &mut self,
+        now: Now,
+        id: ProposalId,
+        outcome: Proposal,
+        out: &mut Output,
+    ) {
+        let Some((cause, _)) = self.proposals.remove(&id) else {
+            return;
+        };
+        match cause {
+            Cause::Request(request) => {
+                let reply = match outcome {
+                    Proposal::Committed(answer) => Reply::Decided(answer),
+                    Proposal::Refused => Reply::NotLeading {
+                        leader: self.raft.leader,
+                    },
+                    Proposal::Unknown => Reply::Unknown(
+                        "it was proposed, and whether it was committed is not known".to_string(),
+                    ),
+                };
+                out.effects.push(Effect::Answer(request, reply));
+            }
+            Cause::Begin(key) => {
+                self.beginning.remove(&key);
+                match outcome {
+                    Proposal::Committed(Answer::Refused(refusal)) => {
+                        note(
+                            out,
+                            Level::Warning,
+                            None,
+                            format!("{key}: no recovery: {refusal}"),
+                        );
+                        let waiting: Vec<Uid> = self
+                            .operations
+                            .iter()
+                            .filter(|(uid, _)| self.replicated.recovery(uid).is_none())
+                            .map(|(uid, _)| uid.clone())
+                            .collect();
+                        for uid in waiting {
+                            if let Some(request) = self.operations.remove(&uid) {
+                                out.effects
+                                    .push(Effect::Answer(request, Reply::Refused(refusal.clone())));
+                            }
+                        }
+                    }
+                    Proposal::Committed(_) => {}
+                    Proposal::Refused | Proposal::Unknown => {
+                        note(
+                            out,
+                            Level::Warning,
+                            None,
+                            format!("{key}: opening a recovery was not committed: {outcome:?}"),
+                        );
+                    }
+                }
+            }
+            Cause::Recovery(uid) => {
+                if let Proposal::Committed(Answer::Refused(refusal)) = &outcome {
+                    note(
+                        out,
+                        Level::Warning,
+                        Some(&uid),
+                        format!("a move was refused: {refusal}"),
+                    );
+                    self.wait_until
+                        .insert(uid, now.mono + core::time::Duration::from_millis(100));
+                } else {
+                    self.wait_until.insert(uid, now.mono);
+                }
+            }
+            Cause::House => {}
+        }
+    }
+
+    pub(super) fn step_ended(&mut self, now: Now, end: StepEnd, out: &mut Output) {
+        let StepEnd {
+            uid,
+            step,
+            epoch,
+            outcome,
+            report,
+            ..
+        } = end;
+        if let Some(report) = report {
+            let key = self
+                .replicated
+                .recovery(&uid)
+                .and_then(|recovery| recovery.steps.get(&step))
+                .map(|(step, _)| step.server.clone());
+            if let Some(key) = key {
+                self.seen(now, &key, now.mono, report, out);
+            }
+        }
+        if self.leading() != Some(epoch) {
+            return;
+        }
+        if let Some(progress) = self.progress.get_mut(&uid) {
+            progress.ended_at.insert(step, now.mono);
+        }
+        self.outcomes
+            .entry(uid.clone())
+            .or_default()
+            .push((step, outcome));
+        self.wait_until.insert(uid, now.mono);
+    }
+
+    /// Moves every recovery that may move.
+    pub(super) fn drive_all(&mut self, now: Now, out: &mut Output) {
+        let Some(epoch) = self.leading() else { return };
+        let running: Vec<Uid> = self
+            .replicated
+            .running()
+            .map(|recovery| recovery.uid.clone())
+            .collect();
+        for uid in running {
+            let due = self.wait_until.get(&uid).is_none_or(|at| *at <= now.mono);
+            let proposed = self
+                .proposals
+                .values()
+                .any(|(cause, _)| *cause == Cause::Recovery(uid.clone()));
+            if due && !proposed {
+                self.drive(now, &uid, epoch, out);
+            }
+        }
+    }
+
+    fn drive(&mut self, now: Now, uid: &Uid, epoch: Epoch, out: &mut Output) {
+        let Some(recovery) = self.replicated.recovery_shared(uid) else {
+            return;
+        };
+        if recovery.owner != epoch {
+            self.wait_until
+                .insert(uid.clone(), now.mono + core::time::Duration::from_secs(1));
+            self.propose(
+                now,
+                Cause::Recovery(uid.clone()),
+                Command::TakeOver {
+                    uid: uid.clone(),
+                    epoch,
+                },
+                out,
+            );
+            return;
+        }
+        if let Some(outcomes) = self.outcomes.remove(uid)
+            && !outcomes.is_empty()
+        {
+            let command = Command::Settle {
+                uid: uid.clone(),
+                epoch,
+                outcomes,
+                lines: Vec::new(),
+            };
+            self.propose(now, Cause::Recovery(uid.clone()), command, out);
+            return;
+        }
+        let mut progress = self.progress.remove(uid).unwrap_or_else(|| {
+            let known_to_run = recovery
+                .steps
+                .values()
+                .any(|(_, phase)| matches!(phase, Phase::Intended(_)));
+            let _ = known_to_run;
+            Progress::new(now.mono)
+        });
+        let view = Seen {
+            node: self,
+            now,
+            recovery: &recovery,
+        };
+        let next = if recovery.purpose.is_recovery() {
+            dead_primary::next(&recovery, &view, &mut progress, epoch)
+        } else {
+            operation::next(&recovery, &view, &mut progress)
+        };
+        self.progress.insert(uid.clone(), progress);
+        self.make(now, &recovery, epoch, next, out);
+    }
+
+    fn make(
+        &mut self,
+        now: Now,
+        recovery: &Arc<Recovery>,
+        epoch: Epoch,
+        next: Move,
+        out: &mut Output,
+    ) {
+        let uid = recovery.uid.clone();
+        let command = match next {
+            Move::Wait { until } => {
+                self.wait_until.insert(uid, until);
+                return;
+            }
+            Move::Look { keys, until } => {
+                for key in keys {
+                    self.probe(now, &key, true, out);
+                }
+                self.wait_until.insert(uid, until);
+                return;
+            }
+            Move::Intend {
+                stage,
+                candidate,
+                steps,
+                lines,
+            } => Command::Intend {
+                uid: uid.clone(),
+                epoch,
+                stage,
+                candidate,
+                steps,
+                lines,
+            },
+            Move::Remark {
+                lines,
+                errors,
+                possible_loss,
+            } => Command::Remark {
+                uid: uid.clone(),
+                epoch,
+                lines,
+                errors,
+                possible_loss,
+            },
+            Move::End {
+                end,
+                successor,
+                lost,
+                participants,
+                lines,
+            } => {
+                let instance = successor
+                    .as_ref()
+                    .and_then(|key| self.observed.instances.get(key));
+                let identity = instance.and_then(|instance| instance.identity()).cloned();
+                let alias = instance
+                    .and_then(|instance| instance.report.as_ref())
+                    .map(|report| report.classification.instance_alias.clone())
+                    .unwrap_or_default();
+                Command::EndRecovery {
+                    uid: uid.clone(),
+                    epoch,
+                    end,
+                    successor,
+                    successor_identity: identity,
+                    successor_alias: alias,
+                    lost,
+                    participants,
+                    lines,
+                }
+            }
+        };
+        self.wait_until
+            .insert(uid.clone(), now.mono + super::PROPOSAL_DEADLINE);
+        self.propose(now, Cause::Recovery(uid), command, out);
+    }
+}
+
+/// The planner's view of this node.
+struct Seen<'a> {
+    node: &'a Node,
+    now: Now,
+    recovery: &'a Recovery,
+}
+
+impl View for Seen<'_> {
+    fn now(&self) -> Now {
+        self.now
+    }
+
+    fn policy(&self) -> &Policy {
+        self.node.policy()
+    }
+
+    fn reading(&self, key: &InstanceKey) -> Option<Reading<'_>> {
+        let instance = self.node.observed.instances.get(key)?;
+        Some(Reading {
+            report: instance.report.as_deref()?,
+            seen: instance.seen?,
+        })
+    }
+
+    fn checked(&self, key: &InstanceKey) -> Option<Mono> {
+        self.node.observed.instances.get(key)?.checked
+    }
+
+    fn replicas_of(&self, key: &InstanceKey) -> Vec<InstanceKey> {
+        self.node
+            .observed
+            .edges
+            .replicas_of(key)
+            .iter()
+            .cloned()
+            .collect()
+    }
+
+    fn rule(&self, key: &InstanceKey) -> PromotionRule {
+        self.node
+            .replicated
+            .rule_of(key, self.now.wall)
+            .or_else(|| {
+                self.node
+                    .observed
+                    .instances
+                    .get(key)
+                    .and_then(|instance| instance.suggested_rule())
+            })
+            .unwrap_or_default()
+    }
+
+    fn is_ignored_for_promotion(&self, key: &InstanceKey) -> bool {
+        self.node.filters.promotion_ignore.matches_key(key)
+    }
+
+    fn is_downtimed(&self, key: &InstanceKey) -> bool {
+        self.node
+            .replicated
+            .downtime_of(key, self.now.wall)
+            .is_some()
+    }
+
+    fn has_returned(&self) -> bool {
+        let key = &self.recovery.server;
+        let here = self.node.watched.get(key).is_some_and(|watched| {
+            watched.missing_since().is_none() && watched.last_life().is_some()
+        });
+        // What another daemon saw counts from when this leader began.
+        let began = self
+            .node
+            .progress
+            .get(&self.recovery.uid)
+            .map(|progress| progress.began);
+        here || self.node.heard.get(key).is_some_and(|heard| {
+            heard.values().any(|(opinion, at)| {
+                opinion.kind == OpinionKind::Alive
+                    && began.is_some_and(|began| *at > began)
+                    && (opinion.identity.is_none() || opinion.identity == self.recovery.identity)
+            })
+        })
+    }
+
+    fn last_failed_dial(&self) -> Option<Mono> {
+        self.node
+            .watched
+            .get(&self.recovery.server)
+            .and_then(Watched::last_failed_dial)
+    }
+}

@@ -1,0 +1,406 @@
+//! Who is promoted: by what each replica holds first, by preference second (`FAILOVER.md` sections 3 and 4).
+//!
+//! A preference never costs a received transaction. Every tie-break is named in [`TIE_BREAKS`] and goes into the
+//! audit; the last one is the key, so that the choice is total.
+
+use alloc::{collections::BTreeMap, format, string::String, vec::Vec};
+use core::cmp::Ordering;
+
+use crate::{
+    gtid::{GtidSet, SetOrder},
+    id::InstanceKey,
+    policy::Policy,
+    topology::{Flavour, ProbeReport, PromotionRule, ThreadState},
+};
+
+/// The order of preference among replicas that hold the same, best first.
+pub const TIE_BREAKS: [&str; 9] = [
+    "no errant transaction",
+    "promotion rule",
+    "same data center as the failed primary",
+    "same physical environment",
+    "same region",
+    "lower major version",
+    "binary log format closest to STATEMENT",
+    "least left to apply",
+    "host and port",
+];
+
+/// A halted replica, as it was read after its IO thread was stopped.
+#[derive(Debug, Clone, Copy)]
+pub struct Contender<'a> {
+    pub key: &'a InstanceKey,
+    pub report: &'a ProbeReport,
+    pub rule: PromotionRule,
+    /// Its host matches `PromotionIgnoreHostnameFilters`.
+    pub ignored: bool,
+    pub downtimed: bool,
+}
+
+/// What is known of the failed primary.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Failed<'a> {
+    pub report: Option<&'a ProbeReport>,
+}
+
+/// What the choice came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Choice {
+    Promote {
+        candidate: InstanceKey,
+        /// Others that hold the same and may be promoted instead, best first.
+        equals: Vec<InstanceKey>,
+        /// Replicas that hold what the candidate lacks although it does not count (errant), or that cannot follow.
+        cannot_follow: Vec<(InstanceKey, String)>,
+        /// What decided, and against whom.
+        because: Vec<String>,
+    },
+    /// Promoting anybody would lose what somebody received, or nobody may be promoted: nothing is changed.
+    Refuse { reason: String },
+}
+
+/// Chooses among halted replicas. `unread` were not halted or not read: they can be neither candidate nor counted.
+#[must_use]
+pub fn choose(contenders: &[Contender<'_>], failed: Failed<'_>, policy: &Policy) -> Choice {
+    let mut held: BTreeMap<&InstanceKey, GtidSet> = BTreeMap::new();
+    let mut errant: BTreeMap<&InstanceKey, bool> = BTreeMap::new();
+    let mut refusals: Vec<String> = Vec::new();
+    for contender in contenders {
+        match contender.report.held_from_source() {
+            Some(set) => {
+                let (clean, is_errant) = without_errant(contender.report, set, failed);
+                held.insert(contender.key, clean);
+                errant.insert(contender.key, is_errant);
+            }
+            None => refusals.push(format!(
+                "{} does not use GTID, so what it holds is not known",
+                contender.key
+            )),
+        }
+    }
+    if contenders.is_empty() {
+        return Choice::Refuse {
+            reason: String::from("no replica could be halted and read"),
+        };
+    }
+    // Positions that are not sets cannot be compared: without GTID everywhere nothing is known about loss.
+    if !refusals.is_empty() {
+        return Choice::Refuse {
+            reason: refusals.join("; "),
+        };
+    }
+
+    let mut eligible: Vec<&Contender<'_>> = Vec::new();
+    for contender in contenders {
+        match ineligible(contender, policy, failed) {
+            None => eligible.push(contender),
+            Some(why) => refusals.push(format!("{} {why}", contender.key)),
+        }
+    }
+    // Holders of everything that any halted replica holds.
+    let holds_all = |key: &InstanceKey| {
+        held.get(key).is_some_and(|mine| {
+            held.values()
+                .all(|theirs| mine.is_superset(theirs).unwrap_or(false))
+        })
+    };
+    let mut full: Vec<&Contender<'_>> = eligible
+        .iter()
+        .copied()
+        .filter(|contender| holds_all(contender.key))
+        .collect();
+    if full.is_empty() {
+        let holder = contenders.iter().find(|contender| holds_all(contender.key));
+        let best = eligible
+            .iter()
+            .copied()
+            .max_by(|a, b| order_of(&held, a.key, b.key).then_with(|| b.key.cmp(a.key)));
+        let reason = match (holder, best) {
+            (_, None) => format!("no replica may be promoted: {}", refusals.join("; ")),
+            (Some(holder), Some(best)) => {
+                let missing = missing(&held, best.key, holder.key);
+                format!(
+                    "{} holds {missing} received transaction(s) that {} lacks, but may not be promoted itself ({}); \
+                     a donor that is not the candidate is not supported by this version",
+                    holder.key,
+                    best.key,
+                    ineligible(holder, policy, failed).unwrap_or_default()
+                )
+            }
+            (None, Some(best)) => format!(
+                "no single replica holds everything that was received: {}; collecting from several donors is not \
+                 supported by this version",
+                contenders
+                    .iter()
+                    .filter(|contender| missing(&held, best.key, contender.key) > 0)
+                    .map(|contender| format!(
+                        "{} holds {} transaction(s) that {} lacks",
+                        contender.key,
+                        missing(&held, best.key, contender.key),
+                        best.key
+                    ))
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            ),
+        };
+        return Choice::Refuse { reason };
+    }
+    full.sort_by(|a, b| prefer(a, b, &errant, failed).0);
+
+    let candidate = full[0];
+    let mut because = Vec::new();
+    for other in contenders.iter().filter(|other| other.key != candidate.key) {
+        let lacks = missing(&held, other.key, candidate.key);
+        let why = if let Some(why) = ineligible(other, policy, failed) {
+            format!("not eligible: {why}")
+        } else if lacks > 0 {
+            format!("lacks {lacks} received transaction(s)")
+        } else {
+            format!(
+                "holds the same; {} decides",
+                prefer(candidate, other, &errant, failed).1
+            )
+        };
+        because.push(format!("{} over {}: {why}", candidate.key, other.key));
+    }
+    let cannot_follow = contenders
+        .iter()
+        .filter(|other| other.key != candidate.key)
+        .filter_map(|other| cannot_replicate(other, candidate).map(|why| (other.key.clone(), why)))
+        .collect();
+    Choice::Promote {
+        candidate: candidate.key.clone(),
+        equals: full[1..]
+            .iter()
+            .map(|contender| contender.key.clone())
+            .collect(),
+        cannot_follow,
+        because,
+    }
+}
+
+fn order_of(held: &BTreeMap<&InstanceKey, GtidSet>, a: &InstanceKey, b: &InstanceKey) -> Ordering {
+    match held[a].compare(&held[b]) {
+        Ok(SetOrder::Superset) => Ordering::Greater,
+        Ok(SetOrder::Subset) => Ordering::Less,
+        Ok(SetOrder::Equal | SetOrder::Diverged) | Err(_) => held[a].count().cmp(&held[b].count()),
+    }
+}
+
+/// How many transactions `there` holds that `here` lacks.
+fn missing(held: &BTreeMap<&InstanceKey, GtidSet>, here: &InstanceKey, there: &InstanceKey) -> u64 {
+    held[here].missing_count(&held[there]).unwrap_or(u64::MAX)
+}
+
+/// Takes out what cannot have come from the failed primary: on MySQL what carries neither its UUID nor is among what
+/// it was last seen to have. MariaDB's [`ProbeReport::held_from_source`] has nothing written locally to begin with.
+fn without_errant(report: &ProbeReport, held: GtidSet, failed: Failed<'_>) -> (GtidSet, bool) {
+    let Some(primary) = failed.report else {
+        return (held, false);
+    };
+    match (&held, &primary.executed) {
+        (GtidSet::Oracle(set), Some(GtidSet::Oracle(primary_set))) => {
+            let Ok(uuid) = primary.server_uuid.parse() else {
+                return (held, false);
+            };
+            let errant = set.subtract(primary_set).without_uuid(uuid);
+            let clean = GtidSet::Oracle(set.subtract(&errant));
+            (clean, !errant.is_empty())
+        }
+        (GtidSet::Mariadb(_), Some(GtidSet::Mariadb(_))) => {
+            let written_here = match (&report.binlog_gtid, &held) {
+                (Some(GtidSet::Mariadb(own_log)), GtidSet::Mariadb(received)) => {
+                    own_log.domains().any(|(domain, last)| {
+                        last.server_id.0 == report.server_id
+                            && received
+                                .last(domain)
+                                .is_none_or(|theirs| theirs.sequence < last.sequence)
+                    })
+                }
+                _ => false,
+            };
+            (held, written_here)
+        }
+        _ => (held, false),
+    }
+}
+
+/// Why a replica may not be promoted; none if it may.
+#[must_use]
+pub fn ineligible(
+    contender: &Contender<'_>,
+    policy: &Policy,
+    failed: Failed<'_>,
+) -> Option<String> {
+    let report = contender.report;
+    let replication = report.replication.as_ref();
+    if contender.rule == PromotionRule::MustNot {
+        return Some(String::from("has promotion rule must_not"));
+    }
+    if contender.ignored {
+        return Some(String::from("matches PromotionIgnoreHostnameFilters"));
+    }
+    if !report.log_bin {
+        return Some(String::from("has no binary log"));
+    }
+    if !report.log_replica_updates {
+        return Some(String::from(
+            "does not log replicated changes (log_slave_updates)",
+        ));
+    }
+    if !report.other_channels.is_empty() {
+        return Some(format!(
+            "replicates on other channels too ({})",
+            report.other_channels.join(", ")
+        ));
+    }
+    if report.galera {
+        return Some(String::from("is a Galera node"));
+    }
+    if report
+        .group
+        .as_ref()
+        .is_some_and(|group| !group.name.is_empty() && group.state != "OFFLINE")
+    {
+        return Some(String::from("is a member of a replication group"));
+    }
+    if report.flavour == Flavour::Mariadb
+        && let Some(status) = replication
+        && status.io == ThreadState::Stopped
+        && status.sql == ThreadState::Stopped
+        && report.has_unapplied()
+    {
+        // Starting either thread would throw the relay log away (F1).
+        return Some(String::from(
+            "holds unapplied relay logs with both threads stopped; salvaging them is not supported by this version",
+        ));
+    }
+    if let Some(status) = replication
+        && status.sql_delay_s > 0
+    {
+        return Some(format!("is delayed by {} s", status.sql_delay_s));
+    }
+    if let Some(status) = replication
+        && status.sql_errno != 0
+        && status.sql != ThreadState::Running
+    {
+        return Some(format!(
+            "stopped applying on error {}: {}",
+            status.sql_errno, status.sql_error
+        ));
+    }
+    if replication.is_some_and(|status| status.has_filters) {
+        return Some(String::from("has replication filters"));
+    }
+    if let Some(missing) = report.missing_privileges.iter().find(|missing| {
+        matches!(
+            missing.purpose,
+            crate::topology::Purpose::Promote | crate::topology::Purpose::Halt
+        )
+    }) {
+        return Some(format!(
+            "lacks a right needed to {}: {}",
+            missing.purpose, missing.grant
+        ));
+    }
+    if report.flavour == Flavour::MaxScale {
+        return Some(String::from("is a binlog server"));
+    }
+    let place = failed.report.map(|report| &report.classification);
+    if policy.prevent_cross_data_center
+        && place.is_some_and(|place| place.data_center != report.classification.data_center)
+    {
+        return Some(String::from(
+            "is in another data center (PreventCrossDataCenterMasterFailover)",
+        ));
+    }
+    if policy.prevent_cross_region
+        && place.is_some_and(|place| place.region != report.classification.region)
+    {
+        return Some(String::from(
+            "is in another region (PreventCrossRegionMasterFailover)",
+        ));
+    }
+    if !policy.fail_promotion_on_lag.is_zero() {
+        match report.lag_s() {
+            Some(lag) if lag < policy.fail_promotion_on_lag.as_secs() => {}
+            Some(lag) => return Some(format!("lags by {lag} s (FailMasterPromotionOnLagMinutes)")),
+            None => {
+                return Some(String::from(
+                    "has an unknown lag (FailMasterPromotionOnLagMinutes)",
+                ));
+            }
+        }
+    }
+    if policy.fail_promotion_if_not_applied && report.has_unapplied() {
+        return Some(String::from(
+            "has not applied what it received (FailMasterPromotionIfSQLThreadNotUpToDate)",
+        ));
+    }
+    None
+}
+
+/// Why `replica` cannot replicate from `source`.
+fn cannot_replicate(replica: &Contender<'_>, source: &Contender<'_>) -> Option<String> {
+    if replica.report.server_id == source.report.server_id {
+        return Some(String::from("has the same server_id"));
+    }
+    if replica.report.flavour == Flavour::Mariadb && source.report.flavour != Flavour::Mariadb
+        || replica.report.flavour != Flavour::Mariadb && source.report.flavour == Flavour::Mariadb
+    {
+        return Some(String::from("is of another flavour"));
+    }
+    None
+}
+
+/// Orders two that hold the same, and says by which criterion.
+fn prefer(
+    a: &Contender<'_>,
+    b: &Contender<'_>,
+    errant: &BTreeMap<&InstanceKey, bool>,
+    failed: Failed<'_>,
+) -> (Ordering, &'static str) {
+    let place = failed.report.map(|report| &report.classification);
+    let same = |contender: &Contender<'_>,
+                pick: fn(&crate::topology::Classification) -> &String| {
+        place.is_some_and(|place| pick(place) == pick(&contender.report.classification))
+    };
+    let by: [Ordering; TIE_BREAKS.len()] = [
+        errant.get(a.key).cmp(&errant.get(b.key)),
+        a.rule.cmp(&b.rule),
+        same(b, |place| &place.data_center).cmp(&same(a, |place| &place.data_center)),
+        same(b, |place| &place.physical_environment)
+            .cmp(&same(a, |place| &place.physical_environment)),
+        same(b, |place| &place.region).cmp(&same(a, |place| &place.region)),
+        a.report.version.major().cmp(&b.report.version.major()),
+        format_rank(a.report).cmp(&format_rank(b.report)),
+        unapplied(a.report).cmp(&unapplied(b.report)),
+        a.key.cmp(b.key),
+    ];
+    by.iter()
+        .zip(TIE_BREAKS)
+        .find(|(ordering, _)| ordering.is_ne())
+        .map_or((Ordering::Equal, "nothing"), |(ordering, name)| {
+            (*ordering, name)
+        })
+}
+
+fn format_rank(report: &ProbeReport) -> u8 {
+    match report.binlog_format.as_str() {
+        "STATEMENT" => 0,
+        "MIXED" => 1,
+        _ => 2,
+    }
+}
+
+fn unapplied(report: &ProbeReport) -> u64 {
+    let applied = report.replicated_gtid.as_ref().or(report.executed.as_ref());
+    let received = report
+        .replication
+        .as_ref()
+        .and_then(|status| status.received.as_ref());
+    match (applied, received) {
+        (Some(applied), Some(received)) => applied.missing_count(received).unwrap_or(u64::MAX),
+        _ => 0,
+    }
+}

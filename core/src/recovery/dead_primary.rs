@@ -1,0 +1,1055 @@
+//! What comes next when a primary is dead (`FAILOVER.md` sections 2 to 4): one stage at a time, from the record and a
+//! fresh view, so that any leader can go on where another stopped.
+//!
+//! *Fence and halt, choose, drain, promote, regroup, tidy.* Nothing is decided from memory: a step of another epoch,
+//! or one whose outcome is unknown, is looked at again. Before the promote intent a returned primary undoes it all.
+//! MariaDB's relay logs are never purged: threads are started and stopped in the one safe order (F1, F2).
+
+use alloc::{
+    collections::{BTreeMap, BTreeSet},
+    format,
+    string::{String, ToString},
+    vec,
+    vec::Vec,
+};
+use core::time::Duration;
+
+use super::{
+    candidate::{Choice, Contender, Failed, choose},
+    document::{DeadKind, End, Outcome, Phase, Purpose, Recovery, Stage, Step, StepKind},
+    statement::{Lane, SourcePosition, Statement},
+};
+use crate::{
+    gtid::GtidSet,
+    id::{Epoch, InstanceKey, StepId},
+    policy::Policy,
+    time::{Mono, Now},
+    topology::{Flavour, ProbeReport, PromotionRule, ReplicaStatus, ThreadState},
+};
+
+/// The fence on an old primary that answers: nothing waits for it longer.
+const FENCE_DEADLINE: Duration = Duration::from_millis(300);
+const KILL_DEADLINE: Duration = Duration::from_secs(5);
+const PROMOTE_DEADLINE: Duration = Duration::from_secs(10);
+const REPOINT_DEADLINE: Duration = Duration::from_secs(10);
+/// Longer than the minute for which a half received transaction holds up the end of an applier.
+const RESET_DEADLINE: Duration = Duration::from_secs(75);
+/// The recovery ends without it after this time, so that a failure of the promoted server is not kept waiting.
+const RESET_PATIENCE: Duration = Duration::from_secs(5);
+/// Between two looks at a server that is to make progress.
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+/// A candidate that applied nothing for this long is left for the next holder of the same.
+const DRAIN_STALL: Duration = Duration::from_secs(10);
+/// How fresh the last failed dial of a *gone* primary must be when the promotion is intended.
+const LAST_DIAL_MAX: Duration = Duration::from_millis(250);
+/// Replicas that could not be reached are waited for so long before the recovery ends without them.
+const REGROUP_PATIENCE: Duration = Duration::from_secs(20);
+const PROMOTE_TRIES: usize = 3;
+
+/// One server as it is known at this moment.
+#[derive(Debug, Clone, Copy)]
+pub struct Reading<'a> {
+    pub report: &'a ProbeReport,
+    /// When it was read.
+    pub seen: Mono,
+}
+
+/// What the planner looks at.
+pub trait View {
+    fn now(&self) -> Now;
+    fn policy(&self) -> &Policy;
+    /// The newest facts, however old.
+    fn reading(&self, key: &InstanceKey) -> Option<Reading<'_>>;
+    /// When a probe last ended there, well or not.
+    fn checked(&self, key: &InstanceKey) -> Option<Mono>;
+    /// Servers that replicate from this one, by what they say.
+    fn replicas_of(&self, key: &InstanceKey) -> Vec<InstanceKey>;
+    fn rule(&self, key: &InstanceKey) -> PromotionRule;
+    fn is_ignored_for_promotion(&self, key: &InstanceKey) -> bool;
+    fn is_downtimed(&self, key: &InstanceKey) -> bool;
+    /// The failed primary gave a sign of life after it was judged dead, to any daemon.
+    fn has_returned(&self) -> bool;
+    /// The newest dial of the failed primary that brought nothing, by this daemon.
+    fn last_failed_dial(&self) -> Option<Mono>;
+}
+
+/// What this leader remembers of a recovery beside the record: times, which are its own. Lost with the leadership;
+/// nothing in it is needed to be right, only to be quick.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Progress {
+    /// When this leader began to act for it.
+    pub began: Mono,
+    pub stage: Stage,
+    pub stage_since: Mono,
+    /// When the outcomes of steps arrived here.
+    pub ended_at: BTreeMap<StepId, Mono>,
+    drained_to: Option<GtidSet>,
+    drained_at: Mono,
+    /// Candidates given up.
+    pub passed_over: BTreeSet<InstanceKey>,
+    said: BTreeSet<String>,
+}
+
+impl Progress {
+    #[must_use]
+    pub fn new(began: Mono) -> Self {
+        Self {
+            began,
+            stage_since: began,
+            drained_at: began,
+            ..Self::default()
+        }
+    }
+
+    /// True the first time.
+    pub fn say_once(&mut self, text: &str) -> bool {
+        self.said.insert(text.to_string())
+    }
+}
+
+/// What comes next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Move {
+    /// Nothing before something happens, or this time.
+    Wait { until: Mono },
+    /// Read these again, and think again at this time at the latest.
+    Look { keys: Vec<InstanceKey>, until: Mono },
+    Intend {
+        stage: Stage,
+        candidate: Option<InstanceKey>,
+        steps: Vec<Step>,
+        lines: Vec<String>,
+    },
+    /// Something for the record alone.
+    Remark {
+        lines: Vec<String>,
+        errors: Vec<String>,
+        possible_loss: Vec<String>,
+    },
+    End {
+        end: End,
+        successor: Option<InstanceKey>,
+        lost: Vec<InstanceKey>,
+        participants: Vec<InstanceKey>,
+        lines: Vec<String>,
+    },
+}
+
+/// Where a step stands, in the eyes of the leader that must go on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum State {
+    Pending,
+    Done,
+    NotDone(String),
+    /// Only a reading after this time tells.
+    LookAfter(Mono),
+}
+
+/// Plans the next move. Pure but for `progress`, which holds this leader's own times.
+#[must_use]
+pub fn next(recovery: &Recovery, view: &impl View, progress: &mut Progress, mine: Epoch) -> Move {
+    let now = view.now().mono;
+    if progress.stage != recovery.stage {
+        progress.stage = recovery.stage;
+        progress.stage_since = now;
+        progress.drained_to = None;
+        progress.drained_at = now;
+    }
+    let plan = Plan {
+        recovery,
+        view,
+        mine,
+        now,
+    };
+    if !recovery.is_past_return() && recovery.stage != Stage::Undo && view.has_returned() {
+        return plan.undo(End::Undone {
+            reason: String::from("the primary answered before the promotion"),
+        });
+    }
+    match recovery.stage {
+        Stage::Begun => plan.fence_and_halt(),
+        Stage::FenceAndHalt => plan.after_halt(progress),
+        Stage::Drain => plan.drain(progress),
+        Stage::Promote => plan.promote(progress),
+        Stage::Regroup | Stage::Tidy => plan.regroup(progress),
+        Stage::Undo => plan.after_undo(progress),
+        Stage::Operate | Stage::Ended => Move::Wait {
+            until: now + Duration::from_secs(60),
+        },
+    }
+}
+
+struct Plan<'a, V: View> {
+    recovery: &'a Recovery,
+    view: &'a V,
+    mine: Epoch,
+    now: Mono,
+}
+
+impl<V: View> Plan<'_, V> {
+    fn failed(&self) -> &InstanceKey {
+        &self.recovery.server
+    }
+
+    /// The failed primary's replicas: as detected, and whatever else says it replicates from there.
+    fn siblings(&self) -> Vec<InstanceKey> {
+        let mut all: BTreeSet<InstanceKey> = self.recovery.replicas.iter().cloned().collect();
+        all.extend(self.view.replicas_of(self.failed()));
+        all.remove(self.failed());
+        all.into_iter().collect()
+    }
+
+    fn step(
+        &self,
+        offset: u64,
+        kind: StepKind,
+        server: &InstanceKey,
+        lane: Lane,
+        statements: Vec<Statement>,
+        deadline: Duration,
+    ) -> Step {
+        Step {
+            id: StepId(self.recovery.next_step_id().0 + offset),
+            kind,
+            server: server.clone(),
+            identity: self
+                .view
+                .reading(server)
+                .map(|reading| reading.report.identity.clone()),
+            lane,
+            statements,
+            deadline,
+            read_after: true,
+        }
+    }
+
+    // --- fence and halt ---
+
+    fn fence_and_halt(&self) -> Move {
+        let mut lines = Vec::new();
+        let mut steps = Vec::new();
+        lines.push(match self.recovery.purpose {
+            Purpose::DeadPrimary { kind: DeadKind::Silent } => format!(
+                "{} does not answer and cannot be fenced before the promotion is decided; each daemon leaves a fence in its \
+                 connection there then",
+                self.failed()
+            ),
+            _ => format!("{} refuses connections: nothing to fence; it is dialled without pause from here on", self.failed()),
+        });
+        for key in self.siblings() {
+            match self.halt_statements(&key) {
+                Some(statements) => {
+                    let offset = steps.len() as u64;
+                    steps.push(self.step(
+                        offset,
+                        StepKind::Halt,
+                        &key,
+                        Lane::Act,
+                        statements,
+                        self.view.policy().halt_deadline,
+                    ));
+                }
+                None => lines.push(format!("{key} was never read: not halted")),
+            }
+        }
+        if steps.is_empty() {
+            return Move::End {
+                end: End::Failed {
+                    reason: format!("{} has no replica that can be reached", self.failed()),
+                },
+                successor: None,
+                lost: Vec::new(),
+                participants: Vec::new(),
+                lines,
+            };
+        }
+        Move::Intend {
+            stage: Stage::FenceAndHalt,
+            candidate: None,
+            steps,
+            lines,
+        }
+    }
+
+    /// Stop receiving, never both threads at once. None for a server that was never read.
+    fn halt_statements(&self, key: &InstanceKey) -> Option<Vec<Statement>> {
+        let report = self.view.reading(key)?.report;
+        let status = report.replication.as_ref()?;
+        Some(match (report.flavour, status.io, status.sql) {
+            // Nothing is received; starting a thread would purge what is there (F1).
+            (Flavour::Mariadb, ThreadState::Stopped, ThreadState::Stopped) => Vec::new(),
+            // The applier first: a stop of the receiver with the applier down would purge the relay log (F2).
+            (
+                Flavour::Mariadb,
+                _,
+                ThreadState::Stopped | ThreadState::NoThread | ThreadState::Other,
+            ) => {
+                vec![Statement::StartSqlThread, Statement::StopIoThread]
+            }
+            (Flavour::Mariadb, _, ThreadState::Running) => vec![Statement::StopIoThread],
+            (Flavour::Mysql | Flavour::Percona | Flavour::MaxScale, _, _) => {
+                vec![Statement::StopIoThread]
+            }
+        })
+    }
+
+    fn after_halt(&self, progress: &mut Progress) -> Move {
+        let deadline = progress.stage_since + self.view.policy().halt_deadline;
+        let mut look = Vec::new();
+        let mut pending = false;
+        for (step, phase) in self.recovery.steps_of(StepKind::Halt) {
+            match self.state(step, phase, progress) {
+                State::Pending => pending = true,
+                State::LookAfter(_) => look.push(step.server.clone()),
+                // Another leader saw it; this one has not so far.
+                State::Done if !self.is_read_since(&step.server, progress.began) => {
+                    look.push(step.server.clone())
+                }
+                State::Done | State::NotDone(_) => {}
+            }
+        }
+        if self.now < deadline && (pending || !look.is_empty()) {
+            let until = if look.is_empty() {
+                deadline
+            } else {
+                deadline.min(self.now + LOOK_INTERVAL)
+            };
+            return Move::Look { keys: look, until };
+        }
+        self.choose(progress)
+    }
+
+    fn is_read_since(&self, key: &InstanceKey, since: Mono) -> bool {
+        self.view
+            .reading(key)
+            .is_some_and(|reading| reading.seen >= since)
+    }
+
+    // --- choose ---
+
+    fn choose(&self, progress: &mut Progress) -> Move {
+        let siblings = self.siblings();
+        let mut contenders = Vec::new();
+        let mut unread = Vec::new();
+        for key in &siblings {
+            let halted = self
+                .recovery
+                .steps_of(StepKind::Halt)
+                .filter(|(step, _)| step.server == *key)
+                .any(|(step, phase)| self.state(step, phase, progress) == State::Done);
+            match self.view.reading(key) {
+                Some(reading)
+                    if halted
+                        && self.is_read_since(key, progress.began)
+                        && reading
+                            .report
+                            .replication
+                            .as_ref()
+                            .is_some_and(|status| status.io != ThreadState::Running) =>
+                {
+                    contenders.push(Contender {
+                        key,
+                        report: reading.report,
+                        rule: if progress.passed_over.contains(key) {
+                            PromotionRule::MustNot
+                        } else {
+                            self.view.rule(key)
+                        },
+                        ignored: self.view.is_ignored_for_promotion(key),
+                        downtimed: self.view.is_downtimed(key),
+                    });
+                }
+                _ => unread.push(key.clone()),
+            }
+        }
+        let failed = Failed {
+            report: self
+                .view
+                .reading(self.failed())
+                .map(|reading| reading.report),
+        };
+        if let Some(report) = failed.report
+            && report.semi_sync.source_enabled
+            && report.semi_sync.source_wait_count > 0
+        {
+            return self.undo(End::Failed {
+                reason: format!(
+                    "{} used semi-synchronous replication ({} acknowledgement(s)); promoting in such a cluster is not supported by \
+                     this version, so nothing was changed",
+                    self.failed(),
+                    report.semi_sync.source_wait_count
+                ),
+            });
+        }
+        let mut possible_loss = Vec::new();
+        if !unread.is_empty() {
+            let names: Vec<String> = unread.iter().map(ToString::to_string).collect();
+            possible_loss.push(format!(
+                "not halted and not read, may hold more: {}",
+                names.join(", ")
+            ));
+            if self.view.policy().refuse_lossy {
+                return self.undo(End::Failed {
+                    reason: format!(
+                        "possible loss and RefuseLossyPromotion is set: {}",
+                        possible_loss.join("; ")
+                    ),
+                });
+            }
+        }
+        match choose(&contenders, failed, self.view.policy()) {
+            Choice::Refuse { reason } => self.undo(End::Failed { reason }),
+            Choice::Promote {
+                candidate,
+                because,
+                cannot_follow,
+                ..
+            } => {
+                if progress.say_once("choice") {
+                    let mut lines = vec![format!("chosen: {candidate}")];
+                    lines.extend(because);
+                    lines.extend(
+                        cannot_follow
+                            .iter()
+                            .map(|(key, why)| format!("{key} cannot follow {candidate}: {why}")),
+                    );
+                    possible_loss.push(String::from(
+                        "replication was asynchronous: what the primary acknowledged and no replica received is lost, if there was any",
+                    ));
+                    lines.extend(
+                        possible_loss
+                            .iter()
+                            .map(|loss| format!("possible loss: {loss}")),
+                    );
+                    return Move::Remark {
+                        lines,
+                        errors: Vec::new(),
+                        possible_loss,
+                    };
+                }
+                let report = self.view.reading(&candidate).map(|reading| reading.report);
+                if report.is_some_and(ProbeReport::has_unapplied) {
+                    return self.begin_drain(&candidate);
+                }
+                self.begin_promotion(&candidate, progress)
+            }
+        }
+    }
+
+    // --- drain ---
+
+    fn begin_drain(&self, candidate: &InstanceKey) -> Move {
+        let report = self.view.reading(candidate).map(|reading| reading.report);
+        let sql = report
+            .and_then(|report| report.replication.as_ref())
+            .map_or(ThreadState::NoThread, |status| status.sql);
+        let mut lines = vec![format!(
+            "{candidate} has not applied all it received: draining"
+        )];
+        let steps = if sql == ThreadState::Running {
+            Vec::new()
+        } else {
+            lines.push(format!(
+                "the applier of {candidate} does not run: starting it"
+            ));
+            vec![self.step(
+                0,
+                StepKind::Drain,
+                candidate,
+                Lane::Act,
+                vec![Statement::StartSqlThread],
+                REPOINT_DEADLINE,
+            )]
+        };
+        Move::Intend {
+            stage: Stage::Drain,
+            candidate: Some(candidate.clone()),
+            steps,
+            lines,
+        }
+    }
+
+    fn drain(&self, progress: &mut Progress) -> Move {
+        let Some(candidate) = self.recovery.candidate.clone() else {
+            return self.choose(progress);
+        };
+        for (step, phase) in self.recovery.steps_of(StepKind::Drain) {
+            if self.state(step, phase, progress) == State::Pending {
+                return Move::Wait {
+                    until: self.now + step.deadline,
+                };
+            }
+        }
+        let look = Move::Look {
+            keys: vec![candidate.clone()],
+            until: self.now + LOOK_INTERVAL,
+        };
+        let Some(reading) = self
+            .view
+            .reading(&candidate)
+            .filter(|reading| reading.seen > progress.stage_since)
+        else {
+            if self.now.since(progress.stage_since) > DRAIN_STALL {
+                return self.pass_over(&candidate, "it cannot be read any more", progress);
+            }
+            return look;
+        };
+        let report = reading.report;
+        if !report.has_unapplied() {
+            return self.begin_promotion(&candidate, progress);
+        }
+        let status = report.replication.as_ref();
+        if let Some(status) =
+            status.filter(|status| status.sql != ThreadState::Running && status.sql_errno != 0)
+        {
+            let why = format!(
+                "its applier stopped on error {}: {}",
+                status.sql_errno, status.sql_error
+            );
+            return self.pass_over(&candidate, &why, progress);
+        }
+        let applied = report
+            .replicated_gtid
+            .clone()
+            .or_else(|| report.executed.clone());
+        if applied != progress.drained_to {
+            progress.drained_to = applied;
+            progress.drained_at = self.now;
+        } else if self.now.since(progress.drained_at) > DRAIN_STALL {
+            return self.pass_over(&candidate, "its applier makes no progress", progress);
+        }
+        if self.now.since(progress.stage_since) > self.view.policy().drain_max
+            && progress.say_once("drain-max")
+        {
+            return Move::Remark {
+                lines: Vec::new(),
+                errors: vec![format!(
+                    "{candidate} is still applying what it received after PromotionDrainSecondsMax ({} s); the promotion waits, \
+                     since promoting now would lose received transactions",
+                    self.view.policy().drain_max.as_secs()
+                )],
+                possible_loss: Vec::new(),
+            };
+        }
+        look
+    }
+
+    fn pass_over(&self, candidate: &InstanceKey, why: &str, progress: &mut Progress) -> Move {
+        if progress.passed_over.insert(candidate.clone()) {
+            progress.said.remove("choice");
+            return Move::Remark {
+                lines: Vec::new(),
+                errors: vec![format!("{candidate} is passed over: {why}")],
+                possible_loss: Vec::new(),
+            };
+        }
+        self.choose(progress)
+    }
+
+    // --- promote ---
+
+    fn begin_promotion(&self, candidate: &InstanceKey, progress: &Progress) -> Move {
+        // The last dial is part of the precondition: a gone primary must have refused one just now.
+        let gone = matches!(
+            self.recovery.purpose,
+            Purpose::DeadPrimary {
+                kind: DeadKind::Gone
+            }
+        );
+        let dialled = self
+            .view
+            .last_failed_dial()
+            .is_some_and(|at| self.now.since(at) <= LAST_DIAL_MAX);
+        if gone && !dialled {
+            return Move::Wait {
+                until: self.now + Duration::from_millis(10),
+            };
+        }
+        let tries = self.recovery.steps_of(StepKind::Promote).count();
+        // Opened first: nothing is received any more and all of it is applied. Stopping the applier may take a minute on
+        // MySQL, where half a transaction at the end of the relay log holds it up.
+        let mut statements = vec![Statement::StopIoThread];
+        if self.view.policy().apply_promotion {
+            statements.push(Statement::MakeWriteable);
+        }
+        let mut lines = vec![format!("promoting {candidate}: the point of no return")];
+        if tries > 0 {
+            lines.push(format!("try {}", tries + 1));
+        }
+        let since = self.now.since(progress.began);
+        lines.push(format!("{} ms after this leader began", since.as_millis()));
+        Move::Intend {
+            stage: Stage::Promote,
+            candidate: Some(candidate.clone()),
+            steps: vec![self.step(
+                0,
+                StepKind::Promote,
+                candidate,
+                Lane::Act,
+                statements,
+                PROMOTE_DEADLINE,
+            )],
+            lines,
+        }
+    }
+
+    fn promote(&self, progress: &mut Progress) -> Move {
+        let Some(candidate) = self.recovery.candidate.clone() else {
+            return Move::Wait {
+                until: self.now + LOOK_INTERVAL,
+            };
+        };
+        let tries = self.recovery.steps_of(StepKind::Promote).count();
+        let Some((step, phase)) = self.recovery.steps_of(StepKind::Promote).last() else {
+            return self.begin_promotion(&candidate, progress);
+        };
+        match self.state(step, phase, progress) {
+            State::Pending => Move::Wait {
+                until: self.now + step.deadline,
+            },
+            State::LookAfter(_) if self.now.since(progress.stage_since) < REGROUP_PATIENCE => {
+                Move::Look {
+                    keys: vec![candidate],
+                    until: self.now + LOOK_INTERVAL,
+                }
+            }
+            State::Done => self.regroup(progress),
+            State::NotDone(_) | State::LookAfter(_) if tries < PROMOTE_TRIES => {
+                self.begin_promotion(&candidate, progress)
+            }
+            State::NotDone(why) => self.promotion_failed(&candidate, &why),
+            State::LookAfter(_) => self.promotion_failed(&candidate, "it cannot be read any more"),
+        }
+    }
+
+    fn promotion_failed(&self, candidate: &InstanceKey, why: &str) -> Move {
+        Move::End {
+            end: End::Failed {
+                reason: format!("promoting {candidate} failed after the point of no return: {why}"),
+            },
+            successor: None,
+            lost: Vec::new(),
+            participants: self.siblings(),
+            lines: vec![String::from(
+                "the replicas are left halted as they are; an operator must decide",
+            )],
+        }
+    }
+
+    // --- regroup ---
+
+    fn regroup(&self, progress: &mut Progress) -> Move {
+        let Some(candidate) = self.recovery.candidate.clone() else {
+            return Move::Wait {
+                until: self.now + LOOK_INTERVAL,
+            };
+        };
+        let mut steps: Vec<Step> = Vec::new();
+        let mut lines: Vec<String> = Vec::new();
+        let mut look: Vec<InstanceKey> = Vec::new();
+        let mut lost: Vec<InstanceKey> = Vec::new();
+        let mut pending = false;
+        let patient = self.recovery.stage == Stage::Promote
+            || self.now.since(progress.stage_since) < REGROUP_PATIENCE;
+        for key in self.siblings() {
+            if key == candidate {
+                continue;
+            }
+            let last = self
+                .recovery
+                .steps_of(StepKind::Repoint)
+                .filter(|(step, _)| step.server == key)
+                .last();
+            let tries = self
+                .recovery
+                .steps_of(StepKind::Repoint)
+                .filter(|(step, _)| step.server == key)
+                .count();
+            match last.map(|(step, phase)| self.state(step, phase, progress)) {
+                Some(State::Pending) => pending = true,
+                Some(State::Done) => {}
+                Some(State::LookAfter(_)) if patient => look.push(key),
+                Some(State::LookAfter(_)) => lost.push(key),
+                Some(State::NotDone(why)) if tries >= PROMOTE_TRIES => {
+                    lines.push(format!("{key} could not be pointed at {candidate}: {why}"));
+                    lost.push(key);
+                }
+                None | Some(State::NotDone(_)) => match self.repoint(&key, &candidate, progress) {
+                    Ready::Now(statements) => {
+                        let offset = steps.len() as u64;
+                        steps.push(self.step(
+                            offset,
+                            StepKind::Repoint,
+                            &key,
+                            Lane::Act,
+                            statements,
+                            REPOINT_DEADLINE,
+                        ));
+                    }
+                    Ready::Already => {}
+                    Ready::Later if patient => look.push(key),
+                    Ready::Later => {
+                        lines.push(format!("{key} could not be reached, or has not applied what it received: left as it is"));
+                        lost.push(key);
+                    }
+                },
+            }
+        }
+        steps.extend(self.fence_returned(steps.len() as u64, progress));
+        let tries = self.recovery.steps_of(StepKind::Reset).count();
+        match self
+            .recovery
+            .steps_of(StepKind::Reset)
+            .last()
+            .map(|(step, phase)| self.state(step, phase, progress))
+        {
+            Some(State::Pending) if self.now.since(progress.stage_since) < RESET_PATIENCE => pending = true,
+            Some(State::Pending) => lines.push(format!(
+                "{candidate} is still forgetting its former source: an applier that holds half a transaction takes a minute to stop"
+            )),
+            Some(State::Done) => {}
+            Some(State::LookAfter(_)) if patient => look.push(candidate.clone()),
+            Some(State::NotDone(_)) if tries < PROMOTE_TRIES => {
+                steps.push(self.reset(steps.len() as u64, &candidate));
+            }
+            Some(State::LookAfter(_) | State::NotDone(_)) => lines.push(format!(
+                "{candidate} still has replication settings of its former source: remove them (RESET REPLICA ALL)"
+            )),
+            None if self.view.policy().apply_promotion => steps.push(self.reset(steps.len() as u64, &candidate)),
+            None => {}
+        }
+        if !steps.is_empty() {
+            return Move::Intend {
+                stage: Stage::Regroup,
+                candidate: Some(candidate),
+                steps,
+                lines: Vec::new(),
+            };
+        }
+        if self
+            .recovery
+            .steps_of(StepKind::Fence)
+            .any(|(step, phase)| self.state(step, phase, progress) == State::Pending)
+        {
+            pending = true;
+        }
+        if pending {
+            return Move::Look {
+                keys: look,
+                until: self.now + LOOK_INTERVAL * 2,
+            };
+        }
+        if !look.is_empty() {
+            return Move::Look {
+                keys: look,
+                until: self.now + LOOK_INTERVAL * 2,
+            };
+        }
+        lines.push(format!("{candidate} is the primary"));
+        Move::End {
+            end: End::Succeeded,
+            successor: Some(candidate),
+            lost,
+            participants: self.siblings(),
+            lines,
+        }
+    }
+
+    /// Nothing is left to be applied: [`Plan::begin_promotion`] made sure of it.
+    fn reset(&self, offset: u64, candidate: &InstanceKey) -> Step {
+        let statements = vec![Statement::StopReplication, Statement::ResetReplicaAll];
+        self.step(
+            offset,
+            StepKind::Reset,
+            candidate,
+            Lane::Act,
+            statements,
+            RESET_DEADLINE,
+        )
+    }
+
+    /// Fence and kill on the old primary, once, if it answers while the others are regrouped.
+    fn fence_returned(&self, offset: u64, _progress: &Progress) -> Vec<Step> {
+        if !self.view.has_returned() || self.recovery.steps_of(StepKind::Fence).next().is_some() {
+            return Vec::new();
+        }
+        vec![
+            self.step(
+                offset,
+                StepKind::Fence,
+                self.failed(),
+                Lane::Fence,
+                vec![Statement::Fence],
+                FENCE_DEADLINE,
+            ),
+            self.step(
+                offset + 1,
+                StepKind::KillClients,
+                self.failed(),
+                Lane::Kill,
+                vec![Statement::KillClients {
+                    spare_users: self.view.policy().spare_users.clone(),
+                }],
+                KILL_DEADLINE,
+            ),
+        ]
+    }
+
+    fn repoint(&self, key: &InstanceKey, candidate: &InstanceKey, progress: &Progress) -> Ready {
+        let Some(reading) = self
+            .view
+            .reading(key)
+            .filter(|reading| reading.seen >= progress.began)
+        else {
+            return Ready::Later;
+        };
+        let report = reading.report;
+        let Some(status) = report.replication.as_ref() else {
+            return Ready::Later;
+        };
+        if status.source == *candidate
+            && status.io != ThreadState::Stopped
+            && status.sql == ThreadState::Running
+        {
+            return Ready::Already;
+        }
+        match report.flavour {
+            Flavour::Mariadb => {
+                if report.has_unapplied() {
+                    return Ready::Later;
+                }
+                Ready::Now(vec![
+                    Statement::StopReplication,
+                    change_source(candidate, SourcePosition::MariadbSlavePos, status),
+                    Statement::StartReplication,
+                ])
+            }
+            Flavour::Mysql | Flavour::Percona | Flavour::MaxScale => {
+                // The relay log survives a change of source only while the applier runs (F6).
+                let mut statements = vec![Statement::StopIoThread];
+                if status.sql != ThreadState::Running {
+                    statements.push(Statement::StartSqlThread);
+                }
+                statements.push(change_source(candidate, SourcePosition::OracleAuto, status));
+                statements.push(Statement::StartReplication);
+                Ready::Now(statements)
+            }
+        }
+    }
+
+    // --- undo ---
+
+    fn undo(&self, end: End) -> Move {
+        let mut steps = Vec::new();
+        let mut lines = Vec::new();
+        match &end {
+            End::Undone { reason } => {
+                lines.push(format!("undoing: {reason}"));
+                if let Some(reading) = self.view.reading(self.failed())
+                    && reading.report.replication.is_none()
+                {
+                    steps.push(self.step(
+                        0,
+                        StepKind::Reopen,
+                        self.failed(),
+                        Lane::Act,
+                        vec![Statement::MakeWriteable],
+                        REPOINT_DEADLINE,
+                    ));
+                }
+            }
+            End::Failed { reason } => lines.push(format!("nothing is promoted: {reason}")),
+            End::Succeeded => {}
+        }
+        let halted: BTreeSet<&InstanceKey> = self
+            .recovery
+            .steps_of(StepKind::Halt)
+            .filter(|(step, _)| step.statements.contains(&Statement::StopIoThread))
+            .map(|(step, _)| &step.server)
+            .collect();
+        for key in halted {
+            // The receiver may be started only beside a running applier on MariaDB (F1).
+            let statements = match self
+                .view
+                .reading(key)
+                .map(|reading| (reading.report.flavour, reading.report))
+            {
+                Some((Flavour::Mariadb, report))
+                    if report
+                        .replication
+                        .as_ref()
+                        .is_some_and(|status| status.sql != ThreadState::Running)
+                        && report.has_unapplied() =>
+                {
+                    lines.push(format!("{key}: its applier does not run; left halted so that nothing received is purged"));
+                    continue;
+                }
+                _ => vec![Statement::StartIoThread],
+            };
+            let offset = steps.len() as u64;
+            steps.push(self.step(
+                offset,
+                StepKind::Resume,
+                key,
+                Lane::Act,
+                statements,
+                REPOINT_DEADLINE,
+            ));
+        }
+        if steps.is_empty() {
+            return Move::End {
+                end,
+                successor: None,
+                lost: Vec::new(),
+                participants: Vec::new(),
+                lines,
+            };
+        }
+        if let End::Failed { reason } = end {
+            lines.push(format!("failed: {reason}"));
+        }
+        Move::Intend {
+            stage: Stage::Undo,
+            candidate: None,
+            steps,
+            lines,
+        }
+    }
+
+    fn after_undo(&self, progress: &mut Progress) -> Move {
+        let mut look = Vec::new();
+        let mut errors = Vec::new();
+        for (step, phase) in self.recovery.steps.values() {
+            if !matches!(step.kind, StepKind::Resume | StepKind::Reopen) {
+                continue;
+            }
+            match self.state(step, phase, progress) {
+                State::Pending => {
+                    return Move::Wait {
+                        until: self.now + step.deadline,
+                    };
+                }
+                State::LookAfter(_) if self.now.since(progress.stage_since) < REGROUP_PATIENCE => {
+                    look.push(step.server.clone());
+                }
+                State::LookAfter(_) => errors.push(format!("{step}: cannot be verified")),
+                State::NotDone(why) => errors.push(format!("{step}: {why}")),
+                State::Done => {}
+            }
+        }
+        if !look.is_empty() {
+            return Move::Look {
+                keys: look,
+                until: self.now + LOOK_INTERVAL * 2,
+            };
+        }
+        let failed = self.recovery.lines.iter().rev().find_map(|line| {
+            line.message
+                .strip_prefix("failed: ")
+                .map(ToString::to_string)
+        });
+        Move::End {
+            end: match failed {
+                Some(reason) => End::Failed { reason },
+                None => End::Undone {
+                    reason: String::from("the primary answered before the promotion"),
+                },
+            },
+            successor: None,
+            lost: Vec::new(),
+            participants: self.siblings(),
+            lines: errors,
+        }
+    }
+
+    // --- steps ---
+
+    fn state(&self, step: &Step, phase: &Phase, progress: &Progress) -> State {
+        match phase {
+            Phase::Intended(epoch) if *epoch == self.mine => State::Pending,
+            Phase::Intended(_) => self.look(step, progress.began),
+            Phase::Settled(Outcome::Done) => State::Done,
+            Phase::Settled(Outcome::Refused { code, reason }) => {
+                // Part of it may have been done before the refusal: what counts is how the server looks.
+                let since = progress
+                    .ended_at
+                    .get(&step.id)
+                    .copied()
+                    .unwrap_or(progress.began);
+                match self.look(step, since) {
+                    State::Done => State::Done,
+                    State::Pending | State::NotDone(_) | State::LookAfter(_) => {
+                        State::NotDone(format!("refused ({code}): {reason}"))
+                    }
+                }
+            }
+            Phase::Settled(Outcome::Unknown { .. }) => self.look(
+                step,
+                progress
+                    .ended_at
+                    .get(&step.id)
+                    .copied()
+                    .unwrap_or(progress.began),
+            ),
+        }
+    }
+
+    fn look(&self, step: &Step, after: Mono) -> State {
+        match self.view.reading(&step.server) {
+            Some(reading) if reading.seen > after => {
+                if self.is_done(step, reading.report) {
+                    State::Done
+                } else {
+                    State::NotDone(String::from("looked at again: not done"))
+                }
+            }
+            _ => match self.view.checked(&step.server) {
+                Some(checked) if checked > after + Duration::from_secs(2) => {
+                    State::NotDone(String::from("it cannot be read"))
+                }
+                _ => State::LookAfter(after),
+            },
+        }
+    }
+
+    /// What a step's server looks like once it is done.
+    fn is_done(&self, step: &Step, report: &ProbeReport) -> bool {
+        let status = report.replication.as_ref();
+        match step.kind {
+            StepKind::Fence => report.read_only,
+            StepKind::KillClients => true,
+            StepKind::Halt => {
+                status.is_some_and(|status| matches!(status.io, ThreadState::Stopped))
+            }
+            StepKind::Drain => status.is_some_and(|status| status.sql == ThreadState::Running),
+            StepKind::Promote => !report.read_only || !self.view.policy().apply_promotion,
+            StepKind::Reset => status.is_none(),
+            StepKind::Repoint => status.is_some_and(|status| {
+                Some(&status.source) == self.recovery.candidate.as_ref()
+                    && status.io != ThreadState::Stopped
+            }),
+            StepKind::Resume => status.is_some_and(|status| status.io != ThreadState::Stopped),
+            StepKind::Reopen => !report.read_only,
+            StepKind::Operate => false,
+        }
+    }
+}
+
+enum Ready {
+    Now(Vec<Statement>),
+    Already,
+    /// Not read since this leader began, or not everything received is applied.
+    Later,
+}
+
+fn change_source(
+    source: &InstanceKey,
+    position: SourcePosition,
+    status: &ReplicaStatus,
+) -> Statement {
+    Statement::ChangeSource {
+        source: source.clone(),
+        position,
+        options: status.options.clone(),
+    }
+}

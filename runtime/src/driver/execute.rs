@@ -1,0 +1,158 @@
+//! Effects in tasks of their own. No policy, no retry: each ends in one input.
+
+use std::future::Future;
+use std::marker::PhantomData;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use orchestrator_core::id::{Epoch, NodeId};
+use orchestrator_core::node::{Effect, Input, Proposal};
+use orchestrator_core::replicated::wire;
+use orchestrator_core::time::Mono;
+use tokio::sync::{Semaphore, mpsc};
+
+use super::Message;
+use crate::env::{Env, spawn};
+use crate::fleet::{Fleet, Gate, SignSender};
+
+/// What the driver needs of raft.
+pub trait Consensus: Clone + Send + Sync + 'static {
+    /// Proposes command bytes; the answer's bytes when committed.
+    fn propose(
+        &self,
+        bytes: Vec<u8>,
+        deadline: Duration,
+    ) -> impl Future<Output = ProposeEnd> + Send;
+    /// Confirms leadership with a quorum: the epoch, and until when nobody else can lead.
+    fn confirm(&self) -> impl Future<Output = Result<(Epoch, Duration), String>> + Send;
+    fn tell(&self, bytes: Vec<u8>);
+    fn tell_one(&self, to: NodeId, bytes: Vec<u8>);
+}
+
+/// How a proposal ended, in bytes.
+pub enum ProposeEnd {
+    Committed(Vec<u8>),
+    Refused,
+    Unknown,
+}
+
+/// Carries effects out.
+pub struct Executor<E: Env, F: Fleet, C: Consensus> {
+    fleet: F,
+    pub(super) consensus: Arc<OnceLock<C>>,
+    inbox: mpsc::UnboundedSender<Message>,
+    probes: Arc<Semaphore>,
+    env: PhantomData<E>,
+}
+
+impl<E: Env, F: Fleet, C: Consensus> Executor<E, F, C> {
+    pub(super) fn new(fleet: F, inbox: mpsc::UnboundedSender<Message>, probes_max: usize) -> Self {
+        Executor {
+            fleet,
+            consensus: Arc::new(OnceLock::new()),
+            inbox,
+            probes: Arc::new(Semaphore::new(probes_max.max(1))),
+            env: PhantomData,
+        }
+    }
+
+    pub(super) fn execute(&self, effect: Effect) {
+        let inbox = self.inbox.clone();
+        // The driver may have ended; then nobody wants the outcome.
+        let send = move |input| {
+            let _ = inbox.send(Message::Input(input));
+        };
+        match effect {
+            Effect::Probe { key, urgent } => {
+                let fleet = self.fleet.clone();
+                let probes = self.probes.clone();
+                spawn::<E>(async move {
+                    // Urgent ones do not stand in line behind a fleet of dead servers.
+                    let permit = if urgent {
+                        None
+                    } else {
+                        probes.acquire().await.ok()
+                    };
+                    let end = fleet.probe(key).await;
+                    drop(permit);
+                    send(Input::Probed(end));
+                });
+            }
+            Effect::Watch { key, redial } => {
+                let signs = SignSender::new(move |key, sign| send(Input::Signed(key, sign)));
+                self.fleet.watch(key, redial, signs);
+            }
+            Effect::Unwatch { key } => self.fleet.unwatch(&key),
+            Effect::Drop { key } => self.fleet.drop_server(&key),
+            Effect::Run { uid, epoch, step } => {
+                let fleet = self.fleet.clone();
+                let gate = Leadership::<C>(self.consensus.clone());
+                spawn::<E>(async move {
+                    let end = fleet.run(uid, epoch, step, gate).await;
+                    send(Input::StepEnded(end));
+                });
+            }
+            Effect::FenceFrozen { key, .. } => self.fleet.fence_frozen(&key),
+            Effect::Propose {
+                id,
+                bytes,
+                deadline,
+            } => {
+                let Some(consensus) = self.consensus.get().cloned() else {
+                    send(Input::Proposed(id, Proposal::Refused));
+                    return;
+                };
+                spawn::<E>(async move {
+                    let outcome = match consensus.propose(bytes, deadline).await {
+                        ProposeEnd::Committed(answer) => match wire::decode_answer(&answer) {
+                            Ok(answer) => Proposal::Committed(answer),
+                            Err(error) => {
+                                tracing::error!(
+                                    "the answer to a committed command cannot be read: {error}"
+                                );
+                                Proposal::Unknown
+                            }
+                        },
+                        ProposeEnd::Refused => Proposal::Refused,
+                        ProposeEnd::Unknown => Proposal::Unknown,
+                    };
+                    send(Input::Proposed(id, outcome));
+                });
+            }
+            Effect::Tell(message) => {
+                if let (Some(consensus), Ok(bytes)) =
+                    (self.consensus.get(), postcard::to_stdvec(&message))
+                {
+                    consensus.tell(bytes);
+                }
+            }
+            Effect::TellOne(to, message) => {
+                if let (Some(consensus), Ok(bytes)) =
+                    (self.consensus.get(), postcard::to_stdvec(&message))
+                {
+                    consensus.tell_one(to, bytes);
+                }
+            }
+            // Answered by the driver itself.
+            Effect::Answer(..) => {}
+        }
+    }
+}
+
+/// Leadership as the fleet asks for it before each statement.
+struct Leadership<C>(Arc<OnceLock<C>>);
+
+impl<C: Consensus> Gate for Leadership<C> {
+    async fn confirm(&self, epoch: Epoch) -> Result<Mono, String> {
+        let Some(consensus) = self.0.get() else {
+            return Err(String::from("raft is not up"));
+        };
+        let (confirmed, valid_until) = consensus.confirm().await?;
+        if confirmed != epoch {
+            return Err(format!(
+                "epoch {epoch} is over: this daemon leads under {confirmed}"
+            ));
+        }
+        Ok(Mono::from_elapsed(valid_until))
+    }
+}

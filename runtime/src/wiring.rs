@@ -1,0 +1,218 @@
+//! From the configuration to what each part is set up with, and the process's own affairs: log, names, readiness.
+
+use std::io::Write as _;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use orchestrator_core::id::InstanceKey;
+use orchestrator_core::node::Identification;
+use regex::Regex;
+
+use crate::config::{
+    BackendKind, MaxAllowedPacket, MysqlHostnameResolveMethod, Settings, TopologyTls,
+};
+use crate::daemon::DaemonSettings;
+use crate::env::Env;
+use crate::http;
+use crate::mysql::{DetectQueries, OwnName, ProbeSettings, TlsMode};
+use crate::raft::RaftSettings;
+
+/// Logs go to standard error, one line each; `RUST_LOG` refines the level.
+pub fn start_log(level: &str) {
+    let filter = std::env::var("RUST_LOG").unwrap_or_else(|_| format!("{level},openraft=error"));
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::new(filter))
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .with_target(false)
+        .try_init();
+}
+
+/// The host name of this machine.
+#[must_use]
+pub fn host_name() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .map(|name| name.trim().to_owned())
+        .unwrap_or_else(|_| String::from("localhost"))
+}
+
+/// The name with its domain as `/etc/hosts` has it; empty when it is not known.
+fn full_host_name(host_name: &str) -> String {
+    let hosts = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
+    let prefix = format!("{host_name}.");
+    hosts
+        .lines()
+        .filter(|line| !line.trim_start().starts_with('#'))
+        .flat_map(str::split_whitespace)
+        .find(|word| word.starts_with(&prefix))
+        .unwrap_or_default()
+        .to_owned()
+}
+
+/// 64 hex digits, drawn at each start.
+///
+/// # Errors
+/// The operating system gives no randomness.
+pub fn process_token<E: Env>() -> anyhow::Result<String> {
+    let mut token = String::new();
+    for _ in 0..4 {
+        token.push_str(&format!("{:016x}", E::random_seed()?));
+    }
+    Ok(token)
+}
+
+/// Tells systemd that the listeners are up; nothing without one.
+pub fn notify_ready() {
+    let Ok(path) = std::env::var("NOTIFY_SOCKET") else {
+        return;
+    };
+    let told = std::os::unix::net::UnixDatagram::unbound()
+        .and_then(|socket| socket.send_to(b"READY=1", &path));
+    if let Err(error) = told {
+        let _ = writeln!(std::io::stderr(), "NOTIFY_SOCKET {path}: {error}");
+    }
+}
+
+/// # Errors
+/// A setting that this version cannot obey, in words.
+pub fn daemon_settings(
+    settings: &Settings,
+    host_name: &str,
+    token: &str,
+) -> anyhow::Result<DaemonSettings> {
+    let listen = match &settings.listen.address {
+        Some(address) if address.host.is_empty() => format!("0.0.0.0:{}", address.port),
+        Some(address) => address.to_string(),
+        None => bail!("ListenAddress is not set"),
+    };
+    let process = http::Process {
+        host_name: host_name.to_owned(),
+        token: token.to_owned(),
+        full_host_name: full_host_name(host_name),
+    };
+    let http = http::Settings::of(settings, process)?;
+    Ok(DaemonSettings {
+        identification: Identification {
+            host_name: host_name.to_owned(),
+            token: token.to_owned(),
+        },
+        policy: settings.policy(),
+        listen,
+        http,
+        probes_max: usize::try_from(settings.discovery.concurrency_max).unwrap_or(300),
+        seeds: settings
+            .discovery
+            .seeds
+            .iter()
+            .map(|address| InstanceKey::new(address.host.clone(), address.port))
+            .collect(),
+        sqlite_file: match &settings.backend.kind {
+            BackendKind::Sqlite { data_file } if !data_file.contains(":memory:") => {
+                Some(data_file.into())
+            }
+            BackendKind::Sqlite { .. } | BackendKind::Mysql(_) => None,
+        },
+    })
+}
+
+/// Without `RaftEnabled` the daemon is a raft cluster of one, kept beside its SQLite file.
+///
+/// # Errors
+/// A setting that this version cannot obey, in words.
+pub fn raft_settings(settings: &Settings) -> anyhow::Result<RaftSettings> {
+    let listen_port = settings
+        .listen
+        .address
+        .as_ref()
+        .map_or(3000, |address| address.port);
+    let Some(raft) = &settings.raft else {
+        let BackendKind::Sqlite { data_file } = &settings.backend.kind else {
+            bail!("without RaftEnabled a SQLite backend is needed by this version");
+        };
+        if data_file.contains(":memory:") {
+            bail!(
+                "SQLite3DataFile is in memory: what was decided would be lost with the process; name a file"
+            );
+        }
+        let mut alone = RaftSettings::new(format!("{data_file}.raft"), "127.0.0.1:0");
+        alone.http_uri = format!("http://127.0.0.1:{listen_port}");
+        return Ok(alone);
+    };
+    let mut result = RaftSettings::new(&raft.data_dir, raft.bind.to_string());
+    result.advertise = raft.advertise.to_string();
+    result.http_uri = raft.http_advertise.clone().unwrap_or_else(|| {
+        let host = &raft.advertise.host;
+        if host.contains(':') {
+            format!("http://[{host}]:{listen_port}")
+        } else {
+            format!("http://{host}:{listen_port}")
+        }
+    });
+    result.nodes = raft.nodes.iter().map(ToString::to_string).collect();
+    result.heartbeat_ms = millis(raft.heartbeat);
+    result.election_timeout_ms = millis(raft.election_timeout);
+    Ok(result)
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// # Errors
+/// A pattern that does not compile.
+pub fn probe_settings(settings: &Settings) -> anyhow::Result<ProbeSettings> {
+    let topology = &settings.topology;
+    let classification = &settings.classification;
+    let pattern = |text: &Option<String>| -> anyhow::Result<Option<Regex>> {
+        text.as_ref()
+            .map(|text| Regex::new(text).with_context(|| format!("the pattern {text}")))
+            .transpose()
+    };
+    let defaults = ProbeSettings::default();
+    Ok(ProbeSettings {
+        user: topology.credentials.user.clone(),
+        password: topology.credentials.password.expose().to_owned(),
+        connect_timeout: topology.connect_timeout,
+        read_timeout: topology.discovery_read_timeout,
+        max_allowed_packet: match topology.max_allowed_packet {
+            MaxAllowedPacket::DriverDefault | MaxAllowedPacket::AskServer => {
+                defaults.max_allowed_packet
+            }
+            MaxAllowedPacket::Bytes(bytes) => {
+                usize::try_from(bytes).unwrap_or(defaults.max_allowed_packet)
+            }
+        },
+        tls: match topology.tls {
+            TopologyTls::Never => TlsMode::Off,
+            TopologyTls::Mixed => TlsMode::Mixed,
+            TopologyTls::Always => TlsMode::Required,
+        },
+        tls_ca: topology.tls_material.authorities.clone(),
+        tls_cert: topology.tls_material.certificate.clone(),
+        tls_key: topology.tls_material.key.clone(),
+        tls_skip_verify: topology.tls_material.skip_verify,
+        discover_by_show_replicas: settings.discovery.by_show_replica_hosts,
+        own_name: match settings.names.mysql_resolve {
+            MysqlHostnameResolveMethod::None => OwnName::None,
+            MysqlHostnameResolveMethod::Hostname => OwnName::HostName,
+            MysqlHostnameResolveMethod::ReportHost => OwnName::ReportHost,
+        },
+        data_center_pattern: pattern(&classification.data_center_pattern)?,
+        region_pattern: pattern(&classification.region_pattern)?,
+        physical_environment_pattern: pattern(&classification.physical_environment_pattern)?,
+        detect: DetectQueries {
+            cluster_alias: classification.cluster_alias_query.clone(),
+            cluster_domain: classification.cluster_domain_query.clone(),
+            instance_alias: classification.instance_alias_query.clone(),
+            promotion_rule: classification.promotion_rule_query.clone(),
+            data_center: classification.data_center_query.clone(),
+            region: classification.region_query.clone(),
+            physical_environment: classification.physical_environment_query.clone(),
+            semi_sync_enforced: classification.semi_sync_query.clone(),
+        },
+        lag_query: settings.lag.query.clone(),
+        credentials_query: settings.lag.replication_credentials_query.clone(),
+        slow_interval: defaults.slow_interval,
+        rare_interval: defaults.rare_interval,
+    })
+}

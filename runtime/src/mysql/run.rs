@@ -64,7 +64,8 @@ pub(super) struct Lanes {
     kill: tokio::sync::Mutex<Option<Action>>,
     /// Ids of this epoch's own sessions there.
     own: Mutex<BTreeSet<u64>>,
-    stopped: tokio::sync::watch::Sender<bool>,
+    /// Changed whenever what is pending here is to end.
+    stopped: tokio::sync::watch::Sender<()>,
 }
 
 /// An action connection that holds its lane's lock.
@@ -84,13 +85,13 @@ impl Lanes {
             fence: tokio::sync::Mutex::new(None),
             kill: tokio::sync::Mutex::new(None),
             own: Mutex::new(BTreeSet::new()),
-            stopped: tokio::sync::watch::Sender::new(false),
+            stopped: tokio::sync::watch::Sender::new(()),
         }
     }
 
-    /// Ends a fence that is pending for this epoch.
+    /// Ends a fence that is pending for this epoch; one written later stays.
     pub fn stop(&self) {
-        self.stopped.send_replace(true);
+        self.stopped.send_replace(());
     }
 
     fn slot(&self, lane: Lane) -> &tokio::sync::Mutex<Option<Action>> {
@@ -680,14 +681,16 @@ async fn leave_pending<E: Env>(
     left: Duration,
 ) -> (Option<Action>, Result<(), Stop>) {
     let (done, waiting) = tokio::sync::oneshot::channel();
+    let mut stopped = lanes.stopped.subscribe();
     let keeper = lanes.clone();
     spawn::<E>(async move {
-        let mut stopped = keeper.stopped.subscribe();
+        // The sender lives as long as somebody may have to end this.
+        let _keeper = keeper;
         let mut tables = Vec::new();
         let ended = tokio::select! {
             biased;
             ended = super::connect::query(&mut action.conn, &text, &mut tables) => Some(ended),
-            _ = stopped.wait_for(|stopped| *stopped) => None,
+            _ = stopped.changed() => None,
         };
         if let Some(ended) = ended {
             // Nobody waits any more once the deadline has passed; the connection ends here then.

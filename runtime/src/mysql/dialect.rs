@@ -55,8 +55,16 @@ const ALREADY_STOPPED: &[u16] = &[1199, 1200, 1255, 1617, 3074, 3082, 3084];
 /// The same for a channel that does not exist.
 const NO_CHANNEL: &[u16] = &[1200, 1617, 3074];
 
-/// Marks the statement that a pulse keeps in flight, so that it is told from other sessions of our account.
-pub(super) const PULSE: &str = "SELECT SLEEP(1) /* orchestrator/pulse */";
+/// What a pulse keeps in flight.
+pub(super) const PULSE: &str = "SELECT SLEEP(1)";
+
+/// How many idle fence connections one server can have: one a daemon, and another while it is replaced.
+pub(super) const IDLE_LOCKS: u32 = 32;
+
+/// The lock that an idle fence connection holds, one of [`IDLE_LOCKS`].
+pub(super) fn idle_lock(number: u32) -> String {
+    format!("orchestrator/idle/{number}")
+}
 
 impl Dialect {
     pub fn new(version: &str, version_comment: &str) -> Self {

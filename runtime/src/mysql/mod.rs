@@ -9,14 +9,14 @@
 //! | connection | opened | in flight |
 //! |---|---|---|
 //! | probe | at the first probe, kept | one probe at a time |
-//! | pulse | with the watch | always one `SELECT SLEEP(1)` |
-//! | fence | with the watch | nothing, until the fence |
+//! | pulse | with the watch | always one `SELECT SLEEP(1)`, with a look at the fence connection's lock |
+//! | fence | with the watch | nothing, until the fence; holds `orchestrator/idle/N` |
 //! | action, one a lane and epoch | by the first step | one step at a time |
 //!
 //! Holds between calls: a connection that lies in a slot has no answer outstanding; an action connection in its slot
 //! belongs to the epoch of its lanes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -81,8 +81,6 @@ struct Server {
     reader: Mutex<Option<Reader>>,
     watched: Mutex<Option<Arc<Watched>>>,
     lanes: Mutex<Option<Arc<Lanes>>>,
-    /// Ids, as this server counts sessions, of connections that can never hold a fence: this process's probe and pulse.
-    harmless: Mutex<BTreeSet<u64>>,
 }
 
 /// The persistent probe connection.
@@ -125,7 +123,6 @@ impl<E: Env> Mysql<E> {
             reader: Mutex::new(None),
             watched: Mutex::new(None),
             lanes: Mutex::new(None),
-            harmless: Mutex::new(BTreeSet::new()),
         });
         servers.insert(key.clone(), server.clone());
         server
@@ -155,7 +152,6 @@ impl Server {
                     return Ok(report);
                 }
                 Err(ReadFailure { failure, partial }) => {
-                    self.forget_id(&kept.conn);
                     // Its end is old news: what counts is what a fresh dial finds.
                     let is_over = matches!(
                         failure,
@@ -195,16 +191,9 @@ impl Server {
     fn keep(&self, slot: &mut Option<Persistent>, mut kept: Persistent) {
         let broken = kept.reader.take_broken();
         *lock(&self.reader) = Some(kept.reader.clone());
-        if broken {
-            self.forget_id(&kept.conn);
-        } else {
-            lock(&self.harmless).insert(u64::from(kept.conn.id()));
+        if !broken {
             *slot = Some(kept);
         }
-    }
-
-    fn forget_id(&self, conn: &Conn) {
-        lock(&self.harmless).remove(&u64::from(conn.id()));
     }
 
     fn unwatch(&self) {

@@ -211,6 +211,7 @@ fn fill_gtid(report: &mut ProbeReport, dialect: &Dialect, tables: &Tables) {
             "gtid_slave_pos",
             row.get(&["@@global.gtid_slave_pos"]),
         );
+        report.replicated_gtid = applied.clone();
         report.executed = match (&own, applied) {
             (Some(own), Some(applied)) => own.union(&applied).ok(),
             (Some(own), None) => Some(own.clone()),
@@ -501,14 +502,13 @@ fn options(row: RowView<'_>, dialect: &Dialect, tables: &Tables) -> Vec<(String,
     }
     if let Some(row) = default_channel(tables, Part::ApplierConfiguration) {
         take(row, APPLIER_OPTIONS);
-        match row.get(&["REQUIRE_TABLE_PRIMARY_KEY_CHECK"]) {
-            Some(check @ ("STREAM" | "ON" | "OFF" | "GENERATE")) => {
-                options.push((
-                    "REQUIRE_TABLE_PRIMARY_KEY_CHECK".to_owned(),
-                    check.to_owned(),
-                ));
-            }
-            Some(_) | None => {}
+        if let Some(check @ ("STREAM" | "ON" | "OFF" | "GENERATE")) =
+            row.get(&["REQUIRE_TABLE_PRIMARY_KEY_CHECK"])
+        {
+            options.push((
+                "REQUIRE_TABLE_PRIMARY_KEY_CHECK".to_owned(),
+                check.to_owned(),
+            ));
         }
         let assign = match row.get(&["ASSIGN_GTIDS_TO_ANONYMOUS_TRANSACTIONS_TYPE"]) {
             Some(kind @ ("OFF" | "LOCAL")) => Some(kind.to_owned()),
@@ -688,5 +688,258 @@ pub(super) fn is_server(flavour: Flavour) -> bool {
     match flavour {
         Flavour::Mysql | Flavour::Percona | Flavour::Mariadb => true,
         Flavour::MaxScale => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A table of one row: `column=value`, `column` alone for NULL.
+    fn row(cells: &[&str]) -> Table {
+        let pairs: Vec<(&str, Option<&str>)> = cells
+            .iter()
+            .map(|cell| match cell.split_once('=') {
+                Some((column, value)) => (column, Some(value)),
+                None => (*cell, None),
+            })
+            .collect();
+        Table {
+            columns: pairs
+                .iter()
+                .map(|(column, _)| (*column).to_owned())
+                .collect(),
+            rows: vec![
+                pairs
+                    .iter()
+                    .map(|(_, value)| value.map(str::to_owned))
+                    .collect(),
+            ],
+        }
+    }
+
+    fn variables(pairs: &[(&str, &str)]) -> Table {
+        Table {
+            columns: vec!["Variable_name".to_owned(), "Value".to_owned()],
+            rows: pairs
+                .iter()
+                .map(|(name, value)| vec![Some((*name).to_owned()), Some((*value).to_owned())])
+                .collect(),
+        }
+    }
+
+    fn read(version: &str, tables: Vec<(Part, Table)>) -> ProbeReport {
+        assemble(
+            &InstanceKey::new("10.0.0.1", 3306),
+            &Dialect::new(version, ""),
+            &ProbeSettings::default(),
+            &tables.into_iter().collect(),
+            &BTreeMap::from([(Part::Replicas, 1227)]),
+        )
+        .unwrap()
+    }
+
+    const MARIADB_LIVE: &[&str] = &[
+        "@@global.server_id=7",
+        "@@global.hostname=db1",
+        "@@global.port=3306",
+        "@@global.report_host",
+        "@@global.read_only=1",
+        "@@global.log_bin=1",
+        "@@global.log_slave_updates=1",
+        "@@global.gtid_domain_id=3",
+    ];
+
+    #[test]
+    fn a_mariadb_replica() {
+        let report = read(
+            "10.11.19-MariaDB-log",
+            vec![
+                (Part::Live, row(MARIADB_LIVE)),
+                (
+                    Part::Gtid,
+                    row(&[
+                        "@@global.gtid_binlog_pos=0-1-50,1-9-4",
+                        "@@global.gtid_slave_pos=0-1-40,2-9-1",
+                    ]),
+                ),
+                (
+                    Part::ReplicaStatus,
+                    row(&[
+                        "Connection_name=",
+                        "Master_Host=db0",
+                        "Master_Port=3307",
+                        "Slave_IO_Running=Preparing",
+                        "Slave_SQL_Running=Yes",
+                        "Using_Gtid=Slave_Pos",
+                        "Gtid_IO_Pos=0-1-60",
+                        "Seconds_Behind_Master=-3",
+                        "Slave_heartbeat_period=1.500",
+                        "Slave_received_heartbeats=12",
+                        "Master_SSL_Allowed=Yes",
+                        "Master_SSL_CA_File=/etc/ca.pem",
+                        "Replicate_Wild_Do_Table=a.%",
+                    ]),
+                ),
+                (Part::NetTimeout, row(&["@@global.slave_net_timeout=60"])),
+            ],
+        );
+        assert_eq!(report.identity.0, "7@db1:3306");
+        assert_eq!(report.self_key, InstanceKey::new("db1", 3306));
+        assert!(report.read_only && !report.super_read_only && report.log_replica_updates);
+        assert_eq!(report.gtid_domain, 3);
+        assert_eq!(report.executed.unwrap().to_string(), "0-1-50,1-9-4,2-9-1");
+        assert_eq!(report.binlog_gtid.unwrap().to_string(), "0-1-50,1-9-4");
+        assert_eq!(report.replicated_gtid.unwrap().to_string(), "0-1-40,2-9-1");
+        assert_eq!(report.refused, [(1227, "the list of replicas".to_owned())]);
+        let status = report.replication.unwrap();
+        assert_eq!(status.source, InstanceKey::new("db0", 3307));
+        assert_eq!(
+            (status.io, status.sql),
+            (ThreadState::Other, ThreadState::Running)
+        );
+        assert_eq!(status.received.unwrap().to_string(), "0-1-60");
+        assert_eq!(status.seconds_behind, Some(0));
+        assert_eq!(status.heartbeats_received, Some(12));
+        assert_eq!(status.net_timeout_s, 60);
+        assert!(status.has_filters && status.tls_allowed);
+        let options: Vec<String> = status
+            .options
+            .iter()
+            .map(|(name, literal)| format!("{name}={literal}"))
+            .collect();
+        assert_eq!(
+            options,
+            [
+                "MASTER_HEARTBEAT_PERIOD=1.500",
+                "MASTER_SSL=1",
+                "MASTER_SSL_CA='/etc/ca.pem'"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_mysql_replica_of_two_channels() {
+        let uuid = "3e11fa47-71ca-11e1-9e33-c80aa9429562";
+        let live = format!("@@global.server_uuid={uuid}");
+        let mut status = row(&[
+            "Source_Host=db0",
+            "Source_Port=3306",
+            "Replica_IO_Running=Yes",
+            "Replica_SQL_Running=No",
+            "Auto_Position=1",
+            "Channel_Name=extra",
+            "Seconds_Behind_Source",
+        ]);
+        status.columns.push("Retrieved_Gtid_Set".to_owned());
+        status.rows[0].push(Some(format!("{uuid}:1-3")));
+        let mut default = status.rows[0].clone();
+        default[5] = Some(String::new());
+        default[7] = Some(format!("{uuid}:1-9"));
+        status.rows.push(default);
+        let report = read(
+            "8.4.3",
+            vec![
+                (
+                    Part::Live,
+                    row(&[
+                        &live,
+                        "@@global.hostname=db1",
+                        "@@global.super_read_only=1",
+                        "@@global.read_only=1",
+                    ]),
+                ),
+                (Part::ReplicaStatus, status),
+                (
+                    Part::Gtid,
+                    row(&["@@global.gtid_executed=not a set", "@@global.gtid_purged="]),
+                ),
+                (
+                    Part::SemiSyncVariables,
+                    variables(&[
+                        ("rpl_semi_sync_source_enabled", "OFF"),
+                        ("rpl_semi_sync_source_timeout", "10000"),
+                        ("rpl_semi_sync_source_wait_for_replica_count", "2"),
+                        ("rpl_semi_sync_source_wait_point", "AFTER_SYNC"),
+                        ("rpl_semi_sync_replica_enabled", "OFF"),
+                    ]),
+                ),
+                (
+                    Part::SemiSync,
+                    row(&["@@global.rpl_semi_sync_source_enabled=1"]),
+                ),
+                (
+                    Part::Status,
+                    variables(&[("Uptime", "77"), ("Rpl_semi_sync_source_clients", "3")]),
+                ),
+            ],
+        );
+        assert_eq!(report.identity.0, uuid);
+        assert!(report.super_read_only);
+        assert_eq!(report.uptime_s, 77);
+        // An unreadable set is no empty set.
+        assert_eq!(report.executed, None);
+        assert!(
+            report
+                .refused
+                .iter()
+                .any(|(code, text)| *code == 0 && text.contains("gtid_executed"))
+        );
+        assert!(report.purged.unwrap().is_empty());
+        assert_eq!(report.other_channels, ["extra"]);
+        assert_eq!(
+            report.other_received.unwrap().to_string(),
+            format!("{uuid}:1-3")
+        );
+        let status = report.replication.unwrap();
+        assert_eq!(status.received.unwrap().to_string(), format!("{uuid}:1-9"));
+        assert_eq!(status.seconds_behind, None);
+        assert!(status.auto_position);
+        let semi_sync = report.semi_sync;
+        assert!(semi_sync.available && semi_sync.source_enabled && semi_sync.after_sync);
+        assert!(semi_sync.source_spelling && semi_sync.replica_spelling);
+        assert_eq!(
+            (semi_sync.source_wait_count, semi_sync.source_clients),
+            (2, 3)
+        );
+    }
+
+    #[test]
+    fn nobody_without_a_name() {
+        let refusal = |own_name, live: &[&str]| {
+            let settings = ProbeSettings {
+                own_name,
+                ..ProbeSettings::default()
+            };
+            assemble(
+                &InstanceKey::new("h", 1),
+                &Dialect::new("11.4.0-MariaDB", ""),
+                &settings,
+                &Tables::from([(Part::Live, row(live))]),
+                &BTreeMap::new(),
+            )
+            .unwrap_err()
+        };
+        assert_eq!(
+            refusal(OwnName::None, &["@@global.port=1"]),
+            Unusable::NoIdentity
+        );
+        assert_eq!(
+            refusal(OwnName::ReportHost, MARIADB_LIVE),
+            Unusable::NoReportHost
+        );
+    }
+
+    #[test]
+    fn clients_that_read_the_log() {
+        for (text, host) in [
+            ("db2:40112", Some("db2")),
+            ("db2", Some("db2")),
+            ("2001:db8::5:40112", Some("2001:db8::5")),
+            ("[2001:db8::5]:40112", Some("2001:db8::5")),
+            (":40112", None),
+        ] {
+            assert_eq!(client_host(text).as_deref(), host, "{text}");
+        }
     }
 }

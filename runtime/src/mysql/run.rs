@@ -22,9 +22,9 @@ use orchestrator_core::time::Mono;
 use orchestrator_core::topology::{ProbeFailure, ProbeReport, SemiSync};
 
 use super::connect::query_within;
-use super::dialect::{Dialect, PULSE, Sql, quoted};
+use super::dialect::{Dialect, IDLE_LOCKS, Sql, idle_lock, quoted};
 use super::read::Reader;
-use super::table::Table;
+use super::table::{RowView, Table};
 use super::watch::identify;
 use super::{LOGIN, Server, lock};
 use crate::env::{Env, sleep, spawn, timeout};
@@ -452,7 +452,7 @@ async fn run_one<E: Env>(
         Statement::MakeWriteable => {
             // A fence that waits in another session of our account must not close what is opened here.
             lanes.stop();
-            let (kept, ended) = clear_fences::<E>(server, action, pass, until).await;
+            let (kept, ended) = clear_fences::<E>(server, lanes, action, pass, until).await;
             match (kept, ended) {
                 (Some(kept), Ok(())) => action = kept,
                 (kept, ended) => return (kept, ended),
@@ -727,31 +727,6 @@ struct Session {
     id: u64,
     user: String,
     command: String,
-    info: String,
-}
-
-async fn sessions<E: Env>(
-    action: &mut Action,
-    left: Duration,
-) -> Result<Vec<Session>, ProbeFailure> {
-    let text = format!(
-        "SELECT ID, USER, COMMAND, LEFT(INFO, 64) FROM {} WHERE ID != CONNECTION_ID()",
-        action.dialect.process_list()
-    );
-    let tables = query_within::<E>(&mut action.conn, &text, left).await?;
-    Ok(tables
-        .first()
-        .into_iter()
-        .flat_map(Table::iter)
-        .filter_map(|row| {
-            Some(Session {
-                id: row.at(0)?.parse().ok()?,
-                user: row.at(1).unwrap_or_default().to_owned(),
-                command: row.at(2).unwrap_or_default().to_owned(),
-                info: row.at(3).unwrap_or_default().to_owned(),
-            })
-        })
-        .collect())
 }
 
 /// A client's session: not replication, not the system's, not ours, not spared.
@@ -786,40 +761,66 @@ async fn kill_clients<E: Env>(
     pass: &Pass<'_, impl Gate>,
     until: Duration,
 ) -> (Option<Action>, Result<(), Stop>) {
-    let own_user = server.settings.user.clone();
-    kill_all::<E>(lanes, action, pass, until, |session| {
-        is_client(session, &own_user, spare_users)
+    let text = format!(
+        "SELECT ID, USER, COMMAND FROM {} WHERE ID != CONNECTION_ID()",
+        action.dialect.process_list()
+    );
+    let own_user = &server.settings.user;
+    kill_all::<E>(lanes, action, pass, until, &text, |table| {
+        let session = |row: RowView<'_>| {
+            Some(Session {
+                id: row.at(0)?.parse().ok()?,
+                user: row.at(1).unwrap_or_default().to_owned(),
+                command: row.at(2).unwrap_or_default().to_owned(),
+            })
+        };
+        table
+            .iter()
+            .filter_map(session)
+            .filter(|session| is_client(session, own_user, spare_users))
+            .map(|session| session.id)
+            .collect()
     })
     .await
 }
 
-/// Kills every other session of our account that a fence may wait in, and looks until they are gone. This process's probe
-/// and pulse cannot hold one, nor can a session that is in a pulse's sleep.
+/// Kills every other session that a fence may wait in, and looks until they are gone: the idle fence connections of all
+/// daemons, known by their locks, and a fence left pending by this epoch.
 async fn clear_fences<E: Env>(
     server: &Arc<Server>,
+    lanes: &Lanes,
     action: Action,
     pass: &Pass<'_, impl Gate>,
     until: Duration,
 ) -> (Option<Action>, Result<(), Stop>) {
-    let own_user = server.settings.user.clone();
-    let harmless = lock(&server.harmless).clone();
-    // The own idle fence connection is as good as any other's: it is dialled again.
-    let lanes = lock(&server.lanes).clone();
-    let Some(lanes) = lanes else {
-        return (Some(action), Err(Stop::unsent("the server was dropped")));
-    };
-    kill_all::<E>(&lanes, action, pass, until, |session| {
-        session.user == own_user && !harmless.contains(&session.id) && session.info != PULSE
+    let looks: Vec<String> = (0..IDLE_LOCKS)
+        .map(idle_lock)
+        .chain([lock_name(Lane::Fence).to_owned()])
+        .map(|name| format!("IS_USED_LOCK('{name}')"))
+        .collect();
+    let text = format!("SELECT {}", looks.join(", "));
+    let own = action.id;
+    // The own idle one is dialled again at the next beat.
+    let watched = lock(&server.watched).clone();
+    drop(watched.and_then(|watched| watched.take_fence()));
+    kill_all::<E>(lanes, action, pass, until, &text, |table| {
+        let row = table.first();
+        (0..looks.len())
+            .filter_map(|at| row?.at(at)?.parse().ok())
+            .filter(|id| *id != own)
+            .collect()
     })
     .await
 }
 
+/// Asks `text` who is meant, kills them, and asks again until nobody is.
 async fn kill_all<E: Env>(
     lanes: &Lanes,
     mut action: Action,
     pass: &Pass<'_, impl Gate>,
     until: Duration,
-    is_meant: impl Fn(&Session) -> bool,
+    text: &str,
+    is_meant: impl Fn(&Table) -> BTreeSet<u64>,
 ) -> (Option<Action>, Result<(), Stop>) {
     let left = || until.saturating_sub(E::mono());
     let mut killed = BTreeSet::new();
@@ -838,12 +839,11 @@ async fn kill_all<E: Env>(
         }
     };
     loop {
-        let meant: Vec<u64> = match sessions::<E>(&mut action, left()).await {
-            Ok(sessions) => sessions
-                .iter()
-                .filter(|s| is_meant(s))
-                .map(|s| s.id)
-                .collect(),
+        let asked = query_within::<E>(&mut action.conn, text, left())
+            .await
+            .map(|tables| tables.first().map(&is_meant).unwrap_or_default());
+        let meant = match asked {
+            Ok(meant) => meant,
             Err(failure) => return lost(action, failure, &killed),
         };
         if meant.is_empty() {

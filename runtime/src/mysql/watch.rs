@@ -13,7 +13,7 @@ use orchestrator_core::node::Sign;
 use orchestrator_core::topology::ProbeFailure;
 
 use super::connect::query_within;
-use super::dialect::{Dialect, PULSE};
+use super::dialect::{Dialect, IDLE_LOCKS, PULSE, idle_lock};
 use super::report;
 use super::table::Table;
 use super::{LOGIN, Server, lock};
@@ -46,6 +46,9 @@ pub(super) struct Fence {
     pub conn: Conn,
     pub dialect: Dialect,
     pub identity: Identity,
+    /// The session's number there, and the number of the lock by which it is known as an idle fence connection.
+    id: u64,
+    lock: u32,
     since: Duration,
 }
 
@@ -74,6 +77,14 @@ impl Watched {
     /// Takes the idle fence connection for the fence.
     pub fn take_fence(&self) -> Option<Fence> {
         lock(&self.fence).take()
+    }
+
+    /// The idle connection with this session is no more.
+    fn forget_fence(&self, id: u64) {
+        let mut fence = lock(&self.fence);
+        if fence.as_ref().is_some_and(|fence| fence.id == id) {
+            *fence = None;
+        }
     }
 
     fn redial(&self) -> Duration {
@@ -117,80 +128,99 @@ struct Pulse {
     conn: Conn,
     dialect: Dialect,
     identity: Identity,
+    id: u64,
 }
 
 async fn pulse<E: Env>(server: &Arc<Server>, watched: &Arc<Watched>) {
-    let mut spare: Option<Pulse> = None;
+    let mut up = dial_until_up::<E>(server, watched, |_| {}).await;
     loop {
-        let up = match spare.take() {
-            Some(up) => up,
-            None => dial_until_up::<E>(server, watched, |_| {}).await,
-        };
         watched.sign(server, Sign::PulseUp(up.identity.clone()));
         // The old one may be of a process that is no more.
         refresh_fence::<E>(server, watched);
-        let id = u64::from(up.conn.id());
-        lock(&server.harmless).insert(id);
-        spare = beat::<E>(server, watched, up).await;
-        lock(&server.harmless).remove(&id);
+        up = beat::<E>(server, watched, up).await;
     }
 }
 
-/// Keeps the statement in flight until the connection is over; what was dialled meanwhile is handed on.
-async fn beat<E: Env>(
-    server: &Arc<Server>,
-    watched: &Arc<Watched>,
-    mut up: Pulse,
-) -> Option<Pulse> {
+/// Keeps the statement in flight until the connection is over, and dials the next one.
+async fn beat<E: Env>(server: &Arc<Server>, watched: &Arc<Watched>, mut up: Pulse) -> Pulse {
     loop {
         let began = E::mono();
-        let mut spare = None;
-        let ended = {
+        // Nothing may be in flight on the idle connection: its lock, seen from here, tells whether it is still there.
+        let idle = lock(&watched.fence)
+            .as_ref()
+            .map(|fence| (fence.id, fence.lock));
+        let text = match idle {
+            Some((_, number)) => format!("{PULSE}, IS_USED_LOCK('{}')", idle_lock(number)),
+            None => PULSE.to_owned(),
+        };
+        let mut answer = Box::pin(async {
             let mut tables = Vec::new();
-            let answer = super::connect::query(&mut up.conn, PULSE, &mut tables);
-            let mut answer = std::pin::pin!(answer);
-            match timeout::<E, _>(LATE, &mut answer).await {
-                Some(ended) => Some(ended),
-                None => {
-                    watched.sign(server, Sign::PulseLate);
-                    let dials = async {
-                        loop {
-                            // Only a completed login counts; it waits to become the next pulse.
-                            let found = dial_until_up::<E>(server, watched, |identity| {
-                                watched.sign(server, Sign::DialAnswered(identity.clone()));
-                            })
-                            .await;
-                            spare = Some(found);
-                            std::future::pending::<()>().await;
-                        }
-                    };
+            let ended = super::connect::query(&mut up.conn, &text, &mut tables).await;
+            ended.map(|()| tables)
+        });
+        let mut spare = None;
+        let mut dials = None;
+        let ended = match timeout::<E, _>(LATE, &mut answer).await {
+            Some(ended) => Some(ended),
+            None => {
+                watched.sign(server, Sign::PulseLate);
+                // Only a completed login counts; it waits to become the next pulse.
+                let mut dial = Box::pin(dial_until_up::<E>(server, watched, |identity| {
+                    watched.sign(server, Sign::DialAnswered(identity.clone()));
+                }));
+                let late = async {
                     tokio::select! {
                         biased;
-                        ended = timeout::<E, _>(SILENT - LATE, &mut answer) => ended,
-                        () = dials => None,
+                        ended = &mut answer => return ended,
+                        found = &mut dial => spare = Some(found),
                     }
-                }
+                    answer.await
+                };
+                let ended = timeout::<E, _>(SILENT - LATE, late).await;
+                dials = Some(dial);
+                ended
             }
         };
-        match ended {
-            Some(Ok(())) => watched.sign(server, Sign::PulseBeat),
+        let mut tables = None;
+        let is_over = match ended {
+            Some(Ok(answer)) => {
+                tables = Some(answer);
+                watched.sign(server, Sign::PulseBeat);
+                false
+            }
             Some(Err((_, ProbeFailure::ServerError { code: 1053, .. }))) => {
                 watched.sign(server, Sign::PulseShutdown);
-                return spare;
+                true
             }
             // Any other complete packet is a beat: an interrupted query, a limit on time.
             Some(Err((_, ProbeFailure::ServerError { code, .. })))
                 if ![1927, 3169, 4031].contains(&code) =>
             {
                 watched.sign(server, Sign::PulseBeat);
+                false
             }
             Some(Err(_)) => {
                 watched.sign(server, Sign::PulseClosed);
-                return spare;
+                true
             }
             None => {
                 watched.sign(server, Sign::PulseSilent);
-                return spare;
+                true
+            }
+        };
+        if is_over {
+            // A dial under way goes on: each failed login is evidence.
+            return match (spare, dials) {
+                (Some(found), _) => found,
+                (None, Some(dial)) => dial.await,
+                (None, None) => dial_until_up::<E>(server, watched, |_| {}).await,
+            };
+        }
+        if let (Some((id, _)), Some(tables)) = (idle, tables) {
+            let row = tables.first().and_then(Table::first);
+            let holder = row.and_then(|row| row.at(1)?.parse::<u64>().ok());
+            if holder != Some(id) {
+                watched.forget_fence(id);
             }
         }
         if fence_is_due::<E>(watched) {
@@ -248,11 +278,12 @@ async fn log_in<E: Env>(server: &Server) -> Result<Pulse, ProbeFailure> {
             .saturating_sub(E::mono())
             .max(Duration::from_millis(50))
     };
-    let (dialect, identity, _) = identify::<E>(&mut conn, &mut left).await?;
+    let (dialect, identity, id) = identify::<E>(&mut conn, &mut left).await?;
     Ok(Pulse {
         conn,
         dialect,
         identity,
+        id,
     })
 }
 
@@ -301,19 +332,11 @@ fn refresh_fence<E: Env>(server: &Arc<Server>, watched: &Arc<Watched>) {
     }
     let (server, watched) = (server.clone(), watched.clone());
     spawn::<E>(async move {
-        match log_in::<E>(&server).await {
-            Ok(mut up) => {
-                if query_within::<E>(&mut up.conn, IDLE_SESSION, LOGIN)
-                    .await
-                    .is_ok()
-                    && !watched.is_stopped()
-                {
-                    *lock(&watched.fence) = Some(Fence {
-                        conn: up.conn,
-                        dialect: up.dialect,
-                        identity: up.identity,
-                        since: E::mono(),
-                    });
+        match dial_fence::<E>(&server).await {
+            Ok(fence) => {
+                let mut slot = lock(&watched.fence);
+                if !watched.is_stopped() {
+                    *slot = Some(fence);
                 }
             }
             Err(failure) => {
@@ -322,6 +345,36 @@ fn refresh_fence<E: Env>(server: &Arc<Server>, watched: &Arc<Watched>) {
         }
         watched.fence_dialling.store(false, Ordering::Release);
     });
+}
+
+/// A connection that is known as an idle fence connection by a lock it holds: before a later epoch makes a server
+/// writable it kills whoever holds one of these locks, and nobody else. (All sessions of our account would do as well,
+/// but every daemon's pulse would break with them, which looks like a death, and so would whatever people run under
+/// that account.)
+async fn dial_fence<E: Env>(server: &Server) -> Result<Fence, ProbeFailure> {
+    let mut up = log_in::<E>(server).await?;
+    query_within::<E>(&mut up.conn, IDLE_SESSION, LOGIN).await?;
+    for number in 0..IDLE_LOCKS {
+        let text = format!("SELECT GET_LOCK('{}', 0)", idle_lock(number));
+        let tables = query_within::<E>(&mut up.conn, &text, LOGIN).await?;
+        let got = tables
+            .first()
+            .and_then(Table::first)
+            .and_then(|row| row.at(0));
+        if got == Some("1") {
+            return Ok(Fence {
+                conn: up.conn,
+                dialect: up.dialect,
+                identity: up.identity,
+                id: up.id,
+                lock: number,
+                since: E::mono(),
+            });
+        }
+    }
+    Err(ProbeFailure::Garbled(format!(
+        "all {IDLE_LOCKS} locks of idle fence connections are taken"
+    )))
 }
 
 /// Writes the fence statement into the idle connection. It stays there until the server executes it, the watch ends, or

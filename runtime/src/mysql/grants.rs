@@ -70,14 +70,21 @@ impl Grants {
         let mut held = BTreeSet::new();
         let mut name = String::new();
         let mut depth = 0_u32;
+        let mut partial = false;
         for token in &tokens[1..on] {
             match (token.quoted, token.text.as_str()) {
-                (false, "(") => depth += 1,
+                (false, "(") => {
+                    depth += 1;
+                    partial = true;
+                }
                 (false, ")") => depth = depth.saturating_sub(1),
                 (false, ",") if depth == 0 => {
-                    held.insert(std::mem::take(&mut name));
+                    let name = std::mem::take(&mut name);
+                    if !std::mem::take(&mut partial) {
+                        held.insert(name);
+                    }
                 }
-                // Columns of a privilege on some columns only: less than what is needed here.
+                // A privilege on some columns only is less than what is needed here.
                 _ if depth > 0 => {}
                 (_, word) => {
                     if !name.is_empty() {
@@ -87,7 +94,9 @@ impl Grants {
                 }
             }
         }
-        held.insert(name);
+        if !partial {
+            held.insert(name);
+        }
         let level: Vec<&str> = tokens[on + 1..to]
             .iter()
             .map(|token| token.text.as_str())

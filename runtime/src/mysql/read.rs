@@ -460,10 +460,12 @@ impl Reader {
             .is_some_and(|table| !table.rows.is_empty())
     }
 
-    fn has_rows(&self, part: Part) -> bool {
+    /// Group replication is configured; some of its variables exist without its plugin.
+    fn is_in_group(&self) -> bool {
         self.kept
-            .get(&part)
-            .is_some_and(|table| !table.rows.is_empty())
+            .get(&Part::GroupVariables)
+            .and_then(|table| table.variable("group_replication_group_name"))
+            .is_some_and(|name| !name.is_empty())
     }
 
     /// A part's text in this server's dialect; none where it has nothing to tell.
@@ -501,7 +503,7 @@ impl Reader {
                 "SELECT CHANNEL_NAME, COUNT_RECEIVED_HEARTBEATS FROM performance_schema.replication_connection_status"
                     .to_owned()
             }
-            Part::GroupMembers if !mariadb && self.has_rows(Part::GroupVariables) => {
+            Part::GroupMembers if !mariadb && self.is_in_group() => {
                 "SELECT MEMBER_ID, MEMBER_HOST, MEMBER_PORT, MEMBER_STATE, MEMBER_ROLE FROM performance_schema.replication_group_members"
                     .to_owned()
             }

@@ -30,12 +30,21 @@ pub async fn origin(server: &Server) -> Result<Origin> {
     Ok(Origin(name))
 }
 
+/// How many of a primary's transactions a replica was seen to hold, by their greatest number.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Seen {
+    /// At any time, from whomever.
+    pub ever: u64,
+    /// While it replicated from that primary: what a candidate is chosen by.
+    pub from_primary: u64,
+}
+
 /// Samples, throughout a recovery, how many of a primary's transactions each replica was seen to
 /// hold, applied or only received. The greatest number seen counts: what was received and then
 /// purged by somebody's hand is a loss, and shows.
 #[derive(Debug)]
 pub struct ReceivedWatch {
-    seen: Arc<Mutex<BTreeMap<u16, u64>>>,
+    seen: Arc<Mutex<BTreeMap<u16, Seen>>>,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -44,20 +53,34 @@ impl ReceivedWatch {
         let seen = Arc::new(Mutex::new(BTreeMap::new()));
         let mut tasks = Vec::new();
         for server in fleet.running_except(primary) {
-            let sql = server.harness().await?;
-            tasks.push(tokio::spawn(sample(
-                sql,
+            let mut sql = server.harness().await?;
+            let (port, flavour, origin, seen) = (
                 server.port(),
                 server.flavour(),
                 origin.clone(),
                 seen.clone(),
-            )));
+            );
+            tasks.push(tokio::spawn(async move {
+                let mut pace = tokio::time::interval(Duration::from_millis(15));
+                loop {
+                    pace.tick().await;
+                    // A server that does not answer has no more to say: the greatest number stays.
+                    let Ok((number, source)) = held(&mut sql, flavour, &origin).await else {
+                        return;
+                    };
+                    let mut all = seen.lock().unwrap_or_else(PoisonError::into_inner);
+                    let mine: &mut Seen = all.entry(port).or_default();
+                    mine.ever = mine.ever.max(number);
+                    if source == Some(primary) {
+                        mine.from_primary = mine.from_primary.max(number);
+                    }
+                }
+            }));
         }
         Ok(ReceivedWatch { seen, tasks })
     }
 
-    /// The greatest number of a transaction that each replica was seen to hold.
-    pub fn end(self) -> BTreeMap<u16, u64> {
+    pub fn end(self) -> BTreeMap<u16, Seen> {
         self.seen
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -73,49 +96,29 @@ impl Drop for ReceivedWatch {
     }
 }
 
-async fn sample(
-    mut sql: Sql,
-    port: u16,
-    flavour: Flavour,
-    origin: Origin,
-    seen: Arc<Mutex<BTreeMap<u16, u64>>>,
-) {
-    let mut pace = tokio::time::interval(Duration::from_millis(15));
-    loop {
-        pace.tick().await;
-        // A server that does not answer has no more to say: the greatest number stays.
-        let Ok(number) = held(&mut sql, flavour, &origin).await else {
-            return;
-        };
-        let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let greatest = seen.entry(port).or_insert(0);
-        *greatest = (*greatest).max(number);
-    }
-}
-
-/// The greatest number of a transaction of `origin` that a server holds, applied or received.
-async fn held(sql: &mut Sql, flavour: Flavour, origin: &Origin) -> Result<u64> {
-    let status = sql.rows(flavour.show_replica_status()).await?;
-    let (received, applied) = match flavour {
+/// The greatest number of a transaction of `origin` that a server holds, applied or received, and
+/// where it replicates from. What is applied is read first: all of it came from that source or
+/// from before.
+async fn held(sql: &mut Sql, flavour: Flavour, origin: &Origin) -> Result<(u64, Option<u16>)> {
+    let (applied, column) = match flavour {
         Flavour::MariaDb => (
-            status
-                .first()
-                .map(|row| row.text(&["Gtid_IO_Pos"]).to_owned()),
             sql.value("SELECT CONCAT_WS(',', @@GLOBAL.gtid_slave_pos, @@GLOBAL.gtid_binlog_state)")
                 .await?,
+            "Gtid_IO_Pos",
         ),
         Flavour::MySql => (
-            status
-                .first()
-                .map(|row| row.text(&["Retrieved_Gtid_Set"]).to_owned()),
             sql.value("SELECT @@GLOBAL.gtid_executed").await?,
+            "Retrieved_Gtid_Set",
         ),
     };
-    Ok([received.unwrap_or_default(), applied]
-        .iter()
-        .map(|set| greatest_number(flavour, set, origin))
-        .max()
-        .unwrap_or(0))
+    let status = sql.rows(flavour.show_replica_status()).await?;
+    let received = status.first().map_or("", |row| row.text(&[column]));
+    let source = status
+        .first()
+        .and_then(|row| row.text(&["Source_Port", "Master_Port"]).parse().ok());
+    let number =
+        greatest_number(flavour, received, origin).max(greatest_number(flavour, &applied, origin));
+    Ok((number, source))
 }
 
 /// The greatest transaction number of an origin in a GTID set as its flavour prints it.
@@ -141,11 +144,21 @@ pub fn greatest_number(flavour: Flavour, set: &str, origin: &Origin) -> u64 {
     numbers.into_iter().max().unwrap_or(0)
 }
 
+/// A choice among equals that a criterion before the last one, which is host and port, has to explain.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Tie {
+    pub promoted: u16,
+    pub lowest: u16,
+    pub received: BTreeMap<u16, Seen>,
+}
+
 /// What is wrong after a recovery, and what is known to be lost without being wrong.
 #[derive(Clone, Debug, Default)]
 pub struct Judgement {
-    /// *Right replica* did not hold: who had received more, or who the tie-break names.
+    /// *Right replica* did not hold: who had received more.
     pub not_right: Vec<String>,
+    /// Another server among equals was promoted than the one with the lowest port.
+    pub tie: Option<Tie>,
     /// *No errant transaction* did not hold.
     pub errant: Vec<String>,
     /// *Nothing lost* did not hold.
@@ -158,11 +171,21 @@ pub struct Judgement {
 
 impl Judgement {
     pub fn wrongs(&self) -> Vec<String> {
+        let tie = self
+            .tie
+            .as_ref()
+            .map(|tie| format!("unexplained choice among equals: {tie:?}"));
         [&self.not_right, &self.errant, &self.lost]
             .into_iter()
             .flatten()
             .cloned()
+            .chain(tie)
             .collect()
+    }
+
+    /// Whether *right replica* held.
+    pub fn is_right(&self) -> bool {
+        self.not_right.is_empty() && self.tie.is_none()
     }
 }
 
@@ -174,7 +197,7 @@ pub struct Evidence<'a> {
     pub origin: &'a Origin,
     pub promoted: u16,
     pub struck: Instant,
-    pub received: &'a BTreeMap<u16, u64>,
+    pub received: &'a BTreeMap<u16, Seen>,
     pub journal: &'a Journal,
     /// Servers whose errant transactions were there before.
     pub errant_before: &'a [u16],
@@ -193,33 +216,21 @@ pub async fn judge(fleet: &Fleet, evidence: Evidence<'_>) -> Result<Judgement> {
     let mut primary = promoted.harness().await?;
 
     // Right: nothing that any replica had received is missing.
-    let most = evidence.received.values().copied().max().unwrap_or(0);
+    let most = evidence
+        .received
+        .values()
+        .map(|seen| seen.ever)
+        .max()
+        .unwrap_or(0);
     let executed = executed(&mut primary, flavour).await?;
     let has = greatest_number(flavour, &executed, evidence.origin);
     if evidence.promoted != evidence.old && has < most {
-        let who: Vec<_> = evidence
-            .received
-            .iter()
-            .filter(|(_, number)| **number > has)
-            .collect();
         judgement.not_right.push(format!(
-            "promoted {} has {has} of the old primary's transactions, received were {who:?}",
-            evidence.promoted
-        ));
-    }
-    // Among equals the lowest port: every other criterion of the documented order is equal in these fleets.
-    let named = evidence
-        .received
-        .iter()
-        .filter(|(port, number)| **number == most && !evidence.no_candidates.contains(port))
-        .map(|(port, _)| *port)
-        .min();
-    if evidence.promoted != evidence.old && named.is_some_and(|named| named != evidence.promoted) {
-        judgement.not_right.push(format!(
-            "promoted {}, but the tie-break among equals names {named:?}: received {:?}",
+            "promoted {} has {has} of the old primary's transactions, received were {:?}",
             evidence.promoted, evidence.received
         ));
     }
+    judgement.tie = tie(&evidence);
 
     // No errant transaction on what replicates from it. The replica is read first, so that a write of
     // this moment is no false alarm.
@@ -249,6 +260,28 @@ pub async fn judge(fleet: &Fleet, evidence: Evidence<'_>) -> Result<Judgement> {
 
     judge_writes(&mut judgement, evidence, &rows(promoted).await?, &survivors);
     Ok(judgement)
+}
+
+/// Among equals the lowest port, unless another criterion of the documented order decides: in these
+/// fleets that can only be how much is left to apply.
+fn tie(evidence: &Evidence<'_>) -> Option<Tie> {
+    let most = evidence
+        .received
+        .values()
+        .map(|seen| seen.from_primary)
+        .max()?;
+    let lowest = evidence
+        .received
+        .iter()
+        .filter(|(port, seen)| seen.from_primary == most && !evidence.no_candidates.contains(port))
+        .map(|(port, _)| *port)
+        .min()?;
+    let as_named = evidence.promoted == evidence.old || evidence.promoted == lowest;
+    (!as_named).then(|| Tie {
+        promoted: evidence.promoted,
+        lowest,
+        received: evidence.received.clone(),
+    })
 }
 
 /// *Nothing lost*, by the rows: each acknowledged write is on the promoted server, or no surviving

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::Value;
 
-use crate::checks::{Evidence, Judgement, Origin, ReceivedWatch, judge, origin};
+use crate::checks::{Evidence, Judgement, Origin, ReceivedWatch, Seen, Tie, judge, origin};
 use crate::daemons::{Daemon, DaemonOptions, Daemons, Recovery, get};
 use crate::fleet::{Fleet, FleetOptions};
 use crate::ledger::{Journal, Ledger, Write};
@@ -268,7 +268,7 @@ impl World {
         let received = received.end();
         self.wait_caught_up(promoted, &expectation.not_regrouped)
             .await?;
-        let judgement = self
+        let mut judgement = self
             .judge(
                 old,
                 &origin,
@@ -279,6 +279,11 @@ impl World {
                 expectation,
             )
             .await?;
+        if let Some(tie) = &judgement.tie
+            && self.record_explains(tie, &recoveries).await?
+        {
+            judgement.tie = None;
+        }
         self.primary = promoted;
         Ok(Aftermath {
             old,
@@ -324,13 +329,28 @@ impl World {
         }
     }
 
+    /// Whether the recovery's record says that less was left to apply on the promoted server.
+    async fn record_explains(&self, tie: &Tie, recoveries: &[Recovery]) -> Result<bool> {
+        let claim = format!("127.0.0.1:{} over 127.0.0.1:{}:", tie.promoted, tie.lowest);
+        for recovery in recoveries {
+            let steps = self.daemons.recovery_steps(&recovery.uid).await?;
+            if steps
+                .iter()
+                .any(|step| step.contains(&claim) && step.contains("least left to apply"))
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     async fn judge(
         &self,
         old: u16,
         origin: &Origin,
         promoted: u16,
         struck: Instant,
-        received: &BTreeMap<u16, u64>,
+        received: &BTreeMap<u16, Seen>,
         journal: &Journal,
         expectation: &Expectation,
     ) -> Result<Judgement> {

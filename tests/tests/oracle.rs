@@ -301,7 +301,10 @@ async fn errant_transaction_is_seen(flavour: Flavour) {
 
 async fn wrong_choice_among_equals_is_seen(flavour: Flavour) {
     let (judgement, _) = fail_over(flavour, Hand::IgnoresTieBreak).await;
-    assert!(!judgement.not_right.is_empty(), "{judgement:?}");
+    assert!(
+        judgement.tie.is_some() && judgement.not_right.is_empty(),
+        "{judgement:?}"
+    );
     assert!(
         judgement.lost.is_empty() && judgement.errant.is_empty(),
         "{judgement:?}"

@@ -206,7 +206,7 @@ fn count(tally: &mut Tally, run: u32, timing: ReplicationTiming, aftermath: &Aft
         .extend(aftermath.verdict.map(|verdict| verdict.as_secs_f64()));
     tally.writable.push(aftermath.writable.as_secs_f64());
     tally.replicating.push(aftermath.replicating.as_secs_f64());
-    tally.right += u32::from(judgement.not_right.is_empty());
+    tally.right += u32::from(judgement.is_right());
     tally.no_errant += u32::from(judgement.errant.is_empty());
     tally.nothing_lost += u32::from(judgement.lost.is_empty());
     tally.only_on_dead += judgement.only_on_dead;

@@ -334,7 +334,7 @@ pub(super) async fn clusters<D: Daemon>(asked: &Asked<'_, D>) -> Result<Answer, 
 
 pub(super) async fn clusters_info<D: Daemon>(asked: &Asked<'_, D>) -> Result<Answer, Failure> {
     let daemon = &asked.shared.daemon;
-    let infos = daemon.read(|sight| cluster_infos(sight)).await?;
+    let infos = daemon.read(cluster_infos).await?;
     Ok(Answer::bare(&infos))
 }
 

@@ -132,6 +132,29 @@ pub(super) struct ClusterRow<'a> {
     pub(super) alias: &'a str,
     pub(super) domain: &'a str,
     pub(super) servers: u64,
+    /// The alias is what replicated state says, not only what servers suggest.
+    is_alias_recorded: bool,
+}
+
+/// An alias means one cluster: the one it is recorded for, else the largest. (A primary that was replaced goes on
+/// suggesting the alias that its cluster has.) The others go by their names.
+fn keep_aliases_unique<'a>(rows: &mut BTreeMap<&'a str, ClusterRow<'a>>) {
+    let mut owners: BTreeMap<&str, (&str, (bool, u64))> = BTreeMap::new();
+    for (name, row) in &*rows {
+        let claim = (row.is_alias_recorded, row.servers);
+        let owner = owners.entry(row.alias).or_insert((name, claim));
+        if owner.1 < claim {
+            *owner = (name, claim);
+        }
+    }
+    for (name, row) in rows {
+        if owners
+            .get(row.alias)
+            .is_some_and(|(owner, _)| owner != name)
+        {
+            row.alias = name;
+        }
+    }
 }
 
 impl<'a> Clusters<'a> {
@@ -152,6 +175,7 @@ impl<'a> Clusters<'a> {
                 alias: "",
                 domain: "",
                 servers: 0,
+                is_alias_recorded: false,
             });
             row.servers += 1;
             // The primary's suggestion is worth more than that of any other.
@@ -161,15 +185,17 @@ impl<'a> Clusters<'a> {
         }
         for (name, row) in &mut rows {
             if let Some(record) = records.get(name) {
-                if !record.shown_alias().is_empty() {
+                row.domain = &record.domain;
+                row.is_alias_recorded = !record.shown_alias().is_empty();
+                if row.is_alias_recorded {
                     row.alias = record.shown_alias();
                 }
-                row.domain = &record.domain;
             }
             if row.alias.is_empty() {
                 row.alias = name;
             }
         }
+        keep_aliases_unique(&mut rows);
         Clusters { rows }
     }
 

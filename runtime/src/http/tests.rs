@@ -902,6 +902,77 @@ fn servers_and_clusters() {
 }
 
 #[test]
+fn a_replaced_primary_does_not_keep_the_alias() {
+    run(async {
+        let fake = Fake::new();
+        fake.with(|world| {
+            let mut replaced = server("aaa.example", None);
+            replaced.place.cluster_name = String::from("aaa.example:3306");
+            world.instances.insert(replaced.key.clone(), replaced);
+        });
+        let site = site(fake, Settings::default()).await;
+        let infos = site.json("/api/clusters-info").await;
+        assert_eq!(infos[0]["ClusterAlias"], "aaa.example:3306");
+        assert_eq!(infos[1]["ClusterAlias"], "shop");
+        assert_eq!(site.hosts("/api/cluster/shop").await.len(), 3);
+        assert_eq!(site.hosts("/api/cluster/aaa.example:3306").await.len(), 1);
+    });
+}
+
+#[test]
+fn raft_facts_come_from_what_raft_shows() {
+    use crate::raft::{MemberView, RaftStatusView, RaftSummary};
+    let member = |node: u64, contact: Option<u64>| MemberView {
+        node: NodeId(node),
+        voter: true,
+        address: Some(format!("10.0.0.{node}:10008")),
+        http_uri: (node == 2).then(|| String::from("http://10.0.0.2:3000")),
+        last_contact: contact.map(Duration::from_secs),
+        matched: None,
+        version: None,
+        refusal: None,
+    };
+    let mut status = RaftStatusView {
+        node: NodeId(1),
+        boot: 1,
+        cluster: None,
+        bind: String::from("0.0.0.0:10008"),
+        advertise: String::from("10.0.0.1:10008"),
+        summary: RaftSummary {
+            state: RaftState::Follower,
+            term: 3,
+            leader: Some(NodeId(2)),
+            leading: None,
+            healthy: true,
+            reason: None,
+            fatal: None,
+        },
+        leader_address: Some(String::from("10.0.0.2:10008")),
+        leader_http_uri: Some(String::from("http://10.0.0.2:3000")),
+        members: vec![member(1, Some(0)), member(2, Some(1)), member(3, Some(60))],
+        last_log_index: None,
+        applied: None,
+        committed: None,
+        snapshot: None,
+        log_bytes: 0,
+    };
+    let facts = RaftFacts::of(&status, |node| format!("orc{}", node.0));
+    let leader = facts.leader.unwrap();
+    assert_eq!(leader.http_uri, "http://10.0.0.2:3000");
+    assert_eq!(leader.host_name, "orc2");
+    let healthy: Vec<bool> = facts.peers.iter().map(|peer| peer.is_healthy).collect();
+    assert_eq!(healthy, [true, true, false]);
+    assert_eq!(facts.health, Ok(()));
+    assert!(!facts.is_leading);
+    // A leader that is no member yet is still the leader.
+    status.summary.leader = Some(NodeId(9));
+    status.summary.healthy = false;
+    let facts = RaftFacts::of(&status, |_| String::new());
+    assert_eq!(facts.leader.map(|leader| leader.node), Some(NodeId(9)));
+    assert_eq!(facts.health, Err(String::from("not part of a quorum")));
+}
+
+#[test]
 fn a_part_of_a_name_is_enough_to_look_and_never_to_change() {
     run(async {
         let site = site(Fake::new(), Settings::default()).await;

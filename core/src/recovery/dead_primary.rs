@@ -45,6 +45,8 @@ const LAST_DIAL_MAX: Duration = Duration::from_millis(250);
 /// Replicas that could not be reached are waited for so long before the recovery ends without them.
 const REGROUP_PATIENCE: Duration = Duration::from_secs(20);
 const PROMOTE_TRIES: usize = 3;
+/// Between two attempts to point a replica at the promoted server.
+const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
 /// One server as it is known at this moment.
 #[derive(Debug, Clone, Copy)]
@@ -670,6 +672,11 @@ impl<V: View> Plan<'_, V> {
                 Some(State::Done) => {}
                 Some(State::LookAfter(_)) if patient => look.push(key),
                 Some(State::LookAfter(_)) => lost.push(key),
+                Some(State::NotDone(_))
+                    if tries < PROMOTE_TRIES && self.is_just_tried(&key, progress) =>
+                {
+                    look.push(key);
+                }
                 Some(State::NotDone(why)) if tries >= PROMOTE_TRIES => {
                     lines.push(format!("{key} could not be pointed at {candidate}: {why}"));
                     lost.push(key);
@@ -755,6 +762,16 @@ impl<V: View> Plan<'_, V> {
         }
     }
 
+    /// The last attempt on this server ended less than a moment ago.
+    fn is_just_tried(&self, key: &InstanceKey, progress: &Progress) -> bool {
+        self.recovery
+            .steps_of(StepKind::Repoint)
+            .filter(|(step, _)| step.server == *key)
+            .filter_map(|(step, _)| progress.ended_at.get(&step.id))
+            .max()
+            .is_some_and(|ended| self.now.since(*ended) < RETRY_INTERVAL)
+    }
+
     /// Nothing is left to be applied: [`Plan::begin_promotion`] made sure of it.
     fn reset(&self, offset: u64, candidate: &InstanceKey) -> Step {
         let statements = vec![Statement::StopReplication, Statement::ResetReplicaAll];
@@ -825,13 +842,26 @@ impl<V: View> Plan<'_, V> {
                 ])
             }
             Flavour::Mysql | Flavour::Percona | Flavour::MaxScale => {
-                // The relay log survives a change of source only while the applier runs (F6).
-                let mut statements = vec![Statement::StopIoThread];
-                if status.sql != ThreadState::Running {
-                    statements.push(Statement::StartSqlThread);
+                // The relay log survives a change of source only while the applier runs (F6), and stopping the applier
+                // may take a minute: only the receiver is stopped.
+                if status.auto_position {
+                    let mut statements = vec![Statement::StopIoThread];
+                    if status.sql != ThreadState::Running {
+                        statements.push(Statement::StartSqlThread);
+                    }
+                    statements.push(change_source(candidate, SourcePosition::OracleKept, status));
+                    statements.push(Statement::StartReplication);
+                    return Ready::Now(statements);
                 }
-                statements.push(change_source(candidate, SourcePosition::OracleAuto, status));
-                statements.push(Statement::StartReplication);
+                // From file and position to GTID both threads must stop, so nothing may be left to apply.
+                if report.has_unapplied() {
+                    return Ready::Later;
+                }
+                let statements = vec![
+                    Statement::StopReplication,
+                    change_source(candidate, SourcePosition::OracleAuto, status),
+                    Statement::StartReplication,
+                ];
                 Ready::Now(statements)
             }
         }

@@ -21,8 +21,11 @@ pub enum Lane {
 /// How a replica is to find its place in the source's log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum SourcePosition {
-    /// MySQL `SOURCE_AUTO_POSITION=1`.
+    /// MySQL `SOURCE_AUTO_POSITION=1`. Needs both threads stopped (error 3081 otherwise).
     OracleAuto,
+    /// MySQL: as the channel has it. Needs the receiver stopped only, and so do the options stated with it: those that
+    /// concern the applier are left as they are.
+    OracleKept,
     /// MariaDB `MASTER_USE_GTID=slave_pos`.
     MariadbSlavePos,
 }

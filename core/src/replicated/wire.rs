@@ -187,6 +187,7 @@ choice!(Lane {
 choice!(SourcePosition {
     0 => OracleAuto,
     1 => MariadbSlavePos,
+    2 => OracleKept,
 });
 choice!(Statement {
     0 => Fence,

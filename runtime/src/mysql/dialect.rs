@@ -267,7 +267,8 @@ impl Dialect {
             (SourcePosition::MariadbSlavePos, true) => {
                 text.push_str(", MASTER_USE_GTID=slave_pos");
             }
-            (SourcePosition::OracleAuto, true) => {
+            (SourcePosition::OracleKept, false) => {}
+            (SourcePosition::OracleAuto | SourcePosition::OracleKept, true) => {
                 return Err("MariaDB has no auto position".to_owned());
             }
             (SourcePosition::MariadbSlavePos, false) => {
@@ -276,6 +277,11 @@ impl Dialect {
         }
         for (name, literal) in options {
             let name = self.option_name(name)?;
+            if position == SourcePosition::OracleKept
+                && APPLIER_OPTIONS.iter().any(|option| name.ends_with(option))
+            {
+                continue;
+            }
             text.push_str(&format!(", {name}={}", checked_literal(literal)?));
         }
         text.push_str(self.channel());
@@ -383,6 +389,18 @@ fn checked_literal(literal: &str) -> Result<String, String> {
         None => Err(format!("{literal:?} is neither a number nor a quoted text")),
     }
 }
+
+/// Options of a channel that can be stated only while the applier is stopped too (seen on MySQL 9.7: error 3081; CHANGE REPLICATION
+/// SOURCE TO). A change of host and port leaves them as they are (F18).
+const APPLIER_OPTIONS: [&str; 7] = [
+    "SOURCE_CONNECTION_AUTO_FAILOVER",
+    "_DELAY",
+    "PRIVILEGE_CHECKS_USER",
+    "REQUIRE_ROW_FORMAT",
+    "REQUIRE_TABLE_PRIMARY_KEY_CHECK",
+    "ASSIGN_GTIDS_TO_ANONYMOUS_TRANSACTIONS",
+    "GTID_ONLY",
+];
 
 #[cfg(test)]
 mod tests {
@@ -530,6 +548,10 @@ mod tests {
             (
                 &mysql,
                 change(SourcePosition::MariadbSlavePos, "MASTER_SSL", "1"),
+            ),
+            (
+                &mariadb,
+                change(SourcePosition::OracleKept, "MASTER_SSL", "1"),
             ),
             (
                 &mysql,

@@ -762,7 +762,10 @@ impl Server {
         options: &[(String, String)],
     ) -> Result<(), ServerError> {
         let fits = match self.kind {
-            Kind::Mysql => position == SourcePosition::OracleAuto,
+            Kind::Mysql => matches!(
+                position,
+                SourcePosition::OracleAuto | SourcePosition::OracleKept
+            ),
             Kind::Mariadb => position == SourcePosition::MariadbSlavePos,
         };
         if !fits {

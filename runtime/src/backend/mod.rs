@@ -16,6 +16,9 @@ mod sqlite;
 mod tables;
 mod writer;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::future::Future;

@@ -937,6 +937,22 @@ fn name_aside(connection: &Connection, table: &Table) -> rusqlite::Result<String
 mod tests {
     use super::*;
 
+    /// A change of the tables is a new migration: files that exist would otherwise be refused.
+    #[test]
+    fn migrations_are_what_they_were() {
+        for (migration, checksum) in MIGRATIONS
+            .iter()
+            .zip(["f6d080f03cb04887d0c2fd7089a68a07f54ac497d17051d4201ed12730b763d0"])
+        {
+            assert_eq!(
+                migration.checksum(),
+                checksum,
+                "migration {}",
+                migration.version
+            );
+        }
+    }
+
     #[test]
     fn rows_are_put_by_their_key() {
         let statements = statements(&super::super::tables::CLUSTER_ALIAS);

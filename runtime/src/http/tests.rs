@@ -955,6 +955,7 @@ fn raft_facts_come_from_what_raft_shows() {
         committed: None,
         snapshot: None,
         log_bytes: 0,
+        purged: None,
     };
     let facts = RaftFacts::of(&status, |node| format!("orc{}", node.0));
     let leader = facts.leader.unwrap();

@@ -335,41 +335,6 @@ impl<E: Env> http::Daemon for Served<E> {
     }
 
     fn raft(&self) -> http::RaftFacts {
-        let status = self.raft.status();
-        let peers: Vec<http::Peer> = status
-            .members
-            .iter()
-            .map(|member| http::Peer {
-                node: member.node,
-                address: member.address.clone().unwrap_or_default(),
-                http_uri: member.http_uri.clone().unwrap_or_default(),
-                host_name: String::new(),
-                is_healthy: member.refusal.is_none()
-                    && member
-                        .last_contact
-                        .is_some_and(|since| since < Duration::from_secs(2)),
-            })
-            .collect();
-        let leader = status
-            .summary
-            .leader
-            .and_then(|leader| peers.iter().find(|peer| peer.node == leader).cloned());
-        http::RaftFacts {
-            node: status.node,
-            state: status.summary.state,
-            is_leading: self.raft.leading().is_some(),
-            health: if status.summary.healthy {
-                Ok(())
-            } else {
-                Err(status
-                    .summary
-                    .reason
-                    .unwrap_or_else(|| String::from("no leader was heard of")))
-            },
-            leader,
-            peers,
-            bind: status.bind,
-            advertise: status.advertise,
-        }
+        http::RaftFacts::of(&self.raft.status())
     }
 }

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use axum::http::{HeaderMap, StatusCode};
+use orchestrator_core::id::NodeId;
 
 use super::answer::{Answer, Document, Failure};
 use super::json::health::ZERO_TIME;
 use super::json::{HealthStatus, NodeHealth, RaftStatus};
 use super::server::Asked;
-use super::{Daemon, Peer, VERSION};
+use super::{Daemon, Peer, Sight, VERSION};
 use crate::raft::RaftState;
 
 /// 200 for the one daemon that may act; the status for all others may be chosen from 200 to 599.
@@ -72,11 +73,13 @@ pub(super) fn raft_peers<D: Daemon>(asked: &Asked<'_, D>) -> Answer {
 pub(super) async fn health<D: Daemon>(asked: &Asked<'_, D>) -> Result<Answer, Failure> {
     let facts = asked.facts;
     let settings = &asked.shared.settings;
-    let error = match asked.shared.daemon.read(|_| ()).await {
-        Ok(()) if facts.state == RaftState::Shutdown => Some("raft has shut down"),
-        Ok(()) => None,
+    let described = asked.shared.daemon.read(host_names).await;
+    let error = match &described {
+        Ok(_) if facts.state == RaftState::Shutdown => Some("raft has shut down"),
+        Ok(_) => None,
         Err(super::Gone) => Some("the node has ended"),
     };
+    let host_names = described.unwrap_or_default();
     let leader = leader_address(asked);
     let status = HealthStatus {
         healthy: error.is_none(),
@@ -93,7 +96,7 @@ pub(super) async fn health<D: Daemon>(asked: &Asked<'_, D>) -> Result<Answer, Fa
             .peers
             .iter()
             .filter(|peer| peer.is_healthy)
-            .map(|peer| node_health(asked, peer))
+            .map(|peer| node_health(asked, peer, &host_names))
             .collect(),
         raft_leader: leader,
         is_raft_leader: facts.is_leading,
@@ -115,15 +118,28 @@ pub(super) async fn health<D: Daemon>(asked: &Asked<'_, D>) -> Result<Answer, Fa
     })
 }
 
-fn node_health<D: Daemon>(asked: &Asked<'_, D>, peer: &Peer) -> NodeHealth {
+/// The members' host names, as they described themselves.
+fn host_names(sight: &Sight<'_>) -> BTreeMap<NodeId, String> {
+    let members = sight.replicated.members();
+    members
+        .map(|(node, member)| (node, member.host_name.clone()))
+        .collect()
+}
+
+fn node_health<D: Daemon>(
+    asked: &Asked<'_, D>,
+    peer: &Peer,
+    host_names: &BTreeMap<NodeId, String>,
+) -> NodeHealth {
     let settings = &asked.shared.settings;
     let is_this = peer.node == asked.facts.node;
     let own = |text: &str| String::from(if is_this { text } else { "" });
+    let described = host_names.get(&peer.node).cloned().unwrap_or_default();
     NodeHealth {
-        hostname: if is_this && peer.host_name.is_empty() {
-            settings.process.host_name.clone()
+        hostname: if described.is_empty() {
+            own(&settings.process.host_name)
         } else {
-            peer.host_name.clone()
+            described
         },
         token: own(&settings.process.token),
         app_version: own(VERSION),

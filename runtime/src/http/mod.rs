@@ -70,7 +70,6 @@ pub struct Peer {
     pub address: String,
     /// Where its HTTP API is, `scheme://host:port`; empty when it is not known.
     pub http_uri: String,
-    pub host_name: String,
     /// It was heard of lately. Followers hear little of each other: the leader's list is the complete one.
     pub is_healthy: bool,
 }
@@ -97,9 +96,9 @@ pub struct RaftFacts {
 const HEARD: Duration = Duration::from_secs(2);
 
 impl RaftFacts {
-    /// What raft shows, and the members' host names as they described themselves.
+    /// What raft shows.
     #[must_use]
-    pub fn of(status: &RaftStatusView, host_name: impl Fn(NodeId) -> String) -> RaftFacts {
+    pub fn of(status: &RaftStatusView) -> RaftFacts {
         let summary = &status.summary;
         let peers: Vec<Peer> = status
             .members
@@ -108,8 +107,8 @@ impl RaftFacts {
                 node: member.node,
                 address: member.address.clone().unwrap_or_default(),
                 http_uri: member.http_uri.clone().unwrap_or_default(),
-                host_name: host_name(member.node),
-                is_healthy: member.last_contact.is_some_and(|since| since <= HEARD),
+                is_healthy: member.refusal.is_none()
+                    && member.last_contact.is_some_and(|since| since <= HEARD),
             })
             .collect();
         let known = |node: NodeId| peers.iter().find(|peer| peer.node == node).cloned();
@@ -118,7 +117,6 @@ impl RaftFacts {
                 node,
                 address: String::new(),
                 http_uri: String::new(),
-                host_name: host_name(node),
                 is_healthy: false,
             });
             if let Some(address) = &status.leader_address {

@@ -33,7 +33,6 @@ pub(super) fn facts_of_a_follower(leader_uri: &str) -> RaftFacts {
         node: NodeId(node),
         address: format!("10.0.0.{node}:10008"),
         http_uri: String::from(http_uri),
-        host_name: format!("orc{node}"),
         is_healthy: true,
     };
     RaftFacts {
@@ -920,6 +919,43 @@ fn a_replaced_primary_does_not_keep_the_alias() {
 }
 
 #[test]
+fn health_lists_the_members_by_name() {
+    run(async {
+        let fake = Fake::new();
+        fake.apply(Command::DescribeMember {
+            node: NodeId(2),
+            raft_address: String::from("10.0.0.2:10008"),
+            http_uri: String::from("http://10.0.0.2:3000"),
+            host_name: String::from("orc2"),
+            reads_command: 1,
+            reads_snapshot: 1,
+        });
+        let settings = Settings {
+            process: Process {
+                host_name: "orc1".into(),
+                full_host_name: String::new(),
+                token: "9ac1".into(),
+            },
+            ..Settings::default()
+        };
+        let site = site(fake, settings).await;
+        let health = &site.json("/api/health").await["Details"];
+        assert_eq!(health["Hostname"], "orc1");
+        assert_eq!(health["IsActiveNode"], true);
+        assert_eq!(health["RaftHealthyMembers"].as_array().unwrap().len(), 2);
+        let nodes = &health["AvailableNodes"];
+        assert_eq!(
+            (&nodes[0]["Hostname"], &nodes[0]["Token"]),
+            (&json!("orc1"), &json!("9ac1"))
+        );
+        assert_eq!(
+            (&nodes[1]["Hostname"], &nodes[1]["Token"]),
+            (&json!("orc2"), &json!(""))
+        );
+    });
+}
+
+#[test]
 fn raft_facts_come_from_what_raft_shows() {
     use crate::raft::{MemberView, RaftStatusView, RaftSummary};
     let member = |node: u64, contact: Option<u64>| MemberView {
@@ -954,13 +990,13 @@ fn raft_facts_come_from_what_raft_shows() {
         applied: None,
         committed: None,
         snapshot: None,
+        purged: None,
         log_bytes: 0,
         purged: None,
     };
-    let facts = RaftFacts::of(&status, |node| format!("orc{}", node.0));
+    let facts = RaftFacts::of(&status);
     let leader = facts.leader.unwrap();
     assert_eq!(leader.http_uri, "http://10.0.0.2:3000");
-    assert_eq!(leader.host_name, "orc2");
     let healthy: Vec<bool> = facts.peers.iter().map(|peer| peer.is_healthy).collect();
     assert_eq!(healthy, [true, true, false]);
     assert_eq!(facts.health, Ok(()));
@@ -968,7 +1004,7 @@ fn raft_facts_come_from_what_raft_shows() {
     // A leader that is no member yet is still the leader.
     status.summary.leader = Some(NodeId(9));
     status.summary.healthy = false;
-    let facts = RaftFacts::of(&status, |_| String::new());
+    let facts = RaftFacts::of(&status);
     assert_eq!(facts.leader.map(|leader| leader.node), Some(NodeId(9)));
     assert_eq!(facts.health, Err(String::from("not part of a quorum")));
 }

@@ -4,7 +4,6 @@
 //! [`Prepared::new`], then the driver runs, then [`crate::raft::start`], then [`Prepared`]'s ends are attached.
 
 use std::future::Future;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,16 +13,20 @@ use orchestrator_core::policy::Policy;
 use orchestrator_core::replicated::Replicated;
 use tokio::sync::{mpsc, watch};
 
+use crate::backend::{self, Backend, BackendHealth, Observation, Seen};
 use crate::driver::{self, Consensus, Driver, DriverHandle, ProposeEnd};
 use crate::env::{Env, spawn};
 use crate::fleet::Fleet;
 use crate::http;
-use crate::raft::{PeerMessage, Proposed, RaftHandle};
+use crate::raft::{PeerMessage, Proposed, RaftHandle, StartDecision, StartReport};
 
 /// How long a confirmation of leadership may take.
 const CONFIRM_DEADLINE: Duration = Duration::from_secs(1);
 /// The state of raft is looked at this often even if nothing was heard of it: leadership ends by silence.
 const RAFT_LOOK: Duration = Duration::from_millis(50);
+/// Age of the oldest change that is not in the backend, at which leadership is yielded, and at which the daemon ends.
+const BACKEND_YIELD: Duration = Duration::from_secs(5);
+const BACKEND_LOST: Duration = Duration::from_secs(30);
 
 /// What a daemon is set up with, beside raft's own settings.
 #[derive(Debug, Clone)]
@@ -37,8 +40,6 @@ pub struct DaemonSettings {
     pub probes_max: usize,
     /// `DiscoverySeeds`
     pub seeds: Vec<InstanceKey>,
-    /// `SQLite3DataFile`, where the projection goes; none: nothing is projected.
-    pub sqlite_file: Option<PathBuf>,
 }
 
 /// A daemon whose driver is ready to run.
@@ -47,15 +48,16 @@ pub struct Prepared<E: Env, F: Fleet> {
     pub driver: Driver<E, F, Raft<E>>,
     pub ends: driver::Ends,
     slot: Arc<std::sync::OnceLock<Raft<E>>>,
+    backend: Option<Backend>,
 }
 
 impl<E: Env, F: Fleet> Prepared<E, F> {
-    /// Nothing runs so far.
+    /// The driver does not run so far. What is applied goes to the backend, if one was opened; its writer is spawned here.
     pub fn new(
         settings: DaemonSettings,
         fleet: F,
         seed: u64,
-        backend: Option<mpsc::UnboundedSender<driver::Batch>>,
+        backend: Option<backend::Opened>,
     ) -> Self {
         let (channels, ends) = driver::channels();
         let node = Node::new(
@@ -63,13 +65,16 @@ impl<E: Env, F: Fleet> Prepared<E, F> {
             settings.policy.clone(),
             Replicated::default(),
         );
-        let driver = Driver::new(node, seed, channels, fleet, settings.probes_max, backend);
+        let backend = backend.map(|opened| opened.start::<E, _>(NodeView(ends.handle.clone())));
+        let batches = backend.as_ref().map(Backend::batches);
+        let driver = Driver::new(node, seed, channels, fleet, settings.probes_max, batches);
         let slot = driver.consensus_slot();
         Prepared {
             settings,
             driver,
             ends,
             slot,
+            backend,
         }
     }
 
@@ -81,6 +86,7 @@ impl<E: Env, F: Fleet> Prepared<E, F> {
                 settings: self.settings,
                 ends: self.ends,
                 slot: self.slot,
+                backend: self.backend,
             },
         )
     }
@@ -91,6 +97,7 @@ pub struct Attachable<E: Env> {
     pub settings: DaemonSettings,
     pub ends: driver::Ends,
     slot: Arc<std::sync::OnceLock<Raft<E>>>,
+    backend: Option<Backend>,
 }
 
 /// A running daemon.
@@ -102,6 +109,7 @@ pub struct Running<E: Env> {
     /// Set when the daemon can go on no more: the reason is its last line.
     pub fatal: watch::Receiver<Option<String>>,
     stop: watch::Sender<bool>,
+    backend: Option<Backend>,
 }
 
 impl<E: Env> Attachable<E> {
@@ -112,18 +120,39 @@ impl<E: Env> Attachable<E> {
     pub async fn attach(
         self,
         raft: RaftHandle<E>,
-        messages: mpsc::Receiver<PeerMessage>,
+        report: StartReport,
     ) -> Result<Running<E>, String> {
         let Attachable {
             settings,
             ends,
             slot,
+            backend,
         } = self;
         let consensus = Raft(raft.clone());
         // The slot was empty: a daemon is attached once.
         let _ = slot.set(consensus);
-        spawn::<E>(follow_raft(raft.clone(), ends.handle.clone()));
-        spawn::<E>(hear_peers(messages, ends.handle.clone()));
+        match &report.decision {
+            StartDecision::Replay { .. } => {}
+            StartDecision::Rebuild { reason } | StartDecision::DiscardBackend { reason } => {
+                tracing::warn!("the backend is rebuilt: {reason}");
+                if let Some(backend) = &backend {
+                    backend.rebuild(reason.clone());
+                }
+            }
+            // Raft did not start with these, or waits and says so itself.
+            StartDecision::TakeBackend { .. }
+            | StartDecision::Refuse { .. }
+            | StartDecision::WaitAsStranger { .. } => {}
+        }
+        spawn::<E>(follow_raft(
+            raft.clone(),
+            ends.handle.clone(),
+            backend.clone(),
+        ));
+        if let Some(backend) = &backend {
+            spawn::<E>(yield_when_behind(raft.clone(), backend.health()));
+        }
+        spawn::<E>(hear_peers(report.messages, ends.handle.clone()));
         if !settings.seeds.is_empty() {
             spawn::<E>(plant_seeds::<E>(
                 settings.seeds.clone(),
@@ -154,6 +183,7 @@ impl<E: Env> Attachable<E> {
             http_address,
             fatal: ends.fatal,
             stop,
+            backend,
         })
     }
 }
@@ -172,6 +202,7 @@ impl<E: Env> Running<E> {
             biased;
             reason = node => reason,
             reason = self.raft.failed() => reason,
+            reason = backend_lost(self.backend.as_ref().map(Backend::health)) => reason,
         }
     }
 
@@ -184,6 +215,13 @@ impl<E: Env> Running<E> {
             tracing::warn!("leadership was not handed over: {error}");
         }
         self.raft.shutdown().await;
+        if let Some(backend) = self.backend
+            && let Err(error) = backend.close().await
+        {
+            tracing::warn!(
+                "the backend is behind, and will be brought up at the next start: {error}"
+            );
+        }
     }
 }
 
@@ -244,12 +282,85 @@ fn raft_view<E: Env>(raft: &RaftHandle<E>) -> RaftView {
     }
 }
 
+/// A leader whose backend does not keep up hands over: what people read there would grow stale.
+async fn yield_when_behind<E: Env>(
+    raft: RaftHandle<E>,
+    mut health: watch::Receiver<BackendHealth>,
+) {
+    loop {
+        let behind = health
+            .wait_for(|health| health.oldest_unwritten > BACKEND_YIELD)
+            .await
+            .is_ok();
+        if !behind {
+            return;
+        }
+        if raft.leading().is_some() {
+            tracing::error!(
+                "the backend is over {} s behind: yielding leadership",
+                BACKEND_YIELD.as_secs()
+            );
+            if let Err(error) = raft.step_down().await {
+                tracing::warn!("leadership was not handed over: {error}");
+            }
+        }
+        crate::env::sleep::<E>(BACKEND_YIELD).await;
+    }
+}
+
+/// Ends when the backend is so far behind that the daemon must not go on; never without one.
+async fn backend_lost(health: Option<watch::Receiver<BackendHealth>>) -> String {
+    let Some(mut health) = health else {
+        return std::future::pending().await;
+    };
+    match health
+        .wait_for(|health| health.oldest_unwritten > BACKEND_LOST)
+        .await
+    {
+        Ok(health) => format!(
+            "the backend could not be written for over {} s: {}",
+            BACKEND_LOST.as_secs(),
+            health.error.as_deref().unwrap_or("it does not answer")
+        ),
+        // Closed with the daemon.
+        Err(_) => std::future::pending().await,
+    }
+}
+
+/// The node as the backend's writer looks at it.
+struct NodeView(DriverHandle);
+
+impl backend::View for NodeView {
+    async fn replicated(&self) -> Option<Replicated> {
+        self.0.look(|node, _| node.replicated().clone()).await.ok()
+    }
+
+    async fn observe(&self, mut seen: Seen) -> Option<(Seen, Vec<Observation>)> {
+        self.0
+            .look(move |node, _| {
+                let found = seen.look(node.replicated(), &node.observed().instances);
+                (seen, found)
+            })
+            .await
+            .ok()
+    }
+}
+
 /// Tells the driver what raft looks like, whenever that changes.
-async fn follow_raft<E: Env>(raft: RaftHandle<E>, driver: DriverHandle) {
+async fn follow_raft<E: Env>(raft: RaftHandle<E>, driver: DriverHandle, backend: Option<Backend>) {
+    let mut cluster = None;
     let mut changes = raft.watch();
     let mut told = None;
     loop {
         let view = raft_view(&raft);
+        if cluster.is_none()
+            && let Some(found) = raft.cluster()
+        {
+            cluster = Some(found);
+            if let Some(backend) = &backend {
+                backend.set_cluster(found);
+            }
+        }
         if told.as_ref() != Some(&view) {
             driver.input(Input::Raft(view.clone()));
             told = Some(view);

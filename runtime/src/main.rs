@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Parser;
-use orchestrator::config::{BackendKind, Settings};
+use orchestrator::config::Settings;
 use orchestrator::daemon::Prepared;
 use orchestrator::env::{DedicatedRuntime, Env, TokioEnv};
 use orchestrator::mysql::Mysql;
-use orchestrator::{raft, wiring};
+use orchestrator::{backend, raft, wiring};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Keeps fleets of MySQL and MariaDB servers writable.
@@ -62,11 +62,6 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         tracing::info!("configuration read from {}", file.display());
     }
     let settings = loaded.settings;
-    if let BackendKind::Mysql(_) = settings.backend.kind {
-        bail!(
-            "BackendDB is mysql, which this version does not serve as a backend; set \"BackendDB\": \"sqlite\" and \"SQLite3DataFile\""
-        );
-    }
 
     let threads = std::thread::available_parallelism().map_or(2, usize::from);
     let main_runtime = DedicatedRuntime::start("orchestrator", threads)?;
@@ -74,16 +69,24 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     let host_name = wiring::host_name();
     let token = wiring::process_token::<TokioEnv>()?;
     let daemon_settings = wiring::daemon_settings(&settings, &host_name, &token)?;
-    let raft_settings = wiring::raft_settings(&settings)?;
+    let mut raft_settings = wiring::raft_settings(&settings)?;
+    let backend_settings = backend::Settings {
+        host_name: host_name.clone(),
+        token: token.clone(),
+        command: String::from("http"),
+        ..backend::Settings::new(&settings.backend)?
+    };
     let fleet = Mysql::<TokioEnv>::new(wiring::probe_settings(&settings)?);
 
     let seed = TokioEnv::random_seed().context("randomness of the operating system")?;
     let attachable = main_runtime.run(async {
-        let prepared = Prepared::<TokioEnv, _>::new(daemon_settings, fleet, seed, None);
+        let opened = backend::open::<TokioEnv>(backend_settings).await?;
+        raft_settings.backend = opened.for_start();
+        let prepared = Prepared::<TokioEnv, _>::new(daemon_settings, fleet, seed, Some(opened));
         let (driver, attachable) = prepared.split();
         orchestrator::env::spawn::<TokioEnv>(driver);
-        attachable
-    });
+        anyhow::Ok(attachable)
+    })?;
     let (raft, report) = raft_runtime.run(raft::start::<TokioEnv>(
         raft_settings,
         attachable.ends.replica.clone(),
@@ -100,7 +103,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         settings,
         attachable,
         raft,
-        report.messages,
+        report,
     ));
     main_runtime.stop();
     raft_runtime.stop();
@@ -112,10 +115,10 @@ async fn serve(
     settings: Settings,
     attachable: orchestrator::daemon::Attachable<TokioEnv>,
     raft: raft::RaftHandle<TokioEnv>,
-    messages: tokio::sync::mpsc::Receiver<raft::PeerMessage>,
+    report: raft::StartReport,
 ) -> anyhow::Result<()> {
     let running = attachable
-        .attach(raft, messages)
+        .attach(raft, report)
         .await
         .map_err(anyhow::Error::msg)?;
     tracing::info!("HTTP is served at {}", running.http_address);

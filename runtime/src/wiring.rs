@@ -106,12 +106,6 @@ pub fn daemon_settings(
             .iter()
             .map(|address| InstanceKey::new(address.host.clone(), address.port))
             .collect(),
-        sqlite_file: match &settings.backend.kind {
-            BackendKind::Sqlite { data_file } if !data_file.contains(":memory:") => {
-                Some(data_file.into())
-            }
-            BackendKind::Sqlite { .. } | BackendKind::Mysql(_) => None,
-        },
     })
 }
 

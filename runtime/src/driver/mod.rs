@@ -9,10 +9,10 @@ mod handle;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use orchestrator_core::id::{LogPosition, RequestId};
+use orchestrator_core::id::RequestId;
 use orchestrator_core::node::{Effect, Input, Level, Node, Output, Reply, Request};
 use orchestrator_core::policy::Policy;
-use orchestrator_core::replicated::{Change, Replicated, wire};
+use orchestrator_core::replicated::{Replicated, wire};
 use orchestrator_core::time::{Mono, Now, Wall};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -20,6 +20,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 pub use self::execute::{Consensus, Executor, ProposeEnd};
 pub use self::handle::{DriverGone, DriverHandle};
+use crate::backend::Batch;
 use crate::env::Env;
 use crate::fleet::Fleet;
 use crate::raft::ReplicaRequest;
@@ -28,14 +29,6 @@ use crate::raft::ReplicaRequest;
 const LATE: Duration = Duration::from_millis(500);
 /// Inputs taken in before the clock is looked at again.
 const INPUTS_PER_ROUND: usize = 256;
-
-/// What applying entries up to a position changed, for whoever keeps a projection of it.
-#[derive(Debug, Clone)]
-pub struct Batch {
-    pub at: LogPosition,
-    pub digest: [u8; 32],
-    pub changes: Vec<Change>,
-}
 
 /// What comes to the driver beside raft's requests.
 pub(crate) enum Message {
@@ -58,7 +51,6 @@ pub struct Driver<E: Env, F: Fleet, C: Consensus> {
     /// Where what was applied is written behind.
     backend: Option<mpsc::UnboundedSender<Batch>>,
     fatal: watch::Sender<Option<String>>,
-    applied_without_command: u64,
 }
 
 /// The current reading of both clocks.
@@ -128,7 +120,6 @@ impl<E: Env, F: Fleet, C: Consensus> Driver<E, F, C> {
             last_request: 0,
             backend,
             fatal: channels.fatal,
-            applied_without_command: 0,
         }
     }
 
@@ -228,11 +219,11 @@ impl<E: Env, F: Fleet, C: Consensus> Driver<E, F, C> {
             && !changes.is_empty()
         {
             // The receiver is gone only while the daemon ends.
-            let _ = backend.send(Batch {
-                at: self.node.replicated().applied(),
-                digest: self.node.digest(),
+            let _ = backend.send(Batch::changes(
+                self.node.replicated().applied(),
+                self.node.digest(),
                 changes,
-            });
+            ));
         }
         for effect in effects {
             crate::trace::event("effect", format_args!("{effect:?}"));
@@ -255,8 +246,6 @@ impl<E: Env, F: Fleet, C: Consensus> Driver<E, F, C> {
     fn replica(&mut self, request: ReplicaRequest) {
         match request {
             ReplicaRequest::Apply { entries, reply } => {
-                self.applied_without_command +=
-                    entries.iter().filter(|(_, bytes)| bytes.is_none()).count() as u64;
                 let mut out = Output::default();
                 let count = entries.len();
                 self.node.step(
@@ -284,7 +273,6 @@ impl<E: Env, F: Fleet, C: Consensus> Driver<E, F, C> {
                         let mut out = Output::default();
                         self.node
                             .install(now::<E>(), &mut self.rng, replicated, &mut out);
-                        out.changes = self.node.replicated().everything().collect();
                         tracing::info!("state at {at} installed from a snapshot");
                         self.carry_out(out);
                         let _ = reply.send(Ok(()));

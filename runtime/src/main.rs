@@ -23,8 +23,9 @@ struct Arguments {
     /// Log everything.
     #[arg(long)]
     debug: bool,
-    /// Log what is worth knowing (the default of the daemon).
+    /// Log what is worth knowing: accepted, since it is the default.
     #[arg(long)]
+    #[allow(dead_code, reason = "accepted for scripts that give it")]
     verbose: bool,
     /// Log errors only.
     #[arg(long)]
@@ -98,13 +99,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         report.listening,
         report.advertise
     );
-    let outcome = main_runtime.run(serve(
-        arguments,
-        settings,
-        attachable,
-        raft,
-        report,
-    ));
+    let outcome = main_runtime.run(serve(arguments, settings, attachable, raft, report));
     main_runtime.stop();
     raft_runtime.stop();
     outcome
@@ -166,8 +161,6 @@ fn arguments_level(arguments: &Arguments, settings: &Settings) -> String {
         "error"
     } else if arguments.debug || settings.process.debug {
         "debug"
-    } else if arguments.verbose {
-        "info"
     } else {
         "info"
     };

@@ -299,7 +299,7 @@ impl Node {
                         && instance.identity() == Some(identity)
                         && instance.read_only()
                         && instance.source().is_none()
-                        && self.observed.edges.replicas_of(key).len() > 0
+                        && !self.observed.edges.replicas_of(key).is_empty()
                         && !self.replicated.is_deposed(identity)
                         && self.restarted.contains(*key)
                         && self.replicated.downtime_of(key, now.wall).is_none()

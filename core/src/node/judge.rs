@@ -220,14 +220,14 @@ impl Node {
     pub(super) fn next_judgement(&self) -> Option<Mono> {
         self.suspicions
             .iter()
-            .filter_map(|(key, suspicion)| {
+            .map(|(key, suspicion)| {
                 let by_look = suspicion.looked + LOOK_INTERVAL;
                 let by_sign = self
                     .watched
                     .get(key)
                     .and_then(|watched| watched.next_change(self.policy()));
                 let by_sign = by_sign.filter(|at| *at > suspicion.looked);
-                Some(by_sign.map_or(by_look, |at| at.min(by_look)))
+                by_sign.map_or(by_look, |at| at.min(by_look))
             })
             .min()
     }

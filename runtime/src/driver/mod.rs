@@ -287,6 +287,7 @@ impl<E: Env, F: Fleet, C: Consensus> Driver<E, F, C> {
     }
 }
 
+#[allow(clippy::large_enum_variant, reason = "one at a time, on the stack")]
 enum Woken {
     Closed,
     Timer,

@@ -992,7 +992,6 @@ fn raft_facts_come_from_what_raft_shows() {
         snapshot: None,
         purged: None,
         log_bytes: 0,
-        purged: None,
     };
     let facts = RaftFacts::of(&status);
     let leader = facts.leader.unwrap();

@@ -72,6 +72,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     let daemon_settings = wiring::daemon_settings(&settings, &host_name, &token)?;
     let mut raft_settings = wiring::raft_settings(&settings)?;
     let backend_settings = backend::Settings {
+        daemon: raft_settings.data_dir.display().to_string(),
         host_name: host_name.clone(),
         token: token.clone(),
         command: String::from("http"),

@@ -25,7 +25,7 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use orchestrator_core::id::{ClusterId, InstanceKey, LogPosition, NodeId};
+use orchestrator_core::id::{ClusterId, InstanceKey, LogPosition};
 use orchestrator_core::replicated::{Change, Replicated};
 use orchestrator_core::time::Wall;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -70,7 +70,8 @@ pub struct Settings {
     /// A path, or a text containing `:memory:`.
     pub data_file: PathBuf,
     pub deploy: Deploy,
-    pub node: NodeId,
+    /// Which daemon: the same text at each of its starts, and no other daemon's. Its raft data directory, say.
+    pub daemon: String,
     pub host_name: String,
     /// Of this process, drawn at its start.
     pub token: String,
@@ -104,7 +105,7 @@ impl Settings {
         Ok(Self {
             data_file,
             deploy,
-            node: NodeId::default(),
+            daemon: String::new(),
             host_name: String::new(),
             token: String::new(),
             app_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -214,7 +215,7 @@ pub enum BackendError {
     /// Another daemon writes to it.
     InUse {
         path: PathBuf,
-        node: String,
+        daemon: String,
         token: String,
         written_at: String,
     },
@@ -273,12 +274,12 @@ impl fmt::Display for BackendError {
             ),
             Self::InUse {
                 path,
-                node,
+                daemon,
                 token,
                 written_at,
             } => write!(
                 f,
-                "SQLite3DataFile: {} is in use by another daemon ({node}, process {token}, wrote at {written_at} UTC); \
+                "SQLite3DataFile: {} is in use by another daemon ({daemon}, process {token}, wrote at {written_at} UTC); \
                  each daemon needs a file of its own",
                 path.display()
             ),

@@ -278,12 +278,12 @@ impl Database {
             .map_err(explain)?;
         let row = transaction
             .query_row(
-                "select node_id, token, written_at, cluster_id, applied_index, applied_term, applied_node, digest \
+                "select daemon, token, written_at, cluster_id, applied_index, applied_term, applied_node, digest \
                  from orchestrator_projection where anchor = 1",
                 [],
                 |row| {
                     Ok(Held {
-                        node: row.get(0)?,
+                        daemon: row.get(0)?,
                         token: row.get(1)?,
                         written_at: row.get(2)?,
                         cluster: row.get(3)?,
@@ -296,29 +296,29 @@ impl Database {
             )
             .optional()
             .map_err(explain)?;
-        let node = settings.node.to_string();
+        let daemon = &settings.daemon;
         let mut found = Found::default();
         let taken = match row {
             None => transaction.execute(
-                "insert into orchestrator_projection (anchor, cluster_id, node_id, token, written_at, applied_index, \
+                "insert into orchestrator_projection (anchor, cluster_id, daemon, token, written_at, applied_index, \
                  applied_term, applied_node, digest, schema_version) values (1, '', ?1, ?2, ?3, null, null, '', '', ?4)",
-                (&node, &settings.token, timestamp(wall), newest_version()),
+                (daemon, &settings.token, timestamp(wall), newest_version()),
             ),
             Some(held) => {
                 let recent = timestamp(wall - IN_USE);
-                if held.node != node && held.written_at > recent && held.written_at <= timestamp(wall) {
+                if held.daemon != *daemon && held.written_at > recent && held.written_at <= timestamp(wall) {
                     return Err(BackendError::InUse {
                         path,
-                        node: held.node,
+                        daemon: held.daemon,
                         token: held.token,
                         written_at: held.written_at,
                     });
                 }
                 found.position = held.position();
                 transaction.execute(
-                    "update orchestrator_projection set node_id = ?1, token = ?2, written_at = ?3, schema_version = ?4 \
+                    "update orchestrator_projection set daemon = ?1, token = ?2, written_at = ?3, schema_version = ?4 \
                      where anchor = 1",
-                    (&node, &settings.token, timestamp(wall), newest_version()),
+                    (daemon, &settings.token, timestamp(wall), newest_version()),
                 )
             }
         };
@@ -370,7 +370,7 @@ pub(super) enum Rewrite {
 
 /// The row of `orchestrator_projection`.
 struct Held {
-    node: String,
+    daemon: String,
     token: String,
     written_at: String,
     cluster: String,
@@ -942,7 +942,7 @@ mod tests {
     fn migrations_are_what_they_were() {
         for (migration, checksum) in MIGRATIONS
             .iter()
-            .zip(["f6d080f03cb04887d0c2fd7089a68a07f54ac497d17051d4201ed12730b763d0"])
+            .zip(["b923cdf74e661aa54a5ebcc7d072d9082ef4ba56e6060cb78f64988f557f12da"])
         {
             assert_eq!(
                 migration.checksum(),

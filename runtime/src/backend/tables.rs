@@ -385,8 +385,8 @@ table!(ORCHESTRATOR_PROJECTION, "orchestrator_projection", Own, key ["anchor"], 
     "anchor" Id,
     // 64 hexadecimal digits; empty until the daemon belongs to a cluster.
     "cluster_id" Name(64),
-    // Who writes here: identity of the daemon, and token of its process.
-    "node_id" Name(16), "token" NAME, "written_at" Time,
+    // Who writes here: the daemon, and the token of its process.
+    "daemon" Name(255), "token" NAME, "written_at" Time,
     // The last entry of the raft log whose changes are in the rows; none: the rows are nobody's state.
     "applied_index" MaybeNumber, "applied_term" MaybeNumber, "applied_node" Name(16),
     // Of the replicated state at that entry, 64 hexadecimal digits.

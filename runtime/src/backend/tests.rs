@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use orchestrator_core::id::{Epoch, Identity, Uid};
+use orchestrator_core::id::{Epoch, Identity, NodeId, Uid};
 use orchestrator_core::recovery::{DeadKind, End, Purpose};
 use orchestrator_core::replicated::{Command, Detection, Stamped};
 use orchestrator_core::time::{Mono, Now};
@@ -62,7 +62,7 @@ fn settings(file: &Path) -> Settings {
     Settings {
         data_file: file.to_owned(),
         deploy: Deploy::Apply,
-        node: NodeId(1),
+        daemon: String::from("/var/lib/orc1"),
         host_name: String::from("orc1"),
         token: String::from("token1"),
         app_version: String::from("1.2.3"),
@@ -823,7 +823,7 @@ fn a_file_has_one_writer_and_one_cluster() {
         .await;
 
         let other = Settings {
-            node: NodeId(2),
+            daemon: String::from("/var/lib/orc2"),
             token: String::from("token2"),
             ..settings(&folder.file())
         };

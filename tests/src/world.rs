@@ -207,9 +207,11 @@ impl World {
                     .iter()
                     .filter(|daemon| daemon.is_running())
                     .count();
-                if sessions.parse::<usize>().unwrap_or(0) < daemons {
+                // A probe connection each, and to the primary a pulse and a fence connection beside it.
+                let each = if port == self.primary { 3 } else { 1 };
+                if sessions.parse::<usize>().unwrap_or(0) < daemons * each {
                     return Ok(Some(format!(
-                        "{port} has {sessions} sessions of {daemons} daemons"
+                        "{port} has {sessions} sessions of {daemons} daemons, not {each} of each"
                     )));
                 }
             }

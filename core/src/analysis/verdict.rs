@@ -46,7 +46,7 @@ pub struct Watched {
     missing_since: Option<Mono>,
     /// A dial was refused after the last sign of life.
     refused_at: Option<Mono>,
-    /// Logins that failed (no TCP, or TCP and no greeting) after the last sign of life.
+    /// Logins that failed (refused, no TCP, or TCP and no greeting) after the last sign of life.
     failed_logins: u32,
     /// The newest dial that brought nothing.
     last_failed_dial: Option<Mono>,
@@ -105,6 +105,8 @@ impl Watched {
                 }
                 self.missing(now);
                 self.refused_at = Some(now);
+                // Without a pulse that was seen to close, refusals are judged with the patience of silence.
+                self.failed_logins = self.failed_logins.saturating_add(1);
                 self.last_failed_dial = Some(now);
             }
             Sign::DialUnreachable | Sign::DialNoLogin => {
@@ -344,6 +346,23 @@ mod tests {
             OpinionKind::Alive,
             "too many connections is a sign of life"
         );
+    }
+
+    #[test]
+    fn refused_dials_without_a_closed_pulse_are_silence() {
+        // Read by a probe, and dead before the pulse was up.
+        let mut probed = Watched::default();
+        probed.probed(at(0), &Identity("a".to_string()));
+        // Frozen until the pulse was given up, killed then.
+        let mut frozen = alive();
+        frozen.sign(at(2300), &Sign::PulseLate);
+        frozen.sign(at(2400), &Sign::PulseSilent);
+        for watched in [&mut probed, &mut frozen] {
+            watched.sign(at(2500), &Sign::DialRefused);
+            assert_eq!(opinion(watched, 2500), OpinionKind::Suspect);
+            watched.sign(at(3900), &Sign::DialRefused);
+            assert_eq!(opinion(watched, 4000), OpinionKind::Silent);
+        }
     }
 
     #[test]

@@ -294,7 +294,9 @@ impl Node {
             return;
         };
         let since = suspicion.since;
-        if matches!(kind, OpinionKind::Gone | OpinionKind::Silent)
+        // The others say by themselves what they think when it changes; what they said before this daemon watched is asked for.
+        let is_sure = matches!(kind, OpinionKind::Gone | OpinionKind::Silent);
+        if (is_sure || now.mono.since(since) >= ASK_INTERVAL)
             && suspicion
                 .asked
                 .is_none_or(|at| now.mono.since(at) >= ASK_INTERVAL)

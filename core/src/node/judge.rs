@@ -226,7 +226,8 @@ impl Node {
                     .watched
                     .get(key)
                     .and_then(|watched| watched.next_change(self.policy()));
-                let by_sign = by_sign.filter(|at| *at > suspicion.looked);
+                // What was due when it was last judged has been taken in.
+                let by_sign = by_sign.filter(|at| *at > suspicion.judged);
                 by_sign.map_or(by_look, |at| at.min(by_look))
             })
             .min()
@@ -259,6 +260,7 @@ impl Node {
                 // Looked at again in a while: whether this daemon may judge changes by time.
                 if let Some(suspicion) = self.suspicions.get_mut(key) {
                     suspicion.looked = now.mono;
+                    suspicion.judged = now.mono;
                 }
                 return;
             }
@@ -278,6 +280,7 @@ impl Node {
                 Suspicion {
                     since,
                     looked: Mono::ZERO,
+                    judged: now.mono,
                     asked: None,
                     received: BTreeMap::new(),
                     again: Mono::ZERO,
@@ -285,6 +288,8 @@ impl Node {
             );
             self.watch(key, REDIAL_URGENT, out);
             self.probe(now, key, true, out);
+        } else if let Some(suspicion) = self.suspicions.get_mut(key) {
+            suspicion.judged = now.mono;
         }
         let signs = self.replica_signs(now, key, out);
         if self.leading().is_none() {

@@ -83,6 +83,8 @@ struct Suspicion {
     since: Mono,
     /// The replicas were last asked for at this time.
     looked: Mono,
+    /// It was last judged at this time.
+    judged: Mono,
     asked: Option<Mono>,
     /// What each replica had received, and when that last changed.
     received: BTreeMap<InstanceKey, (u64, Mono)>,
@@ -222,7 +224,7 @@ impl Node {
             }
         };
         consider(self.due.first().map(|(at, _)| *at), "poll");
-        consider(self.wait_until.values().min().copied(), "recovery");
+        consider(self.next_move(), "recovery");
         consider(self.next_judgement(), "judgement");
         next
     }

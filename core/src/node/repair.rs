@@ -25,6 +25,9 @@ use crate::{
     topology::PromotionRule,
 };
 
+/// A plan that waits is asked again after so long at the earliest, whatever it wished.
+const WAIT_MIN: core::time::Duration = core::time::Duration::from_millis(1);
+
 impl Node {
     pub(super) fn raft_changed(&mut self, now: Now, view: RaftView, out: &mut Output) {
         let before = self.raft.leading;
@@ -440,14 +443,28 @@ impl Node {
             .collect();
         for uid in running {
             let due = self.wait_until.get(&uid).is_none_or(|at| *at <= now.mono);
-            let proposed = self
-                .proposals
-                .values()
-                .any(|(cause, _)| *cause == Cause::Recovery(uid.clone()));
-            if due && !proposed {
+            if due && !self.is_move_proposed(&uid) {
                 self.drive(now, &uid, epoch, out);
             }
         }
+    }
+
+    /// A move of this recovery is on its way through raft: it moves again when that has ended.
+    fn is_move_proposed(&self, uid: &Uid) -> bool {
+        self.proposals
+            .values()
+            .any(|(cause, _)| matches!(cause, Cause::Recovery(of) if of == uid))
+    }
+
+    /// When a recovery may move next by time alone. One whose proposal is on its way, or that has ended, waits for no
+    /// clock: its time would lie in the past and the driver would wake for nothing, again and again.
+    pub(super) fn next_move(&self) -> Option<Mono> {
+        self.leading()?;
+        self.replicated
+            .running()
+            .filter(|recovery| !self.is_move_proposed(&recovery.uid))
+            .filter_map(|recovery| self.wait_until.get(&recovery.uid).copied())
+            .min()
     }
 
     fn drive(&mut self, now: Now, uid: &Uid, epoch: Epoch, out: &mut Output) {
@@ -513,14 +530,14 @@ impl Node {
         let uid = recovery.uid.clone();
         let command = match next {
             Move::Wait { until } => {
-                self.wait_until.insert(uid, until);
+                self.wait_until.insert(uid, until.max(now.mono + WAIT_MIN));
                 return;
             }
             Move::Look { keys, until } => {
                 for key in keys {
                     self.probe(now, &key, true, out);
                 }
-                self.wait_until.insert(uid, until);
+                self.wait_until.insert(uid, until.max(now.mono + WAIT_MIN));
                 return;
             }
             Move::Intend {

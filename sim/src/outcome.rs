@@ -1,0 +1,84 @@
+//! Which seeds a process runs, how the run of one ended, and what the process says of it.
+
+use std::fmt;
+use std::ops::Range;
+use std::process::ExitCode;
+
+/// Why a run is no success.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Failure {
+    /// A panic, or a daemon that ended by itself.
+    Crash(String),
+    /// An oracle's promise is broken.
+    Safety(String),
+    /// Something that had to happen did not within its bound.
+    Liveness(String),
+    /// Two runs of one seed differ.
+    NonDeterminism(String),
+}
+
+impl Failure {
+    /// 10 crash, 11 safety, 12 liveness, 13 non-determinism.
+    #[must_use]
+    pub fn exit_code(&self) -> ExitCode {
+        ExitCode::from(match self {
+            Self::Crash(_) => 10,
+            Self::Safety(_) => 11,
+            Self::Liveness(_) => 12,
+            Self::NonDeterminism(_) => 13,
+        })
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (kind, what) = match self {
+            Self::Crash(what) => ("crash", what),
+            Self::Safety(what) => ("safety", what),
+            Self::Liveness(what) => ("liveness", what),
+            Self::NonDeterminism(what) => ("non-determinism", what),
+        };
+        write!(f, "{kind}: {what}")
+    }
+}
+
+/// One seed, or `FROM..TO` without TO.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seeds(pub Range<u64>);
+
+impl std::str::FromStr for Seeds {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number = |text: &str| {
+            text.parse::<u64>()
+                .map_err(|error| format!("'{text}' is no seed: {error}"))
+        };
+        let range = match text.split_once("..") {
+            Some((from, to)) => number(from)?..number(to)?,
+            None => {
+                let seed = number(text)?;
+                seed..seed.checked_add(1).ok_or("the seed is too great")?
+            }
+        };
+        if range.is_empty() {
+            return Err(format!("{text} holds no seed"));
+        }
+        Ok(Self(range))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seeds_are_one_or_a_range() {
+        let parse = |text: &str| text.parse::<Seeds>().map(|seeds| seeds.0);
+        assert_eq!(parse("7"), Ok(7..8));
+        assert_eq!(parse("3..9"), Ok(3..9));
+        for wrong in ["", "x", "9..3", "3..3", "1..y", "18446744073709551615"] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
+    }
+}

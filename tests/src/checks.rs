@@ -52,7 +52,7 @@ impl ReceivedWatch {
     pub async fn start(fleet: &Fleet, primary: u16, origin: &Origin) -> Result<ReceivedWatch> {
         let seen = Arc::new(Mutex::new(BTreeMap::new()));
         let mut tasks = Vec::new();
-        for server in fleet.running_except(primary) {
+        for server in fleet.live_except(primary) {
             let mut sql = server.harness().await?;
             let (port, flavour, origin, seen) = (
                 server.port(),
@@ -235,7 +235,7 @@ pub async fn judge(fleet: &Fleet, evidence: Evidence<'_>) -> Result<Judgement> {
     // No errant transaction on what replicates from it. The replica is read first, so that a write of
     // this moment is no false alarm.
     let mut survivors = BTreeMap::new();
-    for server in fleet.running_except(evidence.promoted) {
+    for server in fleet.live_except(evidence.promoted) {
         let replicates = server
             .replica_status()
             .await?

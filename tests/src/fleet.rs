@@ -12,7 +12,7 @@ use std::hash::{Hash, Hasher};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -473,6 +473,8 @@ pub struct Server {
     folder: PathBuf,
     program: Program,
     process: Mutex<Option<Process>>,
+    /// Stopped by a signal: it runs and answers nobody.
+    frozen: AtomicBool,
 }
 
 impl Server {
@@ -509,6 +511,11 @@ impl Server {
 
     /// Sends a signal; the moment at which it was sent.
     pub fn signal(&self, signal: Signal) -> Instant {
+        match signal {
+            Signal::Stop => self.frozen.store(true, Ordering::Relaxed),
+            Signal::Continue | Signal::Kill => self.frozen.store(false, Ordering::Relaxed),
+            Signal::Terminate | Signal::Hangup => {}
+        }
         match self.process().as_mut() {
             Some(process) => process.signal(signal),
             None => Instant::now(),
@@ -678,6 +685,7 @@ impl Fleet {
                 folder,
                 program: program.clone(),
                 process: Mutex::new(None),
+                frozen: AtomicBool::new(false),
             });
         }
         let fleet = Fleet {
@@ -721,11 +729,13 @@ impl Fleet {
         self.servers.iter().map(Server::port).collect()
     }
 
-    /// The servers that run, but for one.
-    pub fn running_except(&self, port: u16) -> Vec<&Server> {
+    /// The servers that run and are not frozen, but for one.
+    pub fn live_except(&self, port: u16) -> Vec<&Server> {
         self.servers
             .iter()
-            .filter(|server| server.port != port && server.is_running())
+            .filter(|server| {
+                server.port != port && !server.frozen.load(Ordering::Relaxed) && server.is_running()
+            })
             .collect()
     }
 

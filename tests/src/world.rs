@@ -377,7 +377,7 @@ impl World {
         promoted: u16,
         but: &[u16],
     ) -> Result<Duration> {
-        for server in self.fleet.running_except(promoted) {
+        for server in self.fleet.live_except(promoted) {
             if server.port() != old && !but.contains(&server.port()) {
                 self.fleet
                     .wait_replicates(server.port(), promoted, PATIENCE)
@@ -393,7 +393,7 @@ impl World {
         let mut primary = self.fleet.server(promoted)?.harness().await?;
         let count = "SELECT COUNT(*) FROM app.ledger";
         let all: u64 = primary.value(count).await?.parse()?;
-        for server in self.fleet.running_except(promoted) {
+        for server in self.fleet.live_except(promoted) {
             let replicates = !but.contains(&server.port())
                 && server
                     .replica_status()

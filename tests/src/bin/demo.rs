@@ -369,7 +369,7 @@ async fn unattended(world: &World, ledger: &Ledger, feed: &mut Feed, kill: Kill)
 }
 
 async fn regrouped(world: &World, old: u16, primary: u16, kill: Kill) -> bool {
-    for server in world.fleet.running_except(primary) {
+    for server in world.fleet.live_except(primary) {
         if server.port() == old && kill != Kill::Daemon {
             continue;
         }

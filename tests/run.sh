@@ -32,12 +32,18 @@ part_lint() { cargo clippy --workspace --all-targets --locked -- -D warnings; }
 
 part_build() { cargo test --workspace --all-targets --locked --no-run && cargo build --workspace --bins --locked; }
 
-# Before anything else is believed: one seed, twice, the same trace, on each engine.
-part_determinism() { "$target/orchestrator-sim" twice 1; }
+# Before anything else is believed: one seed of each flavour, twice, the same trace, on each engine.
+part_determinism() { "$target/orchestrator-sim" --engine madsim twice 0..2 && "$target/orchestrator-sim" --engine turmoil twice 0..2; }
 
 part_unit() { cargo test --workspace --exclude orchestrator-tests --locked && cargo test -p orchestrator-tests --lib --locked; }
 
-part_simulation() { "$target/orchestrator-sim" sweep "1..$seeds"; }
+# Each seed keeps its promises, and makes the same run twice.
+part_simulation() {
+  local engine
+  for engine in madsim turmoil; do
+    "$target/orchestrator-sim" --engine "$engine" twice "1..$((seeds + 1))" || return 1
+  done
+}
 
 # One fleet at a time: they share the machine's cores, and times are judged.
 part_real() {

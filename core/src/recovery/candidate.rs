@@ -208,17 +208,7 @@ fn without_errant(report: &ProbeReport, held: GtidSet, failed: Failed<'_>) -> (G
             (clean, !errant.is_empty())
         }
         (GtidSet::Mariadb(_), Some(GtidSet::Mariadb(_))) => {
-            let written_here = match (&report.binlog_gtid, &held) {
-                (Some(GtidSet::Mariadb(own_log)), GtidSet::Mariadb(received)) => {
-                    own_log.domains().any(|(domain, last)| {
-                        last.server_id.0 == report.server_id
-                            && received
-                                .last(domain)
-                                .is_none_or(|theirs| theirs.sequence < last.sequence)
-                    })
-                }
-                _ => false,
-            };
+            let written_here = !report.written_here_beyond(primary).is_empty();
             (held, written_here)
         }
         _ => (held, false),

@@ -13,5 +13,5 @@ pub use edges::Edges;
 pub use instance::{Instance, Place, ProbeFailure};
 pub use report::{
     BinlogCoordinates, Classification, Flavour, GroupMembership, MissingPrivilege, ProbeReport,
-    PromotionRule, Purpose, ReplicaStatus, SemiSync, ThreadState, UsingGtid, Version,
+    PromotionRule, Purpose, ReplicaStatus, SemiSync, ThreadState, UsingGtid, Version, WrittenBy,
 };

@@ -13,7 +13,7 @@ use super::{
     report::ProbeReport,
 };
 use crate::{
-    gtid::{GtidSet, mariadb, oracle},
+    gtid::{GtidSet, oracle},
     id::InstanceKey,
 };
 
@@ -113,15 +113,12 @@ fn errant(
             };
             errant.to_string()
         }
-        // MariaDB: what was written here, by this server's own id, and is not the parent's.
-        (Some(GtidSet::Mariadb(_)), Some(GtidSet::Mariadb(theirs))) if !is_co_primary => {
-            let Some(GtidSet::Mariadb(own_log)) = &own.binlog_gtid else {
-                return String::new();
-            };
-            let errant: Vec<String> = mariadb::errant(own_log, theirs)
+        // MariaDB: what was written here, by this server's own id, and is not in the parent's log.
+        (Some(GtidSet::Mariadb(_)), Some(GtidSet::Mariadb(_))) if !is_co_primary => {
+            let errant: Vec<String> = own
+                .written_here_beyond(parent)
                 .into_iter()
-                .filter(|domain| domain.replica.server_id.0 == own.server_id)
-                .map(|domain| alloc::format!("{domain}"))
+                .map(|last| alloc::format!("{}-{}-{}", last.domain, last.server_id, last.sequence))
                 .collect();
             errant.join(",")
         }

@@ -283,6 +283,14 @@ pub struct MissingPrivilege {
     pub grant: String,
 }
 
+/// How far one server wrote into a MariaDB log, in one domain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct WrittenBy {
+    pub domain: u32,
+    pub server_id: u32,
+    pub sequence: u64,
+}
+
 /// What one successful probe saw.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ProbeReport {
@@ -314,6 +322,10 @@ pub struct ProbeReport {
     pub binlog_gtid: Option<GtidSet>,
     /// MariaDB's `gtid_slave_pos` alone: what replication applied here. None on MySQL.
     pub replicated_gtid: Option<GtidSet>,
+    /// MariaDB's `gtid_binlog_state`: for each domain and each server that ever wrote into this server's log, the last
+    /// sequence number. The positions above keep one server a domain, so that a transaction written here is hidden by
+    /// the next one replicated. Empty on MySQL.
+    pub binlog_state: Vec<WrittenBy>,
     /// MariaDB's `gtid_domain_id`; 0 elsewhere.
     pub gtid_domain: u32,
     /// None: replication is not configured here.
@@ -364,6 +376,23 @@ impl ProbeReport {
             held = held.union(received).ok()?;
         }
         Some(held)
+    }
+
+    /// MariaDB: domains in which this server wrote what `primary` was never seen to have, up to which sequence number.
+    #[must_use]
+    pub fn written_here_beyond(&self, primary: &Self) -> Vec<WrittenBy> {
+        self.binlog_state
+            .iter()
+            .filter(|own| own.server_id == self.server_id)
+            .filter(|own| {
+                !primary.binlog_state.iter().any(|theirs| {
+                    theirs.domain == own.domain
+                        && theirs.server_id == own.server_id
+                        && theirs.sequence >= own.sequence
+                })
+            })
+            .copied()
+            .collect()
     }
 
     /// Received and not applied.

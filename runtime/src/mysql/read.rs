@@ -494,7 +494,7 @@ impl Reader {
             Part::Status => self.status_text(),
             Part::ReplicaStatus => self.dialect.show_replica_status().to_owned(),
             Part::Gtid if mariadb => {
-                select(&["gtid_binlog_pos", "gtid_slave_pos", "gtid_current_pos"])
+                select(&["gtid_binlog_pos", "gtid_slave_pos", "gtid_binlog_state"])
             }
             Part::Gtid => select(&["gtid_executed", "gtid_purged"]),
             Part::Log => select(&["binlog_format", "binlog_row_image"]),

@@ -9,7 +9,7 @@ use orchestrator_core::id::{Identity, InstanceKey};
 use orchestrator_core::limits::{ERROR_TEXT_BYTES_MAX, HOST_NAME_BYTES_MAX, bounded};
 use orchestrator_core::topology::{
     BinlogCoordinates, Classification, Flavour, GroupMembership, ProbeReport, PromotionRule,
-    ReplicaStatus, SemiSync, ThreadState, UsingGtid,
+    ReplicaStatus, SemiSync, ThreadState, UsingGtid, WrittenBy,
 };
 use regex::Regex;
 
@@ -218,6 +218,14 @@ fn fill_gtid(report: &mut ProbeReport, dialect: &Dialect, tables: &Tables) {
             (None, applied) => applied,
         };
         report.binlog_gtid = own;
+        let state = row.get(&["@@global.gtid_binlog_state"]).unwrap_or_default();
+        match parse_binlog_state(state) {
+            Some(state) => report.binlog_state = state,
+            None => report.refused.push((
+                0,
+                bounded(format!("gtid_binlog_state {state:?}"), ERROR_TEXT_BYTES_MAX),
+            )),
+        }
     } else {
         let flavour = gtid::Flavour::Oracle;
         report.executed = parse_set(
@@ -233,6 +241,23 @@ fn fill_gtid(report: &mut ProbeReport, dialect: &Dialect, tables: &Tables) {
             row.get(&["@@global.gtid_purged"]),
         );
     }
+}
+
+/// `domain-server-sequence`, comma separated. None for anything else.
+fn parse_binlog_state(text: &str) -> Option<Vec<WrittenBy>> {
+    text.split(',')
+        .map(str::trim)
+        .filter(|entry| !entry.is_empty())
+        .take(gtid::mariadb::ENTRIES_MAX)
+        .map(|entry| {
+            let mut numbers = entry.splitn(3, '-');
+            Some(WrittenBy {
+                domain: numbers.next()?.parse().ok()?,
+                server_id: numbers.next()?.parse().ok()?,
+                sequence: numbers.next()?.parse().ok()?,
+            })
+        })
+        .collect()
 }
 
 const CHANNEL: &[&str] = &["Channel_Name", "Connection_name"];
@@ -761,6 +786,7 @@ mod tests {
                     row(&[
                         "@@global.gtid_binlog_pos=0-1-50,1-9-4",
                         "@@global.gtid_slave_pos=0-1-40,2-9-1",
+                        "@@global.gtid_binlog_state=0-7-49,0-1-50,1-9-4",
                     ]),
                 ),
                 (
@@ -789,7 +815,20 @@ mod tests {
         assert!(report.read_only && !report.super_read_only && report.log_replica_updates);
         assert_eq!(report.gtid_domain, 3);
         assert_eq!(report.executed.unwrap().to_string(), "0-1-50,1-9-4,2-9-1");
-        assert_eq!(report.binlog_gtid.unwrap().to_string(), "0-1-50,1-9-4");
+        assert_eq!(
+            report.binlog_gtid.as_ref().unwrap().to_string(),
+            "0-1-50,1-9-4"
+        );
+        // Hidden from the positions by the next transaction that came from the source.
+        assert_eq!(
+            report.written_here_beyond(&ProbeReport::default()),
+            [WrittenBy {
+                domain: 0,
+                server_id: 7,
+                sequence: 49
+            }]
+        );
+        assert_eq!(parse_binlog_state("0-1"), None);
         assert_eq!(report.replicated_gtid.unwrap().to_string(), "0-1-40,2-9-1");
         assert_eq!(report.refused, [(1227, "the list of replicas".to_owned())]);
         let status = report.replication.unwrap();

@@ -10,11 +10,11 @@ impl SplitMix {
     #[must_use]
     pub fn new(seed: u64, purpose: u64) -> Self {
         let mut generator = Self(seed ^ purpose.rotate_left(32));
-        generator.next();
+        generator.draw();
         generator
     }
 
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let z = self.0;
         let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -27,7 +27,7 @@ impl SplitMix {
         if high <= low {
             return low;
         }
-        low + self.next() % (high - low)
+        low + self.draw() % (high - low)
     }
 
     /// True once in `n` calls.

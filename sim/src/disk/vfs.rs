@@ -326,7 +326,7 @@ unsafe extern "C" fn randomness(_: *mut ffi::sqlite3_vfs, bytes: c_int, out: *mu
     super::with(|disks| {
         for index in 0..usize::try_from(bytes).unwrap_or(0) {
             // SAFETY: `out` has `bytes` bytes.
-            unsafe { *out.add(index) = (disks.random.next() & 0xff) as u8 as c_char };
+            unsafe { *out.add(index) = (disks.random.draw() & 0xff) as u8 as c_char };
         }
     });
     bytes

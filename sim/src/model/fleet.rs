@@ -37,11 +37,17 @@ const BEAT: Duration = Duration::from_secs(1);
 const LOCKING: Duration = Duration::from_secs(3);
 const LOOK: Duration = Duration::from_millis(10);
 const READING: Duration = Duration::from_secs(2);
+/// An idle fence connection holds one of so many locks `orchestrator/idle/N`, by which it is known.
+const IDLE_LOCKS: u32 = 32;
 const LOCKS: [&str; 3] = [
     "orchestrator/act",
     "orchestrator/fence",
     "orchestrator/kill",
 ];
+
+fn idle_lock(number: u32) -> String {
+    format!("orchestrator/idle/{number}")
+}
 
 const fn lane_index(lane: Lane) -> usize {
     match lane {
@@ -82,8 +88,6 @@ struct Kept<E: Env> {
     probe: tokio::sync::Mutex<Option<Connection<E>>>,
     watched: Mutex<Option<Arc<Watched<E>>>>,
     lanes: Mutex<Option<Arc<Lanes<E>>>>,
-    /// Sessions there that can never hold a fence: this daemon's probe and pulse.
-    harmless: Mutex<BTreeSet<u64>>,
 }
 
 struct Watched<E: Env> {
@@ -190,6 +194,7 @@ impl<E: Env> Connection<E> {
     ) -> Result<Vec<u64>, ProbeFailure> {
         match self.ask(request, within).await? {
             Reply::Sessions(sessions) => Ok(sessions),
+            Reply::Holders(holders) => Ok(holders.into_iter().flatten().collect()),
             other => Err(ProbeFailure::Garbled(format!("{other:?} to a list"))),
         }
     }
@@ -220,7 +225,6 @@ impl<E: Env> SimFleet<E> {
                     probe: tokio::sync::Mutex::new(None),
                     watched: Mutex::new(None),
                     lanes: Mutex::new(None),
-                    harmless: Mutex::default(),
                 })
             })
             .clone()
@@ -241,7 +245,6 @@ impl<E: Env> Kept<E> {
                     return Ok(report);
                 }
                 Err(failure) => {
-                    lock(&self.harmless).remove(&kept.session);
                     // Its end tells of the past.
                     if failure != ProbeFailure::Closed {
                         return Err(failure);
@@ -251,7 +254,6 @@ impl<E: Env> Kept<E> {
         }
         let mut fresh = dial::<E>(&self.key, CONNECT, Account::Orchestrator).await?;
         let report = fresh.read(PROBE).await?;
-        lock(&self.harmless).insert(fresh.session);
         *slot = Some(fresh);
         Ok(report)
     }
@@ -387,10 +389,7 @@ async fn pulse<E: Env>(kept: &Arc<Kept<E>>, watched: &Arc<Watched<E>>) {
     loop {
         watched.sign(&kept.key, Sign::PulseUp(up.identity.clone()));
         refresh_fence::<E>(kept, watched);
-        let session = up.session;
-        lock(&kept.harmless).insert(session);
         up = beat::<E>(kept, watched, up).await;
-        lock(&kept.harmless).remove(&session);
     }
 }
 
@@ -481,13 +480,25 @@ fn refresh_fence<E: Env>(kept: &Arc<Kept<E>>, watched: &Arc<Watched<E>>) {
     let (kept, watched) = (kept.clone(), watched.clone());
     spawn::<E>(async move {
         let dialled = dial::<E>(&kept.key, LOGIN, Account::Orchestrator).await;
-        if let Ok(idle) = dialled
+        if let Ok(mut idle) = dialled
+            && take_idle_lock(&mut idle).await
             && !*watched.stopped.borrow()
         {
             *lock(&watched.fence) = Some(idle);
         }
         watched.fence_dialling.store(false, Ordering::Release);
     });
+}
+
+async fn take_idle_lock<E: Env>(idle: &mut Connection<E>) -> bool {
+    for number in 0..IDLE_LOCKS {
+        match idle.ask(Request::GetLock(idle_lock(number)), LOGIN).await {
+            Ok(Reply::Locked(true)) => return true,
+            Ok(_) => {}
+            Err(_) => return false,
+        }
+    }
+    false
 }
 
 // Steps.
@@ -696,23 +707,23 @@ async fn run_one<E: Env>(
     if let Statement::KillClients { spare_users } = statement {
         let spared = spare_users.clone();
         let request = Request::ClientSessions { spared };
-        let ended = kill_all::<E>(&mut action, request, |_| false, pass, until).await;
+        let ended = kill_all::<E>(&mut action, request, pass, until).await;
         return keep(action, ended);
     }
     if *statement == Statement::MakeWriteable {
         // A fence that waits in another session of our account must not close what is opened here.
-        let spared = |session| {
-            lock(&lanes.own).contains(&session) || lock(&kept.harmless).contains(&session)
-        };
-        let request = Request::OrchestratorSessions;
-        let ended = kill_all::<E>(&mut action, request, spared, pass, until).await;
+        let names = (0..IDLE_LOCKS)
+            .map(idle_lock)
+            .chain([LOCKS[1].to_owned()])
+            .collect();
+        let request = Request::LockHolders(names);
+        let ended = kill_all::<E>(&mut action, request, pass, until).await;
         if ended.is_err() {
             return keep(action, ended);
         }
-        // The own idle fence connection was as good as any other's.
+        // The own idle one was as good as any other's: it is dialled again at the next beat.
         if let Some(watched) = lock(&kept.watched).clone() {
             *lock(&watched.fence) = None;
-            refresh_fence::<E>(kept, &watched);
         }
     }
     if let Err(outcome) = pass.confirm::<E>().await {
@@ -761,11 +772,10 @@ fn keep<E: Env>(
     }
 }
 
-/// Lists and kills until none is left that is not spared. `true` beside a failure: the connection can still be used.
+/// Lists and kills until nobody else is left. `true` beside a failure: the connection can still be used.
 async fn kill_all<E: Env>(
     action: &mut Connection<E>,
     list: Request,
-    spared: impl Fn(u64) -> bool + Send,
     pass: &Pass<impl Gate>,
     until: Duration,
 ) -> Result<(), (Outcome, bool)> {
@@ -779,7 +789,7 @@ async fn kill_all<E: Env>(
         let listed = action.sessions(list.clone(), left()).await.map_err(fails)?;
         let mut found = false;
         for session in listed {
-            if session == own || spared(session) {
+            if session == own {
                 continue;
             }
             found = true;

@@ -192,11 +192,8 @@ impl Host {
             self.until_awake().await;
             let reply = match request {
                 Request::Sleep(duration) => {
-                    // Nobody waits for this: it wakes no one.
-                    self.server().set_sleeping(session, true);
                     sleep::<E>(duration).await;
                     self.until_awake().await;
-                    self.server().set_sleeping(session, false);
                     Reply::Done
                 }
                 Request::Dump { held } => return self.dump::<E>(stream, held).await,
@@ -223,9 +220,6 @@ impl Host {
             }
             Request::ClientSessions { spared } => {
                 Reply::Sessions(self.look(|server| server.client_sessions(&spared)))
-            }
-            Request::OrchestratorSessions => {
-                Reply::Sessions(self.look(Server::orchestrator_sessions))
             }
             Request::GetLock(name) => {
                 Reply::Locked(self.change(|server| server.get_lock(&name, session)))

@@ -29,12 +29,11 @@ const RELAY_LOG_HEADER_BYTES: u64 = 256;
 const TRANSACTION_BYTES: u64 = 300;
 const BINLOG_HEADER_BYTES: u64 = 157;
 
-/// `Duration` between heartbeats of a source with nothing to send.
+/// Between heartbeats of a source with nothing to send.
 pub const HEARTBEAT: Duration = Duration::from_secs(1);
 
 /// Error numbers, the same on both where both have them.
 pub mod code {
-    /// ER_SERVER_SHUTDOWN and the client's own 2013 have no place here: a dead server says nothing.
     pub const READ_ONLY: u16 = 1290;
     pub const NO_SUCH_THREAD: u16 = 1094;
     pub const SLAVE_MUST_STOP: u16 = 1198;
@@ -180,8 +179,6 @@ pub struct Server {
     channel: Option<Channel>,
     sessions: BTreeMap<u64, Account>,
     sessions_ever: u64,
-    /// Sessions that execute a sleep.
-    sleeping: BTreeSet<u64>,
     locks: BTreeMap<String, u64>,
     /// For the oracles: every write that was ever committed or received here.
     ever_held: BTreeSet<u64>,
@@ -217,7 +214,6 @@ impl Server {
             channel: None,
             sessions: BTreeMap::new(),
             sessions_ever: 0,
-            sleeping: BTreeSet::new(),
             locks: BTreeMap::new(),
             ever_held: BTreeSet::new(),
             opened: Vec::new(),
@@ -324,7 +320,6 @@ impl Server {
     pub fn kill(&mut self) {
         self.process = Process::Killed;
         self.sessions.clear();
-        self.sleeping.clear();
         self.locks.clear();
     }
 
@@ -369,7 +364,6 @@ impl Server {
     /// The session ended, or its connection did; its named locks with it.
     pub fn log_out(&mut self, session: u64) {
         self.sessions.remove(&session);
-        self.sleeping.remove(&session);
         self.locks.retain(|_, holder| *holder != session);
     }
 
@@ -398,27 +392,6 @@ impl Server {
             .filter(|(_, account)| match account {
                 Account::Application(user) => !spared.contains(user),
                 Account::Orchestrator | Account::Replication(_) => false,
-            })
-            .map(|(session, _)| *session)
-            .collect()
-    }
-
-    /// The process list shows a session's sleep while it lasts.
-    pub fn set_sleeping(&mut self, session: u64, sleeping: bool) {
-        if !sleeping {
-            self.sleeping.remove(&session);
-        } else if self.has_session(session) {
-            self.sleeping.insert(session);
-        }
-    }
-
-    /// Sessions of the daemons' account, without those that sleep: they are pulses.
-    #[must_use]
-    pub fn orchestrator_sessions(&self) -> Vec<u64> {
-        self.sessions
-            .iter()
-            .filter(|(session, account)| {
-                **account == Account::Orchestrator && !self.sleeping.contains(session)
             })
             .map(|(session, _)| *session)
             .collect()

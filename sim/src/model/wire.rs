@@ -34,7 +34,6 @@ pub enum Request {
     ClientSessions {
         spared: Vec<String>,
     },
-    OrchestratorSessions,
     GetLock(String),
     LockHolders(Vec<String>),
     Write(u64),

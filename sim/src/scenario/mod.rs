@@ -16,7 +16,6 @@ pub type Summary = String;
 pub type Script = Pin<Box<dyn Future<Output = Result<Summary, Failure>>>>;
 
 /// Runs *primary killed* with a seed on an engine.
-#[must_use]
 pub fn run<E: Engine>(seed: u64, keep_lines: bool) -> (Result<Summary, Failure>, Trace) {
     let world = move || -> (Vec<Machine>, Script) { primary_killed::world::<E>(seed) };
     let (ended, trace) = run_traced::<E, _>(seed, primary_killed::LIMIT, keep_lines, world);
@@ -32,7 +31,6 @@ pub fn run<E: Engine>(seed: u64, keep_lines: bool) -> (Result<Summary, Failure>,
 }
 
 /// Runs a seed twice and compares.
-#[must_use]
 pub fn twice<E: Engine>(seed: u64) -> Result<Summary, Failure> {
     let (first, first_trace) = run::<E>(seed, true);
     let (second, second_trace) = run::<E>(seed, true);

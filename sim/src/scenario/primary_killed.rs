@@ -32,7 +32,7 @@ const PURPOSE: u64 = 0x0dead;
 
 /// The machines and the scenario of a seed. Even seeds have MySQL servers, odd ones MariaDB's.
 pub fn world<E: Engine>(seed: u64) -> (Vec<Machine>, Script) {
-    let kind = if seed % 2 == 0 {
+    let kind = if seed.is_multiple_of(2) {
         Kind::Mysql
     } else {
         Kind::Mariadb

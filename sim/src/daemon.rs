@@ -41,6 +41,7 @@ pub struct DaemonView {
     pub name: String,
     pub at: LogPosition,
     pub digest: [u8; 32],
+    pub leads: bool,
     pub recoveries: Vec<Recovery>,
     /// Servers it has seen in their newest probe.
     pub servers_seen: usize,
@@ -72,6 +73,7 @@ impl Daemons {
                     name,
                     at: node.replicated().applied(),
                     digest: node.replicated().digest(),
+                    leads: node.raft().leading.is_some(),
                     recoveries: node
                         .replicated()
                         .recoveries_newest_first()

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand, ValueEnum};
 use orchestrator_sim::engine::{Engine, MadsimEnv, TurmoilEnv};
 use orchestrator_sim::outcome::{Failure, Seeds};
-use orchestrator_sim::scenario;
+use orchestrator_sim::scenario::{self, Victims};
 
 /// Runs the daemons and a model fleet in a simulated world.
 ///
@@ -19,6 +19,9 @@ struct Arguments {
     /// Which simulator.
     #[arg(long, value_enum, default_value_t = EngineName::Madsim, global = true)]
     engine: EngineName,
+    /// Who is struck.
+    #[arg(long, value_enum, default_value_t = Victims::Primary, global = true)]
+    kill: Victims,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -53,23 +56,30 @@ fn main() -> ExitCode {
             .init();
     }
     match arguments.engine {
-        EngineName::Madsim => act::<MadsimEnv>(arguments.verb),
-        EngineName::Turmoil => act::<TurmoilEnv>(arguments.verb),
+        EngineName::Madsim => act::<MadsimEnv>(arguments.verb, arguments.kill),
+        EngineName::Turmoil => act::<TurmoilEnv>(arguments.verb, arguments.kill),
     }
 }
 
-fn act<E: Engine>(verb: Verb) -> ExitCode {
+fn act<E: Engine>(verb: Verb, kill: Victims) -> ExitCode {
     match verb {
-        Verb::Run { seed, trace } => each::<E>(Seeds(seed..seed + 1), "run", |seed| {
-            let (outcome, run) = scenario::run::<E>(seed, trace);
-            for line in &run.lines {
-                println!("{line}");
-            }
-            outcome
-                .map(|summary| format!("{summary}; {} events, hash {:016x}", run.events, run.hash))
+        Verb::Run { seed, trace } => {
+            each::<E>(Seeds(seed..seed.saturating_add(1)), "run", kill, |seed| {
+                let (outcome, run) = scenario::run::<E>(kill, seed, trace);
+                for line in &run.lines {
+                    println!("{line}");
+                }
+                outcome.map(|summary| {
+                    format!("{summary}; {} events, hash {:016x}", run.events, run.hash)
+                })
+            })
+        }
+        Verb::Twice { seeds } => each::<E>(seeds, "twice", kill, |seed| {
+            scenario::twice::<E>(kill, seed)
         }),
-        Verb::Twice { seeds } => each::<E>(seeds, "twice", scenario::twice::<E>),
-        Verb::Sweep { seeds } => each::<E>(seeds, "run", |seed| scenario::run::<E>(seed, false).0),
+        Verb::Sweep { seeds } => each::<E>(seeds, "run", kill, |seed| {
+            scenario::run::<E>(kill, seed, false).0
+        }),
     }
 }
 
@@ -77,6 +87,7 @@ fn act<E: Engine>(verb: Verb) -> ExitCode {
 fn each<E: Engine>(
     seeds: Seeds,
     verb: &str,
+    kill: Victims,
     run: impl Fn(u64) -> Result<String, Failure>,
 ) -> ExitCode {
     let mut first = None;
@@ -89,8 +100,11 @@ fn each<E: Engine>(
             Err(failure) => {
                 failures += 1;
                 println!("{} seed {seed}: FAILED: {failure}", E::NAME);
+                let kill = kill
+                    .to_possible_value()
+                    .map_or_else(String::new, |value| value.get_name().to_owned());
                 println!(
-                    "reproduce with: orchestrator-sim {verb} {seed} --engine {}",
+                    "reproduce with: orchestrator-sim {verb} {seed} --engine {} --kill {kill}",
                     E::NAME
                 );
                 first.get_or_insert(failure);

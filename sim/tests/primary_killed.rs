@@ -3,10 +3,10 @@
 use std::process::Command;
 
 /// Even seeds have MySQL servers, odd ones MariaDB's.
-fn check(seeds: &str, engine: &str, count: usize) {
+fn check(seeds: &str, engine: &str, kill: &str, count: usize) {
     let program = env!("CARGO_BIN_EXE_orchestrator-sim");
     let output = Command::new(program)
-        .args(["twice", seeds, "--engine", engine])
+        .args(["twice", seeds, "--engine", engine, "--kill", kill])
         .env_remove("RUST_LOG")
         .output()
         .expect("the program starts");
@@ -26,12 +26,22 @@ fn check(seeds: &str, engine: &str, count: usize) {
 
 #[test]
 fn on_madsim() {
-    check("1..5", "madsim", 4);
+    check("1..5", "madsim", "primary", 4);
 }
 
 #[test]
 fn on_turmoil() {
-    check("1..3", "turmoil", 2);
+    check("1..3", "turmoil", "primary", 2);
+}
+
+#[test]
+fn with_the_leading_daemon_on_madsim() {
+    check("0..2", "madsim", "primary-and-leader", 2);
+}
+
+#[test]
+fn with_the_leading_daemon_on_turmoil() {
+    check("0..1", "turmoil", "primary-and-leader", 1);
 }
 
 #[test]

@@ -147,6 +147,7 @@ fn view(name: &str, index: u64, digest: u8) -> DaemonView {
             node: NodeId(1),
         },
         digest: [digest; 32],
+        leads: false,
         recoveries: Vec::new(),
         servers_seen: 3,
     }

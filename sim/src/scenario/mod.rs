@@ -9,6 +9,8 @@ use orchestrator::trace::Trace;
 
 pub mod primary_killed;
 
+pub use primary_killed::Victims;
+
 /// What a run that kept all promises came to, in one line.
 pub type Summary = String;
 
@@ -16,8 +18,12 @@ pub type Summary = String;
 pub type Script = Pin<Box<dyn Future<Output = Result<Summary, Failure>>>>;
 
 /// Runs *primary killed* with a seed on an engine.
-pub fn run<E: Engine>(seed: u64, keep_lines: bool) -> (Result<Summary, Failure>, Trace) {
-    let world = move || -> (Vec<Machine>, Script) { primary_killed::world::<E>(seed) };
+pub fn run<E: Engine>(
+    victims: Victims,
+    seed: u64,
+    keep_lines: bool,
+) -> (Result<Summary, Failure>, Trace) {
+    let world = move || -> (Vec<Machine>, Script) { primary_killed::world::<E>(victims, seed) };
     let (ended, trace) = run_traced::<E, _>(seed, primary_killed::LIMIT, keep_lines, world);
     let outcome = match ended {
         Err(panic) => Err(Failure::Crash(panic)),
@@ -31,9 +37,9 @@ pub fn run<E: Engine>(seed: u64, keep_lines: bool) -> (Result<Summary, Failure>,
 }
 
 /// Runs a seed twice and compares.
-pub fn twice<E: Engine>(seed: u64) -> Result<Summary, Failure> {
-    let (first, first_trace) = run::<E>(seed, true);
-    let (second, second_trace) = run::<E>(seed, true);
+pub fn twice<E: Engine>(victims: Victims, seed: u64) -> Result<Summary, Failure> {
+    let (first, first_trace) = run::<E>(victims, seed, true);
+    let (second, second_trace) = run::<E>(victims, seed, true);
     if first_trace != second_trace || first != second {
         let at = first_trace
             .lines

@@ -1,5 +1,7 @@
 //! Three daemons, one primary with three replicas, a client that writes; the primary's process is killed at a time drawn
 //! from the seed, and stays dead. After 15 simulated seconds one replica, the right one, has taken its place.
+//!
+//! At wish the daemon that leads loses power at the same time, and comes back three seconds later.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -25,13 +27,22 @@ pub const LIMIT: Duration = Duration::from_secs(20);
 const DISCOVERED_BY: Duration = Duration::from_secs(8);
 /// When the primary is killed, in milliseconds: from, to.
 const KILL_MILLISECONDS: (u64, u64) = (8_000, 10_000);
+/// A daemon that lost power comes back after so long.
+const OUTAGE: Duration = Duration::from_secs(3);
 const LOOK: Duration = Duration::from_millis(100);
 const DAEMONS: u8 = 3;
 const SERVERS: u32 = 4;
 const PURPOSE: u64 = 0x0dead;
 
+/// Who is struck.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Victims {
+    Primary,
+    PrimaryAndLeader,
+}
+
 /// The machines and the scenario of a seed. Even seeds have MySQL servers, odd ones MariaDB's.
-pub fn world<E: Engine>(seed: u64) -> (Vec<Machine>, Script) {
+pub fn world<E: Engine>(victims: Victims, seed: u64) -> (Vec<Machine>, Script) {
     let kind = if seed.is_multiple_of(2) {
         Kind::Mysql
     } else {
@@ -48,7 +59,7 @@ pub fn world<E: Engine>(seed: u64) -> (Vec<Machine>, Script) {
             move |_| program.clone().run::<E>(),
         ));
     }
-    (machines, Box::pin(play::<E>(seed, daemons, hosts)))
+    (machines, Box::pin(play::<E>(victims, seed, daemons, hosts)))
 }
 
 fn key(number: u32) -> InstanceKey {
@@ -68,6 +79,7 @@ fn fleet(kind: Kind, seed: u64) -> Vec<Host> {
 }
 
 async fn play<E: Engine>(
+    victims: Victims,
     seed: u64,
     daemons: Daemons,
     hosts: Vec<Host>,
@@ -82,12 +94,20 @@ async fn play<E: Engine>(
     discover::<E>(&daemons, hosts.len()).await?;
     let mut digests = Digests::default();
     let mut killed_at = None;
+    let mut returns: Option<(Duration, String)> = None;
     while E::elapsed() < LENGTH {
         if killed_at.is_none() && E::elapsed() + LOOK > kill_at {
             sleep::<E>(kill_at.saturating_sub(E::elapsed())).await;
             hosts[0].change(Server::kill);
             orchestrator::trace::event("fault", format_args!("kill {}", hosts[0].key()));
             killed_at = Some(E::elapsed());
+            if victims == Victims::PrimaryAndLeader {
+                let leader = strike_leader::<E>(&daemons).await?;
+                returns = Some((E::elapsed() + OUTAGE, leader));
+            }
+        }
+        if let Some((_, daemon)) = returns.take_if(|(at, _)| *at <= E::elapsed()) {
+            E::boot(&daemon);
         }
         let views = daemons.views().await;
         digests.look(&views).map_err(Failure::Safety)?;
@@ -120,6 +140,17 @@ async fn play<E: Engine>(
         writable.map_or(0, |after| after.as_millis()),
         ended.ledger.acknowledged().len()
     ))
+}
+
+/// Cuts the power of the daemon that leads.
+async fn strike_leader<E: Engine>(daemons: &Daemons) -> Result<String, Failure> {
+    let views = daemons.views().await;
+    let Some(leader) = views.into_iter().find(|view| view.leads) else {
+        return Err(Failure::Liveness("no daemon leads".to_owned()));
+    };
+    orchestrator::trace::event("fault", format_args!("power cut of {}", leader.name));
+    E::power_cut(&leader.name);
+    Ok(leader.name)
 }
 
 /// Names one replica to a daemon and waits until every daemon sees the whole fleet.

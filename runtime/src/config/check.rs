@@ -337,7 +337,10 @@ impl Check<'_> {
             let wait = !self.values.flag(FAIL);
             self.values.adjust(DELAY, Value::Bool(wait));
         } else if !self.values.flag(DELAY) && !self.values.flag(FAIL) {
-            self.warn(DELAY, "false is obeyed: a promotion does not wait for the relay log, and may lose what it holds");
+            self.warn(
+                DELAY,
+                "false is not obeyed so far: a promotion waits until the relay log is applied",
+            );
         }
         // V3.
         if self.values.flag(FAIL) && self.values.flag(DELAY) {

@@ -81,6 +81,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     let fleet = Mysql::<TokioEnv>::new(wiring::probe_settings(&settings)?);
 
     let seed = TokioEnv::random_seed().context("randomness of the operating system")?;
+    raft_runtime.run(raft::check_unused::<TokioEnv>(&raft_settings))?;
     let attachable = main_runtime.run(async {
         let opened = backend::open::<TokioEnv>(backend_settings).await?;
         raft_settings.backend = opened.for_start();

@@ -434,7 +434,10 @@ fn a_directory_belongs_to_one_process_and_one_cluster() {
         let at = propose(&[&alone], "x").await;
         let twice = try_start(settings.clone()).await.err().unwrap();
         assert!(matches!(twice, StartError::InUse(_)), "{twice}");
+        let checked = check_unused::<TokioEnv>(&settings).await;
+        assert!(matches!(checked, Err(StartError::InUse(_))), "{checked:?}");
         alone.handle.shutdown().await;
+        assert_eq!(check_unused::<TokioEnv>(&settings).await, Ok(()));
 
         let cluster = alone.handle.cluster();
         let with = |cluster, at| RaftSettings {

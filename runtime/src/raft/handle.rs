@@ -198,6 +198,16 @@ pub async fn start<E: Env>(
     started
 }
 
+/// Refuses a raft data directory that another process has, and leaves it as it is. To be asked before the backend is
+/// opened: whoever opens the backend becomes its only writer, and a daemon that was started twice by mistake must not
+/// take it from the one that runs.
+///
+/// # Errors
+/// [`StartError::InUse`], or the directory cannot be made or locked.
+pub async fn check_unused<E: Env>(settings: &RaftSettings) -> Result<(), StartError> {
+    open_directory::<E>(&settings.data_dir).await.map(drop)
+}
+
 async fn start_with<E: Env>(
     settings: &mut RaftSettings,
     replica: mpsc::Sender<ReplicaRequest>,
@@ -259,6 +269,7 @@ async fn start_with<E: Env>(
         stop: watch::Sender::new(false),
         fatal: watch::Sender::new(None),
         waiting: Mutex::new(None),
+        last_refused: Mutex::new(None),
         lock: Mutex::new(Some(lock)),
     });
 

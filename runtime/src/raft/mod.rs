@@ -37,7 +37,7 @@ use tokio::sync::{mpsc, oneshot};
 
 pub use self::handle::{
     AskError, Confirmation, MemberView, NotLeading, Proposed, RaftHandle, RaftState,
-    RaftStatusView, RaftSummary, start,
+    RaftStatusView, RaftSummary, check_unused, start,
 };
 pub use self::id::{ClusterId, Epoch, LogPosition, NodeId};
 pub use self::start::{BackendPosition, StartDecision, decide_start};

@@ -44,6 +44,8 @@ pub(super) struct Node<E: Env> {
     pub(super) fatal: watch::Sender<Option<String>>,
     /// Why there is no cluster yet, in words.
     pub(super) waiting: Mutex<Option<String>>,
+    /// Who was refused last, and why: who dials without pause is told of once.
+    pub(super) last_refused: Mutex<Option<(u64, String)>>,
     pub(super) lock: Mutex<Option<E::DirLock>>,
 }
 

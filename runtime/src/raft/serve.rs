@@ -206,7 +206,11 @@ async fn shake_hands<E: Env>(
         Verdict::Accepted => (None, Some(from)),
         Verdict::Introduced => (None, None),
         Verdict::Refused(why) => {
-            tracing::info!(peer, from = %NodeId(from), "raft connection refused: {}", why.text);
+            let said = (from, why.text.clone());
+            let is_news = locked(&node.last_refused).replace(said.clone()) != Some(said);
+            if is_news {
+                tracing::info!(peer, from = %NodeId(from), "raft connection refused: {}", why.text);
+            }
             (Some(why), None)
         }
     };

@@ -8,18 +8,26 @@ use alloc::{
     vec::Vec,
 };
 
+use core::time::Duration;
+
 use super::{Cause, Level, Node, Output, note};
 use crate::{
     id::{Identity, InstanceKey},
     policy::DeposedAction,
     recovery::Purpose,
     replicated::Command,
-    time::Now,
+    time::{Now, Wall},
     topology::Instance,
 };
 
 /// Most proposals one round makes.
 const PROPOSALS_PER_ROUND: usize = 32;
+/// Log time moves only with commands: in a quiet log one without content is written so often.
+const TICK: Duration = Duration::from_secs(60);
+/// A clock that moves the log's time ahead by more than this is worth a word: every window is counted in it.
+const LEAP: Duration = Duration::from_secs(3600);
+/// A deposed primary that could not be closed is tried again after this time, then after twice as long, and so on.
+const FENCE_AGAIN: Duration = Duration::from_secs(5);
 
 impl Node {
     pub(super) fn keep_house(&mut self, now: Now, out: &mut Output) {
@@ -35,6 +43,7 @@ impl Node {
             return;
         }
         let before = out.effects.len();
+        self.tick(now, out);
         if *self.replicated.policy() != self.local_policy {
             self.propose(
                 now,
@@ -49,6 +58,35 @@ impl Node {
         self.quarantine(now, out);
         self.reopen(now, out);
         self.forget_unseen(now, out);
+    }
+
+    fn tick(&mut self, now: Now, out: &mut Output) {
+        let log_time = self.replicated.log_time();
+        let behind = now.wall.since(log_time);
+        if behind < TICK {
+            return;
+        }
+        if behind >= LEAP && log_time != Wall::EPOCH {
+            note(
+                out,
+                Level::Warning,
+                None,
+                format!(
+                    "by this daemon's clock {} s have passed since the newest entry of the log ({log_time}): cool-downs, \
+                     downtimes and the like end by the log's time, which moves ahead by as much",
+                    behind.as_secs()
+                ),
+            );
+        }
+        self.propose(
+            now,
+            Cause::House,
+            Command::Know {
+                keys: Vec::new(),
+                by_operator: false,
+            },
+            out,
+        );
     }
 
     /// Sources and replicas that were read before this daemon led are proposed too.
@@ -191,6 +229,8 @@ impl Node {
             .deposed()
             .map(|(identity, row)| (identity.clone(), row.clone()))
             .collect();
+        self.fenced_again
+            .retain(|identity, _| self.replicated.is_deposed(identity));
         for (identity, row) in rows {
             let Some(instance) = self.observed.instances.get(&row.key) else {
                 continue;
@@ -228,8 +268,11 @@ impl Node {
                 );
                 continue;
             }
-            let began = now.wall - core::time::Duration::from_secs(report.uptime_s + 2);
-            let fenced_in_this_life = row.fenced.as_ref().is_some_and(|fenced| fenced.at >= began);
+            let began = instance.seen_at - Duration::from_secs(report.uptime_s + 2);
+            let fenced_in_this_life = row
+                .fenced
+                .as_ref()
+                .is_some_and(|fenced| fenced.at >= began && report.uptime_s >= fenced.uptime_s);
             let downtimed_by_a_person = self
                 .replicated
                 .downtime_of(&row.key, now.wall)
@@ -238,6 +281,7 @@ impl Node {
                 continue;
             }
             if report.read_only && !fenced_in_this_life {
+                self.fenced_again.remove(&identity);
                 let command = Command::MarkFenced {
                     identity,
                     at_uptime_s: report.uptime_s,
@@ -261,6 +305,17 @@ impl Node {
                 );
                 continue;
             }
+            let (again, tries) = self
+                .fenced_again
+                .get(&identity)
+                .copied()
+                .unwrap_or_default();
+            if now.mono < again {
+                continue;
+            }
+            let wait = FENCE_AGAIN * (1 << tries.min(4));
+            self.fenced_again
+                .insert(identity.clone(), (now.mono + wait, tries + 1));
             note(
                 out,
                 Level::Warning,
@@ -365,7 +420,9 @@ impl Node {
             .values()
             .filter(|instance| {
                 let since = instance.seen.unwrap_or(instance.known_since);
-                now.mono.since(since) > limit && !instance.is_last_check_valid()
+                now.mono.since(since) > limit
+                    && !instance.is_last_check_valid()
+                    && self.replicated.is_known(&instance.key)
             })
             .map(|instance| instance.key.clone())
             .take(crate::limits::KNOWN_PER_COMMAND_MAX)

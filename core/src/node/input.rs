@@ -130,6 +130,9 @@ pub struct Opinion {
     /// Which server it means.
     pub identity: Option<Identity>,
     pub kind: OpinionKind,
+    /// Milliseconds since the newest sign of life that this daemon had, when it said so; none: it never had one. Only a
+    /// sign that came after a suspicion speaks against it.
+    pub life_ms_ago: Option<u64>,
 }
 
 /// What an operator, a script or this daemon itself asks for.

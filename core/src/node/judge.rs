@@ -38,7 +38,11 @@ const ASK_INTERVAL: Duration = Duration::from_millis(200);
 /// A replica that cannot be read within this time of the suspicion is counted without being read.
 const REPLICA_PATIENCE: Duration = Duration::from_secs(1);
 /// A verdict that opened nothing is acted on again after this time.
-const VERDICT_AGAIN: Duration = Duration::from_secs(5);
+pub(super) const VERDICT_AGAIN: Duration = Duration::from_secs(5);
+/// A daemon that was not heard for so long abstains; it is asked more often than that.
+const OPINION_FRESH: Duration = Duration::from_secs(1);
+/// A suspicion that is older than this is followed at a tenth of the pace.
+const SUSPICION_OLD: Duration = Duration::from_secs(30);
 /// An opinion that was sent before our own suspicion by no more than this may be about the same event.
 const OPINION_SLACK: Duration = Duration::from_millis(500);
 /// Late timers make evidence worthless for so long.
@@ -61,6 +65,9 @@ impl Node {
     pub(super) fn is_credible(&self, now: Mono) -> bool {
         if self.late_at.is_some_and(|at| now.since(at) < LATE_FOR) {
             return false;
+        }
+        if self.failing_since.is_empty() {
+            return true;
         }
         let window = self.policy().poll * 2;
         let lost = self
@@ -123,6 +130,7 @@ impl Node {
             PeerMessage::Opinions(opinions) => {
                 for opinion in opinions.into_iter().take(crate::limits::INSTANCES_MAX) {
                     let key = opinion.key.clone();
+                    let is_alive = opinion.kind == OpinionKind::Alive;
                     if !self.watched.contains_key(&key) {
                         continue;
                     }
@@ -130,6 +138,9 @@ impl Node {
                         .entry(key.clone())
                         .or_default()
                         .insert(from, (opinion, now.mono));
+                    if is_alive {
+                        self.wake_recovery_of(now, &key);
+                    }
                     self.judge(now, &key, out);
                 }
             }
@@ -151,6 +162,9 @@ impl Node {
             kind: watched.map_or(OpinionKind::Abstain, |watched| {
                 watched.opinion(now.mono, self.policy(), self.is_credible(now.mono))
             }),
+            life_ms_ago: watched
+                .and_then(Watched::last_life)
+                .map(|at| u64::try_from(now.mono.since(at).as_millis()).unwrap_or(u64::MAX)),
         }
     }
 
@@ -163,6 +177,12 @@ impl Node {
             .iter()
             .map(|(key, _)| key.clone())
             .chain(self.dialled_until.keys().cloned())
+            // Also when all of its replicas are pointed elsewhere already: it may come back.
+            .chain(
+                self.replicated
+                    .running()
+                    .map(|recovery| recovery.server.clone()),
+            )
             .filter(|key| self.observed.instances.contains_key(key))
             .collect();
         let ended: Vec<InstanceKey> = self
@@ -221,12 +241,11 @@ impl Node {
         self.suspicions
             .iter()
             .map(|(key, suspicion)| {
-                let by_look = suspicion.looked + LOOK_INTERVAL;
+                let by_look = suspicion.looked + paced(suspicion, suspicion.judged, LOOK_INTERVAL);
                 let by_sign = self
                     .watched
                     .get(key)
                     .and_then(|watched| watched.next_change(self.policy()));
-                // What was due when it was last judged has been taken in.
                 let by_sign = by_sign.filter(|at| *at > suspicion.judged);
                 by_sign.map_or(by_look, |at| at.min(by_look))
             })
@@ -252,6 +271,7 @@ impl Node {
         match kind {
             OpinionKind::Alive => {
                 if self.suspicions.remove(key).is_some() {
+                    self.wake_recovery_of(now, key);
                     self.cleared(now, key, out);
                 }
                 return;
@@ -284,11 +304,14 @@ impl Node {
                     asked: None,
                     received: BTreeMap::new(),
                     again: Mono::ZERO,
+                    verdicts: 0,
+                    failures: 0,
                 },
             );
             self.watch(key, REDIAL_URGENT, out);
             self.probe(now, key, true, out);
-        } else if let Some(suspicion) = self.suspicions.get_mut(key) {
+        }
+        if let Some(suspicion) = self.suspicions.get_mut(key) {
             suspicion.judged = now.mono;
         }
         let signs = self.replica_signs(now, key, out);
@@ -299,12 +322,9 @@ impl Node {
             return;
         };
         let since = suspicion.since;
-        // The others say by themselves what they think when it changes; what they said before this daemon watched is asked for.
-        let is_sure = matches!(kind, OpinionKind::Gone | OpinionKind::Silent);
-        if (is_sure || now.mono.since(since) >= ASK_INTERVAL)
-            && suspicion
-                .asked
-                .is_none_or(|at| now.mono.since(at) >= ASK_INTERVAL)
+        if suspicion
+            .asked
+            .is_none_or(|at| now.mono.since(at) >= paced(suspicion, now.mono, ASK_INTERVAL))
         {
             if let Some(suspicion) = self.suspicions.get_mut(key) {
                 suspicion.asked = Some(now.mono);
@@ -321,12 +341,14 @@ impl Node {
             let about_the_same = opinion.identity.is_none()
                 || own_identity.is_none()
                 || opinion.identity == own_identity;
+            // Silence is abstention, whatever was said before it.
+            let heard_lately = now.mono.since(*at) <= OPINION_FRESH;
             let fresh = if opinion.kind == OpinionKind::Alive {
-                *at > since
+                life_of(opinion, *at).is_some_and(|life| life > since)
             } else {
                 *at + OPINION_SLACK >= since
             };
-            if about_the_same && fresh {
+            if about_the_same && heard_lately && fresh {
                 opinions.insert(*node, opinion.kind);
             }
         }
@@ -342,6 +364,18 @@ impl Node {
                 suspicion.again = now.mono + VERDICT_AGAIN;
             }
             self.declare_dead(now, key, kind, &opinions, signs, out);
+        }
+    }
+
+    /// The recovery of this server is thought over again at once.
+    fn wake_recovery_of(&mut self, now: Now, key: &InstanceKey) {
+        let uid = self
+            .replicated
+            .running()
+            .find(|recovery| recovery.server == *key)
+            .map(|recovery| recovery.uid.clone());
+        if let Some(uid) = uid {
+            self.wait_until.insert(uid, now.mono);
         }
     }
 
@@ -424,7 +458,7 @@ impl Node {
                 look.push(replica.clone());
             }
         }
-        if now.mono.since(suspicion.looked) >= LOOK_INTERVAL {
+        if now.mono.since(suspicion.looked) >= paced(&suspicion, now.mono, LOOK_INTERVAL) {
             suspicion.looked = now.mono;
             self.suspicions.insert(key.clone(), suspicion);
             for replica in look {
@@ -447,6 +481,31 @@ impl Node {
         out: &mut Output,
     ) {
         let Some(epoch) = self.leading() else { return };
+        // What is being repaired, or was replaced already, is no news.
+        let is_repaired = self
+            .replicated
+            .running()
+            .any(|recovery| recovery.server == *key && recovery.purpose.is_recovery());
+        let is_deposed = self
+            .observed
+            .instances
+            .get(key)
+            .and_then(Instance::identity)
+            .is_some_and(|identity| self.replicated.is_deposed(identity));
+        if is_repaired || is_deposed {
+            return;
+        }
+        let level = match self.suspicions.get_mut(key) {
+            Some(suspicion) => {
+                suspicion.verdicts = suspicion.verdicts.saturating_add(1);
+                if suspicion.verdicts == 1 {
+                    Level::Warning
+                } else {
+                    Level::Debug
+                }
+            }
+            None => Level::Warning,
+        };
         if let Some(instance) = self.observed.instances.get_mut(key)
             && instance.is_last_check_valid()
         {
@@ -477,7 +536,7 @@ impl Node {
         let Some(problem) = self.problem_of(now, key) else {
             note(
                 out,
-                Level::Warning,
+                level,
                 None,
                 format!("{key} is dead ({kind:?}), but analysis finds no problem"),
             );
@@ -485,7 +544,7 @@ impl Node {
         };
         note(
             out,
-            Level::Warning,
+            level,
             None,
             format!(
                 "{key} is dead ({kind:?}): {dead} of {} daemons agree, {} replica(s) read, {} with a running IO thread; analysis {}",
@@ -500,12 +559,7 @@ impl Node {
             return;
         }
         if let Err(why) = self.admit(now, key, &problem) {
-            note(
-                out,
-                Level::Warning,
-                None,
-                format!("{key}: no recovery: {why}"),
-            );
+            note(out, level, None, format!("{key}: no recovery: {why}"));
             return;
         }
         if !self.beginning.insert(key.clone()) {
@@ -519,7 +573,7 @@ impl Node {
             .and_then(Instance::identity)
             .cloned();
         let command = Command::BeginRecovery {
-            uid,
+            uid: uid.clone(),
             purpose: Purpose::DeadPrimary { kind },
             epoch,
             server: key.clone(),
@@ -531,7 +585,9 @@ impl Node {
             processing_token: self.identification.token.clone(),
             forced: false,
         };
-        self.propose(now, Cause::Begin(key.clone()), command, out);
+        if !self.propose(now, Cause::Begin(key.clone(), uid), command, out) {
+            self.beginning.remove(key);
+        }
     }
 
     fn problem_of(
@@ -624,6 +680,22 @@ impl Node {
             Command::RegisterDetection(detection),
             out,
         );
+    }
+}
+
+/// When a daemon last had a sign of life of a server, by the opinion that was heard of it at `heard`.
+pub(super) fn life_of(opinion: &Opinion, heard: Mono) -> Option<Mono> {
+    opinion
+        .life_ms_ago
+        .map(|ago| heard - Duration::from_millis(ago))
+}
+
+/// An old suspicion is no emergency any more.
+fn paced(suspicion: &Suspicion, at: Mono, interval: Duration) -> Duration {
+    if at.since(suspicion.since) > SUSPICION_OLD {
+        interval * 10
+    } else {
+        interval
     }
 }
 

@@ -25,6 +25,7 @@ pub use effect::{Effect, Level, Note, Output, PeerMessage, Reply};
 pub use input::{
     Input, Opinion, OpinionKind, ProbeEnd, Proposal, RaftView, Request, Sign, StepEnd,
 };
+use observe::Adopt;
 use rand_core::Rng;
 
 use crate::{
@@ -45,6 +46,8 @@ use crate::{
 
 /// A proposal whose fate raft did not tell by then is unknown.
 const PROPOSAL_DEADLINE: Duration = Duration::from_secs(10);
+/// The adapter tells of the deadline itself; a proposal of which nothing is heard for so long is taken for unknown.
+const PROPOSAL_LOST: Duration = Duration::from_secs(12);
 /// How often the leader looks after what is not urgent.
 const HOUSE_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -72,8 +75,8 @@ enum Cause {
     Request(RequestId),
     /// The next move of a recovery; nothing else is planned for it meanwhile.
     Recovery(Uid),
-    /// Opening a recovery of this server.
-    Begin(InstanceKey),
+    /// Opening a recovery or an operation of this server.
+    Begin(InstanceKey, Uid),
     House,
 }
 
@@ -83,13 +86,17 @@ struct Suspicion {
     since: Mono,
     /// The replicas were last asked for at this time.
     looked: Mono,
-    /// It was last judged at this time.
+    /// It was last thought over at this time.
     judged: Mono,
     asked: Option<Mono>,
     /// What each replica had received, and when that last changed.
     received: BTreeMap<InstanceKey, (u64, Mono)>,
     /// A verdict was acted on; not before this again.
     again: Mono,
+    /// Verdicts that were acted on: only the first is worth a warning.
+    verdicts: u32,
+    /// Recoveries that failed since.
+    failures: u32,
 }
 
 /// The decision core of one daemon.
@@ -126,6 +133,8 @@ pub struct Node {
     last_proposal: u64,
     discovering: BTreeMap<InstanceKey, Vec<(RequestId, bool)>>,
     operations: BTreeMap<Uid, RequestId>,
+    /// When a deposed primary may be closed again, and how often that was tried.
+    fenced_again: BTreeMap<Identity, (Mono, u32)>,
     beginning: BTreeSet<InstanceKey>,
     last_uid: u64,
 
@@ -171,6 +180,7 @@ impl Node {
             last_proposal: 0,
             discovering: BTreeMap::new(),
             operations: BTreeMap::new(),
+            fenced_again: BTreeMap::new(),
             beginning: BTreeSet::new(),
             last_uid: 0,
             progress: BTreeMap::new(),
@@ -206,6 +216,7 @@ impl Node {
         self.judge_all(now, out);
         if now.mono >= self.house_at {
             self.house_at = now.mono + HOUSE_INTERVAL;
+            self.drop_lost(now, out);
             self.keep_watches(now, out);
             self.keep_house(now, out);
         }

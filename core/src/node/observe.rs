@@ -17,6 +17,18 @@ use crate::{
 /// A probe that its adapter did not end by then is forgotten: the adapter's own deadlines are far shorter.
 const PROBE_LOST: Duration = Duration::from_secs(60);
 
+/// Uptimes are whole seconds, and readings take a while.
+const UPTIME_SLACK_S: u64 = 2;
+
+/// Whether a reading makes its server seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Adopt {
+    /// Only a server that is known.
+    IfKnown,
+    /// Also one that is about to become known.
+    Yes,
+}
+
 impl Node {
     /// A server is to be probed from now on.
     pub(super) fn know(&mut self, now: Now, rng: &mut impl Rng, key: &InstanceKey) {
@@ -46,7 +58,9 @@ impl Node {
         }
         let former = self.observed.edges.update(key, None);
         self.unschedule(key);
-        self.in_flight.remove(key);
+        if !self.discovering.contains_key(key) {
+            self.in_flight.remove(key);
+        }
         self.again.remove(key);
         self.watched.remove(key);
         self.watching.remove(key);
@@ -116,6 +130,12 @@ impl Node {
             self.probe(now, &key, true, out);
         }
         let waiting = self.discovering.remove(&key).unwrap_or_default();
+        // What an operator asked for is shown at once, and known as soon as the command is committed.
+        let adopt = if waiting.iter().any(|(_, by_operator)| *by_operator) {
+            Adopt::Yes
+        } else {
+            Adopt::IfKnown
+        };
         match result {
             Ok(report) => {
                 let self_key = if report.self_key.is_valid() {
@@ -125,9 +145,9 @@ impl Node {
                 };
                 // What an alias led to is filed under the server's own name.
                 if self_key == key {
-                    self.seen(now, &key, began, report, out);
+                    self.seen(now, &key, began, report, adopt, out);
                 } else {
-                    self.alias(now, &key, &self_key, began, report, out);
+                    self.alias(now, &key, &self_key, began, report, adopt, out);
                 }
                 self.discovered(now, &self_key, waiting, out);
             }
@@ -148,11 +168,14 @@ impl Node {
         key: &InstanceKey,
         began: Mono,
         report: Report,
+        adopt: Adopt,
         out: &mut Output,
     ) {
-        let discovering = self.discovering.contains_key(key);
         if !self.observed.instances.contains_key(key) {
-            if self.replicated.is_known(key) || discovering {
+            let may_add = adopt == Adopt::Yes
+                && self.observed.instances.len() < limits::INSTANCES_MAX
+                && key.is_valid();
+            if self.replicated.is_known(key) || may_add {
                 self.observed
                     .instances
                     .insert(key.clone(), Instance::new(key.clone(), now));
@@ -166,6 +189,12 @@ impl Node {
             let Some(instance) = self.observed.instances.get_mut(key) else {
                 return;
             };
+            // A reading on its way may be overtaken by the one after a step: what it says is older.
+            if instance.seen.is_some_and(|seen| seen > began)
+                && instance.identity() == Some(&identity)
+            {
+                return;
+            }
             if instance.failure.is_some() {
                 note(out, Level::Info, None, format!("{key} answers again"));
             }
@@ -182,12 +211,23 @@ impl Node {
             if let Some(before) = &instance.report
                 && before.identity == identity
             {
-                if before.uptime_s > report.uptime_s {
+                let between = instance.seen.map_or(0, |seen| began.since(seen).as_secs());
+                let restarted =
+                    report.uptime_s + UPTIME_SLACK_S < before.uptime_s.saturating_add(between);
+                if restarted {
                     note(out, Level::Warning, None, format!("{key} was restarted"));
-                    self.restarted.insert(key.clone());
                 }
-                if !before.read_only && report.read_only {
-                    self.was_writeable.insert(key.clone(), identity.clone());
+                // Closed by a restart, and not by people.
+                match (before.read_only, report.read_only, restarted) {
+                    (false, true, true) => {
+                        self.restarted.insert(key.clone());
+                        self.was_writeable.insert(key.clone(), identity.clone());
+                    }
+                    (false, true, false) => {
+                        self.restarted.remove(key);
+                        self.was_writeable.remove(key);
+                    }
+                    (true, _, _) | (false, false, _) => {}
                 }
             }
             if !report.read_only {
@@ -270,6 +310,7 @@ impl Node {
         self_key: &InstanceKey,
         began: Mono,
         report: Report,
+        adopt: Adopt,
         out: &mut Output,
     ) {
         note(
@@ -278,8 +319,10 @@ impl Node {
             None,
             format!("{alias} calls itself {self_key}"),
         );
+        let mut adopt = adopt;
         if self.leading().is_some() {
             if !self.replicated.is_known(self_key) && self.may_know(self_key) {
+                adopt = Adopt::Yes;
                 self.propose(
                     now,
                     Cause::House,
@@ -301,13 +344,50 @@ impl Node {
                 );
             }
         }
-        if self.replicated.is_known(self_key) {
-            self.seen(now, self_key, began, report, out);
-        } else {
-            // Not to be lost before the command is applied.
-            self.discovering.entry(self_key.clone()).or_default();
-            self.seen(now, self_key, began, report, out);
-            self.discovering.remove(self_key);
+        self.seen(now, self_key, began, report, adopt, out);
+    }
+
+    /// Gives up what the adapters or raft never told the end of, and servers that were adopted and never became known.
+    pub(super) fn drop_lost(&mut self, now: Now, out: &mut Output) {
+        let lost: Vec<_> = self
+            .proposals
+            .iter()
+            .filter(|(_, (_, at))| now.mono.since(*at) >= super::PROPOSAL_LOST)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in lost {
+            self.proposed(now, id, super::Proposal::Unknown, out);
+        }
+        let lost: Vec<InstanceKey> = self
+            .in_flight
+            .iter()
+            .filter(|(_, began)| now.mono.since(**began) >= PROBE_LOST)
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in lost {
+            self.in_flight.remove(&key);
+            self.again.remove(&key);
+            for (request, _) in self.discovering.remove(&key).unwrap_or_default() {
+                out.effects.push(Effect::Answer(
+                    request,
+                    Reply::ProbeFailed(ProbeFailure::Stalled),
+                ));
+            }
+        }
+        if self.observed.instances.len() > self.replicated.known_count() {
+            let strangers: Vec<InstanceKey> = self
+                .observed
+                .instances
+                .values()
+                .filter(|instance| {
+                    !self.replicated.is_known(&instance.key)
+                        && now.mono.since(instance.known_since) >= PROBE_LOST
+                })
+                .map(|instance| instance.key.clone())
+                .collect();
+            for key in strangers {
+                self.forget(now, &key, out);
+            }
         }
     }
 

@@ -8,7 +8,7 @@ use alloc::{format, string::ToString, sync::Arc, vec::Vec};
 use rand_core::Rng;
 
 use super::{
-    Cause, Effect, Entries, Level, Node, Output, Proposal, RaftView, Reply, StepEnd, note,
+    Adopt, Cause, Effect, Entries, Level, Node, Output, Proposal, RaftView, Reply, StepEnd, note,
 };
 use crate::{
     analysis::verdict::Watched,
@@ -16,7 +16,7 @@ use crate::{
     node::input::OpinionKind,
     policy::Policy,
     recovery::{
-        DeadKind, End, Phase, Purpose, Recovery, Stage,
+        DeadKind, End, Purpose, Recovery, Stage, StepKind,
         dead_primary::{self, Move, Progress, Reading, View},
         operation,
     },
@@ -25,8 +25,12 @@ use crate::{
     topology::PromotionRule,
 };
 
-/// A plan that waits is asked again after so long at the earliest, whatever it wished.
+/// Least pause between two thoughts about one recovery.
 const WAIT_MIN: core::time::Duration = core::time::Duration::from_millis(1);
+
+fn unknown() -> Reply {
+    Reply::Unknown("it was proposed, and whether it was committed is not known".to_string())
+}
 
 impl Node {
     pub(super) fn raft_changed(&mut self, now: Now, view: RaftView, out: &mut Output) {
@@ -39,6 +43,18 @@ impl Node {
         self.outcomes.clear();
         self.wait_until.clear();
         self.beginning.clear();
+        // What was proposed under the former epoch is void, or shows when it is applied; nothing waits for its end.
+        let void: Vec<ProposalId> = self
+            .proposals
+            .iter()
+            .filter(|(_, (cause, _))| !matches!(cause, Cause::Request(_)))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in void {
+            if let Some((Cause::Begin(_, uid), _)) = self.proposals.remove(&id) {
+                self.answer_operation(&uid, unknown(), out);
+            }
+        }
         match self.raft.leading {
             Some(epoch) => {
                 note(
@@ -174,7 +190,9 @@ impl Node {
                         });
                     }
                 }
-                if *stage == Stage::Promote
+                let is_promotion = *stage == Stage::Promote
+                    && steps.iter().any(|step| step.kind == StepKind::Promote);
+                if is_promotion
                     && let Some(recovery) = self.replicated.recovery(uid)
                     && recovery.purpose
                         == (Purpose::DeadPrimary {
@@ -182,6 +200,17 @@ impl Node {
                         })
                 {
                     let key = recovery.server.clone();
+                    // Not where this daemon sees it alive, nor when an old entry is replayed at start: another server,
+                    // or the same one in another role, may answer there by this time.
+                    let is_missing = self.watched.get(&key).is_some_and(|watched| {
+                        watched.missing_since().is_some()
+                            && (watched.identity.is_none()
+                                || recovery.identity.is_none()
+                                || watched.identity == recovery.identity)
+                    });
+                    if !is_missing {
+                        return;
+                    }
                     out.effects.push(Effect::FenceFrozen {
                         uid: uid.clone(),
                         epoch: *epoch,
@@ -287,6 +316,15 @@ impl Node {
             End::Failed { reason } => (Level::Error, format!("ended, FAILED: {reason}")),
         };
         note(out, level, Some(uid), text);
+        if recovery.purpose.is_recovery()
+            && matches!(end, End::Failed { .. })
+            && let Some(suspicion) = self.suspicions.get_mut(&recovery.server)
+        {
+            // What was refused for a reason is not tried without pause.
+            let wait = super::judge::VERDICT_AGAIN * (1 << suspicion.failures.min(4));
+            suspicion.failures += 1;
+            suspicion.again = now.mono + wait;
+        }
         if recovery.purpose.is_recovery() && recovery.is_successful() {
             self.dialled_until.insert(
                 recovery.server.clone(),
@@ -343,13 +381,11 @@ impl Node {
                     Proposal::Refused => Reply::NotLeading {
                         leader: self.raft.leader,
                     },
-                    Proposal::Unknown => Reply::Unknown(
-                        "it was proposed, and whether it was committed is not known".to_string(),
-                    ),
+                    Proposal::Unknown => unknown(),
                 };
                 out.effects.push(Effect::Answer(request, reply));
             }
-            Cause::Begin(key) => {
+            Cause::Begin(key, uid) => {
                 self.beginning.remove(&key);
                 match outcome {
                     Proposal::Committed(Answer::Refused(refusal)) => {
@@ -359,18 +395,7 @@ impl Node {
                             None,
                             format!("{key}: no recovery: {refusal}"),
                         );
-                        let waiting: Vec<Uid> = self
-                            .operations
-                            .iter()
-                            .filter(|(uid, _)| self.replicated.recovery(uid).is_none())
-                            .map(|(uid, _)| uid.clone())
-                            .collect();
-                        for uid in waiting {
-                            if let Some(request) = self.operations.remove(&uid) {
-                                out.effects
-                                    .push(Effect::Answer(request, Reply::Refused(refusal.clone())));
-                            }
-                        }
+                        self.answer_operation(&uid, Reply::Refused(refusal), out);
                     }
                     Proposal::Committed(_) => {}
                     Proposal::Refused | Proposal::Unknown => {
@@ -380,9 +405,18 @@ impl Node {
                             None,
                             format!("{key}: opening a recovery was not committed: {outcome:?}"),
                         );
+                        let reply = match outcome {
+                            Proposal::Refused => Reply::NotLeading {
+                                leader: self.raft.leader,
+                            },
+                            Proposal::Unknown | Proposal::Committed(_) => unknown(),
+                        };
+                        self.answer_operation(&uid, reply, out);
                     }
                 }
             }
+            // It may have ended by this very proposal.
+            Cause::Recovery(uid) if !self.is_running(&uid) => {}
             Cause::Recovery(uid) => {
                 if let Proposal::Committed(Answer::Refused(refusal)) = &outcome {
                     note(
@@ -417,10 +451,11 @@ impl Node {
                 .and_then(|recovery| recovery.steps.get(&step))
                 .map(|(step, _)| step.server.clone());
             if let Some(key) = key {
-                self.seen(now, &key, now.mono, report, out);
+                self.seen(now, &key, now.mono, report, Adopt::IfKnown, out);
             }
         }
-        if self.leading() != Some(epoch) {
+        // The slowest steps may end after their recovery.
+        if self.leading() != Some(epoch) || !self.is_running(&uid) {
             return;
         }
         if let Some(progress) = self.progress.get_mut(&uid) {
@@ -433,6 +468,34 @@ impl Node {
         self.wait_until.insert(uid, now.mono);
     }
 
+    fn is_running(&self, uid: &Uid) -> bool {
+        self.replicated
+            .recovery(uid)
+            .is_some_and(Recovery::is_running)
+    }
+
+    fn answer_operation(&mut self, uid: &Uid, reply: Reply, out: &mut Output) {
+        if let Some(request) = self.operations.remove(uid) {
+            out.effects.push(Effect::Answer(request, reply));
+        }
+    }
+
+    /// When a recovery may move on by time alone: not while its next move is on its way through raft.
+    pub(super) fn next_move(&self) -> Option<Mono> {
+        self.leading()?;
+        self.replicated
+            .running()
+            .filter(|recovery| !self.is_moving(&recovery.uid))
+            .filter_map(|recovery| self.wait_until.get(&recovery.uid).copied())
+            .min()
+    }
+
+    fn is_moving(&self, uid: &Uid) -> bool {
+        self.proposals
+            .values()
+            .any(|(cause, _)| matches!(cause, Cause::Recovery(moving) if moving == uid))
+    }
+
     /// Moves every recovery that may move.
     pub(super) fn drive_all(&mut self, now: Now, out: &mut Output) {
         let Some(epoch) = self.leading() else { return };
@@ -443,28 +506,10 @@ impl Node {
             .collect();
         for uid in running {
             let due = self.wait_until.get(&uid).is_none_or(|at| *at <= now.mono);
-            if due && !self.is_move_proposed(&uid) {
+            if due && !self.is_moving(&uid) {
                 self.drive(now, &uid, epoch, out);
             }
         }
-    }
-
-    /// A move of this recovery is on its way through raft: it moves again when that has ended.
-    fn is_move_proposed(&self, uid: &Uid) -> bool {
-        self.proposals
-            .values()
-            .any(|(cause, _)| matches!(cause, Cause::Recovery(of) if of == uid))
-    }
-
-    /// When a recovery may move next by time alone. One whose proposal is on its way, or that has ended, waits for no
-    /// clock: its time would lie in the past and the driver would wake for nothing, again and again.
-    pub(super) fn next_move(&self) -> Option<Mono> {
-        self.leading()?;
-        self.replicated
-            .running()
-            .filter(|recovery| !self.is_move_proposed(&recovery.uid))
-            .filter_map(|recovery| self.wait_until.get(&recovery.uid).copied())
-            .min()
     }
 
     fn drive(&mut self, now: Now, uid: &Uid, epoch: Epoch, out: &mut Output) {
@@ -491,23 +536,24 @@ impl Node {
             let command = Command::Settle {
                 uid: uid.clone(),
                 epoch,
-                outcomes,
+                outcomes: outcomes.clone(),
                 lines: Vec::new(),
             };
-            self.propose(now, Cause::Recovery(uid.clone()), command, out);
+            self.wait_until
+                .insert(uid.clone(), now.mono + super::HOUSE_INTERVAL);
+            if !self.propose(now, Cause::Recovery(uid.clone()), command, out) {
+                self.outcomes.insert(uid.clone(), outcomes);
+            }
             return;
         }
-        let mut progress = self.progress.remove(uid).unwrap_or_else(|| {
-            let known_to_run = recovery
-                .steps
-                .values()
-                .any(|(_, phase)| matches!(phase, Phase::Intended(_)));
-            let _ = known_to_run;
-            Progress::new(now.mono)
-        });
+        let mut progress = self
+            .progress
+            .remove(uid)
+            .unwrap_or_else(|| Progress::new(now.mono));
         let view = Seen {
             node: self,
             now,
+            began: progress.began,
             recovery: &recovery,
         };
         let next = if recovery.purpose.is_recovery() {
@@ -592,8 +638,9 @@ impl Node {
                 }
             }
         };
+        // Thought over again when the proposal has ended, or at once in a while if it could not be made.
         self.wait_until
-            .insert(uid.clone(), now.mono + super::PROPOSAL_DEADLINE);
+            .insert(uid.clone(), now.mono + super::HOUSE_INTERVAL);
         self.propose(now, Cause::Recovery(uid), command, out);
     }
 }
@@ -602,6 +649,8 @@ impl Node {
 struct Seen<'a> {
     node: &'a Node,
     now: Now,
+    /// When this leader began to act for it.
+    began: Mono,
     recovery: &'a Recovery,
 }
 
@@ -663,20 +712,23 @@ impl View for Seen<'_> {
 
     fn has_returned(&self) -> bool {
         let key = &self.recovery.server;
+        // Another server behind the same address says nothing of the old one.
+        let is_it = |identity: &Option<crate::id::Identity>| {
+            identity.is_none()
+                || self.recovery.identity.is_none()
+                || *identity == self.recovery.identity
+        };
         let here = self.node.watched.get(key).is_some_and(|watched| {
-            watched.missing_since().is_none() && watched.last_life().is_some()
+            watched.missing_since().is_none()
+                && watched.last_life().is_some()
+                && is_it(&watched.identity)
         });
         // What another daemon saw counts from when this leader began.
-        let began = self
-            .node
-            .progress
-            .get(&self.recovery.uid)
-            .map(|progress| progress.began);
         here || self.node.heard.get(key).is_some_and(|heard| {
             heard.values().any(|(opinion, at)| {
                 opinion.kind == OpinionKind::Alive
-                    && began.is_some_and(|began| *at > began)
-                    && (opinion.identity.is_none() || opinion.identity == self.recovery.identity)
+                    && super::judge::life_of(opinion, *at).is_some_and(|life| life > self.began)
+                    && is_it(&opinion.identity)
             })
         })
     }

@@ -139,8 +139,18 @@ impl Node {
             processing_token: self.identification.token.clone(),
             forced: true,
         };
+        let before = self.proposals.len();
         let uid = self.begin(now, &key, command, out);
-        self.operations.insert(uid, id);
+        if self.proposals.len() > before {
+            self.operations.insert(uid, id);
+        } else {
+            let refusal = Refusal::Full {
+                what: "proposals on their way".to_string(),
+                limit: limits::PROPOSALS_PENDING_MAX as u64,
+            };
+            out.effects
+                .push(Effect::Answer(id, Reply::Refused(refusal)));
+        }
     }
 
     /// Proposes to open a recovery or an operation, under a uid of its own.
@@ -158,7 +168,9 @@ impl Node {
         if let Command::BeginRecovery { uid, .. } = &mut command {
             *uid = fresh.clone();
         }
-        self.propose(now, Cause::Begin(key.clone()), command, out);
+        if !self.propose(now, Cause::Begin(key.clone(), fresh.clone()), command, out) {
+            self.beginning.remove(key);
+        }
         fresh
     }
 }

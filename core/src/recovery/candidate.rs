@@ -194,7 +194,11 @@ fn missing(held: &BTreeMap<&InstanceKey, GtidSet>, here: &InstanceKey, there: &I
 
 /// Takes out what cannot have come from the failed primary: on MySQL what carries neither its UUID nor is among what
 /// it was last seen to have. MariaDB's [`ProbeReport::held_from_source`] has nothing written locally to begin with.
-fn without_errant(report: &ProbeReport, held: GtidSet, failed: Failed<'_>) -> (GtidSet, bool) {
+pub(super) fn without_errant(
+    report: &ProbeReport,
+    held: GtidSet,
+    failed: Failed<'_>,
+) -> (GtidSet, bool) {
     let Some(primary) = failed.report else {
         return (held, false);
     };

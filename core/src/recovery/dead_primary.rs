@@ -15,13 +15,13 @@ use alloc::{
 use core::time::Duration;
 
 use super::{
-    candidate::{Choice, Contender, Failed, choose},
+    candidate::{Choice, Contender, Failed, choose, without_errant},
     document::{DeadKind, End, Outcome, Phase, Purpose, Recovery, Stage, Step, StepKind},
     statement::{Lane, SourcePosition, Statement},
 };
 use crate::{
     gtid::GtidSet,
-    id::{Epoch, InstanceKey, StepId},
+    id::{Epoch, Identity, InstanceKey, StepId},
     policy::Policy,
     time::{Mono, Now},
     topology::{Flavour, ProbeReport, PromotionRule, ReplicaStatus, ThreadState},
@@ -31,6 +31,8 @@ use crate::{
 const FENCE_DEADLINE: Duration = Duration::from_millis(300);
 const KILL_DEADLINE: Duration = Duration::from_secs(5);
 const PROMOTE_DEADLINE: Duration = Duration::from_secs(10);
+/// The returned primary answered just now.
+const REOPEN_DEADLINE: Duration = Duration::from_secs(3);
 const REPOINT_DEADLINE: Duration = Duration::from_secs(10);
 /// Longer than the minute for which a half received transaction holds up the end of an applier.
 const RESET_DEADLINE: Duration = Duration::from_secs(75);
@@ -45,6 +47,7 @@ const LAST_DIAL_MAX: Duration = Duration::from_millis(250);
 /// Replicas that could not be reached are waited for so long before the recovery ends without them.
 const REGROUP_PATIENCE: Duration = Duration::from_secs(20);
 const PROMOTE_TRIES: usize = 3;
+const FENCE_TRIES: usize = 10;
 /// Between two attempts to point a replica at the promoted server.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -214,15 +217,34 @@ impl<V: View> Plan<'_, V> {
             id: StepId(self.recovery.next_step_id().0 + offset),
             kind,
             server: server.clone(),
-            identity: self
-                .view
-                .reading(server)
-                .map(|reading| reading.report.identity.clone()),
+            identity: self.identity_of(server),
             lane,
             statements,
             deadline,
             read_after: true,
         }
+    }
+
+    /// Who must answer there. At the failed primary's address that is the one that failed, whoever else may answer.
+    fn identity_of(&self, server: &InstanceKey) -> Option<Identity> {
+        let known = || {
+            self.view
+                .reading(server)
+                .map(|reading| reading.report.identity.clone())
+        };
+        if server == self.failed() {
+            self.recovery.identity.clone().or_else(known)
+        } else {
+            known()
+        }
+    }
+
+    /// How often this was intended on that server.
+    fn tries(&self, kind: StepKind, server: &InstanceKey) -> usize {
+        self.recovery
+            .steps_of(kind)
+            .filter(|(step, _)| step.server == *server)
+            .count()
     }
 
     // --- fence and halt ---
@@ -280,6 +302,8 @@ impl<V: View> Plan<'_, V> {
         Some(match (report.flavour, status.io, status.sql) {
             // Nothing is received; starting a thread would purge what is there (F1).
             (Flavour::Mariadb, ThreadState::Stopped, ThreadState::Stopped) => Vec::new(),
+            // Stopped by people, who would not have it started by an undo.
+            (_, ThreadState::Stopped, _) if status.io_errno == 0 => Vec::new(),
             // The applier first: a stop of the receiver with the applier down would purge the relay log (F2).
             (
                 Flavour::Mariadb,
@@ -299,9 +323,35 @@ impl<V: View> Plan<'_, V> {
         let deadline = progress.stage_since + self.view.policy().halt_deadline;
         let mut look = Vec::new();
         let mut pending = false;
-        for (step, phase) in self.recovery.steps_of(StepKind::Halt) {
+        let mut steps: Vec<Step> = Vec::new();
+        let newest: BTreeMap<&InstanceKey, (&Step, &Phase)> = self
+            .recovery
+            .steps_of(StepKind::Halt)
+            .map(|(step, phase)| (&step.server, (step, phase)))
+            .collect();
+        for (step, phase) in newest.into_values() {
+            let is_unsure = matches!(
+                phase,
+                Phase::Intended(_) | Phase::Settled(Outcome::Unknown { .. })
+            );
             match self.state(step, phase, progress) {
                 State::Pending => pending = true,
+                // The leader that intended it may have ended before it was done.
+                State::NotDone(_)
+                    if is_unsure && self.tries(StepKind::Halt, &step.server) < PROMOTE_TRIES =>
+                {
+                    if let Some(statements) = self.halt_statements(&step.server) {
+                        let offset = steps.len() as u64;
+                        steps.push(self.step(
+                            offset,
+                            StepKind::Halt,
+                            &step.server,
+                            Lane::Act,
+                            statements,
+                            self.view.policy().halt_deadline,
+                        ));
+                    }
+                }
                 State::LookAfter(_) => look.push(step.server.clone()),
                 // Another leader saw it; this one has not so far.
                 State::Done if !self.is_read_since(&step.server, progress.began) => {
@@ -309,6 +359,14 @@ impl<V: View> Plan<'_, V> {
                 }
                 State::Done | State::NotDone(_) => {}
             }
+        }
+        if !steps.is_empty() && self.now < deadline {
+            return Move::Intend {
+                stage: Stage::FenceAndHalt,
+                candidate: None,
+                steps,
+                lines: vec![String::from("halting again what was not halted")],
+            };
         }
         if self.now < deadline && (pending || !look.is_empty()) {
             let until = if look.is_empty() {
@@ -347,7 +405,7 @@ impl<V: View> Plan<'_, V> {
                             .report
                             .replication
                             .as_ref()
-                            .is_some_and(|status| status.io != ThreadState::Running) =>
+                            .is_some_and(|status| status.io == ThreadState::Stopped) =>
                 {
                     contenders.push(Contender {
                         key,
@@ -501,6 +559,12 @@ impl<V: View> Plan<'_, V> {
             return self.begin_promotion(&candidate, progress);
         }
         let status = report.replication.as_ref();
+        if status.is_some_and(|status| status.sql != ThreadState::Running && status.sql_errno == 0)
+            && self.tries(StepKind::Drain, &candidate) < PROMOTE_TRIES
+            && self.is_safe_to_apply(report)
+        {
+            return self.begin_drain(&candidate);
+        }
         if let Some(status) =
             status.filter(|status| status.sql != ThreadState::Running && status.sql_errno != 0)
         {
@@ -536,6 +600,16 @@ impl<V: View> Plan<'_, V> {
         look
     }
 
+    /// Starting the applier throws nothing away: on MariaDB a receiver must run beside it, or nothing be unapplied (F1).
+    fn is_safe_to_apply(&self, report: &ProbeReport) -> bool {
+        report.flavour != Flavour::Mariadb
+            || report
+                .replication
+                .as_ref()
+                .is_some_and(|status| status.io != ThreadState::Stopped)
+            || !report.has_unapplied()
+    }
+
     fn pass_over(&self, candidate: &InstanceKey, why: &str, progress: &mut Progress) -> Move {
         if progress.passed_over.insert(candidate.clone()) {
             progress.said.remove("choice");
@@ -562,7 +636,7 @@ impl<V: View> Plan<'_, V> {
             .view
             .last_failed_dial()
             .is_some_and(|at| self.now.since(at) <= LAST_DIAL_MAX);
-        if gone && !dialled {
+        if gone && !dialled && !self.recovery.is_past_return() {
             return Move::Wait {
                 until: self.now + Duration::from_millis(10),
             };
@@ -605,9 +679,21 @@ impl<V: View> Plan<'_, V> {
         let Some((step, phase)) = self.recovery.steps_of(StepKind::Promote).last() else {
             return self.begin_promotion(&candidate, progress);
         };
+        let fences = self.fence_returned(0, progress);
+        if !fences.is_empty() {
+            return Move::Intend {
+                stage: Stage::Promote,
+                candidate: Some(candidate),
+                steps: fences,
+                lines: vec![format!(
+                    "{} is back after the promotion was decided: fencing it",
+                    self.failed()
+                )],
+            };
+        }
         match self.state(step, phase, progress) {
             State::Pending => Move::Wait {
-                until: self.now + step.deadline,
+                until: self.now + step.deadline.min(RETRY_INTERVAL),
             },
             State::LookAfter(_) if self.now.since(progress.stage_since) < REGROUP_PATIENCE => {
                 Move::Look {
@@ -616,15 +702,62 @@ impl<V: View> Plan<'_, V> {
                 }
             }
             State::Done => self.regroup(progress),
+            State::NotDone(_) | State::LookAfter(_)
+                if tries < PROMOTE_TRIES
+                    && progress
+                        .ended_at
+                        .get(&step.id)
+                        .is_some_and(|ended| self.now.since(*ended) < RETRY_INTERVAL) =>
+            {
+                Move::Look {
+                    keys: vec![candidate],
+                    until: self.now + LOOK_INTERVAL,
+                }
+            }
             State::NotDone(_) | State::LookAfter(_) if tries < PROMOTE_TRIES => {
                 self.begin_promotion(&candidate, progress)
             }
-            State::NotDone(why) => self.promotion_failed(&candidate, &why),
-            State::LookAfter(_) => self.promotion_failed(&candidate, "it cannot be read any more"),
+            State::NotDone(why) => self.promotion_failed(&candidate, &why, progress),
+            State::LookAfter(_) => {
+                self.promotion_failed(&candidate, "it cannot be read any more", progress)
+            }
         }
     }
 
-    fn promotion_failed(&self, candidate: &InstanceKey, why: &str) -> Move {
+    fn promotion_failed(&self, candidate: &InstanceKey, why: &str, progress: &Progress) -> Move {
+        // Only what refused each attempt, or was seen read-only after the last, is known not to be open. Else it may take writes
+        // at any time, and promoting another beside it would split the cluster: it stands as the primary.
+        let refused = self
+            .recovery
+            .steps_of(StepKind::Promote)
+            .all(|(_, phase)| matches!(phase, Phase::Settled(Outcome::Refused { .. })));
+        let ended = self
+            .recovery
+            .steps_of(StepKind::Promote)
+            .filter_map(|(step, _)| progress.ended_at.get(&step.id).copied())
+            .max()
+            .unwrap_or(progress.began);
+        let is_proven = refused
+            || self
+                .view
+                .reading(candidate)
+                .is_some_and(|reading| reading.report.read_only && reading.seen > ended);
+        if !is_proven {
+            return Move::End {
+                end: End::Failed {
+                    reason: format!(
+                        "promoting {candidate} failed after the point of no return, and whether it was opened is not known: {why}"
+                    ),
+                },
+                successor: Some(candidate.clone()),
+                lost: Vec::new(),
+                participants: self.siblings(),
+                lines: vec![format!(
+                    "{candidate} counts as the primary from here on, since it may have been opened; no other is promoted \
+                     beside it: an operator must decide"
+                )],
+            };
+        }
         Move::End {
             end: End::Failed {
                 reason: format!("promoting {candidate} failed after the point of no return: {why}"),
@@ -651,8 +784,13 @@ impl<V: View> Plan<'_, V> {
         let mut look: Vec<InstanceKey> = Vec::new();
         let mut lost: Vec<InstanceKey> = Vec::new();
         let mut pending = false;
-        let patient = self.recovery.stage == Stage::Promote
-            || self.now.since(progress.stage_since) < REGROUP_PATIENCE;
+        // The promotion itself may have taken a while.
+        let patience = if self.recovery.stage == Stage::Promote {
+            REGROUP_PATIENCE + PROMOTE_DEADLINE * 3
+        } else {
+            REGROUP_PATIENCE
+        };
+        let patient = self.now.since(progress.stage_since) < patience;
         for key in self.siblings() {
             if key == candidate {
                 continue;
@@ -694,6 +832,10 @@ impl<V: View> Plan<'_, V> {
                         ));
                     }
                     Ready::Already => {}
+                    Ready::Never(why) => {
+                        lines.push(format!("{key} is not pointed at {candidate}: {why}"));
+                        lost.push(key);
+                    }
                     Ready::Later if patient => look.push(key),
                     Ready::Later => {
                         lines.push(format!("{key} could not be reached, or has not applied what it received: left as it is"));
@@ -786,9 +928,24 @@ impl<V: View> Plan<'_, V> {
     }
 
     /// Fence and kill on the old primary, once, if it answers while the others are regrouped.
-    fn fence_returned(&self, offset: u64, _progress: &Progress) -> Vec<Step> {
-        if !self.view.has_returned() || self.recovery.steps_of(StepKind::Fence).next().is_some() {
+    fn fence_returned(&self, offset: u64, progress: &Progress) -> Vec<Step> {
+        if !self.view.has_returned() {
             return Vec::new();
+        }
+        if let Some((step, phase)) = self.recovery.steps_of(StepKind::Fence).last() {
+            let is_over = match self.state(step, phase, progress) {
+                State::Pending | State::Done | State::LookAfter(_) => true,
+                State::NotDone(_) => {
+                    self.tries(StepKind::Fence, self.failed()) >= FENCE_TRIES
+                        || progress
+                            .ended_at
+                            .get(&step.id)
+                            .is_some_and(|ended| self.now.since(*ended) < RETRY_INTERVAL)
+                }
+            };
+            if is_over {
+                return Vec::new();
+            }
         }
         vec![
             self.step(
@@ -830,6 +987,19 @@ impl<V: View> Plan<'_, V> {
         {
             return Ready::Already;
         }
+        if status.source != *candidate
+            && let Some(promoted) = self.view.reading(candidate)
+            && let Some(why) = self.holds_more(report, promoted.report)
+        {
+            return Ready::Never(why);
+        }
+        // It would never catch up, and a change of source would throw away what it could not apply.
+        if report.has_unapplied() && status.sql != ThreadState::Running && status.sql_errno != 0 {
+            return Ready::Never(format!(
+                "its applier stopped on error {}: {}",
+                status.sql_errno, status.sql_error
+            ));
+        }
         match report.flavour {
             Flavour::Mariadb => {
                 if report.has_unapplied() {
@@ -867,6 +1037,22 @@ impl<V: View> Plan<'_, V> {
         }
     }
 
+    /// What a replica received of the failed primary and the promoted server did not: one that was not halted in time,
+    /// or was away. Following the promoted server, it would keep transactions that nobody else has.
+    fn holds_more(&self, report: &ProbeReport, promoted: &ProbeReport) -> Option<String> {
+        let failed = Failed {
+            report: self
+                .view
+                .reading(self.failed())
+                .map(|reading| reading.report),
+        };
+        let (theirs, _) = without_errant(report, report.held_from_source()?, failed);
+        let missing = promoted.held_from_source()?.missing_count(&theirs).ok()?;
+        (missing > 0).then(|| {
+            format!("it holds {missing} transaction(s) of the failed primary that the promoted server lacks")
+        })
+    }
+
     // --- undo ---
 
     fn undo(&self, end: End) -> Move {
@@ -884,7 +1070,7 @@ impl<V: View> Plan<'_, V> {
                         self.failed(),
                         Lane::Act,
                         vec![Statement::MakeWriteable],
-                        REPOINT_DEADLINE,
+                        REOPEN_DEADLINE,
                     ));
                 }
             }
@@ -899,23 +1085,17 @@ impl<V: View> Plan<'_, V> {
             .collect();
         for key in halted {
             // The receiver may be started only beside a running applier on MariaDB (F1).
-            let statements = match self
+            if self
                 .view
                 .reading(key)
-                .map(|reading| (reading.report.flavour, reading.report))
+                .is_some_and(|reading| !may_receive(reading.report))
             {
-                Some((Flavour::Mariadb, report))
-                    if report
-                        .replication
-                        .as_ref()
-                        .is_some_and(|status| status.sql != ThreadState::Running)
-                        && report.has_unapplied() =>
-                {
-                    lines.push(format!("{key}: its applier does not run; left halted so that nothing received is purged"));
-                    continue;
-                }
-                _ => vec![Statement::StartIoThread],
-            };
+                lines.push(format!(
+                    "{key}: its applier does not run; left halted so that nothing received is purged"
+                ));
+                continue;
+            }
+            let statements = vec![Statement::StartIoThread];
             let offset = steps.len() as u64;
             steps.push(self.step(
                 offset,
@@ -949,11 +1129,45 @@ impl<V: View> Plan<'_, V> {
     fn after_undo(&self, progress: &mut Progress) -> Move {
         let mut look = Vec::new();
         let mut errors = Vec::new();
-        for (step, phase) in self.recovery.steps.values() {
-            if !matches!(step.kind, StepKind::Resume | StepKind::Reopen) {
-                continue;
-            }
+        let mut steps: Vec<Step> = Vec::new();
+        let newest: BTreeMap<(StepKind, &InstanceKey), (&Step, &Phase)> = self
+            .recovery
+            .steps
+            .values()
+            .filter(|(step, _)| matches!(step.kind, StepKind::Resume | StepKind::Reopen))
+            .map(|(step, phase)| ((step.kind, &step.server), (step, phase)))
+            .collect();
+        for (step, phase) in newest.into_values() {
+            let is_safe = step.kind != StepKind::Resume
+                || self
+                    .view
+                    .reading(&step.server)
+                    .is_none_or(|reading| may_receive(reading.report));
             match self.state(step, phase, progress) {
+                // Nothing is left halted because a leader or a connection ended.
+                State::NotDone(_)
+                    if is_safe
+                        && self.tries(step.kind, &step.server) < PROMOTE_TRIES
+                        && progress
+                            .ended_at
+                            .get(&step.id)
+                            .is_none_or(|ended| self.now.since(*ended) >= RETRY_INTERVAL) =>
+                {
+                    let offset = steps.len() as u64;
+                    steps.push(self.step(
+                        offset,
+                        step.kind,
+                        &step.server,
+                        step.lane,
+                        step.statements.clone(),
+                        step.deadline,
+                    ));
+                }
+                State::NotDone(_)
+                    if is_safe && self.tries(step.kind, &step.server) < PROMOTE_TRIES =>
+                {
+                    look.push(step.server.clone());
+                }
                 State::Pending => {
                     return Move::Wait {
                         until: self.now + step.deadline,
@@ -966,6 +1180,14 @@ impl<V: View> Plan<'_, V> {
                 State::NotDone(why) => errors.push(format!("{step}: {why}")),
                 State::Done => {}
             }
+        }
+        if !steps.is_empty() {
+            return Move::Intend {
+                stage: Stage::Undo,
+                candidate: None,
+                steps,
+                lines: Vec::new(),
+            };
         }
         if !look.is_empty() {
             return Move::Look {
@@ -1070,6 +1292,17 @@ enum Ready {
     Already,
     /// Not read since this leader began, or not everything received is applied.
     Later,
+    Never(String),
+}
+
+/// The receiver may be started: on MariaDB beside a running applier only, or with nothing left to apply (F1).
+fn may_receive(report: &ProbeReport) -> bool {
+    report.flavour != Flavour::Mariadb
+        || !report.has_unapplied()
+        || report
+            .replication
+            .as_ref()
+            .is_none_or(|status| status.sql == ThreadState::Running)
 }
 
 fn change_source(

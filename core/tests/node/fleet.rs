@@ -1,0 +1,425 @@
+//! A small model of MySQL and MariaDB servers: what they hold, their replication threads, read-only, and what each
+//! statement does to them, the purging of relay logs included (`spec/server-facts.md` F1 to F6).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use orchestrator_core::{
+    gtid::{self, GtidSet},
+    id::{Identity, InstanceKey},
+    recovery::statement::{SourcePosition, Statement},
+    topology::{Flavour, ProbeReport, ReplicaStatus, ThreadState, UsingGtid, Version, WrittenBy},
+};
+
+/// One transaction: who wrote it first, and its number (per writer on MySQL, per domain on MariaDB).
+pub type Txn = (u32, u64);
+
+pub type Flowed = (
+    Option<(InstanceKey, usize, bool)>,
+    [usize; 2],
+    [bool; 4],
+    Option<u16>,
+);
+
+#[derive(Debug, Clone)]
+pub struct Channel {
+    pub source: InstanceKey,
+    pub io: bool,
+    pub sql: bool,
+    /// What came over this channel.
+    pub received: BTreeSet<Txn>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Server {
+    pub key: InstanceKey,
+    pub flavour: Flavour,
+    pub server_id: u32,
+    pub up: bool,
+    pub frozen: bool,
+    /// Nanoseconds.
+    pub started: u64,
+    pub read_only: bool,
+    /// What its configuration says after a restart.
+    pub starts_read_only: bool,
+    pub applied: BTreeSet<Txn>,
+    pub channel: Option<Channel>,
+    /// Receives nothing although it is connected.
+    pub deaf: bool,
+    /// Its applier runs and gets nowhere.
+    pub stuck: bool,
+    /// Its applier stops with this error.
+    pub sql_error: Option<u16>,
+    /// Fences that wait in its socket buffers.
+    pub fences: usize,
+    pub log_bin: bool,
+    /// How it looked when replication last flowed, and moved nothing.
+    pub flowed: Option<Flowed>,
+    /// Every statement that was run here.
+    pub statements: Vec<String>,
+    /// Statements that do nothing and answer with this error, by their display.
+    pub refuses: BTreeMap<String, u16>,
+}
+
+impl Server {
+    pub fn identity(&self) -> Identity {
+        match self.flavour {
+            Flavour::Mariadb => Identity(format!("{}@{}", self.server_id, self.key.host)),
+            _ => Identity(uuid(self.server_id)),
+        }
+    }
+
+    pub fn answers(&self) -> bool {
+        self.up && !self.frozen
+    }
+
+    pub fn held(&self) -> BTreeSet<Txn> {
+        let mut held = self.applied.clone();
+        if let Some(channel) = &self.channel {
+            held.extend(&channel.received);
+        }
+        held
+    }
+
+    pub fn has_unapplied(&self) -> bool {
+        self.channel.as_ref().is_some_and(|channel| {
+            channel
+                .received
+                .iter()
+                .any(|txn| !self.applied.contains(txn))
+        })
+    }
+
+    pub fn write(&mut self) -> Option<Txn> {
+        if !self.answers() || self.read_only {
+            return None;
+        }
+        Some(self.write_anyway())
+    }
+
+    /// As a user with all rights does.
+    pub fn write_anyway(&mut self) -> Txn {
+        let last = match self.flavour {
+            Flavour::Mariadb => self.applied.iter().map(|(_, number)| *number).max(),
+            _ => self
+                .applied
+                .iter()
+                .filter(|(origin, _)| *origin == self.server_id)
+                .map(|(_, number)| *number)
+                .max(),
+        };
+        let txn = (self.server_id, last.unwrap_or(0) + 1);
+        self.applied.insert(txn);
+        txn
+    }
+
+    pub fn restart(&mut self, now: u64) {
+        self.up = true;
+        self.frozen = false;
+        self.fences = 0;
+        self.started = now;
+        self.read_only = self.starts_read_only;
+    }
+
+    fn purge(&mut self, what: &Statement) {
+        let lost = self.has_unapplied();
+        assert!(
+            !lost,
+            "{}: {what} threw away received transactions that were not applied",
+            self.key
+        );
+        if let Some(channel) = &mut self.channel {
+            channel.received.clear();
+        }
+    }
+
+    /// Runs a statement as the server would.
+    pub fn run(&mut self, statement: &Statement) -> Result<(), (u16, String)> {
+        let text = statement.to_string();
+        self.statements.push(text.clone());
+        if let Some(code) = self.refuses.get(&text) {
+            return Err((*code, format!("the model refuses {text}")));
+        }
+        let is_mariadb = self.flavour == Flavour::Mariadb;
+        let threads = self
+            .channel
+            .as_ref()
+            .map_or((false, false), |channel| (channel.io, channel.sql));
+        let no_channel = || {
+            (
+                1200,
+                String::from("The server is not configured as replica"),
+            )
+        };
+        match statement {
+            Statement::Fence | Statement::MakeReadOnly { .. } => self.read_only = true,
+            Statement::MakeWriteable => {
+                self.fences = 0;
+                self.read_only = false;
+            }
+            Statement::KillClients { .. } => {}
+            Statement::StopIoThread => self.channel.as_mut().ok_or_else(no_channel)?.io = false,
+            Statement::StopSqlThread => self.channel.as_mut().ok_or_else(no_channel)?.sql = false,
+            Statement::StopReplication => {
+                let channel = self.channel.as_mut().ok_or_else(no_channel)?;
+                channel.io = false;
+                channel.sql = false;
+            }
+            Statement::StartIoThread | Statement::StartSqlThread | Statement::StartReplication => {
+                if is_mariadb && threads == (false, false) {
+                    self.purge(statement);
+                }
+                if is_mariadb && !threads.1 && *statement == Statement::StartIoThread {
+                    self.purge(statement);
+                }
+                let failing = self.sql_error.is_some();
+                let channel = self.channel.as_mut().ok_or_else(no_channel)?;
+                channel.io |= *statement != Statement::StartSqlThread;
+                channel.sql |= *statement != Statement::StartIoThread && !failing;
+            }
+            Statement::ChangeSource {
+                source, position, ..
+            } => {
+                let keeps = !is_mariadb && threads.1;
+                let allowed = match position {
+                    SourcePosition::OracleKept => !threads.0,
+                    SourcePosition::OracleAuto | SourcePosition::MariadbSlavePos => {
+                        threads == (false, false)
+                    }
+                };
+                if !allowed {
+                    return Err((1198, String::from("threads are running")));
+                }
+                if !keeps {
+                    self.purge(statement);
+                }
+                match &mut self.channel {
+                    Some(channel) => channel.source = source.clone(),
+                    None => {
+                        self.channel = Some(Channel {
+                            source: source.clone(),
+                            io: false,
+                            sql: false,
+                            received: BTreeSet::new(),
+                        });
+                    }
+                }
+            }
+            Statement::ResetReplicaAll => {
+                if threads != (false, false) {
+                    return Err((1198, String::from("threads are running")));
+                }
+                self.purge(statement);
+                self.channel = None;
+            }
+            Statement::SetGtidSlavePos { .. }
+            | Statement::SemiSyncSource { .. }
+            | Statement::SemiSyncReplica { .. } => {
+                return Err((1193, String::from("not in the model")));
+            }
+        }
+        Ok(())
+    }
+}
+
+pub fn uuid(server_id: u32) -> String {
+    format!("{server_id:08x}-0000-0000-0000-000000000000")
+}
+
+/// All servers of the world.
+#[derive(Debug, Default)]
+pub struct Fleet {
+    pub servers: BTreeMap<InstanceKey, Server>,
+}
+
+impl Fleet {
+    /// Replication goes on: what can be received is received, what can be applied is applied.
+    pub fn flow(&mut self) {
+        let keys: Vec<InstanceKey> = self.servers.keys().cloned().collect();
+        for key in keys {
+            let server = &self.servers[&key];
+            if !server.answers() {
+                continue;
+            }
+            let Some(channel) = &server.channel else {
+                continue;
+            };
+            // Nothing moved since the last time.
+            let state = (
+                self.servers
+                    .get(&channel.source)
+                    .map(|source| (source.key.clone(), source.applied.len(), source.answers())),
+                [server.applied.len(), channel.received.len()],
+                [channel.io, channel.sql, server.deaf, server.stuck],
+                server.sql_error,
+            );
+            if server.flowed.as_ref() == Some(&state) {
+                continue;
+            }
+            let mut received = BTreeSet::new();
+            if channel.io
+                && !server.deaf
+                && let Some(source) = self.servers.get(&channel.source)
+                && source.answers()
+            {
+                received = source
+                    .applied
+                    .difference(&server.applied)
+                    .copied()
+                    .collect();
+            }
+            let server = self.servers.get_mut(&key).expect("it was there");
+            let (stuck, failing) = (server.stuck, server.sql_error.is_some());
+            let channel = server.channel.as_mut().expect("it was there");
+            channel.received.extend(received);
+            if failing
+                && channel
+                    .received
+                    .iter()
+                    .any(|txn| !server.applied.contains(txn))
+            {
+                channel.sql = false;
+            }
+            if channel.sql && !stuck {
+                server.applied.extend(channel.received.iter().copied());
+            }
+            let moved = state.1 != [server.applied.len(), channel.received.len()]
+                || state.2[1] != channel.sql;
+            server.flowed = (!moved).then_some(state);
+        }
+    }
+
+    pub fn report(&self, key: &InstanceKey, now: u64) -> ProbeReport {
+        let server = &self.servers[key];
+        let is_mariadb = server.flavour == Flavour::Mariadb;
+        let set = |txns: &BTreeSet<Txn>| {
+            if is_mariadb {
+                mariadb_position(txns)
+            } else {
+                oracle_set(txns)
+            }
+        };
+        // What replication brought: everything but what this server wrote itself, unless it came back to it.
+        let replicated: BTreeSet<Txn> = server
+            .applied
+            .iter()
+            .copied()
+            .filter(|(origin, _)| *origin != server.server_id)
+            .collect();
+        let replication = server.channel.as_ref().map(|channel| {
+            let reached = self
+                .servers
+                .get(&channel.source)
+                .is_some_and(|source| source.up);
+            let mut received = channel.received.clone();
+            if is_mariadb {
+                received.extend(&replicated);
+            }
+            ReplicaStatus {
+                source: channel.source.clone(),
+                source_server_id: self
+                    .servers
+                    .get(&channel.source)
+                    .map_or(0, |source| source.server_id),
+                user: String::from("repl"),
+                io: match (channel.io, reached) {
+                    (false, _) => ThreadState::Stopped,
+                    (true, true) => ThreadState::Running,
+                    (true, false) => ThreadState::Other,
+                },
+                sql: if channel.sql {
+                    ThreadState::Running
+                } else {
+                    ThreadState::Stopped
+                },
+                sql_errno: if channel.sql {
+                    0
+                } else {
+                    server.sql_error.map_or(0, u32::from)
+                },
+                relay_log_space: if server.has_unapplied() { 100_000 } else { 300 },
+                seconds_behind: Some(0),
+                auto_position: !is_mariadb,
+                using_gtid: if is_mariadb {
+                    UsingGtid::SlavePos
+                } else {
+                    UsingGtid::No
+                },
+                received: Some(set(&received)),
+                ..ReplicaStatus::default()
+            }
+        });
+        ProbeReport {
+            identity: server.identity(),
+            self_key: key.clone(),
+            server_id: server.server_id,
+            server_uuid: if is_mariadb {
+                String::new()
+            } else {
+                uuid(server.server_id)
+            },
+            flavour: server.flavour,
+            version: Version::parse(if is_mariadb {
+                "10.11.19-MariaDB"
+            } else {
+                "9.7.4"
+            }),
+            uptime_s: (now - server.started) / 1_000_000_000,
+            read_only: server.read_only,
+            super_read_only: server.read_only && !is_mariadb,
+            log_bin: server.log_bin,
+            log_replica_updates: true,
+            binlog_format: String::from("ROW"),
+            gtid_mode: String::from(if is_mariadb { "" } else { "ON" }),
+            executed: Some(set(&server.applied)),
+            binlog_state: server
+                .applied
+                .iter()
+                .filter(|_| is_mariadb)
+                .fold(BTreeMap::<u32, u64>::new(), |mut last, (origin, number)| {
+                    let held = last.entry(*origin).or_default();
+                    *held = (*held).max(*number);
+                    last
+                })
+                .into_iter()
+                .map(|(server_id, sequence)| WrittenBy {
+                    domain: 0,
+                    server_id,
+                    sequence,
+                })
+                .collect(),
+            binlog_gtid: is_mariadb.then(|| set(&server.applied)),
+            replicated_gtid: is_mariadb.then(|| set(&replicated)),
+            replication,
+            replicas: self
+                .servers
+                .values()
+                .filter(|other| {
+                    other
+                        .channel
+                        .as_ref()
+                        .is_some_and(|channel| channel.source == *key && channel.io)
+                })
+                .map(|other| other.key.clone())
+                .collect(),
+            ..ProbeReport::default()
+        }
+    }
+}
+
+fn mariadb_position(txns: &BTreeSet<Txn>) -> GtidSet {
+    let last = txns
+        .iter()
+        .max_by_key(|(origin, number)| (*number, *origin));
+    let text = last.map_or(String::new(), |(origin, number)| {
+        format!("0-{origin}-{number}")
+    });
+    GtidSet::parse(gtid::Flavour::Mariadb, &text).expect("a position of ours")
+}
+
+fn oracle_set(txns: &BTreeSet<Txn>) -> GtidSet {
+    let text: Vec<String> = txns
+        .iter()
+        .map(|(origin, number)| format!("{}:{number}", uuid(*origin)))
+        .collect();
+    GtidSet::parse(gtid::Flavour::Oracle, &text.join(",")).expect("a set of ours")
+}

@@ -1,0 +1,6 @@
+//! The whole decision core: three nodes over a model raft log and a model fleet of MySQL or MariaDB servers.
+
+mod fleet;
+mod random;
+mod scenarios;
+mod world;

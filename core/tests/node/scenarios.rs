@@ -1,0 +1,769 @@
+//! Situations of `FAILOVER.md`, one test each.
+
+use orchestrator_core::{
+    id::InstanceKey,
+    node::{Reply, Request},
+    recovery::{End, Purpose, StepKind},
+    replicated::{AckScope, Command},
+    topology::{Flavour, PromotionRule},
+};
+
+use crate::world::{MS, SEC, World, key};
+
+const FLAVOURS: [Flavour; 2] = [Flavour::Mariadb, Flavour::Mysql];
+
+fn for_both(check: impl Fn(Flavour)) {
+    for flavour in FLAVOURS {
+        check(flavour);
+    }
+}
+
+/// All replicas that are up follow that server.
+#[track_caller]
+fn assert_follow(world: &mut World, numbers: &[u16], source: u16) {
+    for number in numbers {
+        let server = world.server(*number);
+        let channel = server.channel.clone();
+        assert!(
+            channel.as_ref().is_some_and(|channel| {
+                channel.source == key(source) && channel.io && channel.sql
+            }),
+            "db{number} does not follow db{source}: {channel:?}\n{}",
+            world.story()
+        );
+    }
+}
+
+/// Every acknowledged write is on that server.
+#[track_caller]
+fn assert_nothing_lost(world: &mut World, number: u16) {
+    let acknowledged = world.acknowledged.clone();
+    let applied = world.server(number).applied.clone();
+    let lost: Vec<_> = acknowledged.difference(&applied).collect();
+    assert!(lost.is_empty(), "lost: {lost:?}\n{}", world.story());
+}
+
+#[test]
+fn primary_killed() {
+    for_both(|flavour| {
+        let mut world = World::new(flavour, 3);
+        world.kill(1);
+        world.expect_succeeded(2 * SEC, 2);
+        world.run(60 * SEC);
+        assert_eq!(world.writeable(), [key(2)]);
+        assert_follow(&mut world, &[3, 4], 2);
+        assert_nothing_lost(&mut world, 2);
+        assert_eq!(world.promoted.len(), 1);
+        assert_eq!(world.recoveries().len(), 1);
+    });
+}
+
+#[test]
+fn a_replica_that_received_most_is_promoted() {
+    for_both(|flavour| {
+        let mut world = World::new(flavour, 3);
+        world.server(2).deaf = true;
+        world.server(4).deaf = true;
+        world.run(SEC);
+        world.kill(1);
+        world.expect_succeeded(2 * SEC, 3);
+        world.server(2).deaf = false;
+        world.server(4).deaf = false;
+        world.run(10 * SEC);
+        assert_follow(&mut world, &[2, 4], 3);
+        assert_nothing_lost(&mut world, 3);
+    });
+}
+
+#[test]
+fn a_stopped_applier_is_drained_and_its_relay_log_kept() {
+    for_both(|flavour| {
+        let mut world = World::new(flavour, 2);
+        world.server(2).channel.as_mut().expect("a replica").sql = false;
+        world.server(3).deaf = true;
+        world.run(6 * SEC);
+        assert!(world.server(2).has_unapplied());
+        world.kill(1);
+        world.expect_succeeded(3 * SEC, 2);
+        world.server(3).deaf = false;
+        world.run(10 * SEC);
+        assert_nothing_lost(&mut world, 2);
+        assert_follow(&mut world, &[3], 2);
+    });
+}
+
+#[test]
+fn an_applier_that_stops_on_an_error_is_passed_over_for_its_equal() {
+    for_both(|flavour| {
+        let mut world = World::new(flavour, 2);
+        world.server(2).sql_error = Some(1062);
+        world.run(6 * SEC);
+        world.kill(1);
+        world.expect_succeeded(3 * SEC, 3);
+        world.run(60 * SEC);
+        assert_nothing_lost(&mut world, 3);
+        assert_eq!(world.writeable(), [key(3)]);
+    });
+}
+
+#[test]
+fn a_stuck_applier_is_given_up_for_its_equal() {
+    for_both(|flavour| {
+        let mut world = World::new(flavour, 2);
+        world.server(2).stuck = true;
+        world.server(3).stuck = true;
+        world.run(SEC);
+        world.kill(1);
+        world.run(3 * SEC);
+        world.server(3).stuck = false;
+        world.expect(12 * SEC, "the promotion of its equal", |world| {
+            world.writeable() == [key(3)]
+        });
+        world.expect_succeeded(30 * SEC, 3);
+    });
+}
+
+#[test]
+fn an_errant_replica_is_not_promoted() {
+    for_both(|flavour| {
+        let mut world = World::new(flavour, 3);
+        world.server(2).write_anyway();
+        world.run(6 * SEC);
+        world.kill(1);
+        world.expect_succeeded(2 * SEC, 3);
+        assert_nothing_lost(&mut world, 3);
+    });
+}
+
+#[test]
+fn who_alone_holds_transactions_and_must_not_be_promoted_stops_the_recovery() {
+    for_both(|flavour| {
+        let mut world = World::new(flavour, 2);
+        world.ask(Request::Decide(Command::RegisterCandidate {
+            key: key(2),
+            rule: PromotionRule::MustNot,
+        }));
+        world.server(3).deaf = true;
+        world.run(SEC);
+        world.kill(1);
+        world.expect(3 * SEC, "a refused recovery", |world| {
+            world
+                .recoveries()
+                .first()
+                .is_some_and(|recovery| recovery.end.is_some())
+        });
+        let reason = match &world.last().end {
+            Some((_, End::Failed { reason })) => reason.clone(),
+            other => panic!("{other:?}\n{}", world.story()),
+        };
+        assert!(reason.contains("must_not"), "{reason}");
+        assert_eq!(world.promoted, []);
+        for number in 2..=3 {
+            let channel = world.server(number).channel.clone().expect("a replica");
+            assert!(channel.io && channel.sql, "db{number} was left halted");
+            assert_eq!(channel.source, key(1));
+        }
+        // Tried again, at a calmer pace each time.
+        world.run(60 * SEC);
+        let count = world.recoveries().len();
+        assert!(
+            (2..=5).contains(&count),
+            "{count} recoveries in a minute\n{}",
+            world.story()
+        );
+    });
+}
+
+#[test]
+fn a_primary_that_returns_before_the_promotion_stays_the_primary() {
+    for_both(|flavour| {
+        let mut world = World::new(flavour, 2);
+        for number in 2..=3 {
+            world.server(number).stuck = true;
+        }
+        world.run(SEC);
+        world.kill(1);
+        world.expect(2 * SEC, "a drain", |world| {
+            world
+                .running()
+                .is_some_and(|recovery| recovery.candidate.is_some())
+        });
+        world.restart(1);
+        world.expect(3 * SEC, "an end", |world| world.running().is_none());
+        assert!(
+            matches!(world.last().end, Some((_, End::Undone { .. }))),
+            "{:?}\n{}",
+            world.last().end,
+            world.story()
+        );
+        for number in 2..=3 {
+            world.server(number).stuck = false;
+        }
+        world.run(30 * SEC);
+        assert_eq!(world.writeable(), [key(1)]);
+        assert_eq!(world.promoted, []);
+        assert_follow(&mut world, &[2, 3], 1);
+        assert_eq!(world.recoveries().len(), 1);
+    });
+}
+
+#[test]
+fn a_return_that_only_another_daemon_sees_undoes_it_too() {
+    for_both(|flavour| {
+        let mut world = World::new(flavour, 2);
+        for number in 2..=3 {
+            world.server(number).stuck = true;
+        }
+        world.run(SEC);
+        world.kill(1);
+        world.expect(2 * SEC, "a drain", |world| {
+            world
+                .running()
+                .is_some_and(|recovery| recovery.candidate.is_some())
+        });
+        world.cut.insert((0, key(1)));
+        world.restart(1);
+        world.expect(SEC, "replicas that receive again", |world| {
+            (2..=3).all(|number| {
+                world.fleet.servers[&key(number)]
+                    .channel
+                    .as_ref()
+                    .is_some_and(|channel| channel.io)
+            })
+        });
+        world.expect(20 * SEC, "an end", |world| world.running().is_none());
+        assert!(
+            matches!(world.last().end, Some((_, End::Undone { .. }))),
+            "{:?}\n{}",
+            world.last().end,
+            world.story()
+        );
+        assert_eq!(world.promoted, []);
+    });
+}
+
+#[test]
+fn another_server_at_the_address_of_the_dead_one_is_no_return() {
+    for_both(|flavour| {
+        let mut world = World::new(flavour, 2);
+        for number in 2..=3 {
+            world.server(number).stuck = true;
+        }
+        world.run(SEC);
+        world.kill(1);
+        world.expect(2 * SEC, "a drain", |world| {
+            world
+                .running()
+                .is_some_and(|recovery| recovery.candidate.is_some())
+        });
+        world.server(1).server_id = 99;
+        world.server(1).starts_read_only = true;
+        world.restart(1);
+        world.run(100 * MS);
+        assert!(
+            world
+                .running()
+                .is_some_and(|recovery| recovery.steps_of(StepKind::Reopen).count() == 0),
+            "{}",
+            world.story()
+        );
+        world.run(5 * SEC);
+        assert!(
+            world.server(1).read_only,
+            "a stranger was opened\n{}",
+            world.story()
+        );
+    });
+}
+
+#[test]
+fn a_primary_that_returns_after_the_promotion_is_closed_and_no_cluster_of_its_own() {
+    for_both(|flavour| {
+        for after in [0, 20 * MS, 200 * MS, 5 * SEC, 100 * SEC] {
+            let mut world = World::new(flavour, 3);
+            world.kill(1);
+            world.expect(2 * SEC, "a promotion", |world| !world.promoted.is_empty());
+            world.run(after);
+            world.restart(1);
+            world.expect(3 * SEC, "the fence", |world| world.writeable() == [key(2)]);
+            world.run(30 * SEC);
+            assert_eq!(world.writeable(), [key(2)], "{}", world.story());
+            assert_eq!(world.promoted.len(), 1);
+            assert_eq!(world.oracle.clusters().count(), 1);
+            assert_eq!(world.recoveries().len(), 1);
+            // Restarted once more, it is closed once more.
+            world.restart(1);
+            world.expect(15 * SEC, "the second fence", |world| {
+                world.writeable() == [key(2)]
+            });
+        }
+    });
+}
+
+#[test]
+fn a_deposed_primary_that_cannot_be_closed_is_not_tried_without_pause() {
+    let mut world = World::new(Flavour::Mysql, 2);
+    world.kill(1);
+    world.expect_succeeded(2 * SEC, 2);
+    world
+        .server(1)
+        .refuses
+        .insert(String::from("fence (read-only)"), 1227);
+    world.restart(1);
+    world.run(60 * SEC);
+    let tries = world
+        .oracle
+        .recoveries_newest_first()
+        .filter(|recovery| matches!(recovery.purpose, Purpose::Quarantine { .. }))
+        .count();
+    assert!((2..=6).contains(&tries), "{tries} tries in a minute");
+    world.server(1).refuses.clear();
+    world.expect(90 * SEC, "the fence", |world| world.writeable() == [key(2)]);
+}
+
+#[test]
+fn a_deposed_primary_opened_by_hand_is_not_fought() {
+    let mut world = World::new(Flavour::Mysql, 2);
+    world.kill(1);
+    world.expect_succeeded(2 * SEC, 2);
+    world.restart(1);
+    world.run(10 * SEC);
+    assert!(world.server(1).read_only);
+    world.server(1).read_only = false;
+    world.run(20 * SEC);
+    assert!(!world.server(1).read_only);
+}
+
+#[test]
+fn a_frozen_primary_is_replaced_and_closed_when_it_thaws() {
+    for_both(|flavour| {
+        let mut world = World::new(flavour, 3);
+        world.freeze(1);
+        world.expect_succeeded(8 * SEC, 2);
+        world.thaw(1);
+        assert!(
+            world.server(1).read_only,
+            "the fence waited in its sockets\n{}",
+            world.story()
+        );
+        world.run(30 * SEC);
+        assert_eq!(world.writeable(), [key(2)]);
+        assert_follow(&mut world, &[3, 4], 2);
+        assert_eq!(world.recoveries().len(), 1);
+    });
+}
+
+#[test]
+fn a_primary_that_thaws_in_time_is_left_alone() {
+    for_both(|flavour| {
+        let mut world = World::new(flavour, 3);
+        world.freeze(1);
+        world.run(2 * SEC);
+        world.thaw(1);
+        world.run(30 * SEC);
+        assert_eq!(world.writeable(), [key(1)]);
+        assert_eq!(world.recoveries().len(), 0, "{}", world.story());
+    });
+}
+
+#[test]
+fn a_primary_that_one_daemon_cannot_reach_is_alive() {
+    for_both(|flavour| {
+        for daemon in 0..3 {
+            let mut world = World::new(flavour, 3);
+            world.cut.insert((daemon, key(1)));
+            world.run(60 * SEC);
+            assert_eq!(world.writeable(), [key(1)]);
+            assert_eq!(world.recoveries().len(), 0, "{}", world.story());
+        }
+    });
+}
+
+#[test]
+fn a_primary_that_the_daemons_cannot_reach_is_alive_while_its_replicas_receive() {
+    for_both(|flavour| {
+        let mut world = World::new(flavour, 3);
+        for daemon in 0..3 {
+            world.cut.insert((daemon, key(1)));
+        }
+        world.run(60 * SEC);
+        assert_eq!(world.writeable(), [key(1)]);
+        assert_eq!(world.recoveries().len(), 0, "{}", world.story());
+    });
+}
+
+#[test]
+fn a_daemon_that_died_after_it_saw_the_primary_alive_does_not_hold_up_the_verdict() {
+    for_both(|flavour| {
+        let mut world = World::new(flavour, 3);
+        world.cut.insert((0, key(1)));
+        // The others are asked, and say that it lives.
+        world.run(10 * SEC);
+        world.kill_daemon(2);
+        world.kill(1);
+        world.expect_succeeded(10 * SEC, 2);
+    });
+}
+
+#[test]
+fn a_replica_that_does_not_answer_is_not_waited_for() {
+    for_both(|flavour| {
+        let mut world = World::new(flavour, 3);
+        world.server(2).frozen = true;
+        world.run(20 * SEC);
+        world.kill(1);
+        world.expect_succeeded(40 * SEC, 3);
+        assert!(world.last().lost.contains(&key(2)));
+        assert!(!world.last().possible_loss.is_empty());
+    });
+}
+
+#[test]
+fn a_replica_that_was_away_and_holds_more_is_not_made_to_follow() {
+    for_both(|flavour| {
+        let mut world = World::new(flavour, 3);
+        world.server(2).deaf = true;
+        world.server(3).deaf = true;
+        world.run(2 * SEC);
+        world.server(4).frozen = true;
+        world.kill(1);
+        world.expect(10 * SEC, "a promotion", |world| !world.promoted.is_empty());
+        world.server(4).frozen = false;
+        world.server(2).deaf = false;
+        world.server(3).deaf = false;
+        world.expect_succeeded(40 * SEC, 2);
+        assert_eq!(
+            world.server(4).channel.as_ref().expect("a replica").source,
+            key(1)
+        );
+        assert!(world.last().lost.contains(&key(4)));
+    });
+}
+
+#[test]
+fn no_replica_answers_and_nothing_is_promoted() {
+    for_both(|flavour| {
+        let mut world = World::new(flavour, 2);
+        world.kill(2);
+        world.kill(3);
+        world.run(20 * SEC);
+        world.kill(1);
+        world.run(60 * SEC);
+        assert_eq!(world.promoted, []);
+        for number in 1..=3 {
+            world.restart(number);
+        }
+        world.run(30 * SEC);
+        assert_eq!(world.writeable(), [key(1)], "{}", world.story());
+    });
+}
+
+#[test]
+fn a_second_failure_waits_for_the_cool_down_or_an_acknowledgement() {
+    for_both(|flavour| {
+        let mut world = World::new(flavour, 3);
+        world.kill(1);
+        world.expect_succeeded(2 * SEC, 2);
+        world.run(20 * SEC);
+        world.kill(2);
+        world.run(60 * SEC);
+        assert_eq!(world.recoveries().len(), 1);
+        assert_eq!(world.promoted.len(), 1);
+        world.ask(Request::Decide(Command::Acknowledge {
+            scope: AckScope::All,
+            owner: String::from("dba"),
+            comment: String::from("seen"),
+        }));
+        world.expect_succeeded(15 * SEC, 3);
+        world.run(30 * SEC);
+        assert_follow(&mut world, &[4], 3);
+    });
+}
+
+#[test]
+fn the_cool_down_ends_by_itself_in_a_quiet_log() {
+    let mut world = World::with(Flavour::Mariadb, 3, |policy| {
+        policy.cool_down = std::time::Duration::from_secs(60);
+    });
+    world.kill(1);
+    world.expect_succeeded(2 * SEC, 2);
+    world.run(52 * SEC);
+    world.kill(2);
+    world.run(5 * SEC);
+    assert_eq!(world.recoveries().len(), 1);
+    world.expect_succeeded(60 * SEC, 3);
+}
+
+#[test]
+fn log_time_moves_in_a_quiet_log() {
+    let mut world = World::new(Flavour::Mysql, 2);
+    let before = world.oracle.log_time();
+    let index = world.oracle.applied().index;
+    world.run(300 * SEC);
+    assert!(world.oracle.log_time().since(before).as_secs() >= 240);
+    assert!(
+        world.oracle.applied().index - index <= 20,
+        "the log is not quiet"
+    );
+}
+
+#[test]
+fn observe_only_changes_nothing() {
+    let mut world = World::with(Flavour::Mysql, 2, |policy| policy.observe_only = true);
+    world.kill(1);
+    world.run(60 * SEC);
+    assert_eq!(world.recoveries().len(), 0);
+    assert!(world.server(2).statements.is_empty());
+    assert!(world.oracle.detections_newest_first().next().is_some());
+}
+
+#[test]
+fn a_cluster_outside_the_filters_is_left_alone() {
+    let mut world = World::with(Flavour::Mysql, 2, |policy| {
+        policy.recover_primary_filters = vec![String::from("other")];
+    });
+    world.kill(1);
+    world.run(60 * SEC);
+    assert_eq!(world.recoveries().len(), 0);
+    assert!(world.server(2).statements.is_empty());
+}
+
+#[test]
+fn a_downtime_is_respected() {
+    let mut world = World::new(Flavour::Mysql, 2);
+    world.ask(Request::BeginDowntime {
+        key: key(1),
+        owner: String::from("dba"),
+        reason: String::from("moving house"),
+        lasts_s: 30,
+    });
+    world.run(SEC);
+    world.kill(1);
+    world.run(20 * SEC);
+    assert_eq!(world.recoveries().len(), 0, "{}", world.story());
+    world.expect_succeeded(90 * SEC, 2);
+}
+
+#[test]
+fn operations_of_one_step_answer_whoever_asked() {
+    for_both(|flavour| {
+        let mut world = World::new(flavour, 2);
+        let closing = world.ask(Request::SetReadOnly {
+            key: key(1),
+            super_read_only: false,
+        });
+        let busy = world.ask(Request::SetReadOnly {
+            key: key(1),
+            super_read_only: false,
+        });
+        world.run(SEC);
+        assert_eq!(world.replies.get(&closing), Some(&Reply::Operated(key(1))));
+        assert!(
+            matches!(world.replies.get(&busy), Some(Reply::Refused(_))),
+            "{:?}",
+            world.replies.get(&busy)
+        );
+        assert!(world.server(1).read_only);
+        world.run(30 * SEC);
+        assert!(
+            world.server(1).read_only,
+            "closed by people, opened by nobody"
+        );
+        let opening = world.ask(Request::SetWriteable { key: key(1) });
+        world.run(SEC);
+        assert_eq!(world.replies.get(&opening), Some(&Reply::Operated(key(1))));
+        assert!(!world.server(1).read_only);
+        let unknown = world.ask(Request::SetWriteable { key: key(9) });
+        assert!(matches!(
+            world.replies.get(&unknown),
+            Some(Reply::Refused(_))
+        ));
+    });
+}
+
+#[test]
+fn a_primary_closed_by_its_restart_is_opened_and_one_closed_by_people_is_not() {
+    let mut world = World::new(Flavour::Mysql, 2);
+    world.server(1).starts_read_only = true;
+    world.restart(1);
+    world.expect(10 * SEC, "the primary open again", |world| {
+        world.writeable() == [key(1)]
+    });
+    world.run(10 * SEC);
+    world.server(1).read_only = true;
+    world.run(12 * SEC);
+    world.restart(1);
+    world.run(30 * SEC);
+    assert!(
+        world.server(1).read_only,
+        "people closed it\n{}",
+        world.story()
+    );
+}
+
+#[test]
+fn whoever_asked_is_answered_when_the_leader_goes() {
+    let mut world = World::new(Flavour::Mysql, 2);
+    world.orphans_survive = false;
+    let request = world.ask(Request::SetReadOnly {
+        key: key(1),
+        super_read_only: false,
+    });
+    world.depose();
+    world.run(20 * SEC);
+    assert!(
+        matches!(world.replies.get(&request), Some(Reply::Unknown(_))),
+        "{:?}",
+        world.replies.get(&request)
+    );
+}
+
+/// The leader goes after each move of a recovery, in each way; the next one finishes it.
+fn deposed_at_every_move(flavour: Flavour, way: Way) {
+    let mut last = 0;
+    for at in 1.. {
+        let mut world = World::new(flavour, 3);
+        world.orphans_survive = way != Way::Forgotten;
+        // The second is behind, so that it matters who is promoted.
+        world.server(2).deaf = true;
+        world.run(SEC);
+        world.moves = 0;
+        world.depose_after = Some(at);
+        world.kill(1);
+        let deposed = world.run_until(10 * SEC, |world| {
+            world.leader.is_none() || !world.promoted.is_empty() && world.running().is_none()
+        });
+        assert!(deposed, "at {at}\n{}", world.story());
+        if world.leader.is_some() {
+            last = at;
+            break;
+        }
+        if way == Way::Killed {
+            world.kill_daemon(0);
+        }
+        world.run(400 * MS);
+        world.elect(1);
+        world.server(2).deaf = false;
+        world.expect(60 * SEC, "a finished recovery", |world| {
+            world.running().is_none()
+                && world
+                    .recoveries()
+                    .iter()
+                    .any(|recovery| matches!(recovery.end, Some((_, End::Succeeded))))
+        });
+        world.run(5 * SEC);
+        assert_eq!(
+            world.writeable(),
+            [key(3)],
+            "at {at} ({way:?})\n{}",
+            world.story()
+        );
+        assert_eq!(
+            world.recoveries().len(),
+            1,
+            "at {at} ({way:?})\n{}",
+            world.story()
+        );
+        let promoted: std::collections::BTreeSet<&InstanceKey> =
+            world.promoted.iter().map(|(_, key)| key).collect();
+        assert_eq!(promoted.len(), 1, "at {at} ({way:?})\n{}", world.story());
+        assert_nothing_lost(&mut world, 3);
+        assert_follow(&mut world, &[2, 4], 3);
+        let seconds = world
+            .last()
+            .end
+            .as_ref()
+            .map_or(0, |(at, _)| at.since(world.last().began).as_secs());
+        assert!(
+            seconds <= 12,
+            "at {at} ({way:?}) it took {seconds} s\n{}",
+            world.story()
+        );
+    }
+    assert!(last > 10, "only {last} moves");
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// What it proposed is committed all the same.
+    Deposed,
+    /// What it proposed is lost.
+    Forgotten,
+    Killed,
+}
+
+#[test]
+fn the_leader_is_deposed_at_every_move_mariadb() {
+    deposed_at_every_move(Flavour::Mariadb, Way::Deposed);
+}
+
+#[test]
+fn the_leader_is_deposed_at_every_move_mysql() {
+    deposed_at_every_move(Flavour::Mysql, Way::Deposed);
+}
+
+#[test]
+fn the_leader_is_deposed_at_every_move_and_its_proposals_are_lost() {
+    for_both(|flavour| deposed_at_every_move(flavour, Way::Forgotten));
+}
+
+#[test]
+fn the_leader_is_killed_at_every_move() {
+    for_both(|flavour| deposed_at_every_move(flavour, Way::Killed));
+}
+
+#[test]
+fn an_undo_is_finished_by_the_next_leader() {
+    for_both(|flavour| {
+        for at in 1..12 {
+            let mut world = World::new(flavour, 2);
+            for number in 2..=3 {
+                world.server(number).stuck = true;
+            }
+            world.run(SEC);
+            world.kill(1);
+            world.expect(2 * SEC, "a drain", |world| {
+                world
+                    .running()
+                    .is_some_and(|recovery| recovery.candidate.is_some())
+            });
+            world.moves = 0;
+            world.depose_after = Some(at);
+            world.restart(1);
+            world.run(300 * MS);
+            for number in 2..=3 {
+                world.server(number).stuck = false;
+            }
+            if world.leader.is_none() {
+                world.elect(2);
+            } else {
+                world.depose_after = None;
+            }
+            world.run(60 * SEC);
+            assert!(world.running().is_none());
+            assert_eq!(world.writeable(), [key(1)], "at {at}\n{}", world.story());
+            assert_eq!(world.promoted, []);
+            assert_follow(&mut world, &[2, 3], 1);
+        }
+    });
+}
+
+#[test]
+fn a_daemon_that_replays_the_log_fences_nobody() {
+    let mut world = World::new(Flavour::Mysql, 3);
+    world.freeze(1);
+    world.expect_succeeded(8 * SEC, 2);
+    world.thaw(1);
+    world.run(10 * SEC);
+    world.trace.clear();
+    world.restart_daemon(1);
+    world.run(10 * SEC);
+    assert!(
+        !world
+            .trace
+            .iter()
+            .any(|line| line.contains("leaves a fence in its connection to")),
+        "{}",
+        world.story()
+    );
+}

@@ -814,7 +814,10 @@ mod tests {
         assert_eq!(report.self_key, InstanceKey::new("db1", 3306));
         assert!(report.read_only && !report.super_read_only && report.log_replica_updates);
         assert_eq!(report.gtid_domain, 3);
-        assert_eq!(report.executed.unwrap().to_string(), "0-1-50,1-9-4,2-9-1");
+        assert_eq!(
+            report.executed.as_ref().unwrap().to_string(),
+            "0-1-50,1-9-4,2-9-1"
+        );
         assert_eq!(
             report.binlog_gtid.as_ref().unwrap().to_string(),
             "0-1-50,1-9-4"

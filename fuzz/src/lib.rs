@@ -1,1 +1,1 @@
-//! Fuzz targets.
+//! Place for fuzz targets; there are none so far.

@@ -362,6 +362,11 @@ impl Node {
                         && self.replicated.cluster_of(key).is_some_and(|record| {
                             record.primary == **key
                                 && self.replicated.running_on(record.key).is_none()
+                                // Where people did not ask for recoveries nothing is changed.
+                                && self
+                                    .filters
+                                    .recover_primary
+                                    .matches(&record.name, record.shown_alias())
                         })
                 })
             })

@@ -37,6 +37,9 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 const ASK_INTERVAL: Duration = Duration::from_millis(200);
 /// A replica that cannot be read within this time of the suspicion is counted without being read.
 const REPLICA_PATIENCE: Duration = Duration::from_secs(1);
+/// A running replica that received something, or a heartbeat, after the suspicion began proves its source's life for so
+/// long: longer than the silence after which the source would be judged.
+const GROWTH_COUNTS: Duration = Duration::from_secs(5);
 /// A verdict that opened nothing is acted on again after this time.
 pub(super) const VERDICT_AGAIN: Duration = Duration::from_secs(5);
 /// A daemon that was not heard for so long abstains; it is asked more often than that.
@@ -452,7 +455,7 @@ impl Node {
             if status.is_some_and(|status| status.io == ThreadState::Running) {
                 signs.io_running += 1;
                 // Growth counts while it is fresh: what lay in buffers when the primary died still trickles in.
-                if mark.1 > suspicion.since && now.mono.since(mark.1) < Duration::from_secs(1) {
+                if mark.1 > suspicion.since && now.mono.since(mark.1) < GROWTH_COUNTS {
                     signs.io_growing += 1;
                 }
                 look.push(replica.clone());

@@ -234,6 +234,19 @@ impl Node {
                 self.was_writeable.remove(key);
                 self.restarted.remove(key);
             }
+            let lacked = instance
+                .report
+                .as_ref()
+                .map(|before| &before.missing_privileges);
+            if !report.missing_privileges.is_empty() && lacked != Some(&report.missing_privileges) {
+                for missing in &report.missing_privileges {
+                    let text = format!(
+                        "{key}: our account lacks a right needed to {}: {}",
+                        missing.purpose, missing.grant
+                    );
+                    note(out, Level::Warning, None, text);
+                }
+            }
             instance.report = Some(report.clone());
             // What a reading says was true when it began, at the earliest.
             instance.seen = Some(began);

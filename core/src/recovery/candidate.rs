@@ -34,7 +34,6 @@ pub struct Contender<'a> {
     pub rule: PromotionRule,
     /// Its host matches `PromotionIgnoreHostnameFilters`.
     pub ignored: bool,
-    pub downtimed: bool,
 }
 
 /// What is known of the failed primary.

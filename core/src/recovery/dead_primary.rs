@@ -249,7 +249,29 @@ impl<V: View> Plan<'_, V> {
 
     // --- fence and halt ---
 
+    /// A plan for clusters with semi-synchronous replication does not exist: said before anything is changed.
+    fn semi_sync_refusal(&self) -> Option<String> {
+        let semi_sync = &self.view.reading(self.failed())?.report.semi_sync;
+        (semi_sync.source_enabled && semi_sync.source_wait_count > 0).then(|| {
+            format!(
+                "{} used semi-synchronous replication ({} acknowledgement(s)); promoting in such a cluster is not supported by \
+                 this version, so nothing was changed",
+                self.failed(),
+                semi_sync.source_wait_count
+            )
+        })
+    }
+
     fn fence_and_halt(&self) -> Move {
+        if let Some(reason) = self.semi_sync_refusal() {
+            return Move::End {
+                end: End::Failed { reason },
+                successor: None,
+                lost: Vec::new(),
+                participants: Vec::new(),
+                lines: Vec::new(),
+            };
+        }
         let mut lines = Vec::new();
         let mut steps = Vec::new();
         lines.push(match self.recovery.purpose {
@@ -412,11 +434,13 @@ impl<V: View> Plan<'_, V> {
                         report: reading.report,
                         rule: if progress.passed_over.contains(key) {
                             PromotionRule::MustNot
+                        } else if self.view.is_downtimed(key) {
+                            // People are at work there: only if nobody else holds as much.
+                            self.view.rule(key).max(PromotionRule::PreferNot)
                         } else {
                             self.view.rule(key)
                         },
                         ignored: self.view.is_ignored_for_promotion(key),
-                        downtimed: self.view.is_downtimed(key),
                     });
                 }
                 _ => unread.push(key.clone()),
@@ -428,18 +452,8 @@ impl<V: View> Plan<'_, V> {
                 .reading(self.failed())
                 .map(|reading| reading.report),
         };
-        if let Some(report) = failed.report
-            && report.semi_sync.source_enabled
-            && report.semi_sync.source_wait_count > 0
-        {
-            return self.undo(End::Failed {
-                reason: format!(
-                    "{} used semi-synchronous replication ({} acknowledgement(s)); promoting in such a cluster is not supported by \
-                     this version, so nothing was changed",
-                    self.failed(),
-                    report.semi_sync.source_wait_count
-                ),
-            });
+        if let Some(reason) = self.semi_sync_refusal() {
+            return self.undo(End::Failed { reason });
         }
         let mut possible_loss = Vec::new();
         if !unread.is_empty() {

@@ -57,6 +57,7 @@ impl Node {
         self.register_detections(now, out, before);
         self.quarantine(now, out);
         self.reopen(now, out);
+        self.end_lost_downtimes(now, out);
         self.forget_unseen(now, out);
     }
 
@@ -334,6 +335,41 @@ impl Node {
                 "",
                 out,
             );
+        }
+    }
+
+    /// A server that was lost in a recovery, or took the place of one, and replicates from its cluster's primary is lost
+    /// no more. Deposed ones have [`Node::quarantine`].
+    fn end_lost_downtimes(&mut self, now: Now, out: &mut Output) {
+        let keys: Vec<InstanceKey> = self
+            .replicated
+            .downtimes(now.wall)
+            .filter(|(_, downtime)| downtime.is_lost_in_recovery())
+            .filter(|(key, _)| {
+                let Some(instance) = self.observed.instances.get(*key) else {
+                    return false;
+                };
+                let status = instance
+                    .report
+                    .as_ref()
+                    .and_then(|report| report.replication.as_ref());
+                let primary = self
+                    .replicated
+                    .cluster_of(key)
+                    .map(|record| &record.primary);
+                instance.is_last_check_valid()
+                    && status.is_some_and(|status| {
+                        status.is_running() && Some(&status.source) == primary
+                    })
+                    && !instance
+                        .identity()
+                        .is_some_and(|identity| self.replicated.is_deposed(identity))
+            })
+            .map(|(key, _)| key.clone())
+            .take(PROPOSALS_PER_ROUND)
+            .collect();
+        for key in keys {
+            self.propose(now, Cause::House, Command::EndDowntime { key }, out);
         }
     }
 

@@ -707,7 +707,7 @@ impl View for Seen<'_> {
         self.node
             .replicated
             .downtime_of(key, self.now.wall)
-            .is_some()
+            .is_some_and(|downtime| !downtime.is_lost_in_recovery())
     }
 
     fn has_returned(&self) -> bool {

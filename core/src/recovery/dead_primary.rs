@@ -71,6 +71,7 @@ pub trait View {
     fn replicas_of(&self, key: &InstanceKey) -> Vec<InstanceKey>;
     fn rule(&self, key: &InstanceKey) -> PromotionRule;
     fn is_ignored_for_promotion(&self, key: &InstanceKey) -> bool;
+    /// In a downtime that people began.
     fn is_downtimed(&self, key: &InstanceKey) -> bool;
     /// The failed primary gave a sign of life after it was judged dead, to any daemon.
     fn has_returned(&self) -> bool;

@@ -244,7 +244,7 @@ mod tests {
             let mut listener = TokioEnv::bind("127.0.0.1:0").await.unwrap();
             let address = TokioEnv::local_address(&listener).unwrap();
             let port = address.rsplit(':').next().unwrap();
-            let mut near = TokioEnv::connect(&format!("localhost:{port}"))
+            let mut near = TokioEnv::connect(&format!("127.0.0.1:{port}"))
                 .await
                 .unwrap();
             let (mut far, peer) = TokioEnv::accept(&mut listener).await.unwrap();

@@ -9,7 +9,7 @@ use crate::{
     policy::Policy,
     recovery::Outcome,
     replicated::{Answer, Command},
-    time::{Mono, Wall},
+    time::Mono,
     topology::{ProbeFailure, ProbeReport},
 };
 
@@ -164,6 +164,3 @@ pub enum Request {
         of: InstanceKey,
     },
 }
-
-/// Used by adapters that show wall time next to an input.
-pub type At = Wall;

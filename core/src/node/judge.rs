@@ -15,7 +15,8 @@ use super::{
 use crate::{
     analysis::{
         code::Repair,
-        diagnose::Hints,
+        diagnose::{Hints, diagnose},
+        evidence::Judging,
         verdict::{ReplicaSigns, Verdict, Watched, verdict},
     },
     id::{InstanceKey, NodeId},
@@ -561,7 +562,7 @@ impl Node {
         if problem.repair != Repair::DeadPrimary {
             return;
         }
-        if let Err(why) = self.admit(now, key, &problem) {
+        if let Err(why) = self.admit(key, &problem) {
             note(out, level, None, format!("{key}: no recovery: {why}"));
             return;
         }
@@ -598,22 +599,27 @@ impl Node {
         now: Now,
         key: &InstanceKey,
     ) -> Option<crate::analysis::diagnose::Problem> {
-        self.problems(
-            now,
+        let context = self.context(now);
+        diagnose(
+            key,
+            self.view(),
+            Judging {
+                policy: self.policy(),
+                filters: &self.filters,
+                context: &context,
+                now,
+            },
             Hints {
                 include_downtimed: true,
                 ..Hints::default()
             },
         )
-        .into_iter()
-        .find(|problem| problem.key == *key)
     }
 
     /// Whether a recovery may begin by itself; apply decides on what is replicated (cool-down, the global stop, a
     /// recovery that runs).
     fn admit(
         &self,
-        now: Now,
         key: &InstanceKey,
         problem: &crate::analysis::diagnose::Problem,
     ) -> Result<(), String> {
@@ -645,7 +651,6 @@ impl Node {
                 "it is a Galera node, which no plan here knows",
             ));
         }
-        let _ = now;
         Ok(())
     }
 

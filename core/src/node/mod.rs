@@ -355,41 +355,15 @@ impl Node {
     }
 
     fn refresh(&mut self, now: Now, key: &InstanceKey, former_source: Option<&InstanceKey>) {
-        let context = Judged {
-            replicated: &self.replicated,
-            standing_still: &self.observed.standing_still,
-            now,
-        };
-        let judging = Judging {
-            policy: self.replicated.policy(),
-            filters: &self.filters,
-            context: &context,
-            now,
-        };
-        let view = diagnose::View {
-            instances: &self.observed.instances,
-            edges: &self.observed.edges,
-        };
-        self.diagnosis.refresh(key, former_source, view, judging);
+        self.rejudge(now, |diagnosis, view, judging| {
+            diagnosis.refresh(key, former_source, view, judging);
+        });
     }
 
     fn refresh_by_time(&mut self, now: Now) {
-        let context = Judged {
-            replicated: &self.replicated,
-            standing_still: &self.observed.standing_still,
-            now,
-        };
-        let judging = Judging {
-            policy: self.replicated.policy(),
-            filters: &self.filters,
-            context: &context,
-            now,
-        };
-        let view = diagnose::View {
-            instances: &self.observed.instances,
-            edges: &self.observed.edges,
-        };
-        self.diagnosis.advance(view, judging);
+        self.rejudge(now, |diagnosis, view, judging| {
+            diagnosis.advance(view, judging);
+        });
     }
 
     fn policy_changed(&mut self, now: Now) {
@@ -401,6 +375,17 @@ impl Node {
             .iter()
             .filter_map(|(pattern, alias)| Some((regex::Regex::new(pattern).ok()?, alias.clone())))
             .collect();
+        self.rejudge(now, |diagnosis, view, judging| {
+            diagnosis.rebuild(view, judging);
+        });
+    }
+
+    /// Brings the diagnosis up to what this node knows.
+    fn rejudge(
+        &mut self,
+        now: Now,
+        judge: impl FnOnce(&mut Diagnosis, diagnose::View<'_>, Judging<'_, Judged<'_>>),
+    ) {
         let context = Judged {
             replicated: &self.replicated,
             standing_still: &self.observed.standing_still,
@@ -416,7 +401,7 @@ impl Node {
             instances: &self.observed.instances,
             edges: &self.observed.edges,
         };
-        self.diagnosis.rebuild(view, judging);
+        judge(&mut self.diagnosis, view, judging);
     }
 
     /// The epoch under which this node may act.

@@ -73,14 +73,6 @@ pub enum Statement {
     },
 }
 
-impl Statement {
-    /// Destroys or overrides what another actor may rely on: needs lock, token and committed intent.
-    #[must_use]
-    pub const fn is_destructive(&self) -> bool {
-        true
-    }
-}
-
 impl fmt::Display for Statement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::input::Opinion;
 use crate::{
-    id::{Epoch, InstanceKey, NodeId, ProposalId, RequestId, Uid},
+    id::{Epoch, InstanceKey, LogPosition, NodeId, ProposalId, RequestId, Uid},
     recovery::Step,
     replicated::{Answer, Change, Refusal},
     topology::ProbeFailure,
@@ -65,6 +65,11 @@ pub enum PeerMessage {
     /// Opinions that changed, or were asked for.
     Opinions(Vec<Opinion>),
     AskOpinion(InstanceKey),
+    /// The digest of the sender's replicated state at a position of the log.
+    Digest {
+        at: LogPosition,
+        digest: [u8; 32],
+    },
 }
 
 /// What a request came to.
@@ -122,5 +127,14 @@ pub struct Output {
     /// What applying them changed, for the backend.
     pub changes: Vec<Change>,
     /// The node can go on no more; the daemon exits with this as its last words.
-    pub fatal: Option<String>,
+    pub fatal: Option<Fatal>,
+}
+
+/// Why a node can go on no more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fatal {
+    /// The entry of the log that brought it about, if one did: a daemon that fails at it a second time must not try it
+    /// without end.
+    pub entry: Option<LogPosition>,
+    pub reason: String,
 }

@@ -155,6 +155,7 @@ impl Node {
                     PeerMessage::Opinions(alloc::vec![opinion]),
                 ));
             }
+            PeerMessage::Digest { at, digest } => self.digest_heard(from, at, digest, out),
         }
     }
 

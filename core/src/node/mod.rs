@@ -4,9 +4,11 @@
 //! decides; it never blocks, fails or acts. Only a node that is *leading* proposes and repairs; every node probes,
 //! judges for itself, and tells the others what it thinks.
 
+mod agreement;
 pub mod effect;
 mod house;
 pub mod input;
+mod invariants;
 mod judge;
 mod observe;
 mod repair;
@@ -21,7 +23,8 @@ use alloc::{
 };
 use core::time::Duration;
 
-pub use effect::{Effect, Level, Note, Output, PeerMessage, Reply};
+use agreement::Agreement;
+pub use effect::{Effect, Fatal, Level, Note, Output, PeerMessage, Reply};
 pub use input::{
     Input, Opinion, OpinionKind, ProbeEnd, Proposal, RaftView, Request, Sign, StepEnd,
 };
@@ -144,6 +147,9 @@ pub struct Node {
     house_at: Mono,
     /// Primaries that were promoted away from lately, dialled without pause until this time.
     dialled_until: BTreeMap<InstanceKey, Mono>,
+    agreement: Agreement,
+    /// Steps taken so far.
+    steps: u64,
 }
 
 impl Node {
@@ -188,6 +194,8 @@ impl Node {
             wait_until: BTreeMap::new(),
             house_at: Mono::ZERO,
             dialled_until: BTreeMap::new(),
+            agreement: Agreement::default(),
+            steps: 0,
         }
     }
 
@@ -207,6 +215,7 @@ impl Node {
             Input::LocalPolicy(policy) => self.local_policy = *policy,
         }
         self.advance(now, rng, out);
+        self.end_step(out);
     }
 
     /// What time alone makes due.
@@ -218,6 +227,7 @@ impl Node {
             self.house_at = now.mono + HOUSE_INTERVAL;
             self.drop_lost(now, out);
             self.keep_watches(now, out);
+            self.tell_digest(now, out);
             self.keep_house(now, out);
         }
         self.drive_all(now, out);
@@ -249,6 +259,7 @@ impl Node {
         out: &mut Output,
     ) {
         self.replicated = replicated;
+        self.installed();
         self.policy_changed(now);
         let known: Vec<InstanceKey> = self.replicated.known().cloned().collect();
         let gone: Vec<InstanceKey> = self

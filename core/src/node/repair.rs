@@ -8,7 +8,8 @@ use alloc::{format, string::ToString, sync::Arc, vec::Vec};
 use rand_core::Rng;
 
 use super::{
-    Adopt, Cause, Effect, Entries, Level, Node, Output, Proposal, RaftView, Reply, StepEnd, note,
+    Adopt, Cause, Effect, Entries, Fatal, Level, Node, Output, Proposal, RaftView, Reply, StepEnd,
+    note,
 };
 use crate::{
     analysis::verdict::Watched,
@@ -84,12 +85,18 @@ impl Node {
         for (at, bytes) in entries {
             let Some(bytes) = bytes else {
                 self.replicated.pass(at);
+                self.note_digest(out);
                 out.applied.push(Answer::Done);
                 continue;
             };
             match wire::decode_command(&bytes) {
                 Ok(stamped) => {
                     let applied = self.replicated.apply(at, &stamped);
+                    if let Err(fatal) = self.check_entry(at, &applied.changes) {
+                        out.fatal = Some(fatal);
+                        return;
+                    }
+                    self.note_digest(out);
                     if let Answer::Refused(refusal) = &applied.answer {
                         note(
                             out,
@@ -104,10 +111,13 @@ impl Node {
                     out.changes.extend(applied.changes);
                 }
                 Err(error) => {
-                    out.fatal = Some(format!(
-                        "entry {at} of the raft log cannot be read: {error}; this daemon is too old for its cluster, or the log is \
-                         damaged; nothing was changed"
-                    ));
+                    out.fatal = Some(Fatal {
+                        entry: Some(at),
+                        reason: format!(
+                            "entry {at} of the raft log cannot be read: {error}; this daemon is too old for its cluster, or \
+                             the log is damaged; nothing was changed"
+                        ),
+                    });
                     return;
                 }
             }

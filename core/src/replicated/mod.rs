@@ -6,6 +6,7 @@ pub mod apply;
 pub mod change;
 mod codec;
 pub mod command;
+mod invariants;
 pub mod snapshot;
 pub mod state;
 mod table;

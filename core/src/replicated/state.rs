@@ -675,7 +675,7 @@ impl Replicated {
         self.last_maintenance.put(out);
     }
 
-    const fn table_hashes(&self) -> [HashSum; 13] {
+    pub(super) const fn table_hashes(&self) -> [HashSum; 13] {
         [
             self.members.hash(),
             self.declarations.hash(),
@@ -766,61 +766,5 @@ impl Replicated {
                     .iter()
                     .map(|(key, row)| Change::Deposed(key.clone(), Some(row.clone()))),
             )
-    }
-
-    /// Looks at everything: the cost is that of the whole state.
-    ///
-    /// # Errors
-    /// What does not hold, in words.
-    pub fn check_invariants(&self) -> Result<(), String> {
-        let index = Index::of(self)?;
-        if index != *self.index {
-            return Err("an index differs from what the rows say".to_string());
-        }
-        for (key, record) in self.clusters.iter() {
-            if record.key != *key {
-                return Err(alloc::format!("cluster {key} says it is {}", record.key));
-            }
-            if !record.members.contains(&record.primary) {
-                return Err(alloc::format!("primary of {key} is not its member"));
-            }
-            if record.name != record.primary.to_string() {
-                return Err(alloc::format!("cluster {key} is not named by its primary"));
-            }
-        }
-        for (number, recovery) in self.recoveries.iter() {
-            if recovery.number != *number || *number == 0 || *number > self.last_recovery {
-                return Err(alloc::format!("recovery {number} is misnumbered"));
-            }
-            if recovery.is_running() && !self.clusters.contains(&recovery.cluster) {
-                return Err(alloc::format!(
-                    "recovery {number} runs on an unknown cluster"
-                ));
-            }
-        }
-        for (number, detection) in self.detections.iter() {
-            if detection.number != *number || *number == 0 || *number > self.last_detection {
-                return Err(alloc::format!("detection {number} is misnumbered"));
-            }
-        }
-        let afresh = [
-            self.members.hash_afresh(),
-            self.declarations.hash_afresh(),
-            self.known.hash_afresh(),
-            self.forgotten.hash_afresh(),
-            self.clusters.hash_afresh(),
-            self.downtimes.hash_afresh(),
-            self.maintenance.hash_afresh(),
-            self.candidates.hash_afresh(),
-            self.tags.hash_afresh(),
-            self.detections.hash_afresh(),
-            self.recoveries.hash_afresh(),
-            self.blocked.hash_afresh(),
-            self.deposed.hash_afresh(),
-        ];
-        if afresh != self.table_hashes() {
-            return Err("a table's hash differs from its rows".to_string());
-        }
-        Ok(())
     }
 }

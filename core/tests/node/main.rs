@@ -1,5 +1,6 @@
 //! The whole decision core: three nodes over a model raft log and a model fleet of MySQL or MariaDB servers.
 
+mod agreement;
 mod fleet;
 mod random;
 mod scenarios;

@@ -10,8 +10,8 @@ use std::{
 use orchestrator_core::{
     id::{Epoch, InstanceKey, LogPosition, NodeId, ProposalId, RequestId, Uid},
     node::{
-        Effect, Identification, Input, Node, Output, ProbeEnd, Proposal, RaftView, Reply, Request,
-        Sign, StepEnd,
+        Effect, Identification, Input, Node, Output, PeerMessage, ProbeEnd, Proposal, RaftView,
+        Reply, Request, Sign, StepEnd,
     },
     policy::Policy,
     recovery::{End, Outcome, Phase, Recovery, Statement, Step, StepKind},
@@ -109,6 +109,8 @@ pub struct World {
     pub finished: usize,
     /// Servers that a Promote step opened, with the uid.
     pub promoted: Vec<(Uid, InstanceKey)>,
+    /// Of which positions each daemon told its digest.
+    pub digests_told: BTreeSet<(usize, LogPosition)>,
 }
 
 pub fn key(number: u16) -> InstanceKey {
@@ -179,6 +181,7 @@ impl World {
             orphans_survive: true,
             writes: true,
             promoted: Vec::new(),
+            digests_told: BTreeSet::new(),
             finished: 0,
         };
         world.at(0, Event::Write);
@@ -298,6 +301,11 @@ impl World {
             server.fences = 0;
             server.read_only = true;
         }
+    }
+
+    /// A message arrives at a daemon as if a member had sent it.
+    pub fn hear(&mut self, number: usize, from: NodeId, message: PeerMessage) {
+        self.step(number, Input::Peer(from, message));
     }
 
     pub fn ask(&mut self, request: Request) -> RequestId {
@@ -701,6 +709,9 @@ impl World {
                 }
             }
             Effect::Tell(message) => {
+                if let PeerMessage::Digest { at, .. } = &message {
+                    self.digests_told.insert((number, *at));
+                }
                 for other in (0..3).filter(|other| *other != number) {
                     let boot = self.daemons[other].boot;
                     let from = NodeId(number as u64 + 1);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use orchestrator_core::id::{Epoch, InstanceKey, NodeId};
-use orchestrator_core::node::{Identification, Input, Node, RaftView, Reply, Request};
+use orchestrator_core::node::{Fatal, Identification, Input, Node, RaftView, Reply, Request};
 use orchestrator_core::policy::Policy;
 use orchestrator_core::replicated::Replicated;
 use tokio::sync::{mpsc, watch};
@@ -27,6 +27,8 @@ const RAFT_LOOK: Duration = Duration::from_millis(50);
 /// Age of the oldest change that is not in the backend, at which leadership is yielded, and at which the daemon ends.
 const BACKEND_YIELD: Duration = Duration::from_secs(5);
 const BACKEND_LOST: Duration = Duration::from_secs(30);
+/// How often the whole replicated state is looked at.
+const AUDIT_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What a daemon is set up with, beside raft's own settings.
 #[derive(Debug, Clone)]
@@ -107,12 +109,23 @@ pub struct Running<E: Env> {
     /// Where HTTP is served, `ip:port`.
     pub http_address: String,
     /// Set when the daemon can go on no more: the reason is its last line.
-    pub fatal: watch::Receiver<Option<String>>,
+    pub fatal: watch::Receiver<Option<Fatal>>,
     stop: watch::Sender<bool>,
     backend: Option<Backend>,
 }
 
 impl<E: Env> Attachable<E> {
+    /// Serves HTTP for a daemon that acts on nothing: each answer says why.
+    ///
+    /// # Errors
+    /// The HTTP address cannot be listened on.
+    pub async fn hold(self, reason: String) -> Result<Held, String> {
+        let (stop, stopped) = watch::channel(false);
+        let daemon = HeldDaemon(Arc::from(reason));
+        let http_address = serve_http::<E, _>(self.settings, daemon, stopped).await?;
+        Ok(Held { http_address, stop })
+    }
+
     /// Joins raft to the running driver and serves HTTP.
     ///
     /// # Errors
@@ -153,30 +166,19 @@ impl<E: Env> Attachable<E> {
             spawn::<E>(yield_when_behind(raft.clone(), backend.health()));
         }
         spawn::<E>(hear_peers(report.messages, ends.handle.clone()));
+        spawn::<E>(audit::<E>(ends.handle.clone()));
         if !settings.seeds.is_empty() {
             spawn::<E>(plant_seeds::<E>(
                 settings.seeds.clone(),
                 ends.handle.clone(),
             ));
         }
-        let listener = E::bind(&settings.listen).await.map_err(|error| {
-            format!(
-                "ListenAddress {} cannot be listened on: {error}",
-                settings.listen
-            )
-        })?;
-        let http_address = E::local_address(&listener).map_err(|error| error.to_string())?;
-        let (stop, stopped) = watch::channel(false);
         let served = Served {
             handle: ends.handle.clone(),
             raft: raft.clone(),
         };
-        let serving = http::serve::<E, Served<E>>(listener, settings.http, served, stopped);
-        spawn::<E>(async move {
-            if let Err(error) = serving.await {
-                tracing::error!("HTTP is not served: {error}");
-            }
-        });
+        let (stop, stopped) = watch::channel(false);
+        let http_address = serve_http::<E, _>(settings, served, stopped).await?;
         Ok(Running {
             handle: ends.handle,
             raft,
@@ -188,22 +190,50 @@ impl<E: Env> Attachable<E> {
     }
 }
 
+/// Listens, and serves HTTP in a task of its own; the address, `ip:port`.
+async fn serve_http<E: Env, D: http::Daemon>(
+    settings: DaemonSettings,
+    daemon: D,
+    stopped: watch::Receiver<bool>,
+) -> Result<String, String> {
+    let listener = E::bind(&settings.listen).await.map_err(|error| {
+        format!(
+            "ListenAddress {} cannot be listened on: {error}",
+            settings.listen
+        )
+    })?;
+    let address = E::local_address(&listener).map_err(|error| error.to_string())?;
+    spawn::<E>(async move {
+        if let Err(error) = http::serve::<E, D>(listener, settings.http, daemon, stopped).await {
+            tracing::error!("HTTP is not served: {error}");
+        }
+    });
+    Ok(address)
+}
+
 impl<E: Env> Running<E> {
     /// Waits until the daemon can go on no more, and says why.
     pub async fn failed(&self) -> String {
         let mut fatal = self.fatal.clone();
-        let node = async {
-            match fatal.wait_for(Option::is_some).await {
-                Ok(reason) => reason.clone().unwrap_or_default(),
-                Err(_) => String::from("the driver ended"),
-            }
+        let ended = async {
+            // An error: the driver is gone without a word.
+            let _ = fatal.wait_for(Option::is_some).await;
+            String::from("the driver ended")
         };
-        tokio::select! {
+        let reason = tokio::select! {
             biased;
-            reason = node => reason,
+            reason = ended => reason,
             reason = self.raft.failed() => reason,
             reason = backend_lost(self.backend.as_ref().map(Backend::health)) => reason,
+        };
+        // Raft ends too when the node does: the node's reason is the first one.
+        let Some(fatal) = self.fatal.borrow().clone() else {
+            return reason;
+        };
+        if let Some(entry) = fatal.entry {
+            self.raft.failed_at(entry, &fatal.reason).await;
         }
+        fatal.reason
     }
 
     /// Ends cleanly: no new requests, leadership handed over, raft's files closed.
@@ -346,6 +376,22 @@ impl backend::View for NodeView {
     }
 }
 
+/// Looks at the whole replicated state at intervals, beside the driver's work.
+async fn audit<E: Env>(driver: DriverHandle) {
+    loop {
+        crate::env::sleep::<E>(AUDIT_INTERVAL).await;
+        let Ok(replicated) = driver.look(|node, _| node.replicated().clone()).await else {
+            return;
+        };
+        if let Err(breach) = E::blocking(move || replicated.check_invariants()).await {
+            driver.end(format!(
+                "a bug of this program, or damaged memory: {breach}"
+            ));
+            return;
+        }
+    }
+}
+
 /// Tells the driver what raft looks like, whenever that changes.
 async fn follow_raft<E: Env>(raft: RaftHandle<E>, driver: DriverHandle, backend: Option<Backend>) {
     let mut cluster = None;
@@ -407,6 +453,40 @@ async fn plant_seeds<E: Env>(mut seeds: Vec<InstanceKey>, driver: DriverHandle) 
     }
 }
 
+/// A daemon that serves HTTP and nothing else, until it is dropped.
+pub struct Held {
+    /// Where HTTP is served, `ip:port`.
+    pub http_address: String,
+    stop: watch::Sender<bool>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.stop.send_replace(true);
+    }
+}
+
+/// A held daemon as the HTTP API sees it.
+#[derive(Clone)]
+struct HeldDaemon(Arc<str>);
+
+impl http::Daemon for HeldDaemon {
+    async fn read<T: Send + 'static>(
+        &self,
+        _look: impl FnOnce(&http::Sight<'_>) -> T + Send + 'static,
+    ) -> Result<T, http::Gone> {
+        Err(http::Gone)
+    }
+
+    async fn ask(&self, _request: Request, _deadline: Duration) -> Reply {
+        Reply::NotLeading { leader: None }
+    }
+
+    fn raft(&self) -> http::RaftFacts {
+        http::RaftFacts::held(&self.0)
+    }
+}
+
 /// The daemon as the HTTP API sees it.
 pub struct Served<E: Env> {
     handle: DriverHandle,
@@ -435,6 +515,7 @@ impl<E: Env> http::Daemon for Served<E> {
                     replicated: node.replicated(),
                     diagnosis: node.diagnosis(),
                     filters: node.filters(),
+                    disagreements: node.disagreements(),
                 })
             })
             .await

@@ -90,10 +90,18 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         orchestrator::env::spawn::<TokioEnv>(driver);
         anyhow::Ok(attachable)
     })?;
-    let (raft, report) = raft_runtime.run(raft::start::<TokioEnv>(
+    note_panics(raft_settings.data_dir.clone());
+    let started = raft_runtime.run(raft::start::<TokioEnv>(
         raft_settings,
         attachable.ends.replica.clone(),
-    ))?;
+    ));
+    let (raft, report) = match started {
+        Ok(started) => started,
+        Err(raft::StartError::Held(reason)) => {
+            return main_runtime.run(hold(attachable, reason));
+        }
+        Err(error) => return Err(error.into()),
+    };
     tracing::info!(
         "raft node {} (boot {}) listens on {}, advertised as {}",
         report.node,
@@ -105,6 +113,40 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     main_runtime.stop();
     raft_runtime.stop();
     outcome
+}
+
+/// A panic while an entry of the log is applied is noted with the entry, so that it is not tried without end. In a release
+/// build the process ends right after this.
+fn note_panics(data_dir: PathBuf) {
+    let print = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        print(panic);
+        if let Some((first, last)) = orchestrator::driver::applying()
+            && let Err(error) =
+                raft::note_broken::<TokioEnv>(&data_dir, first, last, &panic.to_string())
+        {
+            eprintln!("orchestrator: that entries {first} to {last} failed is not noted: {error}");
+        }
+    }));
+}
+
+/// Runs a daemon that acts on nothing, until it is told to end.
+async fn hold(
+    attachable: orchestrator::daemon::Attachable<TokioEnv>,
+    reason: String,
+) -> anyhow::Result<()> {
+    tracing::error!("{reason}");
+    let held = attachable.hold(reason).await.map_err(anyhow::Error::msg)?;
+    tracing::error!("only HTTP is served, at {}", held.http_address);
+    wiring::notify_ready();
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        biased;
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
 }
 
 async fn serve(

@@ -41,6 +41,11 @@ impl DriverHandle {
         let _ = self.sender.send(Message::Reload(Box::new(policy)));
     }
 
+    /// Ends the daemon with this as its last words.
+    pub fn end(&self, reason: String) {
+        let _ = self.sender.send(Message::End(reason));
+    }
+
     /// Looks at the node from within its own task. Keep it cheap.
     ///
     /// # Errors

@@ -6,11 +6,12 @@
 mod execute;
 mod handle;
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use orchestrator_core::id::RequestId;
-use orchestrator_core::node::{Effect, Input, Level, Node, Output, Reply, Request};
+use orchestrator_core::id::{LogPosition, RequestId};
+use orchestrator_core::node::{Effect, Fatal, Input, Level, Node, Output, Reply, Request};
 use orchestrator_core::policy::Policy;
 use orchestrator_core::replicated::{Replicated, wire};
 use orchestrator_core::time::{Mono, Now, Wall};
@@ -37,6 +38,8 @@ pub(crate) enum Message {
     Look(Box<dyn FnOnce(&Node, Now) + Send>),
     Ask(Request, oneshot::Sender<Reply>),
     Reload(Box<Policy>),
+    /// The daemon can go on no more, for this reason.
+    End(String),
 }
 
 /// Owns the node.
@@ -50,7 +53,18 @@ pub struct Driver<E: Env, F: Fleet, C: Consensus> {
     last_request: u64,
     /// Where what was applied is written behind.
     backend: Option<mpsc::UnboundedSender<Batch>>,
-    fatal: watch::Sender<Option<String>>,
+    fatal: watch::Sender<Option<Fatal>>,
+}
+
+thread_local! {
+    static APPLYING: Cell<Option<(LogPosition, LogPosition)>> = const { Cell::new(None) };
+}
+
+/// The first and the last of the entries that this thread is applying: for a panic hook, which runs on the thread that
+/// panics.
+#[must_use]
+pub fn applying() -> Option<(LogPosition, LogPosition)> {
+    APPLYING.get()
 }
 
 /// The current reading of both clocks.
@@ -67,7 +81,7 @@ pub struct Ends {
     /// For [`crate::raft::start`].
     pub replica: mpsc::Sender<ReplicaRequest>,
     /// Set when the node can go on no more.
-    pub fatal: watch::Receiver<Option<String>>,
+    pub fatal: watch::Receiver<Option<Fatal>>,
 }
 
 /// The driver's own ends, from [`channels`].
@@ -75,7 +89,7 @@ pub struct Channels {
     inbox: mpsc::UnboundedReceiver<Message>,
     sender: mpsc::UnboundedSender<Message>,
     replica: mpsc::Receiver<ReplicaRequest>,
-    fatal: watch::Sender<Option<String>>,
+    fatal: watch::Sender<Option<Fatal>>,
 }
 
 /// The channels of a driver, before it exists: raft needs one end while it starts.
@@ -180,6 +194,10 @@ impl<E: Env, F: Fleet, C: Consensus> Driver<E, F, C> {
                 self.step(Input::Asked(id, request));
             }
             Message::Reload(policy) => self.step(Input::LocalPolicy(policy)),
+            Message::End(reason) => self.end(Fatal {
+                entry: None,
+                reason,
+            }),
         }
     }
 
@@ -237,10 +255,14 @@ impl<E: Env, F: Fleet, C: Consensus> Driver<E, F, C> {
                 other => self.executor.execute(other),
             }
         }
-        if let Some(reason) = fatal {
-            tracing::error!("{reason}");
-            self.fatal.send_replace(Some(reason));
+        if let Some(fatal) = fatal {
+            self.end(fatal);
         }
+    }
+
+    fn end(&self, fatal: Fatal) {
+        tracing::error!("{}", fatal.reason);
+        self.fatal.send_replace(Some(fatal));
     }
 
     fn replica(&mut self, request: ReplicaRequest) {
@@ -248,12 +270,19 @@ impl<E: Env, F: Fleet, C: Consensus> Driver<E, F, C> {
             ReplicaRequest::Apply { entries, reply } => {
                 let mut out = Output::default();
                 let count = entries.len();
+                APPLYING.set(
+                    entries
+                        .first()
+                        .zip(entries.last())
+                        .map(|((first, _), (last, _))| (*first, *last)),
+                );
                 self.node.step(
                     now::<E>(),
                     &mut self.rng,
                     Input::Committed(entries),
                     &mut out,
                 );
+                APPLYING.set(None);
                 let answers: Vec<Vec<u8>> = out.applied.iter().map(wire::encode_answer).collect();
                 let fatal = out.fatal.is_some();
                 self.carry_out(out);

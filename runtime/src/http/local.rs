@@ -73,13 +73,16 @@ pub(super) fn raft_peers<D: Daemon>(asked: &Asked<'_, D>) -> Answer {
 pub(super) async fn health<D: Daemon>(asked: &Asked<'_, D>) -> Result<Answer, Failure> {
     let facts = asked.facts;
     let settings = &asked.shared.settings;
-    let described = asked.shared.daemon.read(host_names).await;
+    let described = asked.shared.daemon.read(described).await;
     let error = match &described {
         Ok(_) if facts.state == RaftState::Shutdown => Some("raft has shut down"),
         Ok(_) => None,
-        Err(super::Gone) => Some("the node has ended"),
+        Err(super::Gone) => Some(match &facts.health {
+            Err(why) if facts.state == RaftState::Shutdown => why.as_str(),
+            Ok(()) | Err(_) => "the node has ended",
+        }),
     };
-    let host_names = described.unwrap_or_default();
+    let (host_names, alarms) = described.unwrap_or_default();
     let leader = leader_address(asked);
     let status = HealthStatus {
         healthy: error.is_none(),
@@ -108,6 +111,7 @@ pub(super) async fn health<D: Daemon>(asked: &Asked<'_, D>) -> Result<Answer, Fa
             .filter(|peer| peer.is_healthy)
             .map(|peer| peer.address.clone())
             .collect(),
+        alarms,
     };
     Ok(match error {
         None => Answer::ok("Application node is healthy", &status),
@@ -118,12 +122,22 @@ pub(super) async fn health<D: Daemon>(asked: &Asked<'_, D>) -> Result<Answer, Fa
     })
 }
 
-/// The members' host names, as they described themselves.
-fn host_names(sight: &Sight<'_>) -> BTreeMap<NodeId, String> {
+/// The members' host names, as they described themselves, and those that hold another state, in words.
+fn described(sight: &Sight<'_>) -> (BTreeMap<NodeId, String>, Vec<String>) {
     let members = sight.replicated.members();
-    members
+    let names = members
         .map(|(node, member)| (node, member.host_name.clone()))
-        .collect()
+        .collect();
+    let alarms = sight
+        .disagreements
+        .iter()
+        .map(|(node, at)| {
+            format!(
+                "the state of {node} differs from this daemon's since entry {at} of the raft log"
+            )
+        })
+        .collect();
+    (names, alarms)
 }
 
 fn node_health<D: Daemon>(

@@ -96,6 +96,21 @@ pub struct RaftFacts {
 const HEARD: Duration = Duration::from_secs(2);
 
 impl RaftFacts {
+    /// Of a daemon whose raft was not started, for this reason.
+    #[must_use]
+    pub fn held(reason: &str) -> RaftFacts {
+        RaftFacts {
+            node: NodeId::default(),
+            state: RaftState::Shutdown,
+            is_leading: false,
+            health: Err(reason.to_owned()),
+            leader: None,
+            peers: Vec::new(),
+            bind: String::new(),
+            advertise: String::new(),
+        }
+    }
+
     /// What raft shows.
     #[must_use]
     pub fn of(status: &RaftStatusView) -> RaftFacts {

@@ -84,6 +84,8 @@ pub async fn serve<E: Env, D: Daemon>(
     let shared = Arc::new(Shared { daemon, settings });
     let router = router::<E, D>(&shared)?;
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX as usize));
+    // Connections are told to end after the listener is gone, so that none begins behind them.
+    let (drain, draining) = watch::channel(false);
     loop {
         let accepted = tokio::select! {
             biased;
@@ -101,7 +103,7 @@ pub async fn serve<E: Env, D: Daemon>(
                     peer,
                     Arc::clone(&shared),
                     router.clone(),
-                    stop.clone(),
+                    draining.clone(),
                 );
                 spawn::<E>(async move {
                     connection.await;
@@ -115,6 +117,7 @@ pub async fn serve<E: Env, D: Daemon>(
         }
     }
     drop(listener);
+    drain.send_replace(true);
     // Whoever has a slot is not done.
     let _ = timeout::<E, _>(DRAIN_MAX, slots.acquire_many_owned(CONNECTIONS_MAX)).await;
     Ok(())
@@ -328,9 +331,10 @@ fn venue(route: Route, facts: &RaftFacts, is_relayed: bool) -> Venue {
         }
         (Some(leader), Kind::Read | Kind::Change) => Venue::Leader(leader.http_uri.clone()),
         (None, Kind::Read) => Venue::HereStale("no leader"),
-        (None, Kind::Change) => Venue::Nowhere(Failure::no_leader(
-            "there is no raft leader: nothing was done",
-        )),
+        (None, Kind::Change) => Venue::Nowhere(Failure::no_leader(match &facts.health {
+            Ok(()) => String::from("there is no raft leader: nothing was done"),
+            Err(why) => format!("there is no raft leader: nothing was done ({why})"),
+        })),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use orchestrator_core::analysis::{Diagnosis, Filters};
-use orchestrator_core::id::InstanceKey;
+use orchestrator_core::id::{InstanceKey, LogPosition, NodeId};
 use orchestrator_core::policy::Policy;
 use orchestrator_core::replicated::Replicated;
 use orchestrator_core::time::Now;
@@ -20,6 +20,8 @@ pub struct Sight<'a> {
     pub diagnosis: &'a Diagnosis,
     /// Of the policy in force.
     pub filters: &'a Filters,
+    /// Members whose state differs from this daemon's, and since which entry.
+    pub disagreements: &'a BTreeMap<NodeId, LogPosition>,
 }
 
 impl<'a> Sight<'a> {

@@ -71,6 +71,9 @@ struct World {
     asked: Vec<Request>,
     /// Instead of doing what is asked.
     reply: Option<Reply>,
+    disagreements: BTreeMap<NodeId, LogPosition>,
+    /// The node has ended, or never began.
+    is_gone: bool,
 }
 
 #[derive(Clone)]
@@ -138,6 +141,8 @@ impl Fake {
             facts: facts_of_the_leader(),
             asked: Vec::new(),
             reply: None,
+            disagreements: BTreeMap::new(),
+            is_gone: false,
         })));
         let policy = Policy {
             recover_primary_filters: vec![String::from("alias=shop")],
@@ -196,7 +201,10 @@ impl Daemon for Fake {
         &self,
         look: impl FnOnce(&Sight<'_>) -> T + Send + 'static,
     ) -> Result<T, Gone> {
-        Ok(self.with(|world| {
+        self.with(|world| {
+            if world.is_gone {
+                return Err(Gone);
+            }
             let edges = Edges::of(world.instances.values());
             let view = View {
                 instances: &world.instances,
@@ -208,14 +216,15 @@ impl Daemon for Fake {
                 context: &(),
                 now: NOW,
             };
-            look(&Sight {
+            Ok(look(&Sight {
                 now: NOW,
                 instances: &world.instances,
                 replicated: &world.replicated,
                 diagnosis: &Diagnosis::of(view, judging),
                 filters: &world.filters,
-            })
-        }))
+                disagreements: &world.disagreements,
+            }))
+        })
     }
 
     async fn ask(&self, request: Request, _deadline: Duration) -> Reply {
@@ -952,6 +961,49 @@ fn health_lists_the_members_by_name() {
             (&nodes[1]["Hostname"], &nodes[1]["Token"]),
             (&json!("orc2"), &json!(""))
         );
+    });
+}
+
+#[test]
+fn health_tells_of_a_member_that_holds_another_state() {
+    run(async {
+        let fake = Fake::new();
+        let at = LogPosition {
+            index: 17,
+            term: 2,
+            node: NodeId(1),
+        };
+        fake.with(|world| world.disagreements.insert(NodeId(2), at));
+        let site = site(fake, Settings::default()).await;
+        let alarms = site.json("/api/health").await["Details"]["Alarms"].clone();
+        let alarm = alarms[0].as_str().unwrap();
+        assert!(alarm.ends_with("differs from this daemon's since entry 17@2 of the raft log"));
+    });
+}
+
+/// A daemon that failed at an entry of the log twice serves HTTP, and each answer says why it does nothing.
+#[test]
+fn a_held_daemon_says_why_and_does_nothing() {
+    run(async {
+        let reason = "this daemon failed 2 times at entry 17";
+        let fake = Fake::following(RaftFacts::held(reason));
+        fake.with(|world| {
+            world.is_gone = true;
+            world.reply = Some(Reply::NotLeading { leader: None });
+        });
+        let site = site(fake, Settings::default()).await;
+        for path in ["/api/raft-health", "/api/health"] {
+            let answer = site.get(path).await;
+            answer.expect_error("500 Internal Server Error", reason);
+        }
+        assert_eq!(site.json("/api/raft-state").await, json!("Shutdown"));
+        assert_eq!(site.get("/api/leader-check").await.status, "404 Not Found");
+        let discover = site.get("/api/discover/db9.example/3306").await;
+        discover.expect_error("503 Service Unavailable", reason);
+        let clusters = site.get("/api/clusters").await;
+        assert!(clusters.status.starts_with('5'), "{clusters:?}");
+        assert!(!clusters.body.is_empty());
+        assert_eq!(site.fake.asked(), []);
     });
 }
 

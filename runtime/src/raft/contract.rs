@@ -424,6 +424,37 @@ fn messages_of_the_layer_above_travel() {
     });
 }
 
+/// Getting past an entry at which this daemon failed once clears the record; a second failure ends the trying.
+#[test]
+fn an_entry_that_failed_twice_is_not_tried_again() {
+    run(async {
+        let folder = Folder::make("failed-entry");
+        let settings = RaftSettings::new(&folder.0, "127.0.0.1:0");
+        let alone = begin(&settings).await;
+        leader(&[&alone]).await;
+        let at = propose(&[&alone], "x").await;
+        alone.handle.failed_at(at, "it broke").await;
+        alone.handle.shutdown().await;
+
+        let again = begin(&settings).await;
+        leader(&[&again]).await;
+        propose(&[&again], "y").await;
+        assert!(!folder.0.join("broken-entry").exists());
+        for _ in 0..2 {
+            again.handle.failed_at(at, "it broke").await;
+        }
+        again.handle.shutdown().await;
+        let held = try_start(settings.clone()).await.err().unwrap();
+        assert!(matches!(held, StartError::Held(_)), "{held}");
+        assert!(held.to_string().contains("it broke"), "{held}");
+
+        std::fs::remove_file(folder.0.join("broken-entry")).unwrap();
+        let freed = begin(&settings).await;
+        leader(&[&freed]).await;
+        freed.handle.shutdown().await;
+    });
+}
+
 #[test]
 fn a_directory_belongs_to_one_process_and_one_cluster() {
     run(async {

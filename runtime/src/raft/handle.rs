@@ -15,6 +15,7 @@ use openraft_rt::watch::WatchReceiver;
 use openraft_rt::{AsyncRuntime, Instant, Select2};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::broken::{Broken, note_broken};
 use super::id::{ClusterId, Epoch, LogPosition, NodeId};
 use super::identity::{Identity, IdentityError};
 use super::link::{Network, Pool};
@@ -176,6 +177,18 @@ pub async fn start<E: Env>(
     if let Some(reason) = identity.retired {
         return Err(StartError::Retired(reason));
     }
+    let broken = {
+        let directory = directory.clone();
+        E::blocking(move || Broken::read::<E>(&directory))
+            .await
+            .map_err(io_error)?
+    };
+    if let Some(reason) = broken
+        .as_ref()
+        .and_then(|broken| broken.verdict(&directory))
+    {
+        return Err(StartError::Held(reason));
+    }
     let opened = LogStore::<E>::open(&directory, identity.node.0, minted)
         .await
         .map_err(|error| match error {
@@ -190,6 +203,7 @@ pub async fn start<E: Env>(
         store.clone(),
         Peers::new(peers),
         lock,
+        broken,
     )
     .await;
     if started.is_err() {
@@ -215,6 +229,7 @@ async fn start_with<E: Env>(
     store: LogStore<E>,
     peers: Peers,
     lock: E::DirLock,
+    broken: Option<Broken>,
 ) -> Result<(RaftHandle<E>, StartReport), StartError> {
     let directory = settings.data_dir.clone();
     let file = {
@@ -274,7 +289,7 @@ async fn start_with<E: Env>(
     });
 
     let config = raft_config(settings, promised)?;
-    let machine = Machine::<E>::new(replica, file);
+    let machine = Machine::<E>::new(replica, file, node.directory.clone(), broken);
     let raft = Raft::<E>::new(
         node.id,
         Arc::new(config),
@@ -828,6 +843,15 @@ impl<E: Env> RaftHandle<E> {
         match fatal.wait_for(Option::is_some).await {
             Ok(reason) => reason.clone().unwrap_or_default(),
             Err(_) => "raft has ended".to_owned(),
+        }
+    }
+
+    /// Writes down at which entry of the log the layer above failed, so that it is not tried without end.
+    pub async fn failed_at(&self, entry: LogPosition, reason: &str) {
+        let (directory, reason) = (self.node.directory.clone(), reason.to_owned());
+        let noted = E::blocking(move || note_broken::<E>(&directory, entry, entry, &reason)).await;
+        if let Err(error) = noted {
+            tracing::error!("that entry {entry} failed is not written down: {error}");
         }
     }
 

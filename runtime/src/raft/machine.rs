@@ -5,6 +5,7 @@
 //! encoded and written outside the driver.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use futures_util::{Stream, TryStreamExt};
@@ -12,6 +13,7 @@ use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
 use tokio::sync::{mpsc, oneshot};
 
+use super::broken::Broken;
 use super::id::{LogPosition, NodeId};
 use super::snapshot::{Head, SnapshotFile};
 use super::types::{Answer, Config, LogId, Snapshot, SnapshotData, SnapshotMeta, StoredMembership};
@@ -34,11 +36,21 @@ pub(super) struct Machine<E: Env> {
     /// The leader that wrote the entry at `applied`; 0 for an entry without a command.
     leader: u64,
     membership: StoredMembership<E>,
+    directory: PathBuf,
+    /// Where this daemon failed before: entries are handed over one by one until it is past that.
+    broken: Option<Broken>,
 }
 
 impl<E: Env> Machine<E> {
-    pub(super) fn new(replica: mpsc::Sender<ReplicaRequest>, file: SnapshotFile) -> Self {
+    pub(super) fn new(
+        replica: mpsc::Sender<ReplicaRequest>,
+        file: SnapshotFile,
+        directory: PathBuf,
+        broken: Option<Broken>,
+    ) -> Self {
         Machine {
+            directory,
+            broken,
             replica,
             file,
             applied: None,
@@ -60,7 +72,7 @@ impl<E: Env> Machine<E> {
     }
 
     async fn hand_over(
-        &self,
+        &mut self,
         entries: Vec<(LogPosition, Option<Vec<u8>>)>,
         responders: Vec<Option<openraft::storage::ApplyResponder<Config<E>>>>,
     ) -> io::Result<()> {
@@ -78,7 +90,23 @@ impl<E: Env> Machine<E> {
                 responder.send(Answer(answer));
             }
         }
+        self.forget_broken().await;
         Ok(())
+    }
+
+    /// Past the entry at which this daemon failed, the failure is history.
+    async fn forget_broken(&mut self) {
+        let applied = self.applied.map_or(0, |id| id.index);
+        if self
+            .broken
+            .take_if(|broken| broken.last <= applied)
+            .is_some()
+        {
+            let directory = self.directory.clone();
+            if let Err(error) = E::blocking(move || Broken::forget::<E>(&directory)).await {
+                tracing::warn!("the record of an entry that failed before is not removed: {error}");
+            }
+        }
     }
 }
 
@@ -117,7 +145,10 @@ impl<E: Env> RaftStateMachine<Config<E>> for Machine<E> {
             bytes += command.as_ref().map_or(0, Vec::len);
             entries.push((position::<E>(&id, leader), command));
             responders.push(responder);
-            if entries.len() >= APPLY_ENTRIES_MAX || bytes >= APPLY_BYTES_MAX {
+            if self.broken.is_some()
+                || entries.len() >= APPLY_ENTRIES_MAX
+                || bytes >= APPLY_BYTES_MAX
+            {
                 bytes = 0;
                 self.hand_over(
                     std::mem::take(&mut entries),

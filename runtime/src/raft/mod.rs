@@ -7,6 +7,7 @@
 //! Holds between calls: nothing is acknowledged to a peer that is not on stable storage; an identity is never used for
 //! two histories; nobody is listened to before a handshake named both sides and their cluster.
 
+mod broken;
 mod form;
 mod handle;
 pub mod id;
@@ -35,6 +36,7 @@ use std::time::Duration;
 use orchestrator_core::id::InstanceKey;
 use tokio::sync::{mpsc, oneshot};
 
+pub use self::broken::note_broken;
 pub use self::handle::{
     AskError, Confirmation, MemberView, NotLeading, Proposed, RaftHandle, RaftState,
     RaftStatusView, RaftSummary, check_unused, start,
@@ -211,14 +213,18 @@ pub enum StartError {
     Retired(String),
     /// Backend and raft data directory do not belong together.
     Refused(String),
+    /// This program failed at an entry of the log as often as it is tried: the daemon is to run without raft, act on
+    /// nothing and say so.
+    Held(String),
 }
 
 impl fmt::Display for StartError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            StartError::Settings(what) | StartError::InUse(what) | StartError::Refused(what) => {
-                formatter.write_str(what)
-            }
+            StartError::Settings(what)
+            | StartError::InUse(what)
+            | StartError::Refused(what)
+            | StartError::Held(what) => formatter.write_str(what),
             StartError::Io(what) => write!(formatter, "raft cannot be started: {what}"),
             StartError::Damaged(what) => write!(
                 formatter,

@@ -39,6 +39,9 @@ pub struct HealthStatus {
     pub raft_leader_uri: String,
     pub raft_advertise: String,
     pub raft_healthy_members: Vec<String>,
+    /// What should not be: members that hold another state.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub alarms: Vec<String>,
 }
 
 /// How this daemon's raft does.

@@ -12,6 +12,7 @@ use core::time::Duration;
 
 use super::{Cause, Level, Node, Output, note};
 use crate::{
+    analysis::diagnose::Problem,
     id::{Identity, InstanceKey},
     policy::DeposedAction,
     recovery::Purpose,
@@ -28,9 +29,13 @@ const TICK: Duration = Duration::from_secs(60);
 const LEAP: Duration = Duration::from_secs(3600);
 /// A deposed primary that could not be closed is tried again after this time, then after twice as long, and so on.
 const FENCE_AGAIN: Duration = Duration::from_secs(5);
+/// So long after a recovery its replicas may still be dialling their new source.
+const REGROUPED_FOR: Duration = Duration::from_secs(10);
 
 impl Node {
     pub(super) fn keep_house(&mut self, now: Now, out: &mut Output) {
+        self.repaired_at
+            .retain(|_, at| now.mono.since(*at) < REGROUPED_FOR);
         if self.leading().is_none() {
             return;
         }
@@ -210,6 +215,7 @@ impl Node {
             .filter(|problem| problem.registers_detection() && !problem.is_skippable)
             // A dead primary is detected by the verdict.
             .filter(|problem| problem.repair != crate::analysis::code::Repair::DeadPrimary)
+            .filter(|problem| !self.is_of_our_doing(now, problem))
             .cloned()
             .collect();
         for problem in problems {
@@ -218,6 +224,27 @@ impl Node {
             }
             self.register_detection(now, &problem, out);
         }
+    }
+
+    /// Replicas that a recovery halts and points elsewhere do not replicate for a moment.
+    fn is_of_our_doing(&self, now: Now, problem: &Problem) -> bool {
+        let lies_with_replicas = problem.code.is_excused_by_replicas_downtime()
+            || problem.repair == crate::analysis::code::Repair::LockedSemiSync;
+        lies_with_replicas
+            && self
+                .replicated
+                .cluster_of(&problem.key)
+                .is_some_and(|record| {
+                    let is_repaired = self
+                        .replicated
+                        .running_on(record.key)
+                        .is_some_and(|recovery| recovery.purpose.is_recovery());
+                    is_repaired
+                        || self
+                            .repaired_at
+                            .get(&record.key)
+                            .is_some_and(|at| now.mono.since(*at) < REGROUPED_FOR)
+                })
     }
 
     /// Closes deposed primaries that are back, and lifts the mark of those that replicate cleanly.

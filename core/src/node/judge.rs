@@ -311,6 +311,7 @@ impl Node {
                     again: Mono::ZERO,
                     verdicts: 0,
                     failures: 0,
+                    uid: None,
                 },
             );
             self.watch(key, REDIAL_URGENT, out);
@@ -500,8 +501,10 @@ impl Node {
         if is_repaired || is_deposed {
             return;
         }
+        let uid = self.next_uid(epoch, now.wall);
         let level = match self.suspicions.get_mut(key) {
             Some(suspicion) => {
+                suspicion.uid = Some(uid.clone());
                 suspicion.verdicts = suspicion.verdicts.saturating_add(1);
                 if suspicion.verdicts == 1 {
                     Level::Warning
@@ -542,7 +545,7 @@ impl Node {
             note(
                 out,
                 level,
-                None,
+                Some(&uid),
                 format!("{key} is dead ({kind:?}), but analysis finds no problem"),
             );
             return;
@@ -550,7 +553,7 @@ impl Node {
         note(
             out,
             level,
-            None,
+            Some(&uid),
             format!(
                 "{key} is dead ({kind:?}): {dead} of {} daemons agree, {} replica(s) read, {} with a running IO thread; analysis {}",
                 self.raft.voters.len(),
@@ -564,13 +567,12 @@ impl Node {
             return;
         }
         if let Err(why) = self.admit(key, &problem) {
-            note(out, level, None, format!("{key}: no recovery: {why}"));
+            note(out, level, Some(&uid), format!("{key}: no recovery: {why}"));
             return;
         }
         if !self.beginning.insert(key.clone()) {
             return;
         }
-        let uid = self.next_uid(epoch, now.wall);
         let identity = self
             .observed
             .instances

@@ -38,7 +38,10 @@ use crate::{
         filters::Filters,
         verdict::Watched,
     },
-    id::{Epoch, Identity, InstanceKey, LogPosition, NodeId, ProposalId, RequestId, StepId, Uid},
+    id::{
+        ClusterKey, Epoch, Identity, InstanceKey, LogPosition, NodeId, ProposalId, RequestId,
+        StepId, Uid,
+    },
     limits,
     policy::Policy,
     recovery::{Outcome, dead_primary::Progress},
@@ -100,6 +103,8 @@ struct Suspicion {
     verdicts: u32,
     /// Recoveries that failed since.
     failures: u32,
+    /// Under which the newest verdict is told, and which the recovery that it opens has.
+    uid: Option<Uid>,
 }
 
 /// The decision core of one daemon.
@@ -150,6 +155,8 @@ pub struct Node {
     agreement: Agreement,
     /// Steps taken so far.
     steps: u64,
+    /// When the newest recovery of a cluster ended.
+    repaired_at: BTreeMap<ClusterKey, Mono>,
 }
 
 impl Node {
@@ -196,6 +203,7 @@ impl Node {
             dialled_until: BTreeMap::new(),
             agreement: Agreement::default(),
             steps: 0,
+            repaired_at: BTreeMap::new(),
         }
     }
 

@@ -162,6 +162,17 @@ impl Node {
                             recovery.purpose, recovery.cluster_name
                         ),
                     );
+                    if recovery.detection != 0 {
+                        note(
+                            out,
+                            Level::Info,
+                            Some(uid),
+                            format!(
+                                "it was detected as {} (detection {})",
+                                recovery.analysis, recovery.detection
+                            ),
+                        );
+                    }
                 }
                 self.log_lines(uid, 0, out);
                 self.beginning.remove(server);
@@ -279,10 +290,15 @@ impl Node {
                 );
             }
             Command::RegisterDetection(detection) => {
+                // Of a death that this daemon judged; the others learn the uid with the recovery.
+                let uid = self
+                    .suspicions
+                    .get(&detection.server)
+                    .and_then(|suspicion| suspicion.uid.as_ref());
                 note(
                     out,
                     Level::Warning,
-                    None,
+                    uid,
                     format!(
                         "detected {} on {} at {at}",
                         detection.analysis, detection.server
@@ -326,6 +342,9 @@ impl Node {
             End::Failed { reason } => (Level::Error, format!("ended, FAILED: {reason}")),
         };
         note(out, level, Some(uid), text);
+        if recovery.purpose.is_recovery() {
+            self.repaired_at.insert(recovery.cluster, now.mono);
+        }
         if recovery.purpose.is_recovery()
             && matches!(end, End::Failed { .. })
             && let Some(suspicion) = self.suspicions.get_mut(&recovery.server)
@@ -402,7 +421,7 @@ impl Node {
                         note(
                             out,
                             Level::Warning,
-                            None,
+                            Some(&uid),
                             format!("{key}: no recovery: {refusal}"),
                         );
                         self.answer_operation(&uid, Reply::Refused(refusal), out);
@@ -412,7 +431,7 @@ impl Node {
                         note(
                             out,
                             Level::Warning,
-                            None,
+                            Some(&uid),
                             format!("{key}: opening a recovery was not committed: {outcome:?}"),
                         );
                         let reply = match outcome {
@@ -741,6 +760,17 @@ impl View for Seen<'_> {
                     && is_it(&opinion.identity)
             })
         })
+    }
+
+    fn was_read_only(&self) -> bool {
+        let key = &self.recovery.server;
+        !self.node.was_writeable.contains_key(key)
+            && self
+                .node
+                .observed
+                .instances
+                .get(key)
+                .is_some_and(crate::topology::Instance::read_only)
     }
 
     fn last_failed_dial(&self) -> Option<Mono> {

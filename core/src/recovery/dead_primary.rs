@@ -75,6 +75,8 @@ pub trait View {
     fn is_downtimed(&self, key: &InstanceKey) -> bool;
     /// The failed primary gave a sign of life after it was judged dead, to any daemon.
     fn has_returned(&self) -> bool;
+    /// The failed primary was read-only when it was last read, and no restart had made it so.
+    fn was_read_only(&self) -> bool;
     /// The newest dial of the failed primary that brought nothing, by this daemon.
     fn last_failed_dial(&self) -> Option<Mono>;
 }
@@ -283,6 +285,9 @@ impl<V: View> Plan<'_, V> {
             ),
             _ => format!("{} refuses connections: nothing to fence; it is dialled without pause from here on", self.failed()),
         });
+        if self.view.was_read_only() {
+            lines.push(was_read_only(self.failed()));
+        }
         for key in self.siblings() {
             match self.halt_statements(&key) {
                 Some(statements) => {
@@ -1076,8 +1081,12 @@ impl<V: View> Plan<'_, V> {
         match &end {
             End::Undone { reason } => {
                 lines.push(format!("undoing: {reason}"));
+                // The record says how it was, whoever began this and whatever was read of it since.
+                let said = was_read_only(self.failed());
+                let stays_closed = self.recovery.lines.iter().any(|line| line.message == said);
                 if let Some(reading) = self.view.reading(self.failed())
                     && reading.report.replication.is_none()
+                    && !stays_closed
                 {
                     steps.push(self.step(
                         0,
@@ -1308,6 +1317,11 @@ enum Ready {
     /// Not read since this leader began, or not everything received is applied.
     Later,
     Never(String),
+}
+
+/// The line of the record by which an undo knows what to restore.
+fn was_read_only(failed: &InstanceKey) -> String {
+    format!("{failed} was read-only before it failed, and stays so if it returns in time")
 }
 
 /// The receiver may be started: on MariaDB beside a running applier only, or with nothing left to apply (F1).

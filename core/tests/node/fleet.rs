@@ -54,6 +54,8 @@ pub struct Server {
     pub log_bin: bool,
     /// How it looked when replication last flowed, and moved nothing.
     pub flowed: Option<Flowed>,
+    /// Its receiver is still dialling its source until then, in nanoseconds.
+    pub connects_at: u64,
     /// Every statement that was run here.
     pub statements: Vec<String>,
     /// Statements that do nothing and answer with this error, by their display.
@@ -321,7 +323,7 @@ impl Fleet {
                     .get(&channel.source)
                     .map_or(0, |source| source.server_id),
                 user: String::from("repl"),
-                io: match (channel.io, reached) {
+                io: match (channel.io, reached && now >= server.connects_at) {
                     (false, _) => ThreadState::Stopped,
                     (true, true) => ThreadState::Running,
                     (true, false) => ThreadState::Other,

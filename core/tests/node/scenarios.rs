@@ -243,6 +243,182 @@ fn a_return_that_only_another_daemon_sees_undoes_it_too() {
 }
 
 #[test]
+fn a_primary_that_was_read_only_before_stays_so_when_it_returns() {
+    for_both(|flavour| {
+        // With the leader that began the recovery, and with one that never saw the primary alive.
+        for next_leader in [false, true] {
+            let mut world = World::new(flavour, 2);
+            for number in 2..=3 {
+                world.server(number).stuck = true;
+            }
+            world.run(SEC);
+            world.server(1).read_only = true;
+            world.server(1).starts_read_only = true;
+            world.run(6 * SEC);
+            if next_leader {
+                world.cut.insert((1, key(1)));
+                world.restart_daemon(1);
+                world.run(6 * SEC);
+            }
+            world.kill(1);
+            world.expect(2 * SEC, "a drain", |world| {
+                world
+                    .running()
+                    .is_some_and(|recovery| recovery.candidate.is_some())
+            });
+            if next_leader {
+                world.depose();
+                world.elect(1);
+                world.cut.clear();
+            }
+            world.restart(1);
+            world.expect(20 * SEC, "an end", |world| world.running().is_none());
+            assert!(
+                matches!(world.last().end, Some((_, End::Undone { .. }))),
+                "{:?}\n{}",
+                world.last().end,
+                world.story()
+            );
+            world.run(30 * SEC);
+            assert!(world.server(1).read_only, "{}", world.story());
+            assert_follow(&mut world, &[2, 3], 1);
+        }
+    });
+}
+
+#[test]
+fn a_primary_closed_by_its_restart_and_killed_at_once_is_opened_when_it_returns() {
+    for_both(|flavour| {
+        let mut world = World::new(flavour, 2);
+        for number in 2..=3 {
+            world.server(number).stuck = true;
+        }
+        world.ask(Request::Decide(Command::SetRecoveriesEnabled {
+            enabled: false,
+        }));
+        world.run(SEC);
+        world.server(1).starts_read_only = true;
+        world.restart(1);
+        world.run(6 * SEC);
+        world.ask(Request::Decide(Command::SetRecoveriesEnabled {
+            enabled: true,
+        }));
+        world.run(100 * MS);
+        world.kill(1);
+        world.expect(2 * SEC, "a drain", |world| {
+            world
+                .recoveries()
+                .last()
+                .is_some_and(|recovery| recovery.candidate.is_some())
+        });
+        world.restart(1);
+        world.expect(10 * SEC, "the primary open again", |world| {
+            world.writeable() == [key(1)]
+        });
+    });
+}
+
+#[test]
+fn replicas_pointed_elsewhere_a_moment_ago_are_no_failure() {
+    for_both(|flavour| {
+        let mut world = World::new(flavour, 3);
+        world.connect_time = 3 * SEC;
+        world.kill(1);
+        world.expect_succeeded(10 * SEC, 2);
+        world.run(30 * SEC);
+        let detected = |world: &World| -> Vec<String> {
+            world
+                .oracle
+                .detections_newest_first()
+                .map(|detection| detection.analysis.clone())
+                .collect()
+        };
+        assert_eq!(detected(&world), ["DeadMaster"], "{}", world.story());
+        // What lasts is one.
+        for number in 3..=4 {
+            world.server(number).channel.as_mut().expect("a replica").io = false;
+        }
+        world.run(20 * SEC);
+        assert_eq!(
+            detected(&world),
+            ["AllMasterReplicasNotReplicating", "DeadMaster"]
+        );
+    });
+}
+
+#[test]
+fn the_death_of_a_replaced_primary_is_told_once() {
+    for_both(|flavour| {
+        let mut world = World::new(flavour, 3);
+        world.kill(1);
+        world.expect_succeeded(10 * SEC, 2);
+        world.run(30 * SEC);
+        world.depose();
+        world.elect(1);
+        world.run(30 * SEC);
+        world.restart_daemon(1);
+        world.restart_daemon(0);
+        world.elect(0);
+        world.run(60 * SEC);
+        let told: Vec<&String> = world
+            .trace
+            .iter()
+            .filter(|line| line.contains(" is dead ("))
+            .collect();
+        assert_eq!(told.len(), 1, "{told:?}\n{}", world.story());
+    });
+}
+
+#[test]
+fn every_line_of_a_recovery_carries_its_uid() {
+    for_both(|flavour| {
+        let mut world = World::new(flavour, 3);
+        world.kill(1);
+        world.expect_succeeded(10 * SEC, 2);
+        world.run(100 * MS);
+        let uid = world.last().uid.clone();
+        let told: Vec<&String> = world
+            .trace
+            .iter()
+            .filter(|line| {
+                // The leader's, which gave the verdict, and everybody's of what was committed.
+                line.contains(" is dead (")
+                    || line.contains("daemon0") && line.contains(" detected DeadMaster")
+                    || line.contains("it was detected as DeadMaster")
+                    || line.contains("DeadPrimary")
+                    || line.contains(" ended: ")
+            })
+            .filter(|line| !line.contains("proposes"))
+            .collect();
+        assert_eq!(told.len(), 2 + 3 * 3, "{told:?}");
+        for line in told {
+            assert!(line.contains(&format!("[{uid}]")), "{line}");
+        }
+    });
+}
+
+#[test]
+fn a_verdict_that_opens_nothing_is_told_under_one_uid() {
+    let mut world = World::with(Flavour::Mysql, 2, |policy| {
+        policy.recover_primary_filters.clear();
+    });
+    world.kill(1);
+    world.run(3 * SEC);
+    let uids: std::collections::BTreeSet<&str> = world
+        .trace
+        .iter()
+        .filter(|line| line.contains(" is dead (") || line.contains("no recovery"))
+        .map(|line| {
+            line.split_once('[')
+                .and_then(|(_, rest)| rest.split_once(']'))
+                .map_or("", |(uid, _)| uid)
+        })
+        .collect();
+    assert_eq!(uids.len(), 1, "{}", world.story());
+    assert!(!uids.contains(""), "{}", world.story());
+}
+
+#[test]
 fn another_server_at_the_address_of_the_dead_one_is_no_return() {
     for_both(|flavour| {
         let mut world = World::new(flavour, 2);

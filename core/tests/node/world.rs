@@ -105,6 +105,8 @@ pub struct World {
     /// Whether proposals on their way survive the end of their leader.
     pub orphans_survive: bool,
     pub writes: bool,
+    /// How long a replica dials its source when replication is started.
+    pub connect_time: u64,
     /// Recoveries that a test has waited for.
     pub finished: usize,
     /// Servers that a Promote step opened, with the uid.
@@ -152,6 +154,7 @@ impl World {
                 fences: 0,
                 flowed: None,
                 log_bin: true,
+                connects_at: 0,
                 statements: Vec::new(),
                 refuses: BTreeMap::new(),
             };
@@ -180,6 +183,7 @@ impl World {
             depose_after: None,
             orphans_survive: true,
             writes: true,
+            connect_time: 0,
             promoted: Vec::new(),
             digests_told: BTreeSet::new(),
             finished: 0,
@@ -972,6 +976,12 @@ impl World {
             .get_mut(&step.server)
             .expect("it answered");
         let result = server.run(&statement);
+        if matches!(
+            statement,
+            Statement::StartReplication | Statement::StartIoThread
+        ) {
+            server.connects_at = self.now + self.connect_time;
+        }
         self.fleet.flow();
         if step.kind == StepKind::Promote && statement == Statement::MakeWriteable && result.is_ok()
         {

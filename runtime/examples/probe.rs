@@ -7,8 +7,8 @@
 //!
 //! Lanes: act, fence, kill. Statements: fence, open, close, kill, stop-io, start-io, stop-sql, start-sql, stop, start,
 //! reset, change=HOST:PORT, slave-pos=GTIDS, semi-source=on, semi-replica=off.
-#![allow(clippy::unwrap_used)]
 
+use std::process::ExitCode;
 use std::time::Duration;
 
 use orchestrator::env::{Env, TokioEnv, sleep};
@@ -29,9 +29,126 @@ impl Gate for Open {
     }
 }
 
-fn statement(text: &str, mariadb: bool) -> Statement {
+/// What the command line asks for.
+struct Asked {
+    settings: ProbeSettings,
+    key: InstanceKey,
+    verb: Verb,
+}
+
+enum Verb {
+    Probe {
+        count: u32,
+    },
+    Watch {
+        lasts: Duration,
+        redial: Duration,
+    },
+    Frozen {
+        lasts: Duration,
+    },
+    Run {
+        lane: Lane,
+        term: u64,
+        statements: String,
+        deadline: Duration,
+    },
+}
+
+const USAGE: &str = "usage: probe HOST:PORT [OPTIONS] VERB
+verbs:
+  probe [COUNT]
+  watch SECONDS [REDIAL_MILLISECONDS]
+  frozen SECONDS
+  run LANE[@TERM] STATEMENT[,STATEMENT...] [DEADLINE_MILLISECONDS]
+options, each with a value:
+  --user (ci) --password (ci) --tls mixed|required --lag-query --credentials-query --alias-query";
+
+/// An argument as a number or the like.
+fn parsed<T: std::str::FromStr>(what: &str, text: &str) -> Result<T, String> {
+    text.parse().map_err(|_| format!("'{text}' is no {what}"))
+}
+
+fn arguments(mut args: Vec<String>) -> Result<Asked, String> {
+    let mut option = |name: &str, default: &str| -> Result<String, String> {
+        let Some(at) = args.iter().position(|arg| arg == name) else {
+            return Ok(default.to_owned());
+        };
+        if at + 1 >= args.len() {
+            return Err(format!("{name} needs a value"));
+        }
+        let value = args.remove(at + 1);
+        args.remove(at);
+        Ok(value)
+    };
+    let text = |text: String| (!text.is_empty()).then_some(text);
+    let mut settings = ProbeSettings {
+        user: option("--user", "ci")?,
+        password: option("--password", "ci")?,
+        own_name: OwnName::ReportHost,
+        discover_by_show_replicas: true,
+        lag_query: text(option("--lag-query", "")?),
+        credentials_query: text(option("--credentials-query", "")?),
+        tls_skip_verify: true,
+        ..ProbeSettings::default()
+    };
+    settings.detect.cluster_alias = text(option("--alias-query", "")?);
+    match option("--tls", "mixed")?.as_str() {
+        "mixed" => {}
+        "required" => settings.tls = TlsMode::Required,
+        other => return Err(format!("--tls is mixed or required, not '{other}'")),
+    }
+    if let Some(unknown) = args.iter().find(|arg| arg.starts_with("--")) {
+        return Err(format!("{unknown} is no option"));
+    }
+    let mut args = args.into_iter();
+    let mut next = |what: &str| args.next().ok_or_else(|| format!("{what} is missing"));
+    let key: InstanceKey = parsed("HOST:PORT", &next("HOST:PORT")?)?;
+    let milliseconds =
+        |text: &str| parsed("number of milliseconds", text).map(Duration::from_millis);
+    let seconds = |text: &str| parsed("number of seconds", text).map(Duration::from_secs);
+    let verb = match next("the verb")?.as_str() {
+        "probe" => Verb::Probe {
+            count: next("").map_or(Ok(1), |text| parsed("count", &text))?,
+        },
+        "watch" => Verb::Watch {
+            lasts: seconds(&next("SECONDS")?)?,
+            redial: next("").map_or(Ok(Duration::from_millis(500)), |text| milliseconds(&text))?,
+        },
+        "frozen" => Verb::Frozen {
+            lasts: seconds(&next("SECONDS")?)?,
+        },
+        "run" => {
+            let lane = next("LANE")?;
+            let (lane, term) = lane.split_once('@').unwrap_or((&lane, "1"));
+            Verb::Run {
+                lane: match lane {
+                    "act" => Lane::Act,
+                    "fence" => Lane::Fence,
+                    "kill" => Lane::Kill,
+                    other => return Err(format!("'{other}' is no lane: act, fence or kill")),
+                },
+                term: parsed("term", term)?,
+                statements: next("STATEMENT")?,
+                deadline: next("")
+                    .map_or(Ok(Duration::from_secs(2)), |text| milliseconds(&text))?,
+            }
+        }
+        other => return Err(format!("'{other}' is no verb")),
+    };
+    match args.next() {
+        Some(extra) => Err(format!("'{extra}' is too much")),
+        None => Ok(Asked {
+            settings,
+            key,
+            verb,
+        }),
+    }
+}
+
+fn statement(text: &str, mariadb: bool) -> Result<Statement, String> {
     let (name, value) = text.split_once('=').unwrap_or((text, ""));
-    match name {
+    Ok(match name {
         "fence" => Statement::Fence,
         "open" => Statement::MakeWriteable,
         "close" => Statement::MakeReadOnly {
@@ -48,7 +165,7 @@ fn statement(text: &str, mariadb: bool) -> Statement {
         "start" => Statement::StartReplication,
         "reset" => Statement::ResetReplicaAll,
         "change" => Statement::ChangeSource {
-            source: value.parse().unwrap(),
+            source: parsed("HOST:PORT", value)?,
             position: if mariadb {
                 SourcePosition::MariadbSlavePos
             } else {
@@ -57,7 +174,8 @@ fn statement(text: &str, mariadb: bool) -> Statement {
             options: Vec::new(),
         },
         "slave-pos" => Statement::SetGtidSlavePos {
-            position: gtid::GtidSet::parse(gtid::Flavour::Mariadb, value).unwrap(),
+            position: gtid::GtidSet::parse(gtid::Flavour::Mariadb, value)
+                .map_err(|error| format!("'{value}' is no position: {error}"))?,
         },
         "semi-source" => Statement::SemiSyncSource {
             enabled: value == "on",
@@ -65,52 +183,47 @@ fn statement(text: &str, mariadb: bool) -> Statement {
         "semi-replica" => Statement::SemiSyncReplica {
             enabled: value == "on",
         },
-        other => panic!("unknown statement {other}"),
-    }
+        other => return Err(format!("'{other}' is no statement")),
+    })
 }
 
-fn main() {
+fn main() -> ExitCode {
+    let asked = match arguments(std::env::args().skip(1).collect()) {
+        Ok(asked) => asked,
+        Err(why) => {
+            eprintln!("probe: {why}\n{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
     tracing_subscriber::fmt().with_env_filter("debug").init();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
         .build()
-        .unwrap();
-    runtime.block_on(async_main());
+        .expect("a thread can be started");
+    match runtime.block_on(carry_out(asked)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("probe: {why}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
-async fn async_main() {
-    let mut args: Vec<String> = std::env::args().skip(1).collect();
-    let mut option = |name: &str, default: &str| -> String {
-        match args.iter().position(|arg| arg == name) {
-            Some(at) => {
-                let value = args.remove(at + 1);
-                args.remove(at);
-                value
-            }
-            None => default.to_owned(),
-        }
-    };
-    let text = |text: String| (!text.is_empty()).then_some(text);
-    let mut settings = ProbeSettings {
-        user: option("--user", "ci"),
-        password: option("--password", "ci"),
-        own_name: OwnName::ReportHost,
-        discover_by_show_replicas: true,
-        lag_query: text(option("--lag-query", "")),
-        credentials_query: text(option("--credentials-query", "")),
-        tls_skip_verify: true,
-        ..ProbeSettings::default()
-    };
-    settings.detect.cluster_alias = text(option("--alias-query", ""));
-    if option("--tls", "mixed") == "required" {
-        settings.tls = TlsMode::Required;
-    }
-    let key: InstanceKey = args[0].parse().unwrap();
+async fn carry_out(asked: Asked) -> Result<(), String> {
+    let Asked {
+        settings,
+        key,
+        verb,
+    } = asked;
     let fleet = Mysql::<TokioEnv>::new(settings);
-    match args[1].as_str() {
-        "probe" => {
-            let count: u32 = args.get(2).map_or(1, |text| text.parse().unwrap());
+    let signs = || {
+        SignSender::new(|key, sign| {
+            println!("{:?} {key} {sign:?}", TokioEnv::mono());
+        })
+    };
+    match verb {
+        Verb::Probe { count } => {
             for turn in 0..count {
                 let end = fleet.probe(key.clone()).await;
                 if turn == 0 {
@@ -120,41 +233,31 @@ async fn async_main() {
                 }
             }
         }
-        "watch" => {
-            let signs = SignSender::new(|key, sign| {
-                println!("{:?} {key} {sign:?}", TokioEnv::mono());
-            });
-            let redial: u64 = args.get(3).map_or(500, |text| text.parse().unwrap());
-            fleet.watch(key.clone(), Duration::from_millis(redial), signs);
-            sleep::<TokioEnv>(Duration::from_secs(args[2].parse().unwrap())).await;
+        Verb::Watch { lasts, redial } => {
+            fleet.watch(key.clone(), redial, signs());
+            sleep::<TokioEnv>(lasts).await;
             fleet.unwatch(&key);
         }
-        "frozen" => {
-            let signs = SignSender::new(|key, sign| {
-                println!("{:?} {key} {sign:?}", TokioEnv::mono());
-            });
-            fleet.watch(key.clone(), Duration::from_millis(500), signs);
+        Verb::Frozen { lasts } => {
+            fleet.watch(key.clone(), Duration::from_millis(500), signs());
             sleep::<TokioEnv>(Duration::from_secs(6)).await;
             println!("{:?} fence", TokioEnv::mono());
-            fleet.fence_frozen(&key);
-            sleep::<TokioEnv>(Duration::from_secs(args[2].parse().unwrap())).await;
+            fleet.fence_frozen(&Uid::default(), &key);
+            sleep::<TokioEnv>(lasts).await;
         }
-        "run" => {
-            let (lane, term) = args[2].split_once('@').unwrap_or((&args[2], "1"));
-            let lane = match lane {
-                "act" => Lane::Act,
-                "fence" => Lane::Fence,
-                "kill" => Lane::Kill,
-                other => panic!("unknown lane {other}"),
-            };
+        Verb::Run {
+            lane,
+            term,
+            statements,
+            deadline,
+        } => {
             let probe = fleet.probe(key.clone()).await;
             let mariadb = probe
                 .result
                 .as_ref()
                 .is_ok_and(|report| report.flavour.name() == "MariaDB");
-            let deadline = args.get(4).map_or(2000, |text| text.parse().unwrap());
             let epoch = Epoch {
-                term: term.parse().unwrap(),
+                term,
                 node: NodeId(7),
                 boot: 1,
             };
@@ -164,11 +267,11 @@ async fn async_main() {
                 server: key,
                 identity: probe.result.ok().map(|report| report.identity.clone()),
                 lane,
-                statements: args[3]
+                statements: statements
                     .split(',')
                     .map(|text| statement(text, mariadb))
-                    .collect(),
-                deadline: Duration::from_millis(deadline),
+                    .collect::<Result<_, _>>()?,
+                deadline,
                 read_after: true,
             };
             let began = TokioEnv::mono();
@@ -180,9 +283,10 @@ async fn async_main() {
                 TokioEnv::mono() - began,
                 end.identity
             );
-            let linger: u64 = std::env::var("LINGER").map_or(0, |text| text.parse().unwrap());
+            let linger = std::env::var("LINGER")
+                .map_or(Ok(0), |text| parsed("number of seconds for LINGER", &text))?;
             sleep::<TokioEnv>(Duration::from_secs(linger)).await;
         }
-        other => panic!("unknown verb {other}"),
     }
+    Ok(())
 }

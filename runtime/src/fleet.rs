@@ -71,7 +71,7 @@ pub trait Fleet: Clone + Send + Sync + 'static {
         gate: impl Gate + 'static,
     ) -> impl Future<Output = StepEnd> + Send;
 
-    /// Writes the fence statement into the idle fence connection of a server whose promote intent is committed. Nothing
-    /// is awaited; without such a connection nothing happens.
-    fn fence_frozen(&self, key: &InstanceKey);
+    /// Writes the fence statement into the idle fence connection of a server whose promote intent is committed, for this
+    /// recovery. Nothing is awaited; without such a connection nothing happens.
+    fn fence_frozen(&self, uid: &Uid, key: &InstanceKey);
 }

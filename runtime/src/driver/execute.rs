@@ -92,7 +92,8 @@ impl<E: Env, F: Fleet, C: Consensus> Executor<E, F, C> {
                     send(Input::StepEnded(end));
                 });
             }
-            Effect::FenceFrozen { key, .. } => self.fleet.fence_frozen(&key),
+            // Its epoch is the intent's, which is committed.
+            Effect::FenceFrozen { uid, epoch: _, key } => self.fleet.fence_frozen(&uid, &key),
             Effect::Propose {
                 id,
                 bytes,

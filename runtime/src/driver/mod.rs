@@ -224,7 +224,8 @@ impl<E: Env, F: Fleet, C: Consensus> Driver<E, F, C> {
                 .unwrap_or_default();
             let text = note.text.as_str();
             match (note.level, uid.is_empty()) {
-                (Level::Debug, _) => tracing::debug!(recovery = uid, "{text}"),
+                (Level::Debug, true) => tracing::debug!("{text}"),
+                (Level::Debug, false) => tracing::debug!(recovery = uid, "{text}"),
                 (Level::Info, true) => tracing::info!("{text}"),
                 (Level::Info, false) => tracing::info!(recovery = uid, "{text}"),
                 (Level::Warning, true) => tracing::warn!("{text}"),

@@ -265,14 +265,17 @@ impl<E: Env> Fleet for Mysql<E> {
         run::step::<E>(&server, uid, epoch, &step, &gate).await
     }
 
-    fn fence_frozen(&self, key: &InstanceKey) {
+    fn fence_frozen(&self, uid: &Uid, key: &InstanceKey) {
         let Some(server) = self.known(key) else {
+            tracing::warn!(recovery = %uid, server = %key, "no idle fence connection: not known");
             return;
         };
         let watched = lock(&server.watched).clone();
         match watched {
-            Some(watched) => watch::fence::<E>(&server, &watched),
-            None => tracing::warn!(server = %key, "no idle fence connection: not watched"),
+            Some(watched) => watch::fence::<E>(&server, &watched, uid),
+            None => {
+                tracing::warn!(recovery = %uid, server = %key, "no idle fence connection: not watched");
+            }
         }
     }
 }

@@ -139,10 +139,11 @@ impl Stop {
     }
 }
 
-/// A step's confirmations.
+/// A step's confirmations, and what it belongs to.
 struct Pass<'a, G> {
     gate: &'a G,
     epoch: Epoch,
+    uid: &'a Uid,
 }
 
 impl<G: Gate> Pass<'_, G> {
@@ -171,14 +172,19 @@ pub(super) async fn step<E: Env>(
     gate: &impl Gate,
 ) -> StepEnd {
     let mut end = StepEnd {
-        uid,
+        uid: uid.clone(),
         step: step.id,
         epoch,
         outcome: Outcome::Done,
         identity: None,
         report: None,
     };
-    if let Err(stop) = attempt::<E>(server, step, &Pass { gate, epoch }, &mut end).await {
+    let pass = Pass {
+        gate,
+        epoch,
+        uid: &uid,
+    };
+    if let Err(stop) = attempt::<E>(server, step, &pass, &mut end).await {
         end.outcome = match stop {
             Stop::Refused { code, reason } => Outcome::Refused {
                 code,
@@ -489,7 +495,7 @@ async fn run_one<E: Env>(
         let (kept, ended) = if outlives {
             leave_pending::<E>(lanes, action, sql.text.clone(), left).await
         } else {
-            send::<E>(server, lanes, action, &sql, left).await
+            send::<E>(server, lanes, action, &sql, pass.uid, left).await
         };
         match (kept, ended) {
             (Some(kept), Ok(())) => action = kept,
@@ -497,7 +503,7 @@ async fn run_one<E: Env>(
                 if code != 0 && (sql.optional || sql.benign.contains(&code)) =>
             {
                 if sql.optional {
-                    tracing::warn!(server = %server.key, code, statement = sql.text, "left out");
+                    tracing::warn!(recovery = %pass.uid, server = %server.key, code, statement = sql.text, "left out");
                 }
                 action = kept;
             }
@@ -626,6 +632,7 @@ async fn send<E: Env>(
     lanes: &Lanes,
     mut action: Action,
     sql: &Sql,
+    uid: &Uid,
     left: Duration,
 ) -> (Option<Action>, Result<(), Stop>) {
     match query_within::<E>(&mut action.conn, &sql.text, left).await {
@@ -639,7 +646,7 @@ async fn send<E: Env>(
         }
         Err(ProbeFailure::Stalled) => {
             lock(&lanes.own).remove(&action.id);
-            abandon::<E>(server, action);
+            abandon::<E>(server, action, uid);
             let reason = format!("no answer within {} ms", left.as_millis());
             (None, Err(Stop::Unknown { reason }))
         }
@@ -653,8 +660,9 @@ async fn send<E: Env>(
 
 /// Drops a connection with a statement on it and kills its session, in the background: a frozen server must not hold
 /// up the step's end.
-fn abandon<E: Env>(server: &Arc<Server>, action: Action) {
+fn abandon<E: Env>(server: &Arc<Server>, action: Action, uid: &Uid) {
     let (server, id, identity) = (server.clone(), action.id, action.identity.clone());
+    let uid = uid.clone();
     drop(action);
     spawn::<E>(async move {
         let Ok(mut conn) = server.dialer.dial::<E>(&server.settings, LOGIN).await else {
@@ -667,7 +675,7 @@ fn abandon<E: Env>(server: &Arc<Server>, action: Action) {
             Ok(_) | Err(_) => return,
         }
         if let Err(failure) = kill::<E>(&mut conn, id, LOGIN).await {
-            tracing::warn!(server = %server.key, id, %failure, "a late statement could not be killed");
+            tracing::warn!(recovery = %uid, server = %server.key, id, %failure, "a late statement could not be killed");
         }
     });
 }

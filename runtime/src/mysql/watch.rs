@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use mysql_async::Conn;
-use orchestrator_core::id::Identity;
+use orchestrator_core::id::{Identity, Uid};
 use orchestrator_core::node::Sign;
 use orchestrator_core::topology::ProbeFailure;
 
@@ -379,21 +379,24 @@ async fn dial_fence<E: Env>(server: &Server) -> Result<Fence, ProbeFailure> {
 
 /// Writes the fence statement into the idle connection. It stays there until the server executes it, the watch ends, or
 /// a later epoch kills the session.
-pub(super) fn fence<E: Env>(server: &Arc<Server>, watched: &Arc<Watched>) {
+pub(super) fn fence<E: Env>(server: &Arc<Server>, watched: &Arc<Watched>, uid: &Uid) {
     let Some(mut idle) = watched.take_fence() else {
-        tracing::warn!(server = %server.key, "no idle fence connection to write the fence into");
+        tracing::warn!(recovery = %uid, server = %server.key, "no idle fence connection to write the fence into");
         return;
     };
-    let (server, watched) = (server.clone(), watched.clone());
+    tracing::info!(recovery = %uid, server = %server.key, "the fence is left in the idle connection");
+    let (server, watched, uid) = (server.clone(), watched.clone(), uid.clone());
     spawn::<E>(async move {
         let text = idle.dialect.fence_text();
         let mut tables = Vec::new();
         tokio::select! {
             biased;
             ended = super::connect::query(&mut idle.conn, text, &mut tables) => match ended {
-                Ok(()) => tracing::warn!(server = %server.key, "the waiting fence was executed"),
+                Ok(()) => {
+                    tracing::warn!(recovery = %uid, server = %server.key, "the waiting fence was executed");
+                }
                 Err((_, failure)) => {
-                    tracing::warn!(server = %server.key, %failure, "the waiting fence is over");
+                    tracing::warn!(recovery = %uid, server = %server.key, %failure, "the waiting fence is over");
                 }
             },
             () = watched.until_stopped() => {}

@@ -339,7 +339,7 @@ impl<E: Env> Fleet for SimFleet<E> {
         end
     }
 
-    fn fence_frozen(&self, key: &InstanceKey) {
+    fn fence_frozen(&self, _uid: &Uid, key: &InstanceKey) {
         let Some(kept) = self.known(key) else {
             return;
         };

@@ -211,7 +211,7 @@ async fn failover<E: Engine>(hosts: Vec<Host>, kind: Kind) -> usize {
     for sign in [Sign::PulseLate, Sign::PulseSilent, Sign::DialNoLogin] {
         assert!(seen.contains(&sign), "{sign:?} in {seen:?}");
     }
-    fleet.fence_frozen(&key("m1"));
+    fleet.fence_frozen(&Uid::default(), &key("m1"));
     sleep::<E>(Duration::from_millis(100)).await;
     assert!(!hosts[0].look(|server| server.report(elapsed).read_only));
     hosts[0].change(Server::thaw);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Parser;
-use orchestrator::config::Settings;
+use orchestrator::config::{LogFormat, Settings};
 use orchestrator::daemon::Prepared;
 use orchestrator::env::{DedicatedRuntime, Env, TokioEnv};
 use orchestrator::mysql::Mysql;
@@ -30,8 +30,17 @@ struct Arguments {
     /// Log errors only.
     #[arg(long)]
     quiet: bool,
+    /// `text` or `json`, one object a line; else `LogFormat` of the configuration.
+    #[arg(long)]
+    log_format: Option<Format>,
     /// `http`: run the daemon.
     mode: String,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Format {
+    Text,
+    Json,
 }
 
 fn main() -> ExitCode {
@@ -55,7 +64,12 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     }
     let env = |name: &str| std::env::var(name).ok();
     let loaded = Settings::load(arguments.config.as_deref(), &env)?;
-    wiring::start_log(&arguments_level(&arguments, &loaded.settings));
+    let log_format = match arguments.log_format {
+        Some(Format::Text) => LogFormat::Text,
+        Some(Format::Json) => LogFormat::Json,
+        None => loaded.settings.process.log_format,
+    };
+    wiring::start_log(&arguments_level(&arguments, &loaded.settings), log_format);
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
@@ -176,13 +190,18 @@ async fn serve(
                 let env = |name: &str| std::env::var(name).ok();
                 match Settings::load(arguments.config.as_deref(), &env) {
                     Ok(loaded) => {
+                        for warning in &loaded.warnings {
+                            tracing::warn!("{warning}");
+                        }
                         let needs_restart = Settings::reloadable_diff(&in_force, &loaded.settings);
                         if !needs_restart.is_empty() {
-                            tracing::warn!("changed, but obeyed only after a restart: {needs_restart:?}");
+                            tracing::warn!("changed, and obeyed only after a restart: {}", needs_restart.join(", "));
                         }
+                        let obeyed = Settings::reloaded_diff(&in_force, &loaded.settings).join(", ");
                         in_force = in_force.reloaded(&loaded.settings);
                         running.handle.reload(in_force.policy());
-                        tracing::info!("configuration read again");
+                        let obeyed = if obeyed.is_empty() { "nothing changed" } else { &obeyed };
+                        tracing::info!("configuration read again; obeyed from here on, if this daemon leads or will: {obeyed}");
                     }
                     Err(errors) => tracing::error!("configuration not reloaded, the old one stays in force: {errors}"),
                 }

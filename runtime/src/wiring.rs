@@ -9,7 +9,7 @@ use orchestrator_core::node::Identification;
 use regex::Regex;
 
 use crate::config::{
-    BackendKind, MaxAllowedPacket, MysqlHostnameResolveMethod, Settings, TopologyTls,
+    BackendKind, LogFormat, MaxAllowedPacket, MysqlHostnameResolveMethod, Settings, TopologyTls,
 };
 use crate::daemon::DaemonSettings;
 use crate::env::Env;
@@ -18,14 +18,18 @@ use crate::mysql::{DetectQueries, OwnName, ProbeSettings, TlsMode};
 use crate::raft::RaftSettings;
 
 /// Logs go to standard error, one line each; `RUST_LOG` refines the level.
-pub fn start_log(level: &str) {
+pub fn start_log(level: &str, format: LogFormat) {
     let filter = std::env::var("RUST_LOG").unwrap_or_else(|_| format!("{level},openraft=error"));
-    let _ = tracing_subscriber::fmt()
+    let log = tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::new(filter))
         .with_writer(std::io::stderr)
         .with_ansi(false)
-        .with_target(false)
-        .try_init();
+        .with_target(false);
+    // Fails only where a log was started already, which then stays.
+    let _ = match format {
+        LogFormat::Text => log.try_init(),
+        LogFormat::Json => log.json().flatten_event(true).try_init(),
+    };
 }
 
 /// The host name of this machine.

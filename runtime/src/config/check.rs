@@ -18,9 +18,8 @@ use super::{ReadFile, Variables};
 
 /// Keys whose default differs when `SafetyProfile` is `original`: with these values the daemon decides as the
 /// original did.
-const ORIGINAL_PROFILE: [(&str, Profile); 5] = [
+const ORIGINAL_PROFILE: [(&str, Profile); 4] = [
     ("PlannedStopPatienceSeconds", Profile::Uint(0)),
-    ("PrimaryReturnPolicy", Profile::Text("continue")),
     ("ReopenRestartedPrimary", Profile::Bool(false)),
     ("DeposedPrimaryAction", Profile::Text("report")),
     (
@@ -651,6 +650,17 @@ impl Check<'_> {
 
     fn recovery(&mut self) {
         self.witnesses();
+        if self
+            .values
+            .text("PrimaryReturnPolicy")
+            .eq_ignore_ascii_case("continue")
+        {
+            self.breach(
+                &["PrimaryReturnPolicy"],
+                "continue is not supported by this version: use resume, by which a primary that answers before the \
+                 promotion is decided stays the primary",
+            );
+        }
         // V4.
         let lag = self.values.count("FailMasterPromotionOnLagMinutes");
         if lag > 0 && self.values.text("ReplicationLagQuery").is_empty() {

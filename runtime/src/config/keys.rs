@@ -1,7 +1,7 @@
 //! The one table of every key that may stand in a configuration file.
 //!
 //! It decides which names exist, what type and range each value has, what holds when no file sets it, whether
-//! this program obeys it, and whether a change needs a restart. It never looks at a value: [`super::values`]
+//! and whether this program obeys it. It never looks at a value: [`super::values`]
 //! decodes by this table, [`super::check`] holds the rules that concern more than one key.
 //!
 //! What holds: names are unique without regard to case, every default passes its own rule, and every key that
@@ -119,8 +119,6 @@ pub struct Key {
     pub preset: Preset,
     pub rule: Rule,
     pub effect: Effect,
-    /// A change is obeyed only by a process started after it.
-    pub restart: bool,
     pub origin: Origin,
     /// Shown only as asterisks.
     pub secret: bool,
@@ -136,7 +134,6 @@ impl Key {
             preset,
             rule: Rule::Any,
             effect: Effect::NotYet,
-            restart: false,
             origin: Origin::Original,
             secret: false,
             guards: false,
@@ -164,13 +161,6 @@ impl Key {
     const fn synonym_of(self, name: &'static str) -> Key {
         Key {
             effect: Effect::SynonymOf(name),
-            ..self
-        }
-    }
-
-    const fn restart(self) -> Key {
-        Key {
-            restart: true,
             ..self
         }
     }
@@ -281,18 +271,18 @@ pub static KEYS: &[Key] = &[
     // Process, listeners, display.
     flag("Debug", false).effective(),
     flag("EnableSyslog", false),
-    text("ListenAddress", ":3000").rule(Rule::Listen).effective().restart(),
-    text("ListenSocket", "").restart(),
-    text("URLPrefix", "").effective().restart(),
+    text("ListenAddress", ":3000").rule(Rule::Listen).effective(),
+    text("ListenSocket", ""),
+    text("URLPrefix", "").effective(),
     text("WebMessage", ""),
     text("RemoveTextFromHostnameDisplay", ""),
     flag("ReadOnly", false).effective().guards(),
-    text("StatusEndpoint", "/api/status").rule(Rule::RoutePath).effective().restart(),
+    text("StatusEndpoint", "/api/status").rule(Rule::RoutePath).effective(),
     flag("StatusOUVerify", false).guards(),
-    text("PrependMessagesWithOrcIdentity", "").rule(Rule::OneOf(&["", "none", "FQDN", "hostname", "custom"])).effective().restart().percona(),
+    text("PrependMessagesWithOrcIdentity", "").rule(Rule::OneOf(&["", "none", "FQDN", "hostname", "custom"])).effective().percona(),
     text("CustomOrcIdentity", "").effective().percona(),
     // HTTP authentication and TLS.
-    text("AuthenticationMethod", "").rule(Rule::OneOf(&["", "basic", "multi", "proxy", "token", "oauth"])).effective().restart().guards(),
+    text("AuthenticationMethod", "").rule(Rule::OneOf(&["", "basic", "multi", "proxy", "token", "oauth"])).effective().guards(),
     text("HTTPAuthUser", "").effective(),
     text("HTTPAuthPassword", "").effective().secret(),
     text("AuthUserHeader", "X-Forwarded-User").effective(),
@@ -303,43 +293,43 @@ pub static KEYS: &[Key] = &[
     text("OAuthClientId", "").dead(),
     text("OAuthClientSecret", "").dead().secret(),
     list("OAuthScopes", &[]).dead(),
-    flag("UseSSL", false).restart().guards(),
-    flag("UseMutualTLS", false).restart().guards(),
+    flag("UseSSL", false).guards(),
+    flag("UseMutualTLS", false).guards(),
     flag("SSLSkipVerify", false),
-    text("SSLPrivateKeyFile", "").restart(),
-    text("SSLCertFile", "").restart(),
-    text("SSLCAFile", "").restart(),
-    list("SSLValidOUs", &[]).restart().guards(),
+    text("SSLPrivateKeyFile", ""),
+    text("SSLCertFile", ""),
+    text("SSLCAFile", ""),
+    list("SSLValidOUs", &[]).guards(),
     // Backend database.
-    text("BackendDB", "mysql").rule(Rule::Backend).effective().restart(),
-    text("SQLite3DataFile", "").effective().restart(),
-    flag("SkipOrchestratorDatabaseUpdate", false).effective().restart(),
-    flag("PanicIfDifferentDatabaseDeploy", false).effective().restart(),
+    text("BackendDB", "mysql").rule(Rule::Backend).effective(),
+    text("SQLite3DataFile", "").effective(),
+    flag("SkipOrchestratorDatabaseUpdate", false).effective(),
+    flag("PanicIfDifferentDatabaseDeploy", false).effective(),
     text("MySQLOrchestratorHost", ""),
     uint("MySQLOrchestratorPort", 3306).rule(Rule::Range(1, 65_535)),
     text("MySQLOrchestratorDatabase", ""),
     text("MySQLOrchestratorUser", ""),
     text("MySQLOrchestratorPassword", "").secret(),
     text("MySQLOrchestratorCredentialsConfigFile", ""),
-    int("MySQLOrchestratorMaxPoolConnections", 128).rule(Rule::AtLeast(0)).restart(),
+    int("MySQLOrchestratorMaxPoolConnections", 128).rule(Rule::AtLeast(0)),
     int("MySQLOrchestratorReadTimeoutSeconds", 30).rule(Rule::AtLeast(0)),
     flag("MySQLOrchestratorRejectReadOnly", false),
     int32("MySQLOrchestratorMaxAllowedPacket", -1).rule(Rule::Range(-1, 1_073_741_824)).percona(),
-    flag("MySQLOrchestratorUseMutualTLS", false).restart(),
-    flag("MySQLOrchestratorSSLSkipVerify", false).restart(),
-    text("MySQLOrchestratorSSLPrivateKeyFile", "").restart(),
-    text("MySQLOrchestratorSSLCertFile", "").restart(),
-    text("MySQLOrchestratorSSLCAFile", "").restart(),
+    flag("MySQLOrchestratorUseMutualTLS", false),
+    flag("MySQLOrchestratorSSLSkipVerify", false),
+    text("MySQLOrchestratorSSLPrivateKeyFile", ""),
+    text("MySQLOrchestratorSSLCertFile", ""),
+    text("MySQLOrchestratorSSLCAFile", ""),
     int("MySQLConnectTimeoutSeconds", 2).rule(Rule::AtLeast(0)).effective(),
     int("MySQLConnectionLifetimeSeconds", 0).rule(Rule::AtLeast(0)),
     // Raft.
-    flag("RaftEnabled", false).effective().restart(),
-    text("RaftBind", "127.0.0.1:10008").effective().restart(),
-    text("RaftAdvertise", "").effective().restart(),
-    text("RaftDataDir", "").effective().restart(),
-    int("DefaultRaftPort", 10_008).rule(Rule::Range(0, 65_535)).effective().restart(),
-    list("RaftNodes", &[]).effective().restart(),
-    text("HTTPAdvertise", "").rule(Rule::HttpUrl).effective().restart(),
+    flag("RaftEnabled", false).effective(),
+    text("RaftBind", "127.0.0.1:10008").effective(),
+    text("RaftAdvertise", "").effective(),
+    text("RaftDataDir", "").effective(),
+    int("DefaultRaftPort", 10_008).rule(Rule::Range(0, 65_535)).effective(),
+    list("RaftNodes", &[]).effective(),
+    text("HTTPAdvertise", "").rule(Rule::HttpUrl).effective(),
     flag("ExpectFailureAnalysisConcensus", true).dead(),
     // Topology connections and TLS.
     text("MySQLTopologyUser", "").effective(),
@@ -348,26 +338,26 @@ pub static KEYS: &[Key] = &[
     int("MySQLDiscoveryReadTimeoutSeconds", 10).rule(Rule::AtLeast(0)).effective(),
     int("MySQLTopologyReadTimeoutSeconds", 600).rule(Rule::AtLeast(0)),
     int32("MySQLTopologyMaxAllowedPacket", -1).rule(Rule::Range(-1, 1_073_741_824)).effective().percona(),
-    flag("MySQLTopologyUseMutualTLS", false).effective().restart(),
+    flag("MySQLTopologyUseMutualTLS", false).effective(),
     flag("MySQLTopologyUseMixedTLS", true).effective(),
-    flag("MySQLTopologySSLSkipVerify", false).effective().restart(),
-    text("MySQLTopologySSLPrivateKeyFile", "").effective().restart(),
-    text("MySQLTopologySSLCertFile", "").effective().restart(),
-    text("MySQLTopologySSLCAFile", "").effective().restart(),
+    flag("MySQLTopologySSLSkipVerify", false).effective(),
+    text("MySQLTopologySSLPrivateKeyFile", "").effective(),
+    text("MySQLTopologySSLCertFile", "").effective(),
+    text("MySQLTopologySSLCAFile", "").effective(),
     uint("TLSCacheTTLFactor", 100),
     // Discovery.
     int("DefaultInstancePort", 3306).rule(Rule::Range(1, 65_535)).effective(),
-    uint("InstancePollSeconds", 5).rule(Rule::AtLeast(1)).effective().restart(),
+    uint("InstancePollSeconds", 5).rule(Rule::AtLeast(1)).effective(),
     uint("ReasonableInstanceCheckSeconds", 1).effective(),
     float32("DeadInstancePollSecondsMultiplyFactor", 1.0).rule(Rule::AtLeast(1)).percona(),
     uint("DeadInstancePollSecondsMax", 300).percona(),
-    uint("DeadInstanceDiscoveryMaxConcurrency", 0).restart().percona(),
+    uint("DeadInstanceDiscoveryMaxConcurrency", 0).percona(),
     flag("DeadInstanceDiscoveryLogsEnabled", false).percona(),
-    uint("DiscoveryMaxConcurrency", 300).rule(Rule::AtLeast(1)).effective().restart(),
-    uint("DiscoveryQueueCapacity", 100_000).rule(Rule::AtLeast(1)).restart(),
+    uint("DiscoveryMaxConcurrency", 300).rule(Rule::AtLeast(1)).effective(),
+    uint("DiscoveryQueueCapacity", 100_000).rule(Rule::AtLeast(1)),
     int("DiscoveryQueueMaxStatisticsSize", 120).rule(Rule::AtLeast(0)),
     uint("DiscoveryCollectionRetentionSeconds", 120),
-    list("DiscoverySeeds", &[]).rule(Rule::Instance).effective().restart(),
+    list("DiscoverySeeds", &[]).rule(Rule::Instance).effective(),
     flag("DiscoverByShowSlaveHosts", false).effective(),
     list("DiscoveryIgnoreHostnameFilters", &[]).rule(Rule::Regex).effective(),
     list("DiscoveryIgnoreReplicaHostnameFilters", &[]).rule(Rule::Regex).effective(),
@@ -377,7 +367,7 @@ pub static KEYS: &[Key] = &[
     flag("SkipMaxScaleCheck", true),
     flag("LowerReplicaVersionAllowed", false).percona(),
     uint("UnseenInstanceForgetHours", 240).effective(),
-    uint("SnapshotTopologiesIntervalHours", 0).restart(),
+    uint("SnapshotTopologiesIntervalHours", 0),
     flag("BufferInstanceWrites", false),
     int("InstanceWriteBufferSize", 100),
     int("InstanceFlushIntervalMilliseconds", 100).rule(Rule::AtLeast(0)),
@@ -416,7 +406,7 @@ pub static KEYS: &[Key] = &[
     uint("CandidateInstanceExpireMinutes", 60).effective(),
     // Audit.
     text("AuditLogFile", ""),
-    flag("AuditToSyslog", false).restart(),
+    flag("AuditToSyslog", false),
     flag("AuditToBackendDB", false),
     uint("AuditPurgeDays", 7).effective(),
     // Pseudo-GTID and binlog scanning.
@@ -465,39 +455,40 @@ pub static KEYS: &[Key] = &[
     flag("RecoverLockedSemiSyncMaster", false),
     uint("ReasonableLockedSemiSyncMasterSeconds", 0).effective(),
     // Metrics export and key-value stores.
-    text("GraphiteAddr", "").restart(),
-    text("GraphitePath", "").restart(),
+    text("GraphiteAddr", ""),
+    text("GraphitePath", ""),
     flag("GraphiteConvertHostnameDotsToUnderscores", true),
     int("GraphitePollSeconds", 60),
     text("KVClusterMasterPrefix", "mysql/master"),
-    text("ConsulAddress", "").restart(),
-    text("ConsulScheme", "http").rule(Rule::OneOf(&["http", "https"])).restart(),
-    text("ConsulAclToken", "").restart().secret(),
+    text("ConsulAddress", ""),
+    text("ConsulScheme", "http").rule(Rule::OneOf(&["http", "https"])),
+    text("ConsulAclToken", "").secret(),
     flag("ConsulCrossDataCenterDistribution", false),
-    text("ConsulKVStoreProvider", "consul").rule(Rule::OneOf(&["", "consul", "consul-txn", "consul_txn"])).restart(),
+    text("ConsulKVStoreProvider", "consul").rule(Rule::OneOf(&["", "consul", "consul-txn", "consul_txn"])),
     int("ConsulMaxKVsPerTransaction", 5),
-    text("ZkAddress", "").restart(),
+    text("ZkAddress", ""),
     // Agents and seeding.
-    flag("ServeAgentsHttp", false).restart(),
-    text("AgentsServerPort", ":3001").restart(),
-    flag("AgentsUseSSL", false).restart(),
-    flag("AgentsUseMutualTLS", false).restart(),
+    flag("ServeAgentsHttp", false),
+    text("AgentsServerPort", ":3001"),
+    flag("AgentsUseSSL", false),
+    flag("AgentsUseMutualTLS", false),
     flag("AgentSSLSkipVerify", false),
-    text("AgentSSLPrivateKeyFile", "").restart(),
-    text("AgentSSLCertFile", "").restart(),
-    text("AgentSSLCAFile", "").restart(),
-    list("AgentSSLValidOUs", &[]).restart(),
+    text("AgentSSLPrivateKeyFile", ""),
+    text("AgentSSLCertFile", ""),
+    text("AgentSSLCAFile", ""),
+    list("AgentSSLValidOUs", &[]),
     uint("AgentPollMinutes", 60),
     uint("UnseenAgentForgetHours", 6),
     uint("StaleSeedFailMinutes", 60),
     int64("SeedAcceptableBytesDiff", 8192).rule(Rule::AtLeast(0)).dead(),
     int64("SeedWaitSecondsBeforeSend", 2).rule(Rule::AtLeast(0)),
-    // Failover: the keys that the original does not have.
+    // The log and failover: the keys that the original does not have.
+    text("LogFormat", "text").rule(Rule::OneOf(&["text", "json"])).effective().ours(),
     text("SafetyProfile", "successor").rule(Rule::OneOf(&["successor", "original"])).effective().ours(),
     flag("ObserveOnly", false).effective().ours().guards(),
     uint("PrimaryGonePatienceMilliseconds", 0).effective().ours(),
     uint("PlannedStopPatienceSeconds", 15).effective().ours(),
-    text("PrimaryReturnPolicy", "resume").rule(Rule::OneOf(&["resume", "continue"])).ours(),
+    text("PrimaryReturnPolicy", "resume").rule(Rule::OneOf(&["resume", "continue"])).effective().ours(),
     flag("ReopenRestartedPrimary", true).effective().ours(),
     uint("HaltDeadlineMilliseconds", 1500).rule(Rule::AtLeast(1)).effective().ours(),
     uint("DonorCatchupSeconds", 30).ours(),
@@ -508,8 +499,8 @@ pub static KEYS: &[Key] = &[
     text("DeposedPrimaryAction", "read-only-and-kill").rule(Rule::OneOf(&["read-only-and-kill", "read-only", "report"])).effective().ours(),
     list("QuarantineSpareUsers", &[]).effective().ours(),
     // Raft: the keys that the original does not have.
-    uint("RaftHeartbeatMillis", 50).rule(Rule::AtLeast(1)).effective().restart().ours(),
-    uint("RaftElectionTimeoutMillis", 250).rule(Rule::AtLeast(1)).effective().restart().ours(),
+    uint("RaftHeartbeatMillis", 50).rule(Rule::AtLeast(1)).effective().ours(),
+    uint("RaftElectionTimeoutMillis", 250).rule(Rule::AtLeast(1)).effective().ours(),
     uint("RaftReplaceSilentSeconds", 30).ours(),
     uint("RaftReplacePerHour", 3).ours(),
 ];
@@ -519,7 +510,8 @@ mod tests {
     use super::*;
     use std::collections::{BTreeMap, BTreeSet};
 
-    /// Copied from the documentation of the original and of its fork: name, type, default, restart, fork, status.
+    /// Copied from the documentation of the original and of its fork: name, type, default, restart (what needs one here
+    /// is another matter: [`super::super::policy::KEYS_OF_POLICY`]), fork, status.
     const DOCUMENTED: &str = include_str!("testdata/known-keys.tsv");
 
     fn preset_as_json(key: &Key) -> String {
@@ -544,12 +536,6 @@ mod tests {
             assert_eq!(key.name, column(0));
             assert_eq!(key.kind.name(), column(1), "type of {}", key.name);
             assert_eq!(preset_as_json(key), column(2), "default of {}", key.name);
-            assert_eq!(
-                key.restart,
-                column(3) == "restart",
-                "restart of {}",
-                key.name
-            );
             assert_eq!(
                 key.origin == Origin::Percona,
                 column(4) == "percona",

@@ -9,6 +9,52 @@ use orchestrator_core::policy::{DeposedAction, Policy, ReturnPolicy};
 
 use super::settings::{DeposedPrimaryAction, PrimaryReturnPolicy, Settings, UnappliedRelayLog};
 
+/// The keys from which the policy follows, and by that all that a reload reaches; every other one waits for a restart.
+pub const KEYS_OF_POLICY: &[&str] = &[
+    "InstancePollSeconds",
+    "ReasonableInstanceCheckSeconds",
+    "ReasonableReplicationLagSeconds",
+    "ReasonableLockedSemiSyncMasterSeconds",
+    "ReduceReplicationAnalysisCount",
+    "EnforceExactSemiSyncReplicas",
+    "RecoverNonWriteableMaster",
+    "RecoverMasterClusterFilters",
+    "RecoverIntermediateMasterClusterFilters",
+    "RecoveryIgnoreHostnameFilters",
+    "PromotionIgnoreHostnameFilters",
+    "ProblemIgnoreHostnameFilters",
+    "RecoveryPeriodBlockMinutes",
+    "RecoveryPeriodBlockSeconds",
+    "FailureDetectionPeriodBlockMinutes",
+    "ApplyMySQLPromotionAfterMasterFailover",
+    "PreventCrossDataCenterMasterFailover",
+    "PreventCrossRegionMasterFailover",
+    "FailMasterPromotionOnLagMinutes",
+    "FailMasterPromotionIfSQLThreadNotUpToDate",
+    "DelayMasterPromotionIfSQLThreadNotUpToDate",
+    "MasterFailoverLostInstancesDowntimeMinutes",
+    "CandidateInstanceExpireMinutes",
+    "UnseenInstanceForgetHours",
+    "AuditPurgeDays",
+    "ClusterNameToAlias",
+    "DiscoveryIgnoreHostnameFilters",
+    "DiscoveryIgnoreReplicaHostnameFilters",
+    "DiscoveryIgnoreMasterHostnameFilters",
+    "SafetyProfile",
+    "PrimaryGonePatienceMilliseconds",
+    "PlannedStopPatienceSeconds",
+    "PrimaryReturnPolicy",
+    "ReopenRestartedPrimary",
+    "HaltDeadlineMilliseconds",
+    "DonorCatchupSeconds",
+    "PromotionDrainSecondsMax",
+    "RefuseLossyPromotion",
+    "WitnessQuorum",
+    "DeposedPrimaryAction",
+    "QuarantineSpareUsers",
+    "ObserveOnly",
+];
+
 impl Settings {
     /// The policy that this configuration asks for.
     pub fn policy(&self) -> Policy {
@@ -135,7 +181,7 @@ mod tests {
             "DiscoveryIgnoreMasterHostnameFilters": ["j"],
             "PrimaryGonePatienceMilliseconds": 20,
             "PlannedStopPatienceSeconds": 21,
-            "PrimaryReturnPolicy": "continue",
+            "PrimaryReturnPolicy": "resume",
             "ReopenRestartedPrimary": false,
             "HaltDeadlineMilliseconds": 22,
             "DonorCatchupSeconds": 23,
@@ -146,6 +192,25 @@ mod tests {
             "QuarantineSpareUsers": ["k"],
             "ObserveOnly": true,
         });
+        // Read when the file is settled, or by the probes; all else is what a reload reaches.
+        let apart = [
+            "DelayMasterPromotionIfSQLThreadNotUpToDate",
+            "RecoveryPeriodBlockMinutes",
+            "SafetyProfile",
+            "ReplicationLagQuery",
+        ];
+        let mut named: Vec<&str> = file
+            .as_object()
+            .expect("an object")
+            .keys()
+            .map(String::as_str)
+            .filter(|name| !apart.contains(name))
+            .collect();
+        let mut reloaded: Vec<&str> = KEYS_OF_POLICY.to_vec();
+        reloaded.retain(|name| !apart.contains(name));
+        named.sort_unstable();
+        reloaded.sort_unstable();
+        assert_eq!(named, reloaded);
         let policy_of = |file: serde_json::Value| {
             let loaded = parse_files(&[("f", file.to_string().as_bytes())], &|_| None);
             serde_json::to_value(loaded.expect("accepted").settings.policy())
@@ -157,8 +222,9 @@ mod tests {
             .keys()
             .filter(|field| default[*field] == changed[*field])
             .collect();
-        // Failing a promotion and not waiting exclude each other: the latter has its own file.
-        assert_eq!(same, ["skip_drain"]);
+        // Failing a promotion and not waiting exclude each other: the latter has its own file. Of the return policies
+        // one is supported.
+        assert_eq!(same, ["return_policy", "skip_drain"]);
         let skipping = policy_of(json!({"DelayMasterPromotionIfSQLThreadNotUpToDate": false}));
         assert_eq!(skipping["skip_drain"], true);
         assert_eq!(changed["deposed_action"], "Report");

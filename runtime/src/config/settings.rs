@@ -84,6 +84,7 @@ pub struct Settings {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProcessSettings {
     pub debug: bool,
+    pub log_format: LogFormat,
     pub syslog: bool,
     /// Every privileged action is refused.
     pub read_only: bool,
@@ -91,6 +92,15 @@ pub struct ProcessSettings {
     pub observe_only: bool,
     pub message_identity: MessageIdentity,
     pub custom_identity: String,
+}
+
+/// How a line of the log is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum LogFormat {
+    #[default]
+    Text,
+    /// One object a line.
+    Json,
 }
 
 /// What precedes the message of an API answer.
@@ -546,11 +556,21 @@ impl Settings {
         self.values.to_json(secrets)
     }
 
-    /// Keys that differ between two configurations and are obeyed only after a restart, in the table's order.
+    /// Keys that differ between two configurations and are obeyed only after a restart, in the table's order. Those that
+    /// nothing obeys are told of when the file is read.
     pub fn reloadable_diff(old: &Settings, new: &Settings) -> Vec<&'static str> {
         Settings::changed(old, new)
             .into_iter()
-            .filter(|name| super::values::known(name).restart)
+            .filter(|name| !super::policy::KEYS_OF_POLICY.contains(name))
+            .filter(|name| super::values::known(name).effect == super::keys::Effect::Effective)
+            .collect()
+    }
+
+    /// Keys that differ between two configurations and are obeyed at once, in the table's order.
+    pub fn reloaded_diff(old: &Settings, new: &Settings) -> Vec<&'static str> {
+        Settings::changed(old, new)
+            .into_iter()
+            .filter(|name| super::policy::KEYS_OF_POLICY.contains(name))
             .collect()
     }
 
@@ -725,6 +745,10 @@ impl<'v> Reader<'v> {
     fn process(&self) -> ProcessSettings {
         ProcessSettings {
             debug: self.flag("Debug"),
+            log_format: match self.lower("LogFormat").as_str() {
+                "json" => LogFormat::Json,
+                _ => LogFormat::Text,
+            },
             syslog: self.flag("EnableSyslog"),
             read_only: self.flag("ReadOnly"),
             observe_only: self.flag("ObserveOnly"),

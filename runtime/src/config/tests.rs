@@ -765,7 +765,7 @@ fn the_profile_sets_defaults_and_yields_to_the_file() {
     );
     assert_eq!(
         original.failover.primary_return,
-        PrimaryReturnPolicy::Continue
+        PrimaryReturnPolicy::Resume
     );
     assert_eq!(
         original.failover.deposed_primary_action,
@@ -1030,14 +1030,46 @@ fn a_reload_keeps_what_needs_a_restart() {
         Settings::changed(&old, &new),
         ["ListenAddress", "WebMessage", "RaftBind"]
     );
+    // Nothing obeys the message.
     assert_eq!(
         Settings::reloadable_diff(&old, &new),
         ["ListenAddress", "RaftBind"]
     );
+    assert_eq!(Settings::reloaded_diff(&old, &new), Vec::<&str>::new());
     let running = old.reloaded(&new);
     assert_eq!(running.listen.address, old.listen.address);
     assert_eq!(running.listen.web_message, "new");
     assert_eq!(Settings::changed(&new, &new), Vec::<&str>::new());
+}
+
+#[test]
+fn a_reload_obeys_what_the_policy_is_made_of() {
+    let old = accepted(&[r#"{"RecoveryPeriodBlockMinutes": 1, "Debug": true}"#]).settings;
+    let new = accepted(&[
+        r#"{"SafetyProfile": "original", "RecoveryPeriodBlockMinutes": 2, "PlannedStopPatienceSeconds": 3,
+            "AuditToSyslog": true, "MySQLTopologyPassword": "x"}"#,
+    ])
+    .settings;
+    assert_eq!(
+        Settings::reloadable_diff(&old, &new),
+        ["Debug", "MySQLTopologyPassword"],
+        "of keys that have an effect"
+    );
+    assert!(Settings::reloaded_diff(&old, &new).contains(&"RecoveryPeriodBlockSeconds"));
+    let running = old.reloaded(&new);
+    assert_eq!(running.policy(), new.policy());
+    let values =
+        |settings: &Settings| settings.dump_json(Secrets::Show)["MySQLTopologyPassword"].clone();
+    assert_eq!(values(&running), values(&old));
+}
+
+#[test]
+fn a_return_policy_that_is_not_there_is_refused() {
+    let errors = refused(&[r#"{"PrimaryReturnPolicy": "Continue"}"#]).to_string();
+    assert!(
+        errors.contains("PrimaryReturnPolicy: continue is not supported"),
+        "{errors}"
+    );
 }
 
 /// Texts that look like configuration more often than arbitrary bytes do.

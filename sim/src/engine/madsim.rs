@@ -27,6 +27,7 @@ use orchestrator::env::Env;
 use rand::{Rng as _, TryRng};
 
 use super::{Engine, Machine, TracedStream, WALL_AT_START};
+use crate::model::host::World;
 use crate::{disk, network};
 
 /// One way, in microseconds: from, to.
@@ -334,6 +335,12 @@ impl Env for MadsimEnv {
     }
 }
 
+impl World for MadsimEnv {
+    fn elapsed() -> Duration {
+        TimeHandle::try_current().map_or(Duration::ZERO, |time| time.elapsed())
+    }
+}
+
 impl Engine for MadsimEnv {
     const NAME: &'static str = "madsim";
 
@@ -356,10 +363,6 @@ impl Engine for MadsimEnv {
         around.block_on(tokio::task::unconstrained(async {
             inside.block_on(live(limit, machines, scenario))
         }))
-    }
-
-    fn elapsed() -> Duration {
-        TimeHandle::try_current().map_or(Duration::ZERO, |time| time.elapsed())
     }
 
     fn power_cut(name: &str) {

@@ -14,9 +14,9 @@ use std::pin::Pin;
 use std::sync::{Mutex, Once};
 use std::time::Duration;
 
-use orchestrator::env::Env;
 use orchestrator::trace;
 
+use crate::model::host::World;
 use crate::{disk, network};
 
 pub mod madsim;
@@ -59,7 +59,7 @@ impl Machine {
 }
 
 /// An environment that can be simulated.
-pub trait Engine: Env {
+pub trait Engine: World {
     const NAME: &'static str;
 
     /// Runs the machines and the scenario until the scenario ends, for at most `limit` of simulated time; none then. The
@@ -70,9 +70,6 @@ pub trait Engine: Env {
         machines: Vec<Machine>,
         scenario: impl Future<Output = T> + 'static,
     ) -> Option<T>;
-
-    /// Simulated time since the run began.
-    fn elapsed() -> Duration;
 
     /// The machine loses power: its program is gone, unsynced writes are lost, its peers hear nothing of it. Takes
     /// effect within 2 ms.

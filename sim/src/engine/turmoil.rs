@@ -20,6 +20,7 @@ use rand::Rng as _;
 use turmoil::net::{TcpListener, TcpStream};
 
 use super::{Engine, Machine, TracedStream, WALL_AT_START};
+use crate::model::host::World;
 use crate::{disk, network};
 
 /// One way: from, to.
@@ -170,6 +171,12 @@ impl Env for TurmoilEnv {
     }
 }
 
+impl World for TurmoilEnv {
+    fn elapsed() -> Duration {
+        turmoil::sim_elapsed().unwrap_or_else(|| CONTROL.with(|control| control.borrow().elapsed))
+    }
+}
+
 impl Engine for TurmoilEnv {
     const NAME: &'static str = "turmoil";
 
@@ -246,10 +253,6 @@ impl Engine for TurmoilEnv {
             }
         }
         value.take()
-    }
-
-    fn elapsed() -> Duration {
-        turmoil::sim_elapsed().unwrap_or_else(|| CONTROL.with(|control| control.borrow().elapsed))
     }
 
     fn power_cut(name: &str) {

@@ -8,9 +8,9 @@ use std::time::Duration;
 use orchestrator::env::{sleep, timeout};
 use orchestrator_core::id::InstanceKey;
 
+use super::host::World;
 use super::server::Account;
 use super::wire::{Greeting, Reply, Request, receive, send};
-use crate::engine::Engine;
 
 /// Between two writes.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -56,7 +56,7 @@ impl Ledger {
 }
 
 /// Writes for ever, one at a time; numbers begin with `first`. Goes on to the next server when one refuses or fails.
-pub async fn write_for_ever<E: Engine>(servers: Vec<InstanceKey>, ledger: Ledger, first: u64) {
+pub async fn write_for_ever<E: World>(servers: Vec<InstanceKey>, ledger: Ledger, first: u64) {
     let mut write = first;
     let mut at = 0;
     loop {
@@ -68,7 +68,7 @@ pub async fn write_for_ever<E: Engine>(servers: Vec<InstanceKey>, ledger: Ledger
 }
 
 /// Writes over one connection until it fails or the server refuses.
-async fn write_to<E: Engine>(
+async fn write_to<E: World>(
     server: &InstanceKey,
     ledger: &Ledger,
     write: &mut u64,

@@ -2,29 +2,38 @@
 //! the source's log and applies what came.
 //!
 //! What holds: the connections of a process end when it is killed, in no order that depends on the machine; a frozen
-//! process keeps them and its kernel goes on accepting (F14); every change of the server wakes what waits for one.
+//! process keeps them and its kernel goes on accepting, and what arrived meanwhile is executed at the thaw in the order of
+//! its arrival; every change of the server wakes what waits for one.
 
+use std::collections::BTreeSet;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use orchestrator::env::{sleep, spawn, timeout};
+use orchestrator::env::{Env, sleep, spawn, timeout};
 use orchestrator_core::gtid::GtidSet;
 use orchestrator_core::id::InstanceKey;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 
-use super::server::{Account, HEARTBEAT, Process, Server};
+use super::replication::HEARTBEAT;
+use super::server::{Account, Process, Server, Table, code, error};
+use super::statement::{Answer, Operation, Outcome};
 use super::wire::{Greeting, Reply, Request, receive, send};
-use crate::engine::Engine;
 use crate::random::SplitMix;
+
+/// What a model server's machine needs beside the daemon's seam: one clock for the whole world.
+pub trait World: Env {
+    /// Time since the world began.
+    fn elapsed() -> Duration;
+}
 
 /// How long a statement takes, in microseconds: from, to.
 const STATEMENT_MICROSECONDS: (u64, u64) = (100, 1_000);
 /// How long the applier takes for a transaction, in microseconds: from, to.
 const APPLY_MICROSECONDS: (u64, u64) = (200, 1_500);
-/// The receiver gives its source up after so long without a word (`replica_net_timeout`).
-const NET_TIMEOUT: Duration = Duration::from_secs(60);
-/// The receiver dials again after so long (`SOURCE_CONNECT_RETRY`).
+/// The receiver dials again after so long, where the channel does not state it (`SOURCE_CONNECT_RETRY`).
 const CONNECT_RETRY: Duration = Duration::from_secs(1);
 const PURPOSE: u64 = 0x5e7e;
 
@@ -41,6 +50,8 @@ struct Shared {
     server: Mutex<Server>,
     changed: watch::Sender<u64>,
     random: Mutex<SplitMix>,
+    /// What these machines send arrives and is not read, until they are let go.
+    held: Mutex<BTreeSet<IpAddr>>,
 }
 
 impl Host {
@@ -53,8 +64,32 @@ impl Host {
                 random: Mutex::new(SplitMix::new(seed, purpose)),
                 server: Mutex::new(server),
                 changed: watch::Sender::new(0),
+                held: Mutex::default(),
             }),
         }
+    }
+
+    /// From here on what this machine sends is delivered late: when it is let go, and even if the machine hung up
+    /// meanwhile. A session that is killed before takes its statement along.
+    pub fn hold_from(&self, machine: IpAddr) {
+        self.held().insert(machine);
+    }
+
+    /// Delivers what was held.
+    pub fn release_from(&self, machine: IpAddr) {
+        self.held().remove(&machine);
+        self.notify();
+    }
+
+    fn held(&self) -> MutexGuard<'_, BTreeSet<IpAddr>> {
+        self.shared
+            .held
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn notify(&self) {
+        self.shared.changed.send_modify(|count| *count += 1);
     }
 
     #[must_use]
@@ -70,7 +105,7 @@ impl Host {
     /// Changes the server and wakes who waits for that.
     pub fn change<T>(&self, change: impl FnOnce(&mut Server) -> T) -> T {
         let value = change(&mut self.server());
-        self.shared.changed.send_modify(|count| *count += 1);
+        self.notify();
         value
     }
 
@@ -78,7 +113,7 @@ impl Host {
         self.shared
             .server
             .lock()
-            .unwrap_or_else(|poison| poison.into_inner())
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn draw(&self, (low, high): (u64, u64)) -> Duration {
@@ -86,12 +121,12 @@ impl Host {
             .shared
             .random
             .lock()
-            .unwrap_or_else(|poison| poison.into_inner());
+            .unwrap_or_else(PoisonError::into_inner);
         Duration::from_micros(random.between(low, high))
     }
 
     /// Waits until `wanted` says something of the server.
-    async fn until<T>(&self, mut wanted: impl FnMut(&Server) -> Option<T> + Send) -> T {
+    pub(crate) async fn until<T>(&self, mut wanted: impl FnMut(&Server) -> Option<T> + Send) -> T {
         let mut changed = self.shared.changed.subscribe();
         loop {
             changed.mark_unchanged();
@@ -104,71 +139,146 @@ impl Host {
     }
 
     /// The machine's program: it never ends.
-    pub async fn run<E: Engine>(self) {
+    pub async fn run<E: World>(self) {
+        self.work::<E>();
         spawn::<E>(self.clone().receive_for_ever::<E>());
-        spawn::<E>(self.clone().apply_for_ever::<E>());
         loop {
             let boot = self
-                .until(|server| (server.process() != Process::Killed).then(|| server.boot()))
+                .until(|server| server.listens().then(|| server.boot()))
                 .await;
             let listener = E::bind(&format!("0.0.0.0:{}", self.key().port)).await;
             let mut listener = listener.expect("a machine of its own has the port free");
             loop {
                 let accepted = tokio::select! {
                     biased;
-                    () = self.until_dead(boot) => break,
+                    () = self.until_deaf(boot) => break,
                     accepted = E::accept(&mut listener) => accepted,
                 };
-                if let Ok((stream, _)) = accepted {
-                    spawn::<E>(self.clone().serve::<E>(stream, boot));
+                if let Ok((stream, peer)) = accepted {
+                    spawn::<E>(self.clone().serve::<E>(stream, machine_of(&peer), boot));
                 }
             }
         }
     }
 
-    async fn until_dead(&self, boot: u64) {
+    /// What goes on whoever asks: the applier, and the passing of time.
+    pub(crate) fn work<E: World>(&self) {
+        spawn::<E>(self.clone().apply_for_ever::<E>());
+        spawn::<E>(self.clone().keep_time::<E>());
+    }
+
+    /// Carries statements on when something changed or their time came.
+    async fn keep_time<E: World>(self) {
+        let mut changed = self.shared.changed.subscribe();
+        loop {
+            changed.mark_unchanged();
+            let now = E::elapsed();
+            let (moved, next) = {
+                let mut server = self.server();
+                (server.proceed(now), server.next_event())
+            };
+            if moved {
+                self.notify();
+                continue;
+            }
+            // The sender lives in `self`.
+            match next {
+                Some(at) => {
+                    let left = at.saturating_sub(E::elapsed());
+                    let _ = timeout::<E, _>(left, changed.changed()).await;
+                }
+                None => {
+                    let _ = changed.changed().await;
+                }
+            }
+        }
+    }
+
+    /// Nobody is let in any more.
+    pub(crate) async fn until_deaf(&self, boot: u64) {
+        self.until(|server| (!server.listens() || server.boot() != boot).then_some(()))
+            .await;
+    }
+
+    pub(crate) async fn until_dead(&self, boot: u64) {
         self.until(|server| {
             (server.process() == Process::Killed || server.boot() != boot).then_some(())
         })
         .await;
     }
 
-    /// Waits while the process is frozen.
-    async fn until_awake(&self) {
-        self.until(|server| (server.process() != Process::Frozen).then_some(()))
-            .await;
-    }
-
-    async fn serve<E: Engine>(self, mut stream: E::Stream, boot: u64) {
-        let logged_in = tokio::select! {
-            biased;
-            () = self.until_dead(boot) => return,
-            logged_in = self.log_in::<E>(&mut stream) => logged_in,
-        };
-        let Ok(session) = logged_in else {
-            return;
-        };
-        let over = self.until(|server| {
+    /// Waits until a session is no more.
+    pub(crate) async fn until_over(&self, session: u64, boot: u64) {
+        self.until(|server| {
             let lives = server.process() != Process::Killed
                 && server.boot() == boot
                 && server.has_session(session);
             (!lives).then_some(())
-        });
+        })
+        .await;
+    }
+
+    /// Waits while the process is frozen.
+    pub(crate) async fn until_awake(&self) {
+        self.until(|server| (server.process() != Process::Frozen).then_some(()))
+            .await;
+    }
+
+    /// Waits while what this machine sent is held up.
+    async fn until_delivered(&self, machine: Option<IpAddr>) {
+        let Some(machine) = machine else { return };
+        self.until(|_| (!self.held().contains(&machine)).then_some(()))
+            .await;
+    }
+
+    /// Carries a statement of a session to its end; none when the session ended before.
+    pub(crate) async fn perform<E: World>(
+        &self,
+        session: u64,
+        operation: Operation,
+    ) -> Option<Outcome> {
+        let now = E::elapsed();
+        self.change(|server| server.ask(session, operation, now));
+        self.until(|server| {
+            (!server.has_session(session) || server.is_answered(session)).then_some(())
+        })
+        .await;
+        self.server().take_outcome(session)
+    }
+
+    async fn serve<E: World>(self, mut stream: E::Stream, machine: Option<IpAddr>, boot: u64) {
+        let logged_in = tokio::select! {
+            biased;
+            () = self.until_dead(boot) => return,
+            logged_in = self.log_in::<E>(&mut stream, machine) => logged_in,
+        };
+        let Ok(Some(session)) = logged_in else {
+            return;
+        };
         tokio::select! {
             biased;
-            () = over => {}
+            () = self.until_over(session, boot) => {}
             // Whatever ended it, the stream is closed.
-            _ = self.converse::<E>(&mut stream, session) => {
+            _ = self.converse::<E>(&mut stream, machine, session) => {
                 self.change(|server| {
                     if server.boot() == boot {
                         server.log_out(session);
                     }
                 });
+                return;
             }
+        }
+        if self.look(|server| matches!(server.process(), Process::Stopping(_))) {
+            let farewell = error(code::SERVER_SHUTDOWN, "Server shutdown in progress");
+            let _ = send(&mut stream, &Reply::Error(farewell)).await;
         }
     }
 
-    async fn log_in<E: Engine>(&self, stream: &mut E::Stream) -> io::Result<u64> {
+    async fn log_in<E: World>(
+        &self,
+        stream: &mut E::Stream,
+        machine: Option<IpAddr>,
+    ) -> io::Result<Option<u64>> {
         self.until_awake().await;
         let greeting = self.look(|server| Greeting {
             identity: server.identity(),
@@ -178,70 +288,140 @@ impl Host {
         let Request::LogIn(account) = receive(stream).await? else {
             return Err(io::Error::other("a request before the login"));
         };
+        self.until_delivered(machine).await;
         self.until_awake().await;
-        let session = self.change(|server| server.log_in(account));
-        send(stream, &Reply::LoggedIn(session)).await?;
-        Ok(session)
+        match self.change(|server| server.try_log_in(account)) {
+            Ok(session) => {
+                send(stream, &Reply::LoggedIn(session)).await?;
+                Ok(Some(session))
+            }
+            Err(refusal) => {
+                send(stream, &Reply::Error(refusal)).await?;
+                Ok(None)
+            }
+        }
     }
 
-    async fn converse<E: Engine>(&self, stream: &mut E::Stream, session: u64) -> io::Result<()> {
+    async fn converse<E: World>(
+        &self,
+        stream: &mut E::Stream,
+        machine: Option<IpAddr>,
+        session: u64,
+    ) -> io::Result<()> {
         loop {
             let request: Request = receive(stream).await?;
-            self.until_awake().await;
+            self.until_delivered(machine).await;
             sleep::<E>(self.draw(STATEMENT_MICROSECONDS)).await;
-            self.until_awake().await;
             let reply = match request {
-                Request::Sleep(duration) => {
-                    sleep::<E>(duration).await;
-                    self.until_awake().await;
-                    Reply::Done
+                Request::Dump { held, acknowledges } => {
+                    self.change(|server| server.begin_dump(session, acknowledges));
+                    return self.dump::<E>(stream, session, held).await;
                 }
-                Request::Dump { held } => return self.dump::<E>(stream, held).await,
-                other => self.answer::<E>(other, session),
+                other => self.answer::<E>(other, session).await,
+            };
+            let Some(reply) = reply else {
+                return Ok(());
             };
             send(stream, &reply).await?;
         }
     }
 
-    fn answer<E: Engine>(&self, request: Request, session: u64) -> Reply {
-        let now = E::elapsed();
-        let done = |result: Result<_, _>| match result {
-            Ok(_) => Reply::Done,
-            Err(error) => Reply::Error(error),
-        };
-        match request {
-            Request::Probe => Reply::Report(Box::new(self.look(|server| server.report(now)))),
-            Request::Execute(statement) => done(
-                self.change(|server| server.execute(&statement, now))
-                    .map(|()| 0),
-            ),
-            Request::KillSession(other) => {
-                done(self.change(|server| server.kill_session(other)).map(|()| 0))
+    /// None: the session is over.
+    async fn answer<E: World>(&self, request: Request, session: u64) -> Option<Reply> {
+        let operation = match request {
+            Request::Execute(statement) => {
+                let kind = self.look(|server| server.kind);
+                let operations = match Operation::of(kind, &statement) {
+                    Ok(operations) => operations,
+                    Err(refusal) => return Some(Reply::Error(refusal)),
+                };
+                for operation in operations {
+                    if let Err(refusal) = self.perform::<E>(session, operation).await? {
+                        return Some(Reply::Error(refusal));
+                    }
+                }
+                return Some(Reply::Done);
+            }
+            Request::Probe => {
+                self.until_awake().await;
+                let now = E::elapsed();
+                return Some(Reply::Report(Box::new(
+                    self.look(|server| server.report(now)),
+                )));
             }
             Request::ClientSessions { spared } => {
-                Reply::Sessions(self.look(|server| server.client_sessions(&spared)))
+                self.until_awake().await;
+                return Some(Reply::Sessions(
+                    self.look(|server| server.client_sessions(&spared)),
+                ));
             }
-            Request::GetLock(name) => {
-                Reply::Locked(self.change(|server| server.get_lock(&name, session)))
+            Request::LockHolders(names) => {
+                self.until_awake().await;
+                return Some(Reply::Holders(self.look(|server| {
+                    names.iter().map(|name| server.lock_holder(name)).collect()
+                })));
             }
-            Request::LockHolders(names) => Reply::Holders(
-                self.look(|server| names.iter().map(|name| server.lock_holder(name)).collect()),
-            ),
-            Request::Write(write) => {
-                done(self.change(|server| server.write(write, now)).map(|_| 0))
+            Request::KillSession(other) => Operation::Kill(other),
+            Request::GetLock(name) => Operation::GetLock {
+                name,
+                within: Duration::ZERO,
+            },
+            Request::Sleep(duration) => Operation::Sleep(duration),
+            Request::Write(row) => Operation::Write {
+                table: Table::Ledger,
+                row,
+                takes: Duration::ZERO,
+            },
+            Request::LogIn(_) | Request::Dump { .. } | Request::Acknowledge(_) => {
+                return Some(Reply::Error(error(
+                    code::UNKNOWN_STATEMENT,
+                    "not at this place",
+                )));
             }
-            Request::LogIn(_) | Request::Sleep(_) | Request::Dump { .. } => {
-                unreachable!("handled by the caller")
-            }
+        };
+        Some(match self.perform::<E>(session, operation).await? {
+            Ok(Answer::Done) => Reply::Done,
+            Ok(Answer::Locked(got)) => Reply::Locked(got == Some(true)),
+            Err(refusal) => Reply::Error(refusal),
+        })
+    }
+
+    /// The source's side of replication: the log one way, acknowledgements the other.
+    async fn dump<E: World>(
+        &self,
+        stream: &mut E::Stream,
+        session: u64,
+        held: GtidSet,
+    ) -> io::Result<()> {
+        let (mut reading, mut writing) = tokio::io::split(stream);
+        tokio::select! {
+            biased;
+            ended = self.hear_acknowledgements(&mut reading, session) => ended,
+            ended = self.send_log::<E>(&mut writing, held) => ended,
         }
     }
 
-    /// The source's side of replication.
-    async fn dump<E: Engine>(&self, stream: &mut E::Stream, held: GtidSet) -> io::Result<()> {
-        let mut changed = self.shared.changed.subscribe();
+    async fn hear_acknowledgements(
+        &self,
+        reading: &mut (impl AsyncRead + Unpin),
+        session: u64,
+    ) -> io::Result<()> {
+        loop {
+            let Request::Acknowledge(count) = receive(reading).await? else {
+                return Err(io::Error::other("no acknowledgement"));
+            };
+            self.until_awake().await;
+            self.change(|server| server.acknowledge(session, count));
+        }
+    }
+
+    async fn send_log<E: World>(
+        &self,
+        stream: &mut (impl AsyncWrite + Unpin),
+        held: GtidSet,
+    ) -> io::Result<()> {
         let mut place = 0;
         loop {
-            changed.mark_unchanged();
             self.until_awake().await;
             match self.look(|server| server.dump(&held, place)) {
                 Err(refusal) => {
@@ -251,59 +431,76 @@ impl Host {
                 Ok((transactions, next)) => {
                     place = next;
                     if !transactions.is_empty() {
-                        send(stream, &Reply::Transactions(transactions)).await?;
+                        send(stream, &Reply::Transactions { transactions, next }).await?;
                         continue;
                     }
                 }
             }
-            let quiet = timeout::<E, _>(HEARTBEAT, async {
-                loop {
-                    let _ = changed.changed().await;
-                    if self.look(|server| server.transactions().len()) > place {
-                        return;
-                    }
-                }
-            });
-            if quiet.await.is_none() {
+            if !self.until_log_beyond::<E>(place, HEARTBEAT).await {
                 self.until_awake().await;
                 send(stream, &Reply::Heartbeat).await?;
             }
         }
     }
 
+    /// Waits until the log is longer. False: it was not, for so long.
+    pub(crate) async fn until_log_beyond<E: World>(&self, place: usize, within: Duration) -> bool {
+        let longer = self.until(|server| (server.transactions().len() > place).then_some(()));
+        timeout::<E, _>(within, longer).await.is_some()
+    }
+
     /// The receiver's thread, whoever is its source.
-    async fn receive_for_ever<E: Engine>(self) {
+    async fn receive_for_ever<E: World>(self) {
         loop {
             let (source, held) = self.until(Server::receiver_target).await;
-            let over = self.until(|server| {
-                let target = server.receiver_target().map(|(source, _)| source);
-                (target.as_ref() != Some(&source)).then_some(())
-            });
-            let ended = tokio::select! {
-                biased;
-                () = over => continue,
-                ended = self.pull::<E>(&source, held) => ended,
-            };
+            let pulled = self
+                .while_source(&source, self.pull::<E>(&source, held))
+                .await;
+            let Some(ended) = pulled else { continue };
             let refused = ended.is_err_and(|error| {
                 error.kind() == io::ErrorKind::ConnectionRefused
                     || error.kind() == io::ErrorKind::UnexpectedEof
             });
             self.change(|server| server.receiver_lost(refused));
-            let target = source.clone();
-            let stopped = self.until(|server| {
-                let now = server.receiver_target().map(|(source, _)| source);
-                (now.as_ref() != Some(&target)).then_some(())
-            });
-            let _ = timeout::<E, _>(CONNECT_RETRY, stopped).await;
+            self.rest_between_dials::<E>(&source).await;
         }
     }
 
-    async fn pull<E: Engine>(&self, source: &InstanceKey, held: GtidSet) -> io::Result<()> {
+    /// The outcome, unless the receiver was stopped or sent elsewhere meanwhile.
+    pub(crate) async fn while_source<T>(
+        &self,
+        source: &InstanceKey,
+        pull: impl Future<Output = T>,
+    ) -> Option<T> {
+        let over = self.until(|server| {
+            let target = server.receiver_target().map(|(source, _)| source);
+            (target.as_ref() != Some(source)).then_some(())
+        });
+        tokio::select! {
+            biased;
+            () = over => None,
+            ended = pull => Some(ended),
+        }
+    }
+
+    pub(crate) async fn rest_between_dials<E: World>(&self, source: &InstanceKey) {
+        let retry = self.look(|server| {
+            server.channel().map_or(CONNECT_RETRY, |channel| {
+                channel.connect_retry(CONNECT_RETRY)
+            })
+        });
+        let rest = sleep::<E>(retry);
+        let _ = self.while_source(source, rest).await;
+    }
+
+    async fn pull<E: World>(&self, source: &InstanceKey, held: GtidSet) -> io::Result<()> {
         let late = || io::Error::new(io::ErrorKind::TimedOut, "no word from the source");
-        let mut stream = timeout::<E, _>(NET_TIMEOUT, E::connect(&source.to_string()))
+        let patience = self.look(Server::net_timeout);
+        self.change(|server| server.receiver_dials(E::elapsed()));
+        let mut stream = timeout::<E, _>(patience, E::connect(&source.to_string()))
             .await
             .ok_or_else(late)??;
-        let greeting: Greeting = timeout::<E, _>(NET_TIMEOUT, receive(&mut stream))
+        let greeting: Greeting = timeout::<E, _>(patience, receive(&mut stream))
             .await
             .ok_or_else(late)??;
         send(
@@ -311,26 +508,39 @@ impl Host {
             &Request::LogIn(Account::Replication(self.key().clone())),
         )
         .await?;
-        let _: Reply = timeout::<E, _>(NET_TIMEOUT, receive(&mut stream))
+        let reply: Reply = timeout::<E, _>(patience, receive(&mut stream))
             .await
             .ok_or_else(late)??;
-        send(&mut stream, &Request::Dump { held }).await?;
+        if let Reply::Error(refusal) = reply {
+            return Err(io::Error::other(refusal.message));
+        }
         self.until_awake().await;
+        let acknowledges = self.look(|server| server.semi_sync().replica_enabled);
+        send(&mut stream, &Request::Dump { held, acknowledges }).await?;
         self.change(|server| {
             server.receiver_connected(&greeting.identity, greeting.server_id);
         });
         loop {
-            let reply: Reply = timeout::<E, _>(NET_TIMEOUT, receive(&mut stream))
+            let reply: Reply = timeout::<E, _>(patience, receive(&mut stream))
                 .await
                 .ok_or_else(late)??;
             self.until_awake().await;
             match reply {
-                Reply::Transactions(transactions) => self.change(|server| {
-                    for transaction in transactions {
-                        server.receive(transaction);
+                Reply::Transactions { transactions, next } => {
+                    self.change(|server| {
+                        for transaction in transactions {
+                            server.receive(transaction);
+                        }
+                    });
+                    if acknowledges {
+                        send(&mut stream, &Request::Acknowledge(next)).await?;
                     }
-                }),
+                }
                 Reply::Heartbeat => self.change(Server::heartbeat),
+                // Its session was ended by somebody: it dials again.
+                Reply::Error(refusal) if refusal.code == code::SERVER_SHUTDOWN => {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
                 Reply::Error(refusal) => {
                     self.change(|server| server.receiver_refused(&refusal));
                     return Ok(());
@@ -347,11 +557,33 @@ impl Host {
         }
     }
 
-    async fn apply_for_ever<E: Engine>(self) {
+    async fn apply_for_ever<E: World>(self) {
         loop {
-            self.until(|server| server.can_apply().then_some(())).await;
-            sleep::<E>(self.draw(APPLY_MICROSECONDS)).await;
-            self.change(Server::apply);
+            let at = self.until(Server::applies_at).await;
+            let now = E::elapsed();
+            if at > now {
+                // Unless something happens before.
+                let sooner = self.until(|server| {
+                    let next = server.applies_at();
+                    (next != Some(at)).then_some(())
+                });
+                let _ = timeout::<E, _>(at - now, sooner).await;
+                continue;
+            }
+            let takes = self.look(Server::apply_takes);
+            let takes = takes.unwrap_or_else(|| self.draw(APPLY_MICROSECONDS));
+            sleep::<E>(takes).await;
+            self.change(|server| server.apply(E::elapsed()));
         }
     }
+}
+
+/// The machine of an `ip:port`.
+fn machine_of(peer: &str) -> Option<IpAddr> {
+    let (address, _) = peer.rsplit_once(':')?;
+    address
+        .trim_start_matches('[')
+        .trim_end_matches(']')
+        .parse()
+        .ok()
 }

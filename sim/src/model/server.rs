@@ -1,9 +1,11 @@
-//! One server: what it holds, what it refuses, and what survives its death. No clock, no socket: the host tells it what
-//! time it is and carries its words.
+//! One server: what it holds, who is logged in, what it refuses, and what survives its death. No clock, no socket: the
+//! host tells it what time it is and carries its words.
 //!
-//! What holds: a committed transaction is in the binary log and survives a kill; nothing is applied twice; what was
-//! received and not applied is kept apart from what was applied, and is lost exactly where a real server loses it (F1,
-//! F3 to F6).
+//! What holds: a transaction in the binary log survives a kill; nothing is applied twice; what was received and not
+//! applied is kept apart from what was applied, and is lost exactly where a real server loses it; a session is an object,
+//! and whatever it had in flight, held or waited for goes with it.
+//!
+//! Statements are in [`super::statement`], replication is in [`super::replication`].
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -11,11 +13,13 @@ use std::time::Duration;
 use orchestrator_core::gtid::mariadb::{Domain, Last, ServerId};
 use orchestrator_core::gtid::{Gtid, GtidSet, MariadbGtidSet, OracleGtidSet, Origin, Uuid};
 use orchestrator_core::id::{Identity, InstanceKey};
-use orchestrator_core::recovery::{SourcePosition, Statement};
 use orchestrator_core::topology::{
-    BinlogCoordinates, Flavour, ProbeReport, ReplicaStatus, ThreadState, UsingGtid, Version,
+    BinlogCoordinates, Flavour, ProbeReport, SemiSync, Version, WrittenBy,
 };
 use serde::{Deserialize, Serialize};
+
+use super::replication::{Channel, Receiver};
+use super::statement::InFlight;
 
 /// Whose server it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -24,23 +28,54 @@ pub enum Kind {
     Mariadb,
 }
 
-/// A relay log with nothing in it takes so many bytes on MariaDB (F4).
-const RELAY_LOG_HEADER_BYTES: u64 = 256;
-const TRANSACTION_BYTES: u64 = 300;
-const BINLOG_HEADER_BYTES: u64 = 157;
+impl Kind {
+    /// What `@@version` says.
+    #[must_use]
+    pub const fn version(self) -> &'static str {
+        match self {
+            Kind::Mysql => "9.7.4",
+            Kind::Mariadb => "10.11.19-MariaDB-log",
+        }
+    }
 
-/// Between heartbeats of a source with nothing to send.
-pub const HEARTBEAT: Duration = Duration::from_secs(1);
+    /// From a start of the process with little data to the first login.
+    #[must_use]
+    pub const fn start_takes(self) -> Duration {
+        match self {
+            Kind::Mysql => Duration::from_millis(1_500),
+            Kind::Mariadb => Duration::from_millis(600),
+        }
+    }
+}
+
+/// How much one transaction adds to a log.
+pub(super) const TRANSACTION_BYTES: u64 = 300;
+pub(super) const BINLOG_HEADER_BYTES: u64 = 157;
+pub(super) const BINLOG_FILE: &str = "binlog.000001";
+
+/// An orderly stop of MySQL leaves replicas attached for so long.
+const STOP_KEEPS_DUMPS: Duration = Duration::from_secs(8);
+/// And then, or at once where there are none, waits so long for sessions that are in the middle of something.
+const STOP_KEEPS_SESSIONS: Duration = Duration::from_secs(2);
 
 /// Error numbers, the same on both where both have them.
 pub mod code {
-    pub const READ_ONLY: u16 = 1290;
+    pub const TOO_MANY_CONNECTIONS: u16 = 1040;
+    pub const ACCESS_DENIED: u16 = 1045;
+    pub const SERVER_SHUTDOWN: u16 = 1053;
+    pub const DUPLICATE_KEY: u16 = 1062;
+    pub const UNKNOWN_STATEMENT: u16 = 1064;
     pub const NO_SUCH_THREAD: u16 = 1094;
+    pub const UNKNOWN_VARIABLE: u16 = 1193;
     pub const SLAVE_MUST_STOP: u16 = 1198;
     pub const NOT_A_REPLICA: u16 = 1200;
-    pub const UNKNOWN_STATEMENT: u16 = 1064;
-    pub const FATAL_READING_BINLOG: u32 = 1236;
+    pub const ACCESS_DENIED_SPECIFIC: u16 = 1227;
+    pub const FATAL_READING_BINLOG: u16 = 1236;
+    pub const READ_ONLY: u16 = 1290;
     pub const CANNOT_CONNECT: u32 = 2003;
+    pub const RECEIVER_MUST_STOP: u16 = 3021;
+    pub const OFFLINE: u16 = 3032;
+    pub const CHANNEL_MUST_STOP: u16 = 3081;
 }
 
 /// The name of one transaction.
@@ -50,18 +85,30 @@ pub enum TransactionId {
     Mariadb { server_id: u32, sequence: u64 },
 }
 
+/// Where a row goes. The model knows no other tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Table {
+    /// What clients were promised: a row a write, its number the key.
+    Ledger,
+    /// Rows without a key of the client's.
+    Note,
+    /// Written to the log and forgotten: definitions, accounts.
+    None,
+}
+
 /// A committed transaction as it travels through logs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Transaction {
     pub id: TransactionId,
     /// What the client wrote: its own number of it.
     pub write: u64,
+    pub table: Table,
     /// When it was committed first: simulated time.
     pub at: Duration,
 }
 
 impl TransactionId {
-    fn insert_into(self, set: &mut GtidSet) {
+    pub(super) fn insert_into(self, set: &mut GtidSet) {
         match (self, set) {
             (Self::Oracle { uuid, number }, GtidSet::Oracle(set)) => {
                 let origin = Origin::untagged(Uuid(uuid));
@@ -84,7 +131,7 @@ impl TransactionId {
         }
     }
 
-    fn is_in(self, set: &GtidSet) -> bool {
+    pub(super) fn is_in(self, set: &GtidSet) -> bool {
         match (self, set) {
             (Self::Oracle { uuid, number }, GtidSet::Oracle(set)) => {
                 Gtid::new(Origin::untagged(Uuid(uuid)), number)
@@ -102,31 +149,12 @@ impl TransactionId {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Process {
     Running,
-    /// `kill -9`: the machine is up, nobody listens.
+    /// An orderly stop under way, since: nobody is let in any more.
+    Stopping(Duration),
+    /// Ended, by `kill -9` or after an orderly stop: the machine is up, nobody listens.
     Killed,
-    /// `SIGSTOP`: the kernel accepts and answers, the process does nothing (F14).
+    /// `SIGSTOP`: the kernel accepts connections and takes bytes, the process does nothing.
     Frozen,
-}
-
-/// The receiver of replication.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Receiver {
-    Stopped,
-    Connecting,
-    Running,
-}
-
-/// The default replication channel.
-#[derive(Debug, Clone)]
-struct Channel {
-    source: InstanceKey,
-    source_uuid: String,
-    source_server_id: u32,
-    options: Vec<(String, String)>,
-    receiver: Receiver,
-    receiver_error: (u32, String),
-    applier: bool,
-    heartbeats: u64,
 }
 
 /// Who is logged in.
@@ -136,6 +164,7 @@ pub enum Account {
     Orchestrator,
     /// A replica's receiver; its own key.
     Replication(InstanceKey),
+    /// Any other by name. Without an entry in [`Server::grant`] it may write rows and nothing else.
     Application(String),
 }
 
@@ -146,11 +175,53 @@ pub struct ServerError {
     pub message: String,
 }
 
-fn error(code: u16, message: &str) -> ServerError {
+pub(crate) fn error(code: u16, message: impl Into<String>) -> ServerError {
     ServerError {
         code,
-        message: message.to_owned(),
+        message: message.into(),
     }
+}
+
+/// One login, until it ends or is ended.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub account: Account,
+    pub in_flight: Option<InFlight>,
+    /// `FLUSH TABLES WITH READ LOCK` is held.
+    pub read_lock: bool,
+    /// Rows of the open transaction.
+    pub transaction: Option<Vec<(Table, u64)>>,
+    /// It reads the binary log, as a semi-synchronous replica or not.
+    pub dump: Option<Dump>,
+}
+
+/// A replica's reading of the binary log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Dump {
+    pub acknowledges: bool,
+    /// How many transactions of the log it said it has received.
+    pub acknowledged: usize,
+}
+
+/// Who takes writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Access {
+    Writable,
+    ReadOnly,
+    /// MySQL's `super_read_only`.
+    SuperReadOnly,
+}
+
+/// Both sides of semi-synchronous replication.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SemiSyncSettings {
+    pub source_enabled: bool,
+    pub replica_enabled: bool,
+    pub timeout: Duration,
+    /// How many replicas must have a transaction. MariaDB has no such setting: one.
+    pub count: u32,
+    /// Waits between the log and the storage engine (`AFTER_SYNC`), else behind both.
+    pub after_sync: bool,
 }
 
 /// A server.
@@ -159,31 +230,52 @@ pub struct Server {
     pub key: InstanceKey,
     pub kind: Kind,
     pub server_id: u32,
-    process: Process,
+    pub(super) process: Process,
     /// Counts the starts of the process.
     boot: u64,
-    started: Duration,
-    read_only_at_start: bool,
-    read_only: bool,
-    super_read_only: bool,
-    event_scheduler: bool,
-    semi_sync: (bool, bool),
-    binlog: Vec<Transaction>,
+    pub(super) started: Duration,
+    access_at_start: Access,
+    pub(super) access: Access,
+    pub(super) event_scheduler: bool,
+    pub(super) offline: bool,
+    /// Logins beyond so many are refused.
+    pub(crate) connections_max: usize,
+    /// Every login is refused with this error.
+    login_refusal: Option<ServerError>,
+    pub(crate) privileges: BTreeMap<String, BTreeSet<String>>,
+    pub(super) semi_sync: SemiSyncSettings,
+    /// The source's side is in force: switched off by a wait that took too long.
+    pub(super) semi_sync_status: bool,
+    /// Places in the log of transactions whose clients wait for acknowledgements, since when.
+    pub(super) unacknowledged: BTreeMap<usize, Duration>,
+    /// Those among them that the storage engine has not got.
+    pub(super) uncommitted: BTreeSet<usize>,
+    pub(super) binlog: Vec<Transaction>,
     /// MySQL's `gtid_executed`; MariaDB's `gtid_binlog_pos`.
-    executed: GtidSet,
+    pub(super) executed: GtidSet,
     /// MariaDB's `gtid_slave_pos`.
-    replicated: GtidSet,
-    relay: VecDeque<Transaction>,
+    pub(super) replicated: GtidSet,
+    /// MariaDB's `gtid_binlog_state`: the last sequence number of each server in this log.
+    written_by: BTreeMap<u32, u64>,
+    pub(super) relay: VecDeque<Transaction>,
     /// MySQL's `Retrieved_Gtid_Set`; MariaDB's `Gtid_IO_Pos`.
-    received: GtidSet,
-    channel: Option<Channel>,
-    sessions: BTreeMap<u64, Account>,
+    pub(super) received: GtidSet,
+    pub(super) relay_log_recovery: bool,
+    pub(super) net_timeout: Duration,
+    pub(super) channel: Option<Channel>,
+    /// The applier fails at its next transaction.
+    pub(super) applier_fault: Option<ServerError>,
+    /// One transaction takes the applier so long, where the host does not draw it.
+    pub(super) apply_takes: Option<Duration>,
+    pub(super) rows: BTreeSet<(Table, u64)>,
+    pub(crate) sessions: BTreeMap<u64, Session>,
     sessions_ever: u64,
-    locks: BTreeMap<String, u64>,
+    pub(super) asked_ever: u64,
+    pub(super) locks: BTreeMap<String, u64>,
     /// For the oracles: every write that was ever committed or received here.
-    ever_held: BTreeSet<u64>,
+    pub(super) ever_held: BTreeSet<u64>,
     /// For the oracles: when it was made writable.
-    opened: Vec<Duration>,
+    pub(super) opened: Vec<Duration>,
 }
 
 impl Server {
@@ -194,6 +286,11 @@ impl Server {
             Kind::Mysql => GtidSet::Oracle(OracleGtidSet::new()),
             Kind::Mariadb => GtidSet::Mariadb(MariadbGtidSet::new()),
         };
+        let access = match (read_only, kind) {
+            (false, _) => Access::Writable,
+            (true, Kind::Mysql) => Access::SuperReadOnly,
+            (true, Kind::Mariadb) => Access::ReadOnly,
+        };
         Self {
             key,
             kind,
@@ -201,40 +298,101 @@ impl Server {
             process: Process::Running,
             boot: 1,
             started: Duration::ZERO,
-            read_only_at_start: read_only,
-            read_only,
-            super_read_only: read_only && kind == Kind::Mysql,
+            access_at_start: access,
+            access,
             event_scheduler: true,
-            semi_sync: (false, false),
+            offline: false,
+            connections_max: 300,
+            login_refusal: None,
+            privileges: BTreeMap::new(),
+            semi_sync: SemiSyncSettings {
+                source_enabled: false,
+                replica_enabled: false,
+                timeout: Duration::from_secs(10),
+                count: 1,
+                after_sync: kind == Kind::Mysql,
+            },
+            semi_sync_status: false,
+            unacknowledged: BTreeMap::new(),
+            uncommitted: BTreeSet::new(),
             binlog: Vec::new(),
             executed: empty.clone(),
             replicated: empty.clone(),
+            written_by: BTreeMap::new(),
             relay: VecDeque::new(),
             received: empty,
+            relay_log_recovery: false,
+            net_timeout: Duration::from_secs(60),
             channel: None,
+            applier_fault: None,
+            apply_takes: None,
+            rows: BTreeSet::new(),
             sessions: BTreeMap::new(),
             sessions_ever: 0,
+            asked_ever: 0,
             locks: BTreeMap::new(),
             ever_held: BTreeSet::new(),
             opened: Vec::new(),
         }
     }
 
-    /// Sets replication up as a finished installation has it: both threads on.
-    pub fn replicate_from(&mut self, source: InstanceKey) {
-        self.channel = Some(Channel {
-            source,
-            source_uuid: String::new(),
-            source_server_id: 0,
-            options: Vec::new(),
-            receiver: Receiver::Connecting,
-            receiver_error: (0, String::new()),
-            applier: true,
-            heartbeats: 0,
-        });
+    // What a scenario sets.
+
+    /// MySQL's `relay_log_recovery`: what was received and not applied is dropped at a start.
+    pub fn set_relay_log_recovery(&mut self, on: bool) {
+        self.relay_log_recovery = on;
     }
 
-    fn uuid(&self) -> u128 {
+    /// `replica_net_timeout`, `slave_net_timeout`.
+    pub fn set_net_timeout(&mut self, timeout: Duration) {
+        self.net_timeout = timeout;
+    }
+
+    #[must_use]
+    pub fn net_timeout(&self) -> Duration {
+        self.net_timeout
+    }
+
+    /// `max_connections`: logins beyond are refused with error 1040.
+    pub fn set_connections_max(&mut self, connections: usize) {
+        self.connections_max = connections;
+    }
+
+    /// Refuses every login with this error (1045, 1040, 1203, 1226), or none.
+    pub fn refuse_logins(&mut self, refusal: Option<ServerError>) {
+        self.login_refusal = refusal;
+    }
+
+    /// Gives an account rights by their names in GRANT: `ALL PRIVILEGES`, `SUPER`, `READ_ONLY ADMIN` ...
+    pub fn grant<'a>(&mut self, user: &str, rights: impl IntoIterator<Item = &'a str>) {
+        let held = self.privileges.entry(user.to_owned()).or_default();
+        held.extend(rights.into_iter().map(str::to_owned));
+    }
+
+    /// Sets semi-synchronous replication up as a configuration file does, before anybody is logged in.
+    pub fn set_semi_sync(&mut self, settings: SemiSyncSettings) {
+        self.semi_sync_status = settings.source_enabled;
+        self.semi_sync = settings;
+    }
+
+    #[must_use]
+    pub fn semi_sync(&self) -> &SemiSyncSettings {
+        &self.semi_sync
+    }
+
+    /// From here on each transaction takes the applier so long; none: as the host draws it.
+    pub fn set_apply_takes(&mut self, takes: Option<Duration>) {
+        self.apply_takes = takes;
+    }
+
+    #[must_use]
+    pub fn apply_takes(&self) -> Option<Duration> {
+        self.apply_takes
+    }
+
+    // What it is.
+
+    pub(crate) fn uuid(&self) -> u128 {
         u128::from(self.server_id)
     }
 
@@ -260,23 +418,23 @@ impl Server {
         self.boot
     }
 
+    /// Somebody who dials gets an answer of the kernel at least.
+    #[must_use]
+    pub fn listens(&self) -> bool {
+        match self.process {
+            Process::Running | Process::Frozen => true,
+            Process::Stopping(_) | Process::Killed => false,
+        }
+    }
+
     #[must_use]
     pub fn is_writable(&self) -> bool {
-        self.process == Process::Running && !self.read_only
+        self.process == Process::Running && self.access == Access::Writable
     }
 
-    /// The source it replicates from.
     #[must_use]
-    pub fn source(&self) -> Option<&InstanceKey> {
-        self.channel.as_ref().map(|channel| &channel.source)
-    }
-
-    /// Whether both threads run.
-    #[must_use]
-    pub fn is_replicating(&self) -> bool {
-        self.channel
-            .as_ref()
-            .is_some_and(|channel| channel.receiver == Receiver::Running && channel.applier)
+    pub fn access(&self) -> Access {
+        self.access
     }
 
     /// Applied, or written here.
@@ -291,10 +449,17 @@ impl Server {
         }
     }
 
-    /// The transactions it committed, in its own order.
+    /// The transactions in its log, in its own order.
     #[must_use]
     pub fn transactions(&self) -> &[Transaction] {
         &self.binlog
+    }
+
+    /// The committed rows of a table.
+    pub fn rows(&self, table: Table) -> impl Iterator<Item = u64> {
+        self.rows
+            .range((table, 0)..=(table, u64::MAX))
+            .map(|(_, row)| *row)
     }
 
     /// Every write that was ever committed or received here, kept or not.
@@ -309,18 +474,52 @@ impl Server {
         &self.opened
     }
 
-    /// Received and not applied.
-    pub fn unapplied(&self) -> impl Iterator<Item = &Transaction> {
-        self.relay.iter()
+    /// Places in the log of transactions whose clients wait for acknowledgements.
+    pub fn waits_for_acknowledgement(&self) -> impl Iterator<Item = &Transaction> {
+        self.unacknowledged
+            .keys()
+            .filter_map(|place| self.binlog.get(*place))
     }
 
     // The process.
 
-    /// `kill -9`. What is not on the disk is gone: sessions, locks, and on MariaDB the relay log (F5).
+    /// `kill -9`. What is not on the disk is gone: sessions, locks, and on MariaDB the relay log. A transaction that
+    /// waited for acknowledgements is in the log: it is committed when the server is up again.
     pub fn kill(&mut self) {
         self.process = Process::Killed;
         self.sessions.clear();
         self.locks.clear();
+        self.release_unacknowledged();
+        if let Some(channel) = &mut self.channel {
+            channel.dialling = None;
+        }
+    }
+
+    /// SIGTERM. MariaDB is gone at once, and nobody is told why. MySQL refuses dials, ends its clients (error 1053 for
+    /// what they have in flight) and keeps replicas attached for 8 s; the daemons' sessions, which have a statement in
+    /// flight or are idle, live 2 s longer than the replicas'.
+    pub fn stop(&mut self, now: Duration) {
+        assert_eq!(self.process, Process::Running, "{}", self.key);
+        if self.kind == Kind::Mariadb {
+            self.kill();
+            return;
+        }
+        self.process = Process::Stopping(now);
+        let clients: Vec<u64> = self.client_sessions(&[]);
+        for session in clients {
+            self.kill_session_now(session);
+        }
+    }
+
+    /// When an orderly stop lets go of its replicas, and when it is over.
+    pub(super) fn stop_times(&self, since: Duration) -> (Duration, Duration) {
+        let dumps = since + STOP_KEEPS_DUMPS;
+        let is_source = self.sessions.values().any(|session| session.dump.is_some());
+        if is_source {
+            (dumps, dumps + STOP_KEEPS_SESSIONS)
+        } else {
+            (dumps, since + STOP_KEEPS_SESSIONS)
+        }
     }
 
     pub fn freeze(&mut self) {
@@ -328,40 +527,93 @@ impl Server {
         self.process = Process::Frozen;
     }
 
+    /// What arrived meanwhile is executed first, in the order in which it arrived.
     pub fn thaw(&mut self) {
         assert_eq!(self.process, Process::Frozen, "{}", self.key);
         self.process = Process::Running;
     }
 
-    /// Starts a killed process. Replication starts by itself (`skip_replica_start` is off).
+    /// Starts a process that ended. Replication starts by itself (`skip_replica_start` is off).
     pub fn start(&mut self, now: Duration) {
         assert_eq!(self.process, Process::Killed, "{}", self.key);
         self.process = Process::Running;
         self.boot += 1;
         self.started = now;
-        self.read_only = self.read_only_at_start;
-        self.super_read_only = self.read_only_at_start && self.kind == Kind::Mysql;
+        self.access = self.access_at_start;
         self.event_scheduler = true;
+        self.offline = false;
+        self.semi_sync_status = self.semi_sync.source_enabled;
+        let forgets = match self.kind {
+            Kind::Mysql => self.relay_log_recovery,
+            Kind::Mariadb => self
+                .channel
+                .as_ref()
+                .is_none_or(|channel| channel.using_gtid),
+        };
         if let Some(channel) = &mut self.channel {
-            channel.receiver = Receiver::Connecting;
-            channel.receiver_error = (0, String::new());
-            channel.applier = true;
-            channel.heartbeats = 0;
+            channel.start();
         }
-        if self.kind == Kind::Mariadb {
+        if forgets {
             self.purge_relay_log();
         }
     }
 
     // Sessions.
 
+    /// Lets somebody in.
+    ///
+    /// # Errors
+    /// 1040 when there are too many; 3032 while the server is offline; what [`Server::refuse_logins`] was told.
+    pub fn try_log_in(&mut self, account: Account) -> Result<u64, ServerError> {
+        if let Some(refusal) = &self.login_refusal {
+            return Err(refusal.clone());
+        }
+        if self.sessions.len() >= self.connections_max {
+            return Err(error(code::TOO_MANY_CONNECTIONS, "Too many connections"));
+        }
+        if self.offline && !self.is_administrator(&account) {
+            return Err(error(
+                code::OFFLINE,
+                "The server is currently in offline mode",
+            ));
+        }
+        Ok(self.log_in(account))
+    }
+
+    /// A session, whatever the limits.
     pub fn log_in(&mut self, account: Account) -> u64 {
         self.sessions_ever += 1;
-        self.sessions.insert(self.sessions_ever, account);
+        let session = Session {
+            account,
+            in_flight: None,
+            read_lock: false,
+            transaction: None,
+            dump: None,
+        };
+        self.sessions.insert(self.sessions_ever, session);
         self.sessions_ever
     }
 
-    /// The session ended, or its connection did; its named locks with it.
+    /// Whether an account stays through offline mode.
+    pub(super) fn is_administrator(&self, account: &Account) -> bool {
+        match account {
+            Account::Orchestrator => true,
+            Account::Replication(_) => false,
+            Account::Application(user) => {
+                self.holds_any(user, &["SUPER", "CONNECTION_ADMIN", "CONNECTION ADMIN"])
+            }
+        }
+    }
+
+    /// Whether an account was granted one of these rights, or all.
+    #[must_use]
+    pub fn holds_any(&self, user: &str, rights: &[&str]) -> bool {
+        self.privileges.get(user).is_some_and(|held| {
+            held.contains("ALL PRIVILEGES") || rights.iter().any(|right| held.contains(*right))
+        })
+    }
+
+    /// The session ended, or its connection did; its locks, its open transaction and what it waited for with it.
     pub fn log_out(&mut self, session: u64) {
         self.sessions.remove(&session);
         self.locks.retain(|_, holder| *holder != session);
@@ -372,24 +624,12 @@ impl Server {
         self.sessions.contains_key(&session)
     }
 
-    /// `KILL`.
-    ///
-    /// # Errors
-    /// 1094 when there is no such session.
-    pub fn kill_session(&mut self, session: u64) -> Result<(), ServerError> {
-        if !self.has_session(session) {
-            return Err(error(code::NO_SUCH_THREAD, "Unknown thread id"));
-        }
-        self.log_out(session);
-        Ok(())
-    }
-
     /// Sessions of applications, except those of `spared` users.
     #[must_use]
     pub fn client_sessions(&self, spared: &[String]) -> Vec<u64> {
         self.sessions
             .iter()
-            .filter(|(_, account)| match account {
+            .filter(|(_, session)| match &session.account {
                 Account::Application(user) => !spared.contains(user),
                 Account::Orchestrator | Account::Replication(_) => false,
             })
@@ -414,377 +654,193 @@ impl Server {
         self.locks.get(name).copied()
     }
 
-    // Writes and replication.
+    // The log.
 
-    /// An application writes and commits.
-    ///
-    /// # Errors
-    /// 1290 while the server is read-only: the account has DML rights only.
-    pub fn write(&mut self, write: u64, now: Duration) -> Result<TransactionId, ServerError> {
-        if self.read_only {
-            return Err(error(
-                code::READ_ONLY,
-                "The MySQL server is running with the --read-only option so it cannot execute this statement",
-            ));
+    /// Everything in the log, in the storage engine or not.
+    pub(super) fn logged(&self) -> GtidSet {
+        let mut logged = self.executed.clone();
+        for place in &self.uncommitted {
+            self.binlog[*place].id.insert_into(&mut logged);
         }
-        let id = match &self.executed {
+        logged
+    }
+
+    /// Writes a row of an own transaction into the log; its place there. The storage engine follows at once, or when it
+    /// was acknowledged.
+    pub(super) fn log_own(&mut self, table: Table, write: u64, now: Duration) -> usize {
+        let logged = self.logged();
+        let id = match &logged {
             GtidSet::Oracle(set) => TransactionId::Oracle {
                 uuid: self.uuid(),
                 number: set
                     .next_number(&Origin::untagged(Uuid(self.uuid())))
                     .expect("a run has few transactions"),
             },
-            GtidSet::Mariadb(_) => TransactionId::Mariadb {
-                server_id: self.server_id,
-                sequence: 1 + match self.executed() {
+            GtidSet::Mariadb(own) => {
+                let last = |set: &GtidSet| match set {
                     GtidSet::Mariadb(set) => set.last(Domain(0)).map_or(0, |last| last.sequence),
                     GtidSet::Oracle(_) => 0,
-                },
-            },
+                };
+                let own = own.last(Domain(0)).map_or(0, |last| last.sequence);
+                TransactionId::Mariadb {
+                    server_id: self.server_id,
+                    sequence: 1 + own.max(last(&self.replicated)),
+                }
+            }
         };
-        self.commit(Transaction { id, write, at: now });
-        Ok(id)
+        let transaction = Transaction {
+            id,
+            write,
+            table,
+            at: now,
+        };
+        let place = self.binlog.len();
+        self.log(transaction);
+        if self.semi_sync.source_enabled && self.semi_sync_status {
+            self.unacknowledged.insert(place, now);
+            if self.semi_sync.after_sync {
+                self.uncommitted.insert(place);
+                return place;
+            }
+        }
+        self.commit(place);
+        place
     }
 
-    fn commit(&mut self, transaction: Transaction) {
-        transaction.id.insert_into(&mut self.executed);
+    pub(super) fn log(&mut self, transaction: Transaction) {
         self.ever_held.insert(transaction.write);
+        if let TransactionId::Mariadb {
+            server_id,
+            sequence,
+        } = transaction.id
+        {
+            self.written_by.insert(server_id, sequence);
+        }
         self.binlog.push(transaction);
     }
 
-    /// Where the receiver is to go next: none while it is stopped.
-    #[must_use]
-    pub fn receiver_target(&self) -> Option<(InstanceKey, GtidSet)> {
-        let channel = self.channel.as_ref()?;
-        if channel.receiver == Receiver::Stopped || self.process == Process::Killed {
-            return None;
+    /// The storage engine has it.
+    pub(super) fn commit(&mut self, place: usize) {
+        let transaction = self.binlog[place];
+        transaction.id.insert_into(&mut self.executed);
+        if transaction.table != Table::None {
+            self.rows.insert((transaction.table, transaction.write));
         }
-        let held = match self.kind {
-            Kind::Mysql => self.executed.union(&self.received),
-            Kind::Mariadb if self.relay.is_empty() => Ok(self.replicated.clone()),
-            Kind::Mariadb => self.replicated.union(&self.received),
-        };
-        Some((
-            channel.source.clone(),
-            held.expect("a server's sets have one flavour"),
-        ))
     }
 
-    /// What a replica that holds `held` is to be sent, from a place in the log on; and the next place.
-    ///
-    /// # Errors
-    /// The replica holds what this log does not: error 1236.
-    pub fn dump(
-        &self,
-        held: &GtidSet,
-        from: usize,
-    ) -> Result<(Vec<Transaction>, usize), ServerError> {
-        let is_ahead = match (held, &self.executed) {
-            (GtidSet::Oracle(held), GtidSet::Oracle(own)) => {
-                let uuid = Uuid(self.uuid());
-                !own.contains(&held.restricted_to_uuid(uuid))
-            }
-            (GtidSet::Mariadb(held), GtidSet::Mariadb(own)) => !own.contains(held),
-            _ => true,
-        };
-        if is_ahead {
-            return Err(error(
-                code::FATAL_READING_BINLOG as u16,
-                "the replica has more transactions than the source's binary log",
-            ));
+    /// Nobody waits any more for the acknowledgement of this place.
+    pub(super) fn release(&mut self, place: usize) {
+        self.unacknowledged.remove(&place);
+        if self.uncommitted.remove(&place) {
+            self.commit(place);
         }
-        let sent = self.binlog[from.min(self.binlog.len())..]
-            .iter()
-            .filter(|transaction| !transaction.id.is_in(held))
-            .copied()
+    }
+
+    pub(super) fn release_unacknowledged(&mut self) {
+        let places: Vec<usize> = self.unacknowledged.keys().copied().collect();
+        for place in places {
+            self.release(place);
+        }
+    }
+
+    /// A semi-synchronous replica says that it has received the first `count` transactions of this log.
+    pub fn acknowledge(&mut self, session: u64, count: usize) {
+        let Some(dump) = self
+            .sessions
+            .get_mut(&session)
+            .and_then(|session| session.dump.as_mut())
+        else {
+            return;
+        };
+        dump.acknowledged = dump.acknowledged.max(count);
+        let mut acknowledged: Vec<usize> = self
+            .sessions
+            .values()
+            .filter_map(|session| session.dump)
+            .filter(|dump| dump.acknowledges)
+            .map(|dump| dump.acknowledged)
             .collect();
-        Ok((sent, self.binlog.len()))
-    }
-
-    /// The receiver logged in at its source.
-    pub fn receiver_connected(&mut self, source: &Identity, server_id: u32) {
-        if let Some(channel) = &mut self.channel {
-            channel.receiver = Receiver::Running;
-            channel.receiver_error = (0, String::new());
-            channel.source_server_id = server_id;
-            if self.kind == Kind::Mysql {
-                channel.source_uuid = source.0.clone();
-            }
-        }
-    }
-
-    /// The receiver lost its source, or did not get to it. A dial into silence leaves no error (F16).
-    pub fn receiver_lost(&mut self, refused: bool) {
-        let kind = self.kind;
-        if let Some(channel) = &mut self.channel
-            && channel.receiver != Receiver::Stopped
-        {
-            channel.receiver = Receiver::Connecting;
-            if refused {
-                let word = match kind {
-                    Kind::Mysql => "source",
-                    Kind::Mariadb => "master",
-                };
-                channel.receiver_error = (
-                    code::CANNOT_CONNECT,
-                    format!(
-                        "error reconnecting to {word} 'repl@{}': Can't connect to server",
-                        channel.source
-                    ),
-                );
-            }
-        }
-    }
-
-    /// The source refused for good: the receiver stops.
-    pub fn receiver_refused(&mut self, refusal: &ServerError) {
-        if let Some(channel) = &mut self.channel {
-            channel.receiver = Receiver::Stopped;
-            channel.receiver_error = (u32::from(refusal.code), refusal.message.clone());
-        }
-    }
-
-    pub fn heartbeat(&mut self) {
-        if let Some(channel) = &mut self.channel {
-            channel.heartbeats += 1;
-        }
-    }
-
-    /// A transaction arrived from the source.
-    pub fn receive(&mut self, transaction: Transaction) {
-        let known = match self.kind {
-            Kind::Mysql => {
-                transaction.id.is_in(&self.executed) || transaction.id.is_in(&self.received)
-            }
-            Kind::Mariadb => {
-                transaction.id.is_in(&self.replicated)
-                    || (!self.relay.is_empty() && transaction.id.is_in(&self.received))
-            }
-        };
-        if known {
-            return;
-        }
-        if self.relay.is_empty() && self.kind == Kind::Mariadb {
-            self.received = self.replicated.clone();
-        }
-        transaction.id.insert_into(&mut self.received);
-        self.ever_held.insert(transaction.write);
-        self.relay.push_back(transaction);
-    }
-
-    /// Whether the applier has something to do.
-    #[must_use]
-    pub fn can_apply(&self) -> bool {
-        self.process == Process::Running
-            && !self.relay.is_empty()
-            && self.channel.as_ref().is_some_and(|channel| channel.applier)
-    }
-
-    /// The applier commits the next transaction.
-    pub fn apply(&mut self) {
-        if !self.can_apply() {
-            return;
-        }
-        let Some(transaction) = self.relay.pop_front() else {
+        acknowledged.sort_unstable_by(|one, other| other.cmp(one));
+        let enough = (self.semi_sync.count.max(1) as usize).saturating_sub(1);
+        let Some(everywhere) = acknowledged.get(enough).copied() else {
             return;
         };
-        if !transaction.id.is_in(&self.executed) {
-            self.commit(transaction);
+        let held: Vec<usize> = self
+            .unacknowledged
+            .range(..everywhere)
+            .map(|(place, _)| *place)
+            .collect();
+        for place in held {
+            self.release(place);
         }
-        if self.kind == Kind::Mariadb {
-            transaction.id.insert_into(&mut self.replicated);
-        }
-    }
-
-    fn purge_relay_log(&mut self) {
-        self.relay.clear();
-        self.received = match self.kind {
-            Kind::Mysql => GtidSet::Oracle(OracleGtidSet::new()),
-            Kind::Mariadb => self.replicated.clone(),
-        };
-    }
-
-    // Statements.
-
-    /// Executes a statement of the daemons'. [`Statement::KillClients`] is the caller's loop, not a statement.
-    ///
-    /// # Errors
-    /// As the server refuses it.
-    pub fn execute(&mut self, statement: &Statement, now: Duration) -> Result<(), ServerError> {
-        match statement {
-            Statement::Fence => {
-                self.close(true);
-                if self.kind == Kind::Mariadb {
-                    self.event_scheduler = false;
-                }
-                Ok(())
-            }
-            Statement::MakeReadOnly { super_read_only } => {
-                self.close(*super_read_only);
-                Ok(())
-            }
-            Statement::MakeWriteable => {
-                if self.read_only {
-                    self.opened.push(now);
-                }
-                self.read_only = false;
-                self.super_read_only = false;
-                Ok(())
-            }
-            Statement::StopIoThread => self.threads(Some(false), None),
-            Statement::StartIoThread => self.threads(Some(true), None),
-            Statement::StopSqlThread => self.threads(None, Some(false)),
-            Statement::StartSqlThread => self.threads(None, Some(true)),
-            Statement::StopReplication => self.threads(Some(false), Some(false)),
-            Statement::StartReplication => self.threads(Some(true), Some(true)),
-            Statement::ChangeSource {
-                source,
-                position,
-                options,
-            } => self.change_source(source, *position, options),
-            Statement::ResetReplicaAll => {
-                self.must_be_stopped()?;
-                self.purge_relay_log();
-                self.channel = None;
-                Ok(())
-            }
-            Statement::SetGtidSlavePos { position } => {
-                self.must_be_stopped()?;
-                match (self.kind, position) {
-                    (Kind::Mariadb, GtidSet::Mariadb(_)) => {
-                        self.replicated = position.clone();
-                        Ok(())
-                    }
-                    _ => Err(error(code::UNKNOWN_STATEMENT, "no such variable")),
-                }
-            }
-            Statement::SemiSyncSource { enabled } => {
-                self.semi_sync.0 = *enabled;
-                Ok(())
-            }
-            Statement::SemiSyncReplica { enabled } => {
-                self.semi_sync.1 = *enabled;
-                Ok(())
-            }
-            Statement::KillClients { .. } => Err(error(
-                code::UNKNOWN_STATEMENT,
-                "killing clients is a loop of the adapter's",
-            )),
+        // Caught up again: it waits again from the next transaction on.
+        if self.semi_sync.source_enabled && everywhere >= self.binlog.len() {
+            self.semi_sync_status = true;
         }
     }
 
-    fn close(&mut self, also_super: bool) {
-        self.read_only = true;
-        if also_super && self.kind == Kind::Mysql {
-            self.super_read_only = true;
+    /// The session reads the log from here on.
+    pub fn begin_dump(&mut self, session: u64, acknowledges: bool) {
+        if let Some(session) = self.sessions.get_mut(&session) {
+            session.dump = Some(Dump {
+                acknowledges,
+                acknowledged: 0,
+            });
         }
     }
 
-    fn must_be_stopped(&self) -> Result<(), ServerError> {
-        match &self.channel {
-            Some(channel) if channel.receiver != Receiver::Stopped || channel.applier => {
-                Err(error(
-                    code::SLAVE_MUST_STOP,
-                    "This operation cannot be performed with a running replica; run STOP REPLICA first",
-                ))
-            }
-            Some(_) | None => Ok(()),
+    pub(crate) fn semi_sync_clients(&self) -> usize {
+        self.sessions
+            .values()
+            .filter(|session| session.dump.is_some_and(|dump| dump.acknowledges))
+            .count()
+    }
+
+    pub(crate) fn semi_sync_status(&self) -> bool {
+        self.semi_sync.source_enabled && self.semi_sync_status
+    }
+
+    /// The replica's side is in force: from the start of its receiver on.
+    pub(crate) fn semi_sync_replica_status(&self) -> bool {
+        self.channel
+            .as_ref()
+            .is_some_and(|channel| channel.receiver == Receiver::Running && channel.acknowledges)
+    }
+
+    pub(crate) fn binlog_coordinates(&self) -> BinlogCoordinates {
+        BinlogCoordinates {
+            file: BINLOG_FILE.to_owned(),
+            position: BINLOG_HEADER_BYTES + TRANSACTION_BYTES * self.binlog.len() as u64,
         }
     }
 
-    fn threads(
-        &mut self,
-        receiver: Option<bool>,
-        applier: Option<bool>,
-    ) -> Result<(), ServerError> {
-        let starts = receiver == Some(true) || applier == Some(true);
-        let Some(channel) = &self.channel else {
-            return if starts {
-                Err(error(
-                    code::NOT_A_REPLICA,
-                    "The server is not configured as replica",
-                ))
-            } else {
-                Ok(())
-            };
-        };
-        // F1: MariaDB in GTID mode forgets what it received as soon as one thread starts after both were stopped.
-        let both_stopped = channel.receiver == Receiver::Stopped && !channel.applier;
-        if starts && both_stopped && self.kind == Kind::Mariadb {
-            self.purge_relay_log();
-        }
-        let channel = self.channel.as_mut().expect("looked at above");
-        match receiver {
-            Some(true) if channel.receiver == Receiver::Stopped => {
-                channel.receiver = Receiver::Connecting;
-                channel.receiver_error = (0, String::new());
-            }
-            Some(false) => channel.receiver = Receiver::Stopped,
-            Some(true) | None => {}
-        }
-        if let Some(on) = applier {
-            channel.applier = on;
-        }
-        Ok(())
+    /// MariaDB's `gtid_binlog_state`.
+    pub(crate) fn binlog_state(&self) -> Vec<WrittenBy> {
+        self.written_by
+            .iter()
+            .map(|(server_id, sequence)| WrittenBy {
+                domain: 0,
+                server_id: *server_id,
+                sequence: *sequence,
+            })
+            .collect()
     }
 
-    fn change_source(
-        &mut self,
-        source: &InstanceKey,
-        position: SourcePosition,
-        options: &[(String, String)],
-    ) -> Result<(), ServerError> {
-        let fits = match self.kind {
-            Kind::Mysql => matches!(
-                position,
-                SourcePosition::OracleAuto | SourcePosition::OracleKept
-            ),
-            Kind::Mariadb => position == SourcePosition::MariadbSlavePos,
-        };
-        if !fits {
-            return Err(error(code::UNKNOWN_STATEMENT, "no such option"));
-        }
-        // MySQL changes where the receiver goes while the applier works on, and keeps what it has to do.
-        if self.kind == Kind::Mysql
-            && let Some(channel) = &mut self.channel
-            && channel.applier
-            && channel.receiver == Receiver::Stopped
-        {
-            channel.source = source.clone();
-            channel.source_uuid = String::new();
-            channel.options = options.to_vec();
-            return Ok(());
-        }
-        self.must_be_stopped()?;
-        match self.kind {
-            // F6: with both threads stopped the relay log goes, and Retrieved_Gtid_Set with it.
-            Kind::Mysql => self.purge_relay_log(),
-            // F4: the relay log goes, and Gtid_IO_Pos goes on saying what was in it.
-            Kind::Mariadb => self.relay.clear(),
-        }
-        self.channel = Some(Channel {
-            source: source.clone(),
-            source_uuid: String::new(),
-            source_server_id: 0,
-            options: options.to_vec(),
-            receiver: Receiver::Stopped,
-            receiver_error: (0, String::new()),
-            applier: false,
-            heartbeats: 0,
-        });
-        Ok(())
+    /// The replicas that are attached.
+    pub(crate) fn replicas(&self) -> impl Iterator<Item = (u64, &InstanceKey)> {
+        self.sessions
+            .iter()
+            .filter_map(|(id, session)| match &session.account {
+                Account::Replication(replica) => Some((*id, replica)),
+                Account::Orchestrator | Account::Application(_) => None,
+            })
     }
 
     // What a probe sees.
 
     #[must_use]
     pub fn report(&self, now: Duration) -> ProbeReport {
-        let version = match self.kind {
-            Kind::Mysql => "9.4.0",
-            Kind::Mariadb => "10.11.11-MariaDB-log",
-        };
         let is_mariadb = self.kind == Kind::Mariadb;
-        let binlog_bytes = BINLOG_HEADER_BYTES + TRANSACTION_BYTES * self.binlog.len() as u64;
         ProbeReport {
             identity: self.identity(),
             self_key: self.key.clone(),
@@ -799,18 +855,15 @@ impl Server {
             } else {
                 Flavour::Mysql
             },
-            version: Version::parse(version),
+            version: Version::parse(self.kind.version()),
             uptime_s: now.saturating_sub(self.started).as_secs(),
-            read_only: self.read_only,
-            super_read_only: self.super_read_only,
+            read_only: self.access != Access::Writable,
+            super_read_only: self.access == Access::SuperReadOnly,
             log_bin: true,
             log_replica_updates: true,
             binlog_format: "ROW".to_owned(),
             binlog_row_image: "FULL".to_owned(),
-            binlog: Some(BinlogCoordinates {
-                file: "binlog.000001".to_owned(),
-                position: binlog_bytes,
-            }),
+            binlog: Some(self.binlog_coordinates()),
             gtid_mode: if is_mariadb {
                 String::new()
             } else {
@@ -820,217 +873,35 @@ impl Server {
             purged: (!is_mariadb).then(|| GtidSet::Oracle(OracleGtidSet::new())),
             binlog_gtid: is_mariadb.then(|| self.executed.clone()),
             replicated_gtid: is_mariadb.then(|| self.replicated.clone()),
+            binlog_state: if is_mariadb {
+                self.binlog_state()
+            } else {
+                Vec::new()
+            },
             replication: self
                 .channel
                 .as_ref()
                 .map(|channel| self.replica_status(channel, now)),
             replicas: self
-                .sessions
-                .values()
-                .filter_map(|account| match account {
-                    Account::Replication(replica) => Some(replica.clone()),
-                    Account::Orchestrator | Account::Application(_) => None,
-                })
+                .replicas()
+                .map(|(_, replica)| replica.clone())
                 .collect(),
+            semi_sync: SemiSync {
+                available: true,
+                source_enabled: self.semi_sync.source_enabled,
+                replica_enabled: self.semi_sync.replica_enabled,
+                source_timeout_ms: u64::try_from(self.semi_sync.timeout.as_millis())
+                    .unwrap_or(u64::MAX),
+                source_wait_count: self.semi_sync.count,
+                source_status: self.semi_sync_status(),
+                source_clients: u32::try_from(self.semi_sync_clients()).unwrap_or(u32::MAX),
+                replica_status: self.semi_sync_replica_status(),
+                after_sync: self.semi_sync.after_sync,
+                source_spelling: !is_mariadb,
+                replica_spelling: !is_mariadb,
+            },
             credentials_available: true,
             ..ProbeReport::default()
-        }
-    }
-
-    fn replica_status(&self, channel: &Channel, now: Duration) -> ReplicaStatus {
-        let is_mariadb = self.kind == Kind::Mariadb;
-        let applied = BINLOG_HEADER_BYTES + TRANSACTION_BYTES * self.binlog.len() as u64;
-        let log = |position| BinlogCoordinates {
-            file: "binlog.000001".to_owned(),
-            position,
-        };
-        let waiting = TRANSACTION_BYTES * self.relay.len() as u64;
-        ReplicaStatus {
-            source: channel.source.clone(),
-            source_uuid: channel.source_uuid.clone(),
-            source_server_id: channel.source_server_id,
-            user: "repl".to_owned(),
-            io: match channel.receiver {
-                Receiver::Stopped => ThreadState::Stopped,
-                Receiver::Connecting => ThreadState::Other,
-                Receiver::Running => ThreadState::Running,
-            },
-            sql: if channel.applier {
-                ThreadState::Running
-            } else {
-                ThreadState::Stopped
-            },
-            io_errno: channel.receiver_error.0,
-            io_error: channel.receiver_error.1.clone(),
-            read: log(applied + waiting),
-            exec: log(applied),
-            relay: BinlogCoordinates {
-                file: "relay.000002".to_owned(),
-                position: 4 + applied,
-            },
-            relay_log_space: RELAY_LOG_HEADER_BYTES + waiting,
-            seconds_behind: (channel.receiver == Receiver::Running && channel.applier).then(|| {
-                self.relay
-                    .front()
-                    .map_or(0, |first| now.saturating_sub(first.at).as_secs())
-            }),
-            auto_position: !is_mariadb,
-            using_gtid: if is_mariadb {
-                UsingGtid::SlavePos
-            } else {
-                UsingGtid::No
-            },
-            received: Some(self.received.clone()),
-            net_timeout_s: 60,
-            heartbeats_received: Some(channel.heartbeats),
-            options: channel.options.clone(),
-            ..ReplicaStatus::default()
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn key(name: &str) -> InstanceKey {
-        InstanceKey::new(name, 3306)
-    }
-
-    /// A source with ten writes and a replica that received them all and applied four.
-    fn pair(kind: Kind) -> (Server, Server) {
-        let mut source = Server::new(key("p"), kind, 1, false);
-        let mut replica = Server::new(key("r"), kind, 2, true);
-        replica.replicate_from(key("p"));
-        for write in 1..=10 {
-            source.write(write, Duration::ZERO).unwrap();
-        }
-        let (_, held) = replica.receiver_target().unwrap();
-        replica.receiver_connected(&source.identity(), 1);
-        for transaction in source.dump(&held, 0).unwrap().0 {
-            replica.receive(transaction);
-        }
-        for _ in 0..4 {
-            replica.apply();
-        }
-        (source, replica)
-    }
-
-    fn run(server: &mut Server, statements: &[Statement]) {
-        for statement in statements {
-            server.execute(statement, Duration::ZERO).unwrap();
-        }
-    }
-
-    fn drained(server: &mut Server) -> u64 {
-        while server.can_apply() {
-            server.apply();
-        }
-        server.executed().count()
-    }
-
-    #[test]
-    fn f1_mariadb_forgets_what_it_received_when_both_threads_were_stopped() {
-        use Statement::{StartIoThread, StartSqlThread, StopReplication};
-        for start in [StartSqlThread, StartIoThread] {
-            let (_, mut replica) = pair(Kind::Mariadb);
-            run(&mut replica, &[StopReplication, start, StartSqlThread]);
-            assert_eq!(drained(&mut replica), 4);
-        }
-        let (_, mut replica) = pair(Kind::Mysql);
-        run(&mut replica, &[StopReplication, StartSqlThread]);
-        assert_eq!(drained(&mut replica), 10, "MySQL keeps it (F6)");
-    }
-
-    #[test]
-    fn f2_the_safe_order_keeps_everything() {
-        use Statement::{StartSqlThread, StopIoThread, StopSqlThread};
-        let (_, mut replica) = pair(Kind::Mariadb);
-        run(&mut replica, &[StopSqlThread, StartSqlThread, StopIoThread]);
-        assert_eq!(drained(&mut replica), 10);
-    }
-
-    #[test]
-    fn f4_f6_changing_the_source_drops_the_relay_log() {
-        for kind in [Kind::Mysql, Kind::Mariadb] {
-            let (_, mut replica) = pair(kind);
-            let change = Statement::ChangeSource {
-                source: key("q"),
-                position: match kind {
-                    Kind::Mysql => SourcePosition::OracleAuto,
-                    Kind::Mariadb => SourcePosition::MariadbSlavePos,
-                },
-                options: Vec::new(),
-            };
-            assert_eq!(
-                replica.execute(&change, Duration::ZERO).unwrap_err().code,
-                code::SLAVE_MUST_STOP
-            );
-            run(&mut replica, &[Statement::StopReplication, change]);
-            let report = replica.report(Duration::ZERO);
-            let says = report
-                .replication
-                .as_ref()
-                .unwrap()
-                .received
-                .clone()
-                .unwrap();
-            match kind {
-                Kind::Mysql => assert!(says.is_empty()),
-                Kind::Mariadb => assert_eq!(says.count(), 10, "Gtid_IO_Pos lies"),
-            }
-            assert_eq!(report.held().unwrap().count(), 4, "and is not believed");
-        }
-    }
-
-    #[test]
-    fn f5_a_killed_mariadb_replica_loses_its_relay_log() {
-        for (kind, left) in [(Kind::Mysql, 10), (Kind::Mariadb, 4)] {
-            let (_, mut replica) = pair(kind);
-            let session = replica.log_in(Account::Application("app".to_owned()));
-            assert!(replica.get_lock("orchestrator/act", session));
-            replica.kill();
-            assert!(!replica.can_apply());
-            replica.start(Duration::from_secs(1));
-            assert_eq!(drained(&mut replica), left, "{kind:?}");
-            assert!(!replica.has_session(session));
-            assert_eq!(replica.lock_holder("orchestrator/act"), None);
-            assert!(!replica.is_writable(), "read-only is in its configuration");
-        }
-    }
-
-    #[test]
-    fn a_fenced_server_takes_no_writes_and_a_promoted_one_does() {
-        for kind in [Kind::Mysql, Kind::Mariadb] {
-            let (mut source, mut replica) = pair(kind);
-            run(&mut source, &[Statement::Fence]);
-            assert_eq!(
-                source.write(11, Duration::ZERO).unwrap_err().code,
-                code::READ_ONLY
-            );
-            assert_eq!(drained(&mut replica), 10);
-            run(
-                &mut replica,
-                &[
-                    Statement::StopReplication,
-                    Statement::ResetReplicaAll,
-                    Statement::MakeWriteable,
-                ],
-            );
-            replica.write(11, Duration::ZERO).unwrap();
-            assert_eq!(replica.executed().count(), 11);
-            assert!(replica.receiver_target().is_none());
-        }
-    }
-
-    #[test]
-    fn a_source_refuses_a_replica_that_is_ahead() {
-        for kind in [Kind::Mysql, Kind::Mariadb] {
-            let (source, replica) = pair(kind);
-            let fresh = Server::new(key("p"), kind, 1, false);
-            let (_, held) = replica.receiver_target().unwrap();
-            assert!(source.dump(&held, 0).unwrap().0.is_empty());
-            assert_eq!(fresh.dump(&held, 0).unwrap_err().code, 1236, "{kind:?}");
         }
     }
 }

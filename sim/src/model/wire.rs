@@ -37,10 +37,13 @@ pub enum Request {
     GetLock(String),
     LockHolders(Vec<String>),
     Write(u64),
-    /// From here on the server only sends: what `held` lacks, and heartbeats.
+    /// From here on the server sends what `held` lacks, and heartbeats, and hears acknowledgements.
     Dump {
         held: GtidSet,
+        acknowledges: bool,
     },
+    /// A semi-synchronous replica has received so much of the source's log.
+    Acknowledge(usize),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,7 +56,11 @@ pub enum Reply {
     Sessions(Vec<u64>),
     Locked(bool),
     Holders(Vec<Option<u64>>),
-    Transactions(Vec<Transaction>),
+    /// And how much of the log has been sent with them.
+    Transactions {
+        transactions: Vec<Transaction>,
+        next: usize,
+    },
     Heartbeat,
 }
 

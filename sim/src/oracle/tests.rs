@@ -39,8 +39,8 @@ fn good(kind: Kind) -> Ended {
         for transaction in &sent[..count] {
             servers[replica].receive(*transaction);
         }
-        while servers[replica].can_apply() {
-            servers[replica].apply();
+        while servers[replica].can_apply(Duration::ZERO) {
+            servers[replica].apply(Duration::ZERO);
         }
     }
     servers[0].kill();

@@ -17,6 +17,7 @@ use crate::backend::{self, Backend, BackendHealth, Observation, Seen};
 use crate::driver::{self, Consensus, Driver, DriverHandle, ProposeEnd};
 use crate::env::{Env, spawn};
 use crate::fleet::Fleet;
+use crate::hooks::Hooks;
 use crate::http;
 use crate::raft::{PeerMessage, Proposed, RaftHandle, StartDecision, StartReport};
 
@@ -42,6 +43,7 @@ pub struct DaemonSettings {
     pub probes_max: usize,
     /// `DiscoverySeeds`
     pub seeds: Vec<InstanceKey>,
+    pub hooks: Arc<dyn Hooks>,
 }
 
 /// A daemon whose driver is ready to run.
@@ -69,7 +71,17 @@ impl<E: Env, F: Fleet> Prepared<E, F> {
         );
         let backend = backend.map(|opened| opened.start::<E, _>(NodeView(ends.handle.clone())));
         let batches = backend.as_ref().map(Backend::batches);
-        let driver = Driver::new(node, seed, channels, fleet, settings.probes_max, batches);
+        let counts = settings.hooks.counts();
+        ends.handle.input(Input::LocalHooks(counts));
+        let driver = Driver::new(
+            node,
+            seed,
+            channels,
+            fleet,
+            settings.hooks.clone(),
+            settings.probes_max,
+            batches,
+        );
         let slot = driver.consensus_slot();
         Prepared {
             settings,

@@ -6,6 +6,7 @@ pub mod daemon;
 pub mod driver;
 pub mod env;
 pub mod fleet;
+pub mod hooks;
 pub mod http;
 pub mod mysql;
 pub mod raft;

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -9,8 +10,10 @@ use clap::Parser;
 use orchestrator::config::{LogFormat, Settings};
 use orchestrator::daemon::Prepared;
 use orchestrator::env::{DedicatedRuntime, Env, TokioEnv};
+use orchestrator::hooks::{Hooks as _, Processes};
 use orchestrator::mysql::Mysql;
 use orchestrator::{backend, raft, wiring};
+use orchestrator_core::node::Input;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Keeps fleets of MySQL and MariaDB servers writable.
@@ -83,7 +86,8 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     let raft_runtime = DedicatedRuntime::start("raft", 2)?;
     let host_name = wiring::host_name();
     let token = wiring::process_token::<TokioEnv>()?;
-    let daemon_settings = wiring::daemon_settings(&settings, &host_name, &token)?;
+    let hooks = Arc::new(Processes::new(settings.hooks.clone()));
+    let daemon_settings = wiring::daemon_settings(&settings, &host_name, &token, hooks.clone())?;
     let mut raft_settings = wiring::raft_settings(&settings)?;
     let backend_settings = backend::Settings {
         daemon: raft_settings.data_dir.display().to_string(),
@@ -123,7 +127,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         report.listening,
         report.advertise
     );
-    let outcome = main_runtime.run(serve(arguments, settings, attachable, raft, report));
+    let outcome = main_runtime.run(serve(arguments, settings, hooks, attachable, raft, report));
     main_runtime.stop();
     raft_runtime.stop();
     outcome
@@ -166,6 +170,7 @@ async fn hold(
 async fn serve(
     arguments: Arguments,
     settings: Settings,
+    hooks: Arc<Processes>,
     attachable: orchestrator::daemon::Attachable<TokioEnv>,
     raft: raft::RaftHandle<TokioEnv>,
     report: raft::StartReport,
@@ -200,6 +205,8 @@ async fn serve(
                         let obeyed = Settings::reloaded_diff(&in_force, &loaded.settings).join(", ");
                         in_force = in_force.reloaded(&loaded.settings);
                         running.handle.reload(in_force.policy());
+                        hooks.reload(in_force.hooks.clone());
+                        running.handle.input(Input::LocalHooks(hooks.counts()));
                         let obeyed = if obeyed.is_empty() { "nothing changed" } else { &obeyed };
                         tracing::info!("configuration read again; obeyed from here on, if this daemon leads or will: {obeyed}");
                     }

@@ -1,6 +1,7 @@
 //! From the configuration to what each part is set up with, and the process's own affairs: log, names, readiness.
 
 use std::io::Write as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -13,6 +14,7 @@ use crate::config::{
 };
 use crate::daemon::DaemonSettings;
 use crate::env::Env;
+use crate::hooks::Hooks;
 use crate::http;
 use crate::mysql::{DetectQueries, OwnName, ProbeSettings, TlsMode};
 use crate::raft::RaftSettings;
@@ -83,6 +85,7 @@ pub fn daemon_settings(
     settings: &Settings,
     host_name: &str,
     token: &str,
+    hooks: Arc<dyn Hooks>,
 ) -> anyhow::Result<DaemonSettings> {
     let listen = match &settings.listen.address {
         Some(address) if address.host.is_empty() => format!("0.0.0.0:{}", address.port),
@@ -110,6 +113,7 @@ pub fn daemon_settings(
             .iter()
             .map(|address| InstanceKey::new(address.host.clone(), address.port))
             .collect(),
+        hooks,
     })
 }
 

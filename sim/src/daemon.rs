@@ -9,6 +9,7 @@ use orchestrator::backend;
 use orchestrator::daemon::{DaemonSettings, Prepared};
 use orchestrator::driver::DriverHandle;
 use orchestrator::env::spawn;
+use orchestrator::hooks::NoHooks;
 use orchestrator::http;
 use orchestrator::raft::{self, RaftSettings};
 use orchestrator_core::id::LogPosition;
@@ -166,6 +167,7 @@ fn settings(name: &str) -> DaemonSettings {
         },
         probes_max: 300,
         seeds: Vec::new(),
+        hooks: Arc::new(NoHooks),
     }
 }
 

@@ -66,6 +66,45 @@ pub enum InstanceType {
 }
 
 impl InstanceType {
+    /// What the server was when it got this code, for whom the evidence is gone.
+    #[must_use]
+    pub const fn of(code: Code) -> Self {
+        match code {
+            Code::DeadCoMaster
+            | Code::DeadCoMasterAndSomeReplicas
+            | Code::UnreachableCoMaster
+            | Code::AllCoMasterReplicasNotReplicating => Self::CoMaster,
+            Code::DeadReplicationGroupMemberWithReplicas => Self::GroupMember,
+            Code::DeadIntermediateMaster
+            | Code::DeadIntermediateMasterWithSingleReplica
+            | Code::DeadIntermediateMasterWithSingleReplicaFailingToConnect
+            | Code::DeadIntermediateMasterAndSomeReplicas
+            | Code::DeadIntermediateMasterAndReplicas
+            | Code::UnreachableIntermediateMasterWithLaggingReplicas
+            | Code::UnreachableIntermediateMaster
+            | Code::AllIntermediateMasterReplicasFailingToConnectOrDead
+            | Code::AllIntermediateMasterReplicasNotReplicating
+            | Code::FirstTierReplicaFailingToConnectToMaster
+            | Code::BinlogServerFailingToConnectToMaster => Self::IntermediateMaster,
+            Code::NoProblem
+            | Code::DeadMasterWithoutReplicas
+            | Code::DeadMaster
+            | Code::DeadMasterAndReplicas
+            | Code::DeadMasterAndSomeReplicas
+            | Code::UnreachableMasterWithLaggingReplicas
+            | Code::UnreachableMaster
+            | Code::MasterSingleReplicaNotReplicating
+            | Code::MasterSingleReplicaDead
+            | Code::AllMasterReplicasNotReplicating
+            | Code::AllMasterReplicasNotReplicatingOrDead
+            | Code::LockedSemiSyncMasterHypothesis
+            | Code::LockedSemiSyncMaster
+            | Code::MasterWithTooManySemiSyncReplicas
+            | Code::MasterWithoutReplicas
+            | Code::NoWriteableMasterStructureWarning => Self::Master,
+        }
+    }
+
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {

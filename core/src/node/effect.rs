@@ -1,13 +1,13 @@
 //! What a node wants done, as plain data.
 
-use alloc::{string::String, vec::Vec};
+use alloc::{boxed::Box, string::String, vec::Vec};
 use core::{fmt, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use super::input::Opinion;
 use crate::{
-    id::{Epoch, InstanceKey, LogPosition, NodeId, ProposalId, RequestId, Uid},
-    recovery::Step,
+    id::{Epoch, InstanceKey, LogPosition, NodeId, ProposalId, RequestId, StepId, Uid},
+    recovery::{Hook, HookFacts, Step},
     replicated::{Answer, Change, Refusal},
     topology::ProbeFailure,
 };
@@ -39,6 +39,13 @@ pub enum Effect {
         epoch: Epoch,
         step: Step,
     },
+    /// Run a command of the operators' own, if this daemon still leads under this epoch.
+    RunHook {
+        run: HookRun,
+        epoch: Epoch,
+        hook: Hook,
+        facts: Box<HookFacts>,
+    },
     /// Write the fence statement into this daemon's own idle fence connection of a silent primary whose promote intent
     /// is committed (`RAFT.md` section 6, the one exception). Nothing is awaited.
     FenceFrozen {
@@ -57,6 +64,16 @@ pub enum Effect {
     /// Tell one.
     TellOne(NodeId, PeerMessage),
     Answer(RequestId, Reply),
+}
+
+/// What a hook is run for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HookRun {
+    /// A step of a recovery; its end is an [`Input::StepEnded`](super::Input::StepEnded).
+    Step { uid: Uid, step: StepId },
+    /// A detection, by its number; its end is an
+    /// [`Input::DetectionHookEnded`](super::Input::DetectionHookEnded).
+    Detection(u64),
 }
 
 /// What daemons say to each other beside raft.

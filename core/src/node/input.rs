@@ -7,7 +7,7 @@ use super::effect::PeerMessage;
 use crate::{
     id::{Epoch, Identity, InstanceKey, LogPosition, NodeId, ProposalId, RequestId, StepId, Uid},
     policy::Policy,
-    recovery::Outcome,
+    recovery::{Hook, HookCounts, Outcome},
     replicated::{Answer, Command},
     time::Mono,
     topology::{ProbeFailure, ProbeReport},
@@ -29,10 +29,18 @@ pub enum Input {
     Proposed(ProposalId, Proposal),
     Raft(RaftView),
     StepEnded(StepEnd),
+    /// A hook of this detection ended.
+    DetectionHookEnded {
+        number: u64,
+        hook: Hook,
+        outcome: Outcome,
+    },
     Peer(NodeId, PeerMessage),
     Asked(RequestId, Request),
     /// The policy of this daemon's own file, at start and at each reload.
     LocalPolicy(Box<Policy>),
+    /// How many hooks this daemon's own file has, at start and at each reload.
+    LocalHooks(HookCounts),
 }
 
 /// How a proposal ended. Unknown is never reported as failed.

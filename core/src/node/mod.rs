@@ -6,6 +6,7 @@
 
 mod agreement;
 pub mod effect;
+mod hooks;
 mod house;
 pub mod input;
 mod invariants;
@@ -24,7 +25,8 @@ use alloc::{
 use core::time::Duration;
 
 use agreement::Agreement;
-pub use effect::{Effect, Fatal, Level, Note, Output, PeerMessage, Reply};
+pub use effect::{Effect, Fatal, HookRun, Level, Note, Output, PeerMessage, Reply};
+use hooks::Telling;
 pub use input::{
     Input, Opinion, OpinionKind, ProbeEnd, Proposal, RaftView, Request, Sign, StepEnd,
 };
@@ -44,7 +46,7 @@ use crate::{
     },
     limits,
     policy::Policy,
-    recovery::{Outcome, dead_primary::Progress},
+    recovery::{HookCounts, Outcome, dead_primary::Progress},
     replicated::{Command, Replicated, Stamped, wire},
     time::{Mono, Now, Wall},
     topology::{Edges, Instance},
@@ -153,6 +155,10 @@ pub struct Node {
     /// Primaries that were promoted away from lately, dialled without pause until this time.
     dialled_until: BTreeMap<InstanceKey, Mono>,
     agreement: Agreement,
+    /// Of this daemon's own file.
+    hooks: HookCounts,
+    /// Detections that this leader registered, and where their hooks stand.
+    telling: BTreeMap<u64, Telling>,
     /// Steps taken so far.
     steps: u64,
     /// When the newest recovery of a cluster ended.
@@ -202,6 +208,8 @@ impl Node {
             house_at: Mono::ZERO,
             dialled_until: BTreeMap::new(),
             agreement: Agreement::default(),
+            hooks: HookCounts::default(),
+            telling: BTreeMap::new(),
             steps: 0,
             repaired_at: BTreeMap::new(),
         }
@@ -220,7 +228,13 @@ impl Node {
             Input::StepEnded(end) => self.step_ended(now, end, out),
             Input::Peer(from, message) => self.peer_said(now, from, message, out),
             Input::Asked(id, request) => self.asked(now, id, request, out),
+            Input::DetectionHookEnded {
+                number,
+                hook,
+                outcome,
+            } => self.detection_hook_ended(now, number, hook, outcome, out),
             Input::LocalPolicy(policy) => self.local_policy = *policy,
+            Input::LocalHooks(counts) => self.hooks = counts,
         }
         self.advance(now, rng, out);
         self.end_step(out);

@@ -17,9 +17,9 @@ use crate::{
     node::input::OpinionKind,
     policy::Policy,
     recovery::{
-        DeadKind, End, Purpose, Recovery, Stage, StepKind,
+        DeadKind, End, HookCounts, Purpose, Recovery, Stage, Statement, StepKind,
         dead_primary::{self, Move, Progress, Reading, View},
-        operation,
+        hook, operation,
     },
     replicated::{Answer, Command, wire},
     time::{Mono, Now},
@@ -44,6 +44,7 @@ impl Node {
         self.outcomes.clear();
         self.wait_until.clear();
         self.beginning.clear();
+        self.telling.clear();
         // What was proposed under the former epoch is void, or shows when it is applied; nothing waits for its end.
         let void: Vec<ProposalId> = self
             .proposals
@@ -106,6 +107,11 @@ impl Node {
                         );
                     } else {
                         self.follow_up(now, rng, at, &stamped.command, out);
+                    }
+                    if let (Command::RegisterDetection(detection), Answer::Numbered(number)) =
+                        (&stamped.command, &applied.answer)
+                    {
+                        self.tell_detection(now, *number, detection, out);
                     }
                     out.applied.push(applied.answer);
                     out.changes.extend(applied.changes);
@@ -176,6 +182,7 @@ impl Node {
                 }
                 self.log_lines(uid, 0, out);
                 self.beginning.remove(server);
+                self.tell_again(now, uid, out);
             }
             Command::TakeOver { uid, epoch } => {
                 note(
@@ -204,11 +211,17 @@ impl Node {
                 }
                 if self.leading() == Some(*epoch) {
                     for step in steps {
-                        out.effects.push(Effect::Run {
-                            uid: uid.clone(),
-                            epoch: *epoch,
-                            step: step.clone(),
-                        });
+                        let effect = match step.statements.first() {
+                            Some(Statement::RunHook { hook }) => {
+                                self.hook_effect(now, uid, step.id, *epoch, *hook)
+                            }
+                            Some(_) | None => Some(Effect::Run {
+                                uid: uid.clone(),
+                                epoch: *epoch,
+                                step: step.clone(),
+                            }),
+                        };
+                        out.effects.extend(effect);
                     }
                 }
                 let is_promotion = *stage == Stage::Promote
@@ -445,7 +458,7 @@ impl Node {
                 }
             }
             // It may have ended by this very proposal.
-            Cause::Recovery(uid) if !self.is_running(&uid) => {}
+            Cause::Recovery(uid) if !(self.is_running(&uid) || self.is_announced(&uid)) => {}
             Cause::Recovery(uid) => {
                 if let Proposal::Committed(Answer::Refused(refusal)) = &outcome {
                     note(
@@ -484,7 +497,7 @@ impl Node {
             }
         }
         // The slowest steps may end after their recovery.
-        if self.leading() != Some(epoch) || !self.is_running(&uid) {
+        if self.leading() != Some(epoch) || !(self.is_running(&uid) || self.is_announced(&uid)) {
             return;
         }
         if let Some(progress) = self.progress.get_mut(&uid) {
@@ -495,6 +508,12 @@ impl Node {
             .or_default()
             .push((step, outcome));
         self.wait_until.insert(uid, now.mono);
+    }
+
+    fn is_announced(&self, uid: &Uid) -> bool {
+        self.replicated
+            .recovery(uid)
+            .is_some_and(Recovery::is_announced)
     }
 
     fn is_running(&self, uid: &Uid) -> bool {
@@ -514,6 +533,7 @@ impl Node {
         self.leading()?;
         self.replicated
             .running()
+            .chain(self.replicated.announced())
             .filter(|recovery| !self.is_moving(&recovery.uid))
             .filter_map(|recovery| self.wait_until.get(&recovery.uid).copied())
             .min()
@@ -531,6 +551,7 @@ impl Node {
         let running: Vec<Uid> = self
             .replicated
             .running()
+            .chain(self.replicated.announced())
             .map(|recovery| recovery.uid.clone())
             .collect();
         for uid in running {
@@ -566,13 +587,17 @@ impl Node {
                 uid: uid.clone(),
                 epoch,
                 outcomes: outcomes.clone(),
-                lines: Vec::new(),
+                lines: super::hooks::outcome_lines(&recovery, &outcomes),
             };
             self.wait_until
                 .insert(uid.clone(), now.mono + super::HOUSE_INTERVAL);
             if !self.propose(now, Cause::Recovery(uid.clone()), command, out) {
                 self.outcomes.insert(uid.clone(), outcomes);
             }
+            return;
+        }
+        if recovery.is_announced() {
+            self.announce(now, &recovery, epoch, out);
             return;
         }
         let mut progress = self
@@ -771,6 +796,14 @@ impl View for Seen<'_> {
                 .instances
                 .get(key)
                 .is_some_and(crate::topology::Instance::read_only)
+    }
+
+    fn hooks(&self) -> &HookCounts {
+        &self.node.hooks
+    }
+
+    fn detection_hooks(&self) -> hook::Next {
+        self.node.told(self.recovery.detection)
     }
 
     fn last_failed_dial(&self) -> Option<Mono> {

@@ -17,6 +17,7 @@ use core::time::Duration;
 use super::{
     candidate::{Choice, Contender, Failed, choose, without_errant},
     document::{DeadKind, End, Outcome, Phase, Purpose, Recovery, Stage, Step, StepKind},
+    hook::{self, Hook, HookCounts, HookList},
     statement::{Lane, SourcePosition, Statement},
 };
 use crate::{
@@ -46,6 +47,11 @@ const DRAIN_STALL: Duration = Duration::from_secs(10);
 const LAST_DIAL_MAX: Duration = Duration::from_millis(250);
 /// Replicas that could not be reached are waited for so long before the recovery ends without them.
 const REGROUP_PATIENCE: Duration = Duration::from_secs(20);
+/// Hooks that come after a promotion wait for so long for the replicas to be regrouped, since they are told which were
+/// lost; no longer, since clients are waiting for them.
+const ANNOUNCE_PATIENCE: Duration = Duration::from_secs(1);
+/// No hook of any configuration may run longer.
+const HOOK_DEADLINE: Duration = Duration::from_secs(24 * 3600);
 const PROMOTE_TRIES: usize = 3;
 const FENCE_TRIES: usize = 10;
 /// Between two attempts to point a replica at the promoted server.
@@ -79,6 +85,10 @@ pub trait View {
     fn was_read_only(&self) -> bool;
     /// The newest dial of the failed primary that brought nothing, by this daemon.
     fn last_failed_dial(&self) -> Option<Mono>;
+    /// How many hooks this daemon's file has.
+    fn hooks(&self) -> &HookCounts;
+    /// Where the hooks of the detection that led here stand.
+    fn detection_hooks(&self) -> hook::Next;
 }
 
 /// What this leader remembers of a recovery beside the record: times, which are its own. Lost with the leadership;
@@ -175,13 +185,13 @@ pub fn next(recovery: &Recovery, view: &impl View, progress: &mut Progress, mine
         });
     }
     match recovery.stage {
-        Stage::Begun => plan.fence_and_halt(),
+        Stage::Begun | Stage::PreHooks => plan.pre_hooks(),
         Stage::FenceAndHalt => plan.after_halt(progress),
         Stage::Drain => plan.drain(progress),
         Stage::Promote => plan.promote(progress),
         Stage::Regroup | Stage::Tidy => plan.regroup(progress),
         Stage::Undo => plan.after_undo(progress),
-        Stage::Operate | Stage::Ended => Move::Wait {
+        Stage::Operate | Stage::Ended | Stage::PostHooks | Stage::Closed => Move::Wait {
             until: now + Duration::from_secs(60),
         },
     }
@@ -248,6 +258,32 @@ impl<V: View> Plan<'_, V> {
             .steps_of(kind)
             .filter(|(step, _)| step.server == *server)
             .count()
+    }
+
+    // --- hooks ---
+
+    /// Hooks come before anything is changed; whether the primary is still dead is looked at after each.
+    fn pre_hooks(&self) -> Move {
+        let wait = Move::Wait {
+            until: self.now + HOOK_DEADLINE,
+        };
+        match self.view.detection_hooks() {
+            hook::Next::Wait => return wait,
+            hook::Next::Failed(why) => return not_attempted(&why),
+            hook::Next::Run(_) | hook::Next::Finished => {}
+        }
+        let lists = [HookList::PreFailover];
+        match hook::next(self.recovery, &lists, self.view.hooks(), self.mine) {
+            hook::Next::Wait => wait,
+            hook::Next::Failed(why) => not_attempted(&why),
+            hook::Next::Run(hook) => Move::Intend {
+                stage: Stage::PreHooks,
+                candidate: None,
+                steps: vec![hook_step(self.recovery, hook)],
+                lines: vec![format!("running hook {hook}")],
+            },
+            hook::Next::Finished => self.fence_and_halt(),
+        }
     }
 
     // --- fence and halt ---
@@ -902,13 +938,23 @@ impl<V: View> Plan<'_, V> {
         {
             pending = true;
         }
-        if pending {
-            return Move::Look {
-                keys: look,
-                until: self.now + LOOK_INTERVAL * 2,
-            };
-        }
-        if !look.is_empty() {
+        if pending || !look.is_empty() {
+            if self.recovery.stage == Stage::Regroup
+                && self.now.since(progress.stage_since) > ANNOUNCE_PATIENCE
+                && let hook::Next::Run(hook) = hook::next(
+                    self.recovery,
+                    &AFTER_PROMOTION,
+                    self.view.hooks(),
+                    self.mine,
+                )
+            {
+                return Move::Intend {
+                    stage: Stage::Regroup,
+                    candidate: Some(candidate),
+                    steps: vec![hook_step(self.recovery, hook)],
+                    lines: vec![format!("running hook {hook} while replicas are regrouped")],
+                };
+            }
             return Move::Look {
                 keys: look,
                 until: self.now + LOOK_INTERVAL * 2,
@@ -1076,6 +1122,15 @@ impl<V: View> Plan<'_, V> {
     // --- undo ---
 
     fn undo(&self, end: End) -> Move {
+        if !self.recovery.has_acted() {
+            return Move::End {
+                end,
+                successor: None,
+                lost: Vec::new(),
+                participants: Vec::new(),
+                lines: vec![String::from("nothing had been changed")],
+            };
+        }
         let mut steps = Vec::new();
         let mut lines = Vec::new();
         match &end {
@@ -1306,8 +1361,52 @@ impl<V: View> Plan<'_, V> {
             }),
             StepKind::Resume => status.is_some_and(|status| status.io != ThreadState::Stopped),
             StepKind::Reopen => !report.read_only,
-            StepKind::Operate => false,
+            // A hook leaves nothing on a server that could be looked at.
+            StepKind::Operate | StepKind::Hook => false,
         }
+    }
+}
+
+/// The lists that are run after a promotion.
+pub const AFTER_PROMOTION: [HookList; 2] = [HookList::PostPrimaryFailover, HookList::PostFailover];
+
+/// The lists that are run when a recovery has ended: none if a hook before it said no.
+#[must_use]
+pub fn hooks_after(recovery: &Recovery) -> &'static [HookList] {
+    match &recovery.end {
+        Some((_, End::Succeeded)) => &AFTER_PROMOTION,
+        Some((_, End::Failed { reason })) if reason.starts_with(NOT_ATTEMPTED) => &[],
+        Some((_, End::Failed { .. } | End::Undone { .. })) => &[HookList::PostUnsuccessfulFailover],
+        None => &[],
+    }
+}
+
+const NOT_ATTEMPTED: &str = "not attempted: ";
+
+fn not_attempted(why: &str) -> Move {
+    Move::End {
+        end: End::Failed {
+            reason: format!("{NOT_ATTEMPTED}{why}"),
+        },
+        successor: None,
+        lost: Vec::new(),
+        participants: Vec::new(),
+        lines: Vec::new(),
+    }
+}
+
+/// The next step of a recovery: this hook.
+#[must_use]
+pub fn hook_step(recovery: &Recovery, hook: Hook) -> Step {
+    Step {
+        id: recovery.next_step_id(),
+        kind: StepKind::Hook,
+        server: recovery.server.clone(),
+        identity: None,
+        lane: Lane::Act,
+        statements: vec![Statement::RunHook { hook }],
+        deadline: HOOK_DEADLINE,
+        read_after: false,
     }
 }
 

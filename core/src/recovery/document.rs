@@ -59,7 +59,14 @@ pub enum Stage {
     Undo,
     /// One-step operations.
     Operate,
+    /// The recovery has ended, and may have hooks to run.
     Ended,
+    /// Hooks that come before anything is changed.
+    PreHooks,
+    /// Hooks of a recovery that has ended.
+    PostHooks,
+    /// Nothing is left to do for it.
+    Closed,
 }
 
 impl fmt::Display for Stage {
@@ -74,6 +81,9 @@ impl fmt::Display for Stage {
             Self::Undo => "undo",
             Self::Operate => "operate",
             Self::Ended => "ended",
+            Self::PreHooks => "pre-hooks",
+            Self::PostHooks => "post-hooks",
+            Self::Closed => "closed",
         })
     }
 }
@@ -102,6 +112,8 @@ pub enum StepKind {
     Reopen,
     /// An operator's.
     Operate,
+    /// A command of the operators' own. It cannot be looked at: repeated only if its leader ended.
+    Hook,
 }
 
 /// How an effect ended.
@@ -233,6 +245,22 @@ impl Recovery {
     #[must_use]
     pub fn is_successful(&self) -> bool {
         matches!(self.end, Some((_, End::Succeeded)))
+    }
+
+    /// It has ended, and its hooks have not all run.
+    #[must_use]
+    pub fn is_announced(&self) -> bool {
+        self.purpose.is_recovery()
+            && self.end.is_some()
+            && matches!(self.stage, Stage::Ended | Stage::PostHooks)
+    }
+
+    /// Something was, or may have been, changed on a server.
+    #[must_use]
+    pub fn has_acted(&self) -> bool {
+        self.steps
+            .values()
+            .any(|(step, _)| step.kind != StepKind::Hook)
     }
 
     /// The promote intent is committed: there is no way back.

@@ -6,10 +6,12 @@
 pub mod candidate;
 pub mod dead_primary;
 pub mod document;
+pub mod hook;
 pub mod operation;
 pub mod statement;
 
 pub use document::{
     AuditLine, DeadKind, End, Outcome, Phase, Purpose, Recovery, Stage, Step, StepKind,
 };
+pub use hook::{Hook, HookCounts, HookFacts, HookList};
 pub use statement::{Lane, SourcePosition, Statement};

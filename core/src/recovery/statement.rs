@@ -4,6 +4,7 @@ use alloc::{string::String, vec::Vec};
 use core::fmt;
 use serde::{Deserialize, Serialize};
 
+use super::hook::Hook;
 use crate::{gtid::GtidSet, id::InstanceKey};
 
 /// Which of a daemon's own connections to a server a step goes over, each with its named lock there (`RAFT.md`
@@ -71,6 +72,10 @@ pub enum Statement {
     SemiSyncReplica {
         enabled: bool,
     },
+    /// Runs a command of the operators' own on the leading daemon, for this server; no connection is needed for it.
+    RunHook {
+        hook: Hook,
+    },
 }
 
 impl fmt::Display for Statement {
@@ -98,6 +103,7 @@ impl fmt::Display for Statement {
             Self::SemiSyncReplica { enabled } => {
                 write!(f, "semi-sync replica {}", on_off(*enabled))
             }
+            Self::RunHook { hook } => write!(f, "run hook {hook}"),
         }
     }
 }

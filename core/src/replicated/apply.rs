@@ -1082,7 +1082,24 @@ impl Application<'_> {
         }
     }
 
-    /// The recovery, if this epoch may change it.
+    /// The recovery, if this epoch may change it; also one that has ended and has hooks to run.
+    fn held(&self, uid: &Uid, epoch: Epoch) -> Result<&Recovery, Refusal> {
+        match self.state.recovery(uid) {
+            Some(recovery) if recovery.is_announced() => {
+                self.check_term(epoch)?;
+                if recovery.owner == epoch {
+                    Ok(recovery)
+                } else {
+                    Err(Refusal::NotOwner {
+                        owner: recovery.owner,
+                    })
+                }
+            }
+            Some(_) | None => self.owned(uid, epoch),
+        }
+    }
+
+    /// The recovery, if it runs and this epoch may change it.
     fn owned(&self, uid: &Uid, epoch: Epoch) -> Result<&Recovery, Refusal> {
         self.check_term(epoch)?;
         let recovery = self
@@ -1365,7 +1382,7 @@ impl Application<'_> {
             .state
             .recovery(uid)
             .ok_or_else(|| Refusal::NotFound(format!("recovery {uid}")))?;
-        if !recovery.is_running() {
+        if !recovery.is_running() && !recovery.is_announced() {
             return Err(Refusal::Ended);
         }
         if recovery.owner > epoch {
@@ -1389,9 +1406,13 @@ impl Application<'_> {
         steps: &[Step],
         lines: &[String],
     ) -> Decision {
-        let recovery = self.owned(uid, epoch)?;
+        let recovery = self.held(uid, epoch)?;
         check_intent(recovery, epoch, stage, steps)?;
-        self.edit_recovery(recovery.number, lines, |recovery| {
+        let number = recovery.number;
+        if stage == Stage::Closed {
+            self.index().announced.remove(&number);
+        }
+        self.edit_recovery(number, lines, |recovery| {
             recovery.stage = stage;
             if let Some(candidate) = candidate {
                 recovery.candidate = Some(candidate.clone());
@@ -1412,7 +1433,7 @@ impl Application<'_> {
         outcomes: &[(crate::id::StepId, Outcome)],
         lines: &[String],
     ) -> Decision {
-        let recovery = self.owned(uid, epoch)?;
+        let recovery = self.held(uid, epoch)?;
         for (id, outcome) in outcomes {
             match recovery.steps.get(id) {
                 None => return Err(Refusal::NotFound(format!("{id} of recovery {uid}"))),
@@ -1518,6 +1539,9 @@ impl Application<'_> {
                 .collect();
         });
         self.index().running.remove(&cluster);
+        if is_recovery {
+            self.index().announced.insert(number);
+        }
         if is_recovery && let Some(successor) = ended.successor {
             self.enthrone(uid, cluster, &server, failed_identity, successor, &ended);
         }
@@ -1762,6 +1786,7 @@ impl Application<'_> {
         for number in &gone {
             if let Some(row) = self.state.recoveries.remove(number) {
                 self.index().recovery_by_uid.remove(&row.uid);
+                self.index().announced.remove(number);
                 self.changes.push(Change::Recovery(*number, None));
             }
         }
@@ -1806,6 +1831,35 @@ fn check_intent(
     match stage {
         Stage::Begun | Stage::Ended => {
             return Err(invalid(format!("stage {stage} has no steps to intend")));
+        }
+        Stage::PostHooks | Stage::Closed if recovery.is_running() => {
+            return Err(invalid(format!("stage {stage} comes after the end")));
+        }
+        Stage::PreHooks if recovery.has_acted() => {
+            return Err(invalid(
+                "something was done already: it is too late for hooks before it",
+            ));
+        }
+        Stage::PostHooks | Stage::PreHooks => {
+            if let Some(step) = steps.iter().find(|step| step.kind != StepKind::Hook) {
+                return Err(invalid(format!("{} is no hook", step.id)));
+            }
+        }
+        Stage::Closed => {
+            if let Some(step) = steps.first() {
+                return Err(invalid(format!("{} comes after everything", step.id)));
+            }
+        }
+        Stage::FenceAndHalt
+        | Stage::Drain
+        | Stage::Promote
+        | Stage::Regroup
+        | Stage::Tidy
+        | Stage::Undo
+        | Stage::Operate
+            if !recovery.is_running() =>
+        {
+            return Err(Refusal::Ended);
         }
         Stage::Undo if recovery.is_past_return() => {
             return Err(invalid(

@@ -275,6 +275,8 @@ pub(super) struct Index {
     pub(super) recovery_by_uid: BTreeMap<Uid, u64>,
     /// Running recoveries and operations.
     pub(super) running: BTreeMap<ClusterKey, u64>,
+    /// Recoveries that have ended and have hooks to run.
+    pub(super) announced: BTreeSet<u64>,
     pub(super) active_detections: BTreeMap<InstanceKey, BTreeSet<u64>>,
     pub(super) ends: BTreeSet<(Wall, Ending)>,
     /// By registration, since their time to live is policy.
@@ -301,6 +303,9 @@ impl Index {
                 .is_some()
             {
                 return Err(alloc::format!("two recoveries are {}", recovery.uid));
+            }
+            if recovery.is_announced() {
+                index.announced.insert(*number);
             }
             if recovery.is_running()
                 && let Some(other) = index.running.insert(recovery.cluster, *number)
@@ -585,6 +590,14 @@ impl Replicated {
         self.index
             .running
             .values()
+            .filter_map(|number| self.recoveries.get(number))
+    }
+
+    /// Recoveries that have ended and have hooks to run, oldest first.
+    pub fn announced(&self) -> impl Iterator<Item = &Recovery> {
+        self.index
+            .announced
+            .iter()
             .filter_map(|number| self.recoveries.get(number))
     }
 

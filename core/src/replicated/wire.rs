@@ -20,8 +20,8 @@ use crate::{
     id::{ClusterKey, Epoch, Identity, InstanceKey, LogPosition, NodeId, StepId, Uid},
     policy::{DeposedAction, Policy, ReturnPolicy},
     recovery::{
-        AuditLine, DeadKind, End, Lane, Outcome, Phase, Purpose, Recovery, SourcePosition, Stage,
-        Statement, Step, StepKind, document::Acknowledgement,
+        AuditLine, DeadKind, End, Hook, HookList, Lane, Outcome, Phase, Purpose, Recovery,
+        SourcePosition, Stage, Statement, Step, StepKind, document::Acknowledgement,
     },
     time::Wall,
     topology::PromotionRule,
@@ -152,7 +152,22 @@ choice!(Stage {
     6 => Undo,
     7 => Operate,
     8 => Ended,
+    9 => PreHooks,
+    10 => PostHooks,
+    11 => Closed,
 });
+choice!(HookList {
+    0 => OnFailureDetection,
+    1 => PreGracefulTakeover,
+    2 => PreFailover,
+    3 => PostFailover,
+    4 => PostUnsuccessfulFailover,
+    5 => PostPrimaryFailover,
+    6 => PostIntermediateFailover,
+    7 => PostGracefulTakeover,
+    8 => PostTakePrimary,
+});
+record!(Hook { list, place });
 choice!(StepKind {
     0 => Fence,
     1 => KillClients,
@@ -164,6 +179,7 @@ choice!(StepKind {
     7 => Reopen,
     8 => Operate,
     9 => Reset,
+    10 => Hook,
 });
 choice!(Outcome {
     0 => Done,
@@ -205,6 +221,7 @@ choice!(Statement {
     12 => SetGtidSlavePos { position },
     13 => SemiSyncSource { enabled },
     14 => SemiSyncReplica { enabled },
+    15 => RunHook { hook },
 });
 record!(Step {
     id,

@@ -159,6 +159,7 @@ impl Server {
                 self.read_only = false;
             }
             Statement::KillClients { .. } => {}
+            Statement::RunHook { .. } => panic!("a hook is nothing for a server"),
             Statement::StopIoThread => self.channel.as_mut().ok_or_else(no_channel)?.io = false,
             Statement::StopSqlThread => self.channel.as_mut().ok_or_else(no_channel)?.sql = false,
             Statement::StopReplication => {

@@ -2,6 +2,7 @@
 
 mod agreement;
 mod fleet;
+mod hooks;
 mod random;
 mod scenarios;
 mod world;

@@ -10,11 +10,14 @@ use std::{
 use orchestrator_core::{
     id::{Epoch, InstanceKey, LogPosition, NodeId, ProposalId, RequestId, Uid},
     node::{
-        Effect, Identification, Input, Node, Output, PeerMessage, ProbeEnd, Proposal, RaftView,
-        Reply, Request, Sign, StepEnd,
+        Effect, HookRun, Identification, Input, Node, Output, PeerMessage, ProbeEnd, Proposal,
+        RaftView, Reply, Request, Sign, StepEnd,
     },
     policy::Policy,
-    recovery::{End, Outcome, Phase, Recovery, Statement, Step, StepKind},
+    recovery::{
+        End, Hook, HookCounts, HookFacts, HookList, Outcome, Phase, Recovery, Statement, Step,
+        StepKind,
+    },
     replicated::{Answer, Replicated, wire},
     time::{Mono, Now, Wall},
     topology::{Flavour, ProbeFailure},
@@ -80,6 +83,16 @@ pub struct Daemon {
     answers: Vec<Answer>,
 }
 
+/// A hook that was run.
+#[derive(Debug, Clone)]
+pub struct RanHook {
+    pub by: usize,
+    pub hook: Hook,
+    pub facts: HookFacts,
+    /// When it began.
+    pub at: u64,
+}
+
 pub struct World {
     pub now: u64,
     seq: u64,
@@ -111,6 +124,13 @@ pub struct World {
     pub finished: usize,
     /// Servers that a Promote step opened, with the uid.
     pub promoted: Vec<(Uid, InstanceKey)>,
+    /// The hooks of the daemons' files.
+    pub hook_counts: HookCounts,
+    /// How long each takes, in nanoseconds.
+    pub hook_takes: u64,
+    pub hooks_that_fail: BTreeSet<Hook>,
+    /// Hooks that were run, in the order in which they began.
+    pub hooks: Vec<RanHook>,
     /// Of which positions each daemon told its digest.
     pub digests_told: BTreeSet<(usize, LogPosition)>,
 }
@@ -185,6 +205,10 @@ impl World {
             writes: true,
             connect_time: 0,
             promoted: Vec::new(),
+            hook_counts: HookCounts::default(),
+            hook_takes: 100 * MS,
+            hooks_that_fail: BTreeSet::new(),
+            hooks: Vec::new(),
             digests_told: BTreeSet::new(),
             finished: 0,
         };
@@ -211,7 +235,7 @@ impl World {
             node: Node::new(
                 Identification {
                     host_name: format!("daemon{number}"),
-                    token: String::from("t"),
+                    token: format!("t{number}-{boot}"),
                 },
                 Policy::default(),
                 Replicated::default(),
@@ -230,6 +254,7 @@ impl World {
     fn start(&mut self, number: usize) {
         let policy = self.policy.clone();
         self.step(number, Input::LocalPolicy(Box::new(policy)));
+        self.step(number, Input::LocalHooks(self.hook_counts));
         self.deliver(number);
         self.tell_raft(number);
     }
@@ -305,6 +330,24 @@ impl World {
             server.fences = 0;
             server.read_only = true;
         }
+    }
+
+    /// Every daemon's file has so many hooks in these lists.
+    pub fn have_hooks(&mut self, counts: &[(HookList, usize)]) {
+        self.hook_counts = HookCounts::of(|list| {
+            counts
+                .iter()
+                .find(|(counted, _)| *counted == list)
+                .map_or(0, |(_, count)| *count)
+        });
+        for number in 0..3 {
+            self.step(number, Input::LocalHooks(self.hook_counts));
+        }
+    }
+
+    /// The hooks that were run so far, as text.
+    pub fn ran(&self) -> Vec<String> {
+        self.hooks.iter().map(|ran| ran.hook.to_string()).collect()
     }
 
     /// A message arrives at a daemon as if a member had sent it.
@@ -666,6 +709,65 @@ impl World {
                         at: 0,
                     },
                 );
+                self.count_move();
+            }
+            Effect::RunHook {
+                run,
+                epoch,
+                hook,
+                facts,
+            } => {
+                if let HookRun::Step { uid, step } = &run {
+                    let held = self
+                        .oracle
+                        .recovery(uid)
+                        .and_then(|recovery| recovery.steps.get(step));
+                    assert!(
+                        matches!(held, Some((_, Phase::Intended(by))) if *by == epoch),
+                        "{hook} has no committed intent under {epoch}\n{}",
+                        self.story()
+                    );
+                }
+                self.say(format!("daemon{number} runs {hook}"));
+                let led = self.epoch_of(number) == Some(epoch);
+                if led {
+                    self.hooks.push(RanHook {
+                        by: number,
+                        hook,
+                        facts: *facts,
+                        at: self.now,
+                    });
+                }
+                let outcome = if !led {
+                    Outcome::Refused {
+                        code: 0,
+                        reason: String::from("not leading"),
+                    }
+                } else if self.hooks_that_fail.contains(&hook) {
+                    Outcome::Refused {
+                        code: 1,
+                        reason: String::from("exit code 1"),
+                    }
+                } else {
+                    Outcome::Done
+                };
+                let input = match run {
+                    HookRun::Step { uid, step } => Input::StepEnded(StepEnd {
+                        uid,
+                        step,
+                        epoch,
+                        outcome,
+                        identity: None,
+                        report: None,
+                    }),
+                    HookRun::Detection(number) => Input::DetectionHookEnded {
+                        number,
+                        hook,
+                        outcome,
+                    },
+                };
+                let takes = self.hook_takes;
+                self.after(takes, Event::Input(number, boot, input));
                 self.count_move();
             }
             Effect::FenceFrozen { key, .. } => {

@@ -431,6 +431,7 @@ fn ownership_moves_to_later_epochs_only() {
     );
     log.done(log.intend("r1", Stage::Drain, vec![step(1, StepKind::Drain, "a")]));
     log.done(log.end("r1", failed(), None, &[]));
+    log.done(log.intend("r1", Stage::Closed, Vec::new()));
     log.term = 3;
     let third = log.epoch();
     assert_eq!(
@@ -438,6 +439,64 @@ fn ownership_moves_to_later_epochs_only() {
             uid: uid("r1"),
             epoch: third
         }),
+        Refusal::Ended
+    );
+}
+
+/// What has ended runs hooks and does nothing else, under whoever leads, until it is closed; its cluster is free.
+#[test]
+fn after_the_end_there_are_hooks_only() {
+    let mut log = Log::new();
+    log.done(log.begin("r1", "p"));
+    log.done(log.intend("r1", Stage::PreHooks, vec![step(1, StepKind::Hook, "p")]));
+    assert!(matches!(
+        log.refused(log.intend("r1", Stage::PreHooks, vec![step(2, StepKind::Halt, "a")])),
+        Refusal::Invalid(_)
+    ));
+    log.done(log.settle("r1", 1, Outcome::Done));
+    assert!(matches!(
+        log.refused(log.intend("r1", Stage::PostHooks, vec![step(2, StepKind::Hook, "p")])),
+        Refusal::Invalid(_)
+    ));
+    log.done(log.intend(
+        "r1",
+        Stage::FenceAndHalt,
+        vec![step(2, StepKind::Halt, "a")],
+    ));
+    assert!(matches!(
+        log.refused(log.intend("r1", Stage::PreHooks, vec![step(3, StepKind::Hook, "p")])),
+        Refusal::Invalid(_)
+    ));
+    log.done(log.end("r1", failed(), None, &[]));
+    assert_eq!(log.state.announced().count(), 1);
+    assert_eq!(log.state.running().count(), 0);
+
+    let halt = vec![step(3, StepKind::Halt, "a")];
+    assert_eq!(
+        log.refused(log.intend("r1", Stage::Drain, halt.clone())),
+        Refusal::Ended
+    );
+    assert!(matches!(
+        log.refused(log.intend("r1", Stage::PostHooks, halt)),
+        Refusal::Invalid(_)
+    ));
+    log.term = 2;
+    let hook = vec![step(3, StepKind::Hook, "p")];
+    assert!(matches!(
+        log.refused(log.intend("r1", Stage::PostHooks, hook.clone())),
+        Refusal::NotOwner { .. }
+    ));
+    let epoch = log.epoch();
+    log.done(Command::TakeOver {
+        uid: uid("r1"),
+        epoch,
+    });
+    log.done(log.intend("r1", Stage::PostHooks, hook));
+    log.done(log.settle("r1", 3, Outcome::Done));
+    log.done(log.intend("r1", Stage::Closed, Vec::new()));
+    assert_eq!(log.state.announced().count(), 0);
+    assert_eq!(
+        log.refused(log.intend("r1", Stage::PostHooks, vec![step(4, StepKind::Hook, "p")])),
         Refusal::Ended
     );
 }

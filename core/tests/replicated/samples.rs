@@ -6,7 +6,8 @@ use orchestrator_core::{
     id::{Epoch, Identity, InstanceKey, NodeId, StepId, Uid},
     policy::{DeposedAction, Policy, ReturnPolicy},
     recovery::{
-        DeadKind, End, Lane, Outcome, Purpose, SourcePosition, Stage, Statement, Step, StepKind,
+        DeadKind, End, Hook, HookList, Lane, Outcome, Purpose, SourcePosition, Stage, Statement,
+        Step, StepKind,
     },
     replicated::{AckScope, Answer, Command, Detection, Refusal},
     time::Wall,
@@ -452,6 +453,12 @@ pub fn commands() -> Vec<Command> {
         ]
         .map(|stage| intend(stage, Vec::new())),
     );
+    let hooks = HookList::ALL.map(|list| {
+        let hook = Hook { list, place: 2 };
+        step(1, StepKind::Hook, "p", vec![Statement::RunHook { hook }])
+    });
+    commands.push(intend(Stage::PreHooks, hooks.to_vec()));
+    commands.extend([Stage::PostHooks, Stage::Closed].map(|stage| intend(stage, Vec::new())));
     commands
 }
 

@@ -477,6 +477,8 @@ pub struct FailoverSettings {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HookSettings {
     pub shell: String,
+    /// A hook that runs longer is ended.
+    pub deadline: Duration,
     pub on_failure_detection: Vec<String>,
     pub pre_graceful_takeover: Vec<String>,
     pub pre_failover: Vec<String>,
@@ -561,7 +563,7 @@ impl Settings {
     pub fn reloadable_diff(old: &Settings, new: &Settings) -> Vec<&'static str> {
         Settings::changed(old, new)
             .into_iter()
-            .filter(|name| !super::policy::KEYS_OF_POLICY.contains(name))
+            .filter(|name| !is_reloaded(name))
             .filter(|name| super::values::known(name).effect == super::keys::Effect::Effective)
             .collect()
     }
@@ -570,7 +572,7 @@ impl Settings {
     pub fn reloaded_diff(old: &Settings, new: &Settings) -> Vec<&'static str> {
         Settings::changed(old, new)
             .into_iter()
-            .filter(|name| super::policy::KEYS_OF_POLICY.contains(name))
+            .filter(|name| is_reloaded(name))
             .collect()
     }
 
@@ -603,6 +605,26 @@ impl Settings {
         unguarded(&self.values)
     }
 }
+
+/// Obeyed at once when the files are read again.
+fn is_reloaded(name: &str) -> bool {
+    super::policy::KEYS_OF_POLICY.contains(&name) || KEYS_OF_HOOKS.contains(&name)
+}
+
+/// The keys that [`HookSettings`] follows from.
+pub const KEYS_OF_HOOKS: [&str; 11] = [
+    "ProcessesShellCommand",
+    "ProcessesTimeoutSeconds",
+    "OnFailureDetectionProcesses",
+    "PreGracefulTakeoverProcesses",
+    "PreFailoverProcesses",
+    "PostFailoverProcesses",
+    "PostUnsuccessfulFailoverProcesses",
+    "PostMasterFailoverProcesses",
+    "PostIntermediateMasterFailoverProcesses",
+    "PostGracefulTakeoverProcesses",
+    "PostTakeMasterProcesses",
+];
 
 /// Reads settled values into types, and remembers which keys were asked for.
 struct Reader<'v> {
@@ -1107,6 +1129,7 @@ impl<'v> Reader<'v> {
     fn hooks(&self) -> HookSettings {
         HookSettings {
             shell: self.text("ProcessesShellCommand"),
+            deadline: self.seconds("ProcessesTimeoutSeconds"),
             on_failure_detection: self.list("OnFailureDetectionProcesses"),
             pre_graceful_takeover: self.list("PreGracefulTakeoverProcesses"),
             pre_failover: self.list("PreFailoverProcesses"),

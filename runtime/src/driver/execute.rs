@@ -6,7 +6,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use orchestrator_core::id::{Epoch, NodeId};
-use orchestrator_core::node::{Effect, Input, Proposal};
+use orchestrator_core::node::{Effect, HookRun, Input, Proposal, StepEnd};
+use orchestrator_core::recovery::Outcome;
 use orchestrator_core::replicated::wire;
 use orchestrator_core::time::Mono;
 use tokio::sync::{Semaphore, mpsc};
@@ -14,6 +15,7 @@ use tokio::sync::{Semaphore, mpsc};
 use super::Message;
 use crate::env::{Env, spawn};
 use crate::fleet::{Fleet, Gate, SignSender};
+use crate::hooks::Hooks;
 
 /// What the driver needs of raft.
 pub trait Consensus: Clone + Send + Sync + 'static {
@@ -39,6 +41,7 @@ pub enum ProposeEnd {
 /// Carries effects out.
 pub struct Executor<E: Env, F: Fleet, C: Consensus> {
     fleet: F,
+    hooks: Arc<dyn Hooks>,
     pub(super) consensus: Arc<OnceLock<C>>,
     inbox: mpsc::UnboundedSender<Message>,
     probes: Arc<Semaphore>,
@@ -46,9 +49,15 @@ pub struct Executor<E: Env, F: Fleet, C: Consensus> {
 }
 
 impl<E: Env, F: Fleet, C: Consensus> Executor<E, F, C> {
-    pub(super) fn new(fleet: F, inbox: mpsc::UnboundedSender<Message>, probes_max: usize) -> Self {
+    pub(super) fn new(
+        fleet: F,
+        hooks: Arc<dyn Hooks>,
+        inbox: mpsc::UnboundedSender<Message>,
+        probes_max: usize,
+    ) -> Self {
         Executor {
             fleet,
+            hooks,
             consensus: Arc::new(OnceLock::new()),
             inbox,
             probes: Arc::new(Semaphore::new(probes_max.max(1))),
@@ -93,6 +102,36 @@ impl<E: Env, F: Fleet, C: Consensus> Executor<E, F, C> {
                 });
             }
             // Its epoch is the intent's, which is committed.
+            Effect::RunHook {
+                run,
+                epoch,
+                hook,
+                facts,
+            } => {
+                let hooks = self.hooks.clone();
+                let gate = Leadership::<C>(self.consensus.clone());
+                spawn::<E>(async move {
+                    let outcome = match gate.confirm(epoch).await {
+                        Ok(_) => hooks.run(hook, *facts).await,
+                        Err(reason) => Outcome::Refused { code: 0, reason },
+                    };
+                    send(match run {
+                        HookRun::Step { uid, step } => Input::StepEnded(StepEnd {
+                            uid,
+                            step,
+                            epoch,
+                            outcome,
+                            identity: None,
+                            report: None,
+                        }),
+                        HookRun::Detection(number) => Input::DetectionHookEnded {
+                            number,
+                            hook,
+                            outcome,
+                        },
+                    });
+                });
+            }
             Effect::FenceFrozen { uid, epoch: _, key } => self.fleet.fence_frozen(&uid, &key),
             Effect::Propose {
                 id,

@@ -8,6 +8,7 @@ mod handle;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use orchestrator_core::id::{LogPosition, RequestId};
@@ -24,6 +25,7 @@ pub use self::handle::{DriverGone, DriverHandle};
 use crate::backend::Batch;
 use crate::env::Env;
 use crate::fleet::Fleet;
+use crate::hooks::Hooks;
 use crate::raft::ReplicaRequest;
 
 /// A timer that fires this much late means that this process did not run for a while.
@@ -121,6 +123,7 @@ impl<E: Env, F: Fleet, C: Consensus> Driver<E, F, C> {
         seed: u64,
         channels: Channels,
         fleet: F,
+        hooks: Arc<dyn Hooks>,
         probes_max: usize,
         backend: Option<mpsc::UnboundedSender<Batch>>,
     ) -> Self {
@@ -129,7 +132,7 @@ impl<E: Env, F: Fleet, C: Consensus> Driver<E, F, C> {
             rng: StdRng::seed_from_u64(seed),
             inbox: channels.inbox,
             replica: channels.replica,
-            executor: Executor::new(fleet, channels.sender, probes_max),
+            executor: Executor::new(fleet, hooks, channels.sender, probes_max),
             waiting: BTreeMap::new(),
             last_request: 0,
             backend,

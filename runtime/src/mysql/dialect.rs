@@ -240,6 +240,9 @@ impl Dialect {
                     u8::from(*enabled)
                 ))]
             }
+            Statement::RunHook { hook } => {
+                return Err(format!("{hook} is nothing for a server"));
+            }
         })
     }
 

@@ -476,7 +476,8 @@ async fn run_one<E: Env>(
         | Statement::ResetReplicaAll
         | Statement::SetGtidSlavePos { .. }
         | Statement::SemiSyncSource { .. }
-        | Statement::SemiSyncReplica { .. } => {}
+        | Statement::SemiSyncReplica { .. }
+        | Statement::RunHook { .. } => {}
     }
     let outlives = matches!(statement, Statement::Fence);
     for sql in texts {

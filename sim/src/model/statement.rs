@@ -173,6 +173,7 @@ impl Operation {
             },
             Statement::SemiSyncSource { enabled } => vec![Operation::SemiSyncSource(*enabled)],
             Statement::SemiSyncReplica { enabled } => vec![Operation::SemiSyncReplica(*enabled)],
+            Statement::RunHook { .. } => return unknown("a hook is nothing for a server"),
         })
     }
 }

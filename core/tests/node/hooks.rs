@@ -1,0 +1,286 @@
+//! Hooks around a recovery: their order, what they are told, what their failure does, and what a leader that ends in
+//! the middle of them leaves to the next.
+
+use orchestrator_core::{
+    recovery::{End, Hook, HookList, Stage, StepKind},
+    topology::Flavour,
+};
+
+use crate::world::{MS, SEC, World, key};
+
+const ALL_OF_A_FAILOVER: [(HookList, usize); 5] = [
+    (HookList::OnFailureDetection, 2),
+    (HookList::PreFailover, 2),
+    (HookList::PostPrimaryFailover, 2),
+    (HookList::PostFailover, 1),
+    (HookList::PostUnsuccessfulFailover, 1),
+];
+
+fn world() -> World {
+    let mut world = World::new(Flavour::Mysql, 3);
+    world.have_hooks(&ALL_OF_A_FAILOVER);
+    world
+}
+
+fn hook(list: HookList, place: u32) -> Hook {
+    Hook { list, place }
+}
+
+/// Nothing on any server was changed by a step.
+fn nothing_was_done(world: &World) -> bool {
+    world.recoveries().iter().all(|recovery| {
+        recovery
+            .steps
+            .values()
+            .all(|(step, _)| step.kind == StepKind::Hook)
+    })
+}
+
+#[test]
+fn hooks_run_in_order_around_a_failover() {
+    let mut world = world();
+    world.kill(1);
+    world.expect_succeeded(3 * SEC, 2);
+    world.run(5 * SEC);
+    assert_eq!(
+        world.ran(),
+        [
+            "OnFailureDetectionProcesses[0]",
+            "OnFailureDetectionProcesses[1]",
+            "PreFailoverProcesses[0]",
+            "PreFailoverProcesses[1]",
+            "PostMasterFailoverProcesses[0]",
+            "PostMasterFailoverProcesses[1]",
+            "PostFailoverProcesses[0]",
+        ],
+        "{}",
+        world.story()
+    );
+    for pair in world.hooks.windows(2) {
+        assert!(
+            pair[1].at >= pair[0].at + world.hook_takes,
+            "{} began before {} had ended",
+            pair[1].hook,
+            pair[0].hook
+        );
+    }
+    let last = world.last().clone();
+    assert_eq!(last.stage, Stage::Closed);
+    let lines: Vec<&str> = last
+        .lines
+        .iter()
+        .map(|line| line.message.as_str())
+        .collect();
+    assert!(
+        lines.contains(&"run hook PostFailoverProcesses[0]: done"),
+        "{lines:#?}"
+    );
+}
+
+#[test]
+fn hooks_are_told_what_happened() {
+    let mut world = world();
+    world.kill(1);
+    world.expect_succeeded(3 * SEC, 2);
+    world.run(5 * SEC);
+    let of = |list| {
+        let ran = world.hooks.iter().find(|ran| ran.hook.list == list);
+        ran.expect("it ran").facts.clone()
+    };
+    let before = of(HookList::OnFailureDetection);
+    assert_eq!(before.failure_type, "DeadMaster");
+    assert_eq!(before.instance_type, "master");
+    assert_eq!(before.failed, key(1));
+    assert_eq!(before.replicas, [key(2), key(3), key(4)]);
+    assert!(before.recovers_primary && before.uid.is_empty() && before.successor.is_none());
+    let pre = of(HookList::PreFailover);
+    assert_eq!(pre.uid, world.last().uid.to_string());
+    assert!(!pre.is_successful && pre.successor.is_none());
+    let after = of(HookList::PostPrimaryFailover);
+    let successor = after.successor.expect("a successor");
+    assert_eq!((successor.key, after.is_successful), (key(2), true));
+    let mut keys: Vec<String> = world
+        .hooks
+        .iter()
+        .map(|ran| ran.facts.idempotency_key.clone())
+        .collect();
+    keys.sort_unstable();
+    keys.dedup();
+    assert_eq!(keys.len(), world.hooks.len());
+}
+
+#[test]
+fn a_failing_hook_before_a_failover_ends_it_before_anything_is_done() {
+    let mut world = world();
+    world.hooks_that_fail.insert(hook(HookList::PreFailover, 0));
+    world.kill(1);
+    world.run(4 * SEC);
+    let last = world.last().clone();
+    assert!(
+        matches!(&last.end, Some((_, End::Failed { reason })) if reason.contains("PreFailoverProcesses[0]")),
+        "{:?}",
+        last.end
+    );
+    assert!(nothing_was_done(&world), "{}", world.story());
+    assert!(
+        !world
+            .ran()
+            .contains(&String::from("PreFailoverProcesses[1]"))
+    );
+    // It was not attempted, so nobody is told that it failed.
+    assert!(
+        !world
+            .hooks
+            .iter()
+            .any(|ran| ran.hook.list == HookList::PostUnsuccessfulFailover)
+    );
+    // Tried again after a while: a hook that said no once does not leave a cluster without a primary.
+    world.hooks_that_fail.clear();
+    world.finished = world.recoveries().len();
+    world.expect_succeeded(20 * SEC, 2);
+}
+
+#[test]
+fn a_failing_detection_hook_holds_the_recovery_until_it_passes() {
+    let mut world = world();
+    world
+        .hooks_that_fail
+        .insert(hook(HookList::OnFailureDetection, 1));
+    world.kill(1);
+    world.run(10 * SEC);
+    assert!(nothing_was_done(&world), "{}", world.story());
+    let count = |world: &World, place| {
+        let wanted = hook(HookList::OnFailureDetection, place);
+        world.hooks.iter().filter(|ran| ran.hook == wanted).count()
+    };
+    assert_eq!(count(&world, 0), 1, "what passed is not run again");
+    assert!(count(&world, 1) >= 2, "{}", world.story());
+    world.hooks_that_fail.clear();
+    world.finished = world.recoveries().len();
+    world.expect_succeeded(60 * SEC, 2);
+    assert_eq!(count(&world, 0), 1);
+}
+
+#[test]
+fn a_primary_that_returns_during_the_hooks_is_left_alone() {
+    let mut world = world();
+    world.hook_takes = SEC;
+    world.kill(1);
+    world.run(1500 * MS);
+    assert!(world.running().is_some(), "{}", world.story());
+    world.restart(1);
+    world.run(10 * SEC);
+    assert!(
+        matches!(world.last().end, Some((_, End::Undone { .. }))),
+        "{}",
+        world.story()
+    );
+    assert!(nothing_was_done(&world), "{}", world.story());
+    assert_eq!(world.writeable(), [key(1)]);
+    assert_eq!(
+        world.ran().last().map(String::as_str),
+        Some("PostUnsuccessfulFailoverProcesses[0]")
+    );
+}
+
+#[test]
+fn hooks_after_a_failover_are_all_run_whatever_fails() {
+    let mut world = world();
+    world
+        .hooks_that_fail
+        .insert(hook(HookList::PostPrimaryFailover, 0));
+    world.kill(1);
+    world.expect_succeeded(3 * SEC, 2);
+    world.run(5 * SEC);
+    let after: Vec<String> = world.ran().split_off(4);
+    assert_eq!(
+        after,
+        [
+            "PostMasterFailoverProcesses[0]",
+            "PostMasterFailoverProcesses[1]",
+            "PostFailoverProcesses[0]"
+        ]
+    );
+    assert!(world.last().is_successful());
+}
+
+/// Clients wait for whoever is told by a hook where the primary is, not for a replica that is away.
+#[test]
+fn hooks_do_not_wait_long_for_a_replica_that_cannot_be_regrouped() {
+    let mut world = world();
+    world.server(4).stuck = true;
+    world.run(SEC);
+    world.kill(1);
+    world.run(8 * SEC);
+    assert!(
+        world
+            .ran()
+            .contains(&String::from("PostFailoverProcesses[0]")),
+        "{}",
+        world.story()
+    );
+}
+
+/// Killed at each hook in turn: the next leader goes on, runs the interrupted hook once more under the same key, and no
+/// other twice.
+#[test]
+fn a_leader_that_ends_during_a_hook_is_followed_by_one_that_goes_on() {
+    for nth in 0..7 {
+        let mut world = world();
+        world.hook_takes = SEC;
+        world.kill(1);
+        let reached = world.run_until(30 * SEC, |world| world.hooks.len() > nth);
+        assert!(reached, "hook {nth}\n{}", world.story());
+        world.run(100 * MS);
+        let leader = world.leader.expect("a leader");
+        world.kill_daemon(leader);
+        world.elect((leader + 1) % 3);
+        world.expect_succeeded(60 * SEC, 2);
+        world.run(20 * SEC);
+        let is_of_detection = world.hooks[nth].hook.list == HookList::OnFailureDetection;
+        let mut runs: std::collections::BTreeMap<String, usize> = Default::default();
+        for ran in &world.hooks {
+            *runs.entry(ran.facts.idempotency_key.clone()).or_default() += 1;
+        }
+        let interrupted = world.hooks[nth].facts.idempotency_key.clone();
+        let by: Vec<usize> = world
+            .hooks
+            .iter()
+            .filter(|ran| ran.facts.idempotency_key == interrupted)
+            .map(|ran| ran.by)
+            .collect();
+        assert_eq!(by[0], leader);
+        assert!(!by[1..].contains(&leader), "{by:?}");
+        for (ran, count) in &runs {
+            let most = if *ran == interrupted && !is_of_detection {
+                2
+            } else {
+                1
+            };
+            assert_eq!(
+                *count,
+                most,
+                "{ran} with hook {nth} interrupted\n{}",
+                world.story()
+            );
+        }
+        let posts = ["PostMasterFailoverProcesses[1]", "PostFailoverProcesses[0]"];
+        for post in posts {
+            assert!(world.ran().contains(&String::from(post)), "{post}, {nth}");
+        }
+        assert_eq!(world.promoted.len(), 1);
+        assert_eq!(world.last().stage, Stage::Closed, "{}", world.story());
+    }
+}
+
+/// Without hooks nothing is added to a failover.
+#[test]
+fn without_hooks_a_recovery_is_closed_and_nothing_is_run() {
+    let mut world = World::new(Flavour::Mariadb, 3);
+    world.kill(1);
+    world.expect_succeeded(2 * SEC, 2);
+    world.run(SEC);
+    assert_eq!(world.last().stage, Stage::Closed);
+    assert!(world.hooks.is_empty());
+    assert!(world.last().steps_of(StepKind::Hook).next().is_none());
+}

@@ -1,0 +1,206 @@
+//! Hooks of real daemons around the failover of a real fleet: the leader alone runs them, in order, once; and a leader
+//! that dies in the middle of one leaves the rest to the next.
+#![allow(clippy::disallowed_methods)]
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use orchestrator_tests::daemons::DaemonOptions;
+use orchestrator_tests::fleet::{Flavour, FleetOptions, ReplicationTiming};
+use orchestrator_tests::process::{Scratch, Signal};
+use orchestrator_tests::wait::{Look, until};
+use orchestrator_tests::world::{Expectation, PATIENCE, Strike, World};
+use serde_json::{Value, json};
+
+/// Held while a test owns a fleet.
+static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+/// Where hooks of all daemons write to.
+struct Collector {
+    _folder: Scratch,
+    path: PathBuf,
+}
+
+impl Collector {
+    fn new() -> Collector {
+        let folder = Scratch::create("hooks").expect("a folder");
+        let path = folder.path().join("ran");
+        fs::write(&path, "").expect("written");
+        Collector {
+            _folder: folder,
+            path,
+        }
+    }
+
+    /// A hook that tells its name, the process that runs it (the daemon) and what it is given.
+    fn hook(&self, name: &str, rest: &str) -> String {
+        format!(
+            "echo \"{name} $PPID $ORC_RECOVERY_UID {rest}\" >> {}",
+            self.path.display()
+        )
+    }
+
+    fn lines(&self) -> Vec<Vec<String>> {
+        let text = fs::read_to_string(&self.path).expect("read");
+        text.lines()
+            .map(|line| line.split(' ').map(str::to_owned).collect())
+            .collect()
+    }
+
+    async fn wait_for(&self, name: &str) {
+        let what = format!("hook {name} begins");
+        let looked = until(&what, PATIENCE, Duration::from_millis(20), async || {
+            let names: Vec<String> = self
+                .lines()
+                .into_iter()
+                .map(|line| line[0].clone())
+                .collect();
+            if names.iter().any(|ran| ran == name) {
+                Look::Holds(())
+            } else {
+                Look::not(format!("{names:?}"))
+            }
+        });
+        looked.await.expect("it ran");
+    }
+}
+
+async fn world(settings: Value) -> World {
+    let fleet = FleetOptions {
+        flavour: Flavour::MariaDb,
+        servers: 4,
+        timing: ReplicationTiming::Quick,
+    };
+    let mut options = DaemonOptions::default_configuration();
+    options.settings = settings.as_object().expect("an object").clone();
+    World::start(fleet, &options)
+        .await
+        .expect("a fleet that the daemons know")
+}
+
+#[tokio::test]
+async fn the_leader_alone_runs_each_hook_once_and_in_order() {
+    let _turn = TURN.lock().await;
+    let collector = Collector::new();
+    let mut world = world(json!({
+        "OnFailureDetectionProcesses": [collector.hook("detection", "{failureType} {failedPort}")],
+        "PreFailoverProcesses": [collector.hook("pre", "{failureType} {failedPort} {countReplicas}")],
+        "PostMasterFailoverProcesses": [
+            "exit 3",
+            collector.hook("post-master", "{failedPort} {successorPort} {isSuccessful}"),
+        ],
+        "PostFailoverProcesses": [collector.hook("post", "{failedPort} $ORC_SUCCESSOR_PORT $ORC_IDEMPOTENCY_KEY")],
+        "PostUnsuccessfulFailoverProcesses": [collector.hook("unsuccessful", "")],
+    }))
+    .await;
+    let leader = world.daemons.wait_leader(PATIENCE).await.expect("a leader");
+    let leader = leader.pid().expect("it runs").to_string();
+    let aftermath = world
+        .strike(Strike::KillPrimary, Duration::ZERO, &Expectation::default())
+        .await
+        .expect("recovery");
+    assert_eq!(aftermath.wrongs(), Vec::<String>::new());
+    collector.wait_for("post").await;
+    let uid = aftermath.recoveries[0].uid.clone();
+    let (old, new) = (aftermath.old.to_string(), aftermath.promoted.to_string());
+    let key = format!("{uid}/PostFailoverProcesses[0]");
+    let wanted = [
+        vec!["detection", &leader, "", "DeadMaster", &old],
+        vec!["pre", &leader, &uid, "DeadMaster", &old, "3"],
+        vec!["post-master", &leader, &uid, &old, &new, "true"],
+        vec!["post", &leader, &uid, &old, &new, &key],
+    ];
+    assert_eq!(collector.lines(), wanted);
+    let steps = world.daemons.recovery_steps(&uid).await.expect("steps");
+    let failed = "run hook PostMasterFailoverProcesses[0]: failed (3): exit code 3";
+    assert!(steps.iter().any(|step| step == failed), "{steps:#?}");
+}
+
+/// A hook that takes long is interrupted by the death of its leader: the next one runs it again, under the same key, and
+/// finishes the failover without anybody's help.
+#[tokio::test]
+async fn a_leader_killed_during_a_hook_is_followed_by_one_that_finishes() {
+    let _turn = TURN.lock().await;
+    let collector = Collector::new();
+    let once = collector.path.with_extension("once");
+    let slow_once = format!(
+        "{}; if [ ! -e {once} ]; then touch {once}; sleep 1000; fi",
+        collector.hook("pre", "$ORC_IDEMPOTENCY_KEY"),
+        once = once.display()
+    );
+    let world = world(json!({
+        "PreFailoverProcesses": [slow_once],
+        "PostFailoverProcesses": [collector.hook("post", "{successorPort}")],
+    }))
+    .await;
+    let old = world.primary();
+    let ledger = world.clients();
+    ledger
+        .wait_acknowledged(Instant::now(), Some(old), PATIENCE)
+        .await
+        .expect("writes");
+    world.signal(Strike::KillPrimary).await.expect("killed");
+    collector.wait_for("pre").await;
+    let first = world.daemons.wait_leader(PATIENCE).await.expect("a leader");
+    let first_pid = first.pid().expect("it runs").to_string();
+    let killed = first.signal(Signal::Kill);
+    let write = ledger
+        .wait_acknowledged_elsewhere(killed, old, PATIENCE)
+        .await
+        .expect("another server takes writes");
+    collector.wait_for("post").await;
+    drop(ledger.end().await);
+    let lines = collector.lines();
+    assert_eq!(lines.len(), 3, "{lines:?}");
+    let (interrupted, again, post) = (&lines[0], &lines[1], &lines[2]);
+    assert_eq!((interrupted[0].as_str(), again[0].as_str()), ("pre", "pre"));
+    assert_eq!(interrupted[1], first_pid);
+    assert_ne!(again[1], first_pid);
+    // The same recovery, the same key.
+    assert_eq!(interrupted[2..], again[2..]);
+    assert_eq!(post[3], write.port.to_string());
+    let recoveries = world.daemons.audit_recovery().await.expect("audit");
+    assert_eq!(recoveries.len(), 1, "{recoveries:?}");
+}
+
+/// A hook that says no before a failover is obeyed: no server is touched, until it says yes.
+#[tokio::test]
+async fn a_hook_that_says_no_holds_the_failover() {
+    let _turn = TURN.lock().await;
+    let collector = Collector::new();
+    let gate = collector.path.with_extension("gate");
+    let world = world(json!({
+        "PreFailoverProcesses": [format!("{}; test -e {}", collector.hook("pre", ""), gate.display())],
+    }))
+    .await;
+    let old = world.primary();
+    world.signal(Strike::KillPrimary).await.expect("killed");
+    collector.wait_for("pre").await;
+    let looked = until(
+        "the failover is called off",
+        PATIENCE,
+        Duration::from_millis(50),
+        async || match world.daemons.audit_recovery().await {
+            Ok(recoveries) if recoveries.iter().any(|recovery| !recovery.active) => Look::Holds(()),
+            Ok(recoveries) => Look::not(format!("{recoveries:?}")),
+            Err(error) => Look::not(format!("{error:#}")),
+        },
+    );
+    looked.await.expect("called off");
+    for server in world.fleet.live_except(old) {
+        let status = server
+            .replica_status()
+            .await
+            .expect("answers")
+            .expect("a replica");
+        assert_eq!(status.source_port, old, "{} was touched", server.port());
+    }
+    fs::write(&gate, "").expect("written");
+    let ledger = world.clients();
+    ledger
+        .wait_acknowledged_elsewhere(Instant::now(), old, PATIENCE)
+        .await
+        .expect("the next attempt is let through");
+    drop(ledger.end().await);
+}

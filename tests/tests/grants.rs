@@ -7,6 +7,10 @@
 
 use std::time::Duration;
 
+use orchestrator::env::TokioEnv;
+use orchestrator::fleet::Fleet as _;
+use orchestrator::mysql::{Mysql, ProbeSettings};
+use orchestrator_core::id::InstanceKey;
 use orchestrator_tests::fleet::{
     Flavour, Fleet, FleetOptions, ReplicationTiming, grant_statements,
 };
@@ -352,6 +356,103 @@ async fn sees_and_ends_sessions(fleet: &Fleet, port: u16) -> bool {
         .await
         .is_ok_and(|count| count == "1");
     seen && sql.run(&format!("KILL {session}")).await.is_ok()
+}
+
+/// What the daemon finds that an account of this name lacks, or why it cannot tell.
+async fn judged(port: u16, user: &str) -> Result<Vec<String>, String> {
+    let fleet = Mysql::<TokioEnv>::new(ProbeSettings {
+        user: user.to_owned(),
+        password: "secret".to_owned(),
+        discover_by_show_replicas: true,
+        tls_skip_verify: true,
+        ..ProbeSettings::default()
+    });
+    let end = fleet.probe(InstanceKey::new("127.0.0.1", port)).await;
+    let report = end.result.map_err(|failure| failure.to_string())?;
+    match report.privileges_unknown {
+        Some(why) => Err(why),
+        None => Ok(report
+            .missing_privileges
+            .iter()
+            .map(|missing| missing.grant.clone())
+            .collect()),
+    }
+}
+
+/// Rights that an account has by its role count while the role is active, and only then.
+async fn rights_by_roles_count(flavour: Flavour) {
+    let fleet = pair(flavour).await;
+    let port = fleet.ports()[0];
+    let mut harness = fleet
+        .server(port)
+        .expect("server")
+        .harness()
+        .await
+        .expect("login");
+    let (role, account) = match flavour {
+        Flavour::MariaDb => ("failover", "'roled'@'%'"),
+        Flavour::MySql => ("'failover'@'%'", "'roled'@'%'"),
+    };
+    let mut statements = vec![
+        format!("CREATE ROLE {role}"),
+        format!("CREATE USER {account} IDENTIFIED BY 'secret'"),
+        format!("GRANT {role} TO {account}"),
+    ];
+    for (right, level) in granted_rights(flavour) {
+        statements.push(format!("GRANT {right} ON {level} TO {role}"));
+    }
+    harness.run_all(statements).await.expect("a role");
+
+    // Granted, and not active at login: as good as nothing, and no statement of a probe is allowed.
+    let inactive = judged(port, "roled").await;
+    assert!(
+        inactive
+            .as_ref()
+            .is_err_and(|failure| failure.contains("1227"))
+            || inactive.as_ref().is_ok_and(|missing| missing.len() > 5),
+        "{flavour}: {inactive:?}"
+    );
+
+    let by_default = match flavour {
+        Flavour::MariaDb => format!("SET DEFAULT ROLE {role} FOR {account}"),
+        Flavour::MySql => format!("SET DEFAULT ROLE {role} TO {account}"),
+    };
+    harness.run(&by_default).await.expect("a default role");
+    assert_eq!(
+        judged(port, "roled").await,
+        Ok(Vec::new()),
+        "{flavour}: the role holds all"
+    );
+
+    let right = match flavour {
+        Flavour::MariaDb => "READ_ONLY ADMIN",
+        Flavour::MySql => "SYSTEM_VARIABLES_ADMIN",
+    };
+    harness
+        .run(&format!("REVOKE {right} ON *.* FROM {role}"))
+        .await
+        .expect("revoke");
+    let missing = judged(port, "roled").await.expect("judged");
+    assert!(
+        !missing.is_empty()
+            && missing
+                .iter()
+                .all(|grant| grant.starts_with(&format!("GRANT {right} ON *.* TO "))),
+        "{flavour}: {missing:?}"
+    );
+    // The statement that is named mends it.
+    harness.run(&missing[0]).await.expect("the named grant");
+    assert_eq!(judged(port, "roled").await, Ok(Vec::new()), "{flavour}");
+}
+
+#[tokio::test]
+async fn mariadb_rights_by_roles_count() {
+    rights_by_roles_count(Flavour::MariaDb).await;
+}
+
+#[tokio::test]
+async fn mysql_rights_by_roles_count() {
+    rights_by_roles_count(Flavour::MySql).await;
 }
 
 #[tokio::test]

@@ -47,6 +47,8 @@ pub enum Code {
     DeadReplicationGroupMemberWithReplicas,
     /// As an analysis of its own, under `RecoverNonWriteableMaster`; the structure code of the same name is apart.
     NoWriteableMasterStructureWarning,
+    /// The only answer is that it takes no more connections (errors 1040, 1203, 1226): it lives.
+    OverloadedPrimary,
 }
 
 /// What repairs a problem.
@@ -162,7 +164,7 @@ impl CodeFacts {
 
 impl Code {
     /// Every code, in the order of declaration.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 33] = [
         Self::NoProblem,
         Self::DeadMasterWithoutReplicas,
         Self::DeadMaster,
@@ -195,6 +197,7 @@ impl Code {
         Self::BinlogServerFailingToConnectToMaster,
         Self::DeadReplicationGroupMemberWithReplicas,
         Self::NoWriteableMasterStructureWarning,
+        Self::OverloadedPrimary,
     ];
 
     /// The code's row of the table.
@@ -352,6 +355,12 @@ impl Code {
                 "The master has replicas, but is read-only",
                 Repair::NonWriteablePrimary,
             ),
+            Self::OverloadedPrimary => detected(
+                "OverloadedPrimary",
+                "The master answers that it takes no more connections: it lives, and nobody is promoted in its place",
+                Repair::Nothing,
+            )
+            .at_once(Emergent::Probe),
         }
     }
 
@@ -410,11 +419,17 @@ pub enum StructureCode {
     ErrantGTIDStructureWarning,
     NoWriteableMasterStructureWarning,
     NotEnoughValidSemiSyncReplicasStructureWarning,
+    /// Our account lacks rights there.
+    MissingPrivilegesStructureWarning,
+    /// What our account may do there could not be read.
+    UnknownPrivilegesStructureWarning,
+    /// Not every daemon can see it, so that fewer can agree on its death.
+    UnseenByDaemonsStructureWarning,
 }
 
 impl StructureCode {
     /// Every code, in the order in which they are listed.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 13] = [
         Self::NoLoggingReplicasStructureWarning,
         Self::NoFailoverSupportStructureWarning,
         Self::StatementAndMixedLoggingReplicasStructureWarning,
@@ -425,6 +440,9 @@ impl StructureCode {
         Self::ErrantGTIDStructureWarning,
         Self::NoWriteableMasterStructureWarning,
         Self::NotEnoughValidSemiSyncReplicasStructureWarning,
+        Self::MissingPrivilegesStructureWarning,
+        Self::UnknownPrivilegesStructureWarning,
+        Self::UnseenByDaemonsStructureWarning,
     ];
 
     /// As the wire spells it.
@@ -451,6 +469,9 @@ impl StructureCode {
             Self::NotEnoughValidSemiSyncReplicasStructureWarning => {
                 "NotEnoughValidSemiSyncReplicasStructureWarning"
             }
+            Self::MissingPrivilegesStructureWarning => "MissingPrivilegesStructureWarning",
+            Self::UnknownPrivilegesStructureWarning => "UnknownPrivilegesStructureWarning",
+            Self::UnseenByDaemonsStructureWarning => "UnseenByDaemonsStructureWarning",
         }
     }
 

@@ -7,6 +7,7 @@
 use alloc::{
     borrow::Cow,
     collections::{BTreeMap, BTreeSet},
+    format,
     string::String,
     vec::Vec,
 };
@@ -146,6 +147,28 @@ impl Problem {
     #[must_use]
     pub const fn description(&self) -> &'static str {
         self.code.description()
+    }
+
+    /// What the codes alone do not tell, for people: which rights are missing and the statement that grants each, who
+    /// does not see the server.
+    #[must_use]
+    pub fn details(&self) -> Vec<String> {
+        let mut details = Vec::new();
+        if let Some(report) = &self.evidence.report {
+            for missing in &report.missing_privileges {
+                details.push(format!(
+                    "our account lacks a right needed to {}: {}",
+                    missing.purpose, missing.grant
+                ));
+            }
+            if let Some(why) = &report.privileges_unknown {
+                details.push(format!("what our account may do is not known: {why}"));
+            }
+        }
+        if let Some((seeing, daemons)) = self.evidence.daemons_seeing {
+            details.push(format!("{seeing} of {daemons} daemons can see this server"));
+        }
+        details
     }
 
     /// (`IsActionableRecovery`): some repair exists. Whether it may run (filters, cool-down, downtime, verdict) is

@@ -7,12 +7,14 @@
 use alloc::{string::String, sync::Arc, vec::Vec};
 use core::time::Duration;
 
-use super::filters::Filters;
+use super::{filters::Filters, verdict};
 use crate::{
     id::InstanceKey,
     policy::Policy,
     time::{Mono, Now, Wall},
-    topology::{BinlogCoordinates, Flavour, Instance, ProbeReport, SemiSync, UsingGtid},
+    topology::{
+        BinlogCoordinates, Flavour, Instance, ProbeFailure, ProbeReport, SemiSync, UsingGtid,
+    },
 };
 
 /// Where a server's log stood when it was first seen to stand still there.
@@ -63,6 +65,11 @@ pub trait Context {
     /// source's last sign of life (`FAILOVER.md` section 1): it counts as not replicating.
     fn is_standing_still(&self, _replica: &InstanceKey) -> bool {
         false
+    }
+
+    /// How many daemons can see the server, of how many; none while all can.
+    fn daemons_seeing(&self, _key: &InstanceKey) -> Option<(u32, u32)> {
+        None
     }
 
     /// Replication was just restarted on the server's replicas by ourselves.
@@ -118,6 +125,10 @@ pub struct Evidence {
     pub is_read_only: bool,
     /// (`ReplicationDepth`)
     pub depth: u32,
+    /// The newest probe was answered with an error that only a server gives that has too many clients.
+    pub is_overloaded: bool,
+    /// How many daemons can see it, of how many; none while all can.
+    pub daemons_seeing: Option<(u32, u32)>,
     /// Its log stands where it was noted to stand, for longer than the policy allows a semi-sync source.
     pub is_stale: bool,
 
@@ -209,10 +220,21 @@ impl Evidence {
             .map_or(0, |end| seconds(now).saturating_sub(seconds(end)))
     }
 
+    /// Our account lacks rights there.
+    #[must_use]
+    pub fn lacks_privileges(&self) -> bool {
+        self.report
+            .as_ref()
+            .is_some_and(|report| !report.missing_privileges.is_empty())
+    }
+
     /// Something about the server or its replicas is worth an entry (`ReduceReplicationAnalysisCount`).
     #[must_use]
-    pub const fn is_of_interest(&self) -> bool {
-        !self.last_check_valid || self.is_failing_to_connect || self.replicas > 0
+    pub fn is_of_interest(&self) -> bool {
+        !self.last_check_valid
+            || self.is_failing_to_connect
+            || self.replicas > 0
+            || self.lacks_privileges()
     }
 
     fn stand_until_wall(&mut self, end: Wall) {
@@ -251,6 +273,11 @@ pub fn gather<'a, C: Context + ?Sized>(
         is_binlog_server: is_binlog_server(report),
         is_read_only: server.read_only(),
         depth: server.place.depth,
+        is_overloaded: matches!(
+            &server.failure,
+            Some(ProbeFailure::ServerError { code, .. }) if verdict::is_overload(*code)
+        ),
+        daemons_seeing: context.daemons_seeing(&server.key),
         uses_pseudo_gtid: context.uses_pseudo_gtid(&server.key),
         downtime_end: context.downtime_end(&server.key),
         ..Evidence::default()

@@ -31,7 +31,13 @@ const fn rule(number: u8, holds: Predicate, code: Code) -> Rule {
 
 /// For servers that are not members of a replication group. A co-primary names a source, so it is no primary here, and
 /// goes on to the rules for intermediate sources when its own do not hold.
-pub const CHAIN: [Rule; 30] = [
+pub const CHAIN: [Rule; 31] = [
+    // Whatever its replicas do: it answers.
+    rule(
+        0,
+        |e, _| e.is_primary && !e.last_check_valid && e.is_overloaded,
+        Code::OverloadedPrimary,
+    ),
     rule(
         1,
         |e, _| dead_primary(e) && e.replicas == 0,
@@ -216,7 +222,7 @@ pub const GROUP_CHAIN: [Rule; 1] = [rule(
 )];
 
 /// Everything unwise about how a server and its replicas are set up, in the order in which it is listed.
-pub const STRUCTURE: [(StructureCode, Predicate); 10] = [
+pub const STRUCTURE: [(StructureCode, Predicate); 13] = [
     (StructureCode::NoLoggingReplicasStructureWarning, |e, _| {
         e.is_primary && e.replicas > 1 && e.logging_replicas == 0
     }),
@@ -267,6 +273,17 @@ pub const STRUCTURE: [(StructureCode, Predicate); 10] = [
                 })
         },
     ),
+    (StructureCode::MissingPrivilegesStructureWarning, |e, _| {
+        e.lacks_privileges()
+    }),
+    (StructureCode::UnknownPrivilegesStructureWarning, |e, _| {
+        e.report
+            .as_ref()
+            .is_some_and(|report| report.privileges_unknown.is_some())
+    }),
+    (StructureCode::UnseenByDaemonsStructureWarning, |e, _| {
+        e.daemons_seeing.is_some()
+    }),
 ];
 
 /// The first rule that holds for the evidence.

@@ -21,6 +21,12 @@ pub const FAILED_LOGINS_MIN: u32 = 2;
 /// A daemon may vote dead only if it logged in there within so many polls.
 const LOGIN_POLLS_MAX: u32 = 10;
 
+/// ER_CON_COUNT_ERROR, ER_TOO_MANY_USER_CONNECTIONS, ER_USER_LIMIT_REACHED: too many clients to take this one.
+#[must_use]
+pub const fn is_overload(code: u16) -> bool {
+    matches!(code, 1040 | 1203 | 1226)
+}
+
 /// What the pulse connection is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum Pulse {
@@ -38,7 +44,7 @@ pub struct Watched {
     /// Which server the evidence is about: another one behind the same address starts a file of its own.
     pub identity: Option<Identity>,
     pulse: Pulse,
-    /// The last complete login, by any connection.
+    /// The last complete login, by any connection, or the last refusal of one for want of room.
     last_login: Option<Mono>,
     /// The last sign of life of any kind.
     last_life: Option<Mono>,
@@ -118,7 +124,14 @@ impl Watched {
                 self.missing(now);
                 self.leaving_since.get_or_insert(now);
             }
-            Sign::DialError(_) => self.life(now),
+            Sign::DialError(code) => {
+                // Whoever is turned away for want of room is as good a witness as one that was let in: a server that
+                // dies of its clients has let nobody in for a while.
+                if is_overload(*code) && self.last_login.is_some() {
+                    self.last_login = Some(now);
+                }
+                self.life(now);
+            }
         }
         other
     }

@@ -10,10 +10,10 @@ use alloc::{
 
 use core::time::Duration;
 
-use super::{Cause, Level, Node, Output, note};
+use super::{Cause, Effect, Level, Node, OpinionKind, Output, PeerMessage, note};
 use crate::{
-    analysis::diagnose::Problem,
-    id::{Identity, InstanceKey},
+    analysis::{diagnose::Problem, verdict::Watched},
+    id::{Identity, InstanceKey, NodeId},
     policy::DeposedAction,
     recovery::Purpose,
     replicated::Command,
@@ -29,6 +29,11 @@ const TICK: Duration = Duration::from_secs(60);
 const LEAP: Duration = Duration::from_secs(3600);
 /// A deposed primary that could not be closed is tried again after this time, then after twice as long, and so on.
 const FENCE_AGAIN: Duration = Duration::from_secs(5);
+/// A daemon without a sign of life of a server for so long cannot see it.
+const BLIND_AFTER: Duration = Duration::from_secs(10);
+/// How often the leader asks the others whether they see a server, and of how many servers at once.
+const ASK_AGAIN: Duration = Duration::from_secs(60);
+const ASKED_PER_ROUND: usize = 32;
 /// So long after a recovery its replicas may still be dialling their new source.
 const REGROUPED_FOR: Duration = Duration::from_secs(10);
 
@@ -36,6 +41,7 @@ impl Node {
     pub(super) fn keep_house(&mut self, now: Now, out: &mut Output) {
         self.repaired_at
             .retain(|_, at| now.mono.since(*at) < REGROUPED_FOR);
+        self.look_at_witnesses(now, out);
         if self.leading().is_none() {
             return;
         }
@@ -64,6 +70,75 @@ impl Node {
         self.reopen(now, out);
         self.end_lost_downtimes(now, out);
         self.forget_unseen(now, out);
+    }
+
+    /// Who could agree on the death of each watched server, should it die: "n of m daemons can see this server". The
+    /// leader asks the others now and then, lest what was lost on the way stands for ever.
+    fn look_at_witnesses(&mut self, now: Now, out: &mut Output) {
+        let voters = self.raft.voters.len();
+        let mut partly_seen = BTreeMap::new();
+        if voters > 1 {
+            for key in self.watched.keys() {
+                let seeing = self
+                    .raft
+                    .voters
+                    .iter()
+                    .filter(|voter| !self.is_blind(now, **voter, key))
+                    .count();
+                // What nobody sees is no matter of who sees it.
+                if seeing > 0 && seeing < voters {
+                    let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+                    partly_seen.insert(key.clone(), (count(seeing), count(voters)));
+                }
+            }
+        }
+        if partly_seen != self.partly_seen {
+            let former = core::mem::replace(&mut self.partly_seen, partly_seen);
+            let changed: Vec<InstanceKey> = former
+                .keys()
+                .chain(self.partly_seen.keys())
+                .filter(|key| former.get(*key) != self.partly_seen.get(*key))
+                .cloned()
+                .collect();
+            for key in changed {
+                self.refresh(now, &key, None);
+            }
+        }
+        if self.leading().is_none() {
+            self.asked_about.clear();
+            return;
+        }
+        let watched = &self.watched;
+        self.asked_about.retain(|key, _| watched.contains_key(key));
+        let due: Vec<InstanceKey> = watched
+            .keys()
+            .filter(|key| {
+                self.asked_about
+                    .get(*key)
+                    .is_none_or(|at| now.mono.since(*at) >= ASK_AGAIN)
+            })
+            .take(ASKED_PER_ROUND)
+            .cloned()
+            .collect();
+        for key in due {
+            self.asked_about.insert(key.clone(), now.mono);
+            out.effects.push(Effect::Tell(PeerMessage::AskOpinion(key)));
+        }
+    }
+
+    /// A daemon says that it had no sign of life of the server for a while, or never had one. Of one that says nothing
+    /// nothing is said.
+    fn is_blind(&self, now: Now, voter: NodeId, key: &InstanceKey) -> bool {
+        let (kind, life) = if voter == self.raft.node {
+            let life = self.watched.get(key).and_then(Watched::last_life);
+            (self.opinion_of(now.mono, key), life)
+        } else {
+            let heard = self.heard.get(key).and_then(|heard| heard.get(&voter));
+            let life = heard.and_then(|(opinion, at)| super::judge::life_of(opinion, *at));
+            (heard.map(|(opinion, _)| opinion.kind), life)
+        };
+        kind.is_some_and(|kind| kind != OpinionKind::Alive)
+            && life.is_none_or(|life| now.mono.since(life) >= BLIND_AFTER)
     }
 
     fn tick(&mut self, now: Now, out: &mut Output) {

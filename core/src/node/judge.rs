@@ -514,8 +514,13 @@ impl Node {
             }
             None => Level::Warning,
         };
+        // An error that it gave while it lived says nothing any more.
         if let Some(instance) = self.observed.instances.get_mut(key)
-            && instance.is_last_check_valid()
+            && (instance.is_last_check_valid()
+                || instance
+                    .failure
+                    .as_ref()
+                    .is_some_and(ProbeFailure::proves_life))
         {
             instance.checked = Some(now.mono);
             instance.checked_at = now.wall;

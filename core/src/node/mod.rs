@@ -161,6 +161,10 @@ pub struct Node {
     telling: BTreeMap<u64, Telling>,
     /// Steps taken so far.
     steps: u64,
+    /// How many daemons can see a watched server, of how many, where not all can.
+    partly_seen: BTreeMap<InstanceKey, (u32, u32)>,
+    /// When the others were last asked whether they see a watched server.
+    asked_about: BTreeMap<InstanceKey, Mono>,
     /// When the newest recovery of a cluster ended.
     repaired_at: BTreeMap<ClusterKey, Mono>,
 }
@@ -211,6 +215,8 @@ impl Node {
             hooks: HookCounts::default(),
             telling: BTreeMap::new(),
             steps: 0,
+            partly_seen: BTreeMap::new(),
+            asked_about: BTreeMap::new(),
             repaired_at: BTreeMap::new(),
         }
     }
@@ -383,6 +389,7 @@ impl Node {
         Judged {
             replicated: &self.replicated,
             standing_still: &self.observed.standing_still,
+            partly_seen: &self.partly_seen,
             now,
         }
     }
@@ -422,6 +429,7 @@ impl Node {
         let context = Judged {
             replicated: &self.replicated,
             standing_still: &self.observed.standing_still,
+            partly_seen: &self.partly_seen,
             now,
         };
         let judging = Judging {
@@ -485,6 +493,7 @@ fn note(out: &mut Output, level: Level, uid: Option<&Uid>, text: String) {
 struct Judged<'a> {
     replicated: &'a Replicated,
     standing_still: &'a BTreeSet<InstanceKey>,
+    partly_seen: &'a BTreeMap<InstanceKey, (u32, u32)>,
     now: Now,
 }
 
@@ -510,6 +519,10 @@ impl Context for Judged<'_> {
             .cluster_named(cluster_name)
             .map(|record| record.domain.as_str())
             .filter(|domain| !domain.is_empty())
+    }
+
+    fn daemons_seeing(&self, key: &InstanceKey) -> Option<(u32, u32)> {
+        self.partly_seen.get(key).copied()
     }
 
     fn is_standing_still(&self, replica: &InstanceKey) -> bool {

@@ -288,17 +288,8 @@ impl<V: View> Plan<'_, V> {
 
     // --- fence and halt ---
 
-    /// A plan for clusters with semi-synchronous replication does not exist: said before anything is changed.
     fn semi_sync_refusal(&self) -> Option<String> {
-        let semi_sync = &self.view.reading(self.failed())?.report.semi_sync;
-        (semi_sync.source_enabled && semi_sync.source_wait_count > 0).then(|| {
-            format!(
-                "{} used semi-synchronous replication ({} acknowledgement(s)); promoting in such a cluster is not supported by \
-                 this version, so nothing was changed",
-                self.failed(),
-                semi_sync.source_wait_count
-            )
-        })
+        semi_sync_refusal(self.failed(), self.view.reading(self.failed())?.report)
     }
 
     fn fence_and_halt(&self) -> Move {
@@ -1408,6 +1399,16 @@ pub fn hook_step(recovery: &Recovery, hook: Hook) -> Step {
         deadline: HOOK_DEADLINE,
         read_after: false,
     }
+/// A plan for clusters with semi-synchronous replication does not exist: said before anything is changed.
+pub(super) fn semi_sync_refusal(failed: &InstanceKey, report: &ProbeReport) -> Option<String> {
+    let semi_sync = &report.semi_sync;
+    (semi_sync.source_enabled && semi_sync.source_wait_count > 0).then(|| {
+        format!(
+            "{failed} used semi-synchronous replication ({} acknowledgement(s)); promoting in such a cluster is not \
+             supported by this version, so nothing was changed",
+            semi_sync.source_wait_count
+        )
+    })
 }
 
 enum Ready {

@@ -7,6 +7,7 @@ pub mod candidate;
 pub mod dead_primary;
 pub mod document;
 pub mod hook;
+pub mod forecast;
 pub mod operation;
 pub mod statement;
 

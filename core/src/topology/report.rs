@@ -343,6 +343,8 @@ pub struct ProbeReport {
     pub credentials_available: bool,
     pub classification: Classification,
     pub missing_privileges: Vec<MissingPrivilege>,
+    /// Why it is not known what our account may do; none if it is, or was not read so far.
+    pub privileges_unknown: Option<String>,
     /// Statements of the probe that the server refused, dropped for it: error number and what is missing thereby.
     pub refused: Vec<(u16, String)>,
     pub latency: Duration,

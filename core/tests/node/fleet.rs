@@ -7,7 +7,10 @@ use orchestrator_core::{
     gtid::{self, GtidSet},
     id::{Identity, InstanceKey},
     recovery::statement::{SourcePosition, Statement},
-    topology::{Flavour, ProbeReport, ReplicaStatus, ThreadState, UsingGtid, Version, WrittenBy},
+    topology::{
+        Flavour, MissingPrivilege, ProbeReport, ReplicaStatus, ThreadState, UsingGtid, Version,
+        WrittenBy,
+    },
 };
 
 /// One transaction: who wrote it first, and its number (per writer on MySQL, per domain on MariaDB).
@@ -52,6 +55,10 @@ pub struct Server {
     /// Fences that wait in its socket buffers.
     pub fences: usize,
     pub log_bin: bool,
+    /// It takes no more connections, and answers every one with error 1040.
+    pub overloaded: bool,
+    /// Rights that our account lacks there.
+    pub missing_privileges: Vec<MissingPrivilege>,
     /// How it looked when replication last flowed, and moved nothing.
     pub flowed: Option<Flowed>,
     /// Its receiver is still dialling its source until then, in nanoseconds.
@@ -393,6 +400,7 @@ impl Fleet {
             binlog_gtid: is_mariadb.then(|| set(&server.applied)),
             replicated_gtid: is_mariadb.then(|| set(&replicated)),
             replication,
+            missing_privileges: server.missing_privileges.clone(),
             replicas: self
                 .servers
                 .values()

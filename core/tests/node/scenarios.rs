@@ -1,11 +1,12 @@
 //! Situations of `FAILOVER.md`, one test each.
 
 use orchestrator_core::{
+    analysis::{Code, StructureCode},
     id::InstanceKey,
     node::{Reply, Request},
     recovery::{End, Purpose, StepKind},
     replicated::{AckScope, Command},
-    topology::{Flavour, PromotionRule},
+    topology::{self, Flavour, MissingPrivilege, PromotionRule},
 };
 
 use crate::world::{MS, SEC, World, key};
@@ -416,6 +417,147 @@ fn a_verdict_that_opens_nothing_is_told_under_one_uid() {
         .collect();
     assert_eq!(uids.len(), 1, "{}", world.story());
     assert!(!uids.contains(""), "{}", world.story());
+}
+
+#[test]
+fn an_overloaded_primary_is_named_and_nobody_is_promoted() {
+    for_both(|flavour| {
+        let mut world = World::new(flavour, 3);
+        world.overload(1);
+        world.run(60 * SEC);
+        assert_eq!(world.recoveries().len(), 0, "{}", world.story());
+        assert_eq!(world.writeable(), [key(1)]);
+        for daemon in 0..3 {
+            let found = world.found(daemon, 1).expect("a problem");
+            assert_eq!(found.0, Code::OverloadedPrimary);
+        }
+        let detected: Vec<String> = world
+            .oracle
+            .detections_newest_first()
+            .map(|detection| detection.analysis.clone())
+            .collect();
+        assert_eq!(detected, ["OverloadedPrimary"]);
+        // It dies of it.
+        world.kill(1);
+        world.expect_succeeded(10 * SEC, 2);
+    });
+}
+
+#[test]
+fn a_server_that_not_every_daemon_can_see_is_told_of() {
+    for_both(|flavour| {
+        let mut world = World::new(flavour, 3);
+        assert_eq!(world.found(0, 1), None);
+        world.cut.insert((1, key(1)));
+        world.run(30 * SEC);
+        let found = world.found(0, 1).expect("a warning");
+        assert_eq!(found.0, Code::NoProblem);
+        assert_eq!(found.1, [StructureCode::UnseenByDaemonsStructureWarning]);
+        assert_eq!(found.2, "2 of 3 daemons can see this server");
+        assert!(world.foretold(0, 1).would_fail_over());
+        world.cut.insert((2, key(1)));
+        world.run(30 * SEC);
+        let foretold = world.foretold(0, 1);
+        assert!(
+            foretold.obstacles[0].starts_with("1 of 3 daemons can see"),
+            "{foretold:?}"
+        );
+        // Also by a leader that heard of it before it led.
+        world.depose();
+        world.elect(2);
+        world.cut.remove(&(2, key(1)));
+        world.run(70 * SEC);
+        let found = world.found(2, 1).expect("a warning");
+        assert_eq!(found.2, "2 of 3 daemons can see this server");
+        world.cut.clear();
+        world.run(30 * SEC);
+        for daemon in 0..3 {
+            assert_eq!(world.found(daemon, 1), None);
+        }
+        // Nor is a dead one a matter of who sees it.
+        world.kill(1);
+        world.expect_succeeded(10 * SEC, 2);
+        world.run(30 * SEC);
+        for daemon in 0..3 {
+            for number in 1..=4 {
+                let found = world.found(daemon, number);
+                assert!(
+                    found.is_none_or(|found| found.2.is_empty()),
+                    "{}",
+                    world.story()
+                );
+            }
+        }
+    });
+}
+
+#[test]
+fn missing_rights_are_shown_and_the_server_is_no_candidate() {
+    for_both(|flavour| {
+        let mut world = World::new(flavour, 3);
+        world.server(2).missing_privileges = vec![MissingPrivilege {
+            purpose: topology::Purpose::Promote,
+            grant: String::from("GRANT RELOAD ON *.* TO `o`@`%`"),
+        }];
+        world.run(6 * SEC);
+        for daemon in 0..3 {
+            let found = world.found(daemon, 2).expect("a warning of a leaf, too");
+            assert_eq!(found.0, Code::NoProblem);
+            assert_eq!(found.1, [StructureCode::MissingPrivilegesStructureWarning]);
+            assert_eq!(
+                found.2,
+                "our account lacks a right needed to promote: GRANT RELOAD ON *.* TO `o`@`%`"
+            );
+        }
+        let foretold = world.foretold(0, 1);
+        assert_eq!(foretold.candidate, Some(key(3)));
+        assert_eq!(foretold.missing_rights.len(), 1);
+        world.kill(1);
+        world.expect_succeeded(10 * SEC, 3);
+        world.server(2).missing_privileges.clear();
+        world.run(6 * SEC);
+        assert_eq!(world.found(0, 2), None);
+    });
+}
+
+#[test]
+fn what_is_foretold_comes_true() {
+    for_both(|flavour| {
+        // Readings of a busy fleet never agree to the last transaction.
+        let mut world = World::new(flavour, 3);
+        world.ask(Request::Decide(Command::RegisterCandidate {
+            key: key(4),
+            rule: PromotionRule::Prefer,
+        }));
+        for _ in 0..20 {
+            world.run(700 * MS);
+            let foretold = world.foretold(0, 1);
+            assert!(foretold.would_fail_over(), "{foretold:?}");
+            assert_eq!(
+                foretold
+                    .losses
+                    .last()
+                    .map(|loss| loss.starts_with("replication is asynchronous")),
+                Some(true)
+            );
+        }
+        assert_eq!(world.foretold(0, 1).candidate, Some(key(4)));
+        world.kill(1);
+        world.expect_succeeded(10 * SEC, 4);
+        let foretold = world.foretold(0, 4);
+        assert!(
+            foretold.obstacles[0].starts_with("the cluster cools down after recovery"),
+            "{foretold:?}"
+        );
+
+        let mut world = World::with(flavour, 2, |policy| policy.observe_only = true);
+        assert_eq!(world.foretold(1, 1).obstacles, ["ObserveOnly is set"]);
+        world.ask(Request::Decide(Command::SetRecoveriesEnabled {
+            enabled: false,
+        }));
+        world.run(SEC);
+        assert_eq!(world.foretold(1, 1).obstacles.len(), 2);
+    });
 }
 
 #[test]

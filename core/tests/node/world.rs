@@ -8,6 +8,7 @@ use std::{
 };
 
 use orchestrator_core::{
+    analysis::{Code, StructureCode},
     id::{Epoch, InstanceKey, LogPosition, NodeId, ProposalId, RequestId, Uid},
     node::{
         Effect, HookRun, Identification, Input, Node, Output, PeerMessage, ProbeEnd, Proposal,
@@ -17,10 +18,11 @@ use orchestrator_core::{
     recovery::{
         End, Hook, HookCounts, HookFacts, HookList, Outcome, Phase, Recovery, Statement, Step,
         StepKind,
+        forecast::{Forecast, Known, forecast},
     },
     replicated::{Answer, Replicated, wire},
     time::{Mono, Now, Wall},
-    topology::{Flavour, ProbeFailure},
+    topology::{Flavour, Instance, ProbeFailure},
 };
 use rand::{SeedableRng as _, rngs::StdRng};
 
@@ -174,6 +176,8 @@ impl World {
                 fences: 0,
                 flowed: None,
                 log_bin: true,
+                overloaded: false,
+                missing_privileges: Vec::new(),
                 connects_at: 0,
                 statements: Vec::new(),
                 refuses: BTreeMap::new(),
@@ -308,6 +312,47 @@ impl World {
                 );
             }
         }
+    }
+
+    /// Every connection of ours there is lost, and no other is taken.
+    pub fn overload(&mut self, number: u16) {
+        self.say(format!("{} takes no more connections", key(number)));
+        self.server(number).overloaded = true;
+        for daemon in 0..3 {
+            let boot = self.daemons[daemon].boot;
+            self.after(MS, Event::Closed(daemon, boot, key(number)));
+        }
+    }
+
+    /// What a daemon finds of a server: the analysis code, its structure codes, and the details.
+    pub fn found(&self, daemon: usize, number: u16) -> Option<(Code, Vec<StructureCode>, String)> {
+        let problem = self.daemons[daemon]
+            .node
+            .diagnosis()
+            .problem(&key(number))?;
+        Some((
+            problem.code,
+            problem.structure.clone(),
+            problem.details().join("; "),
+        ))
+    }
+
+    /// What a daemon foretells for the primary of that number.
+    pub fn foretold(&self, daemon: usize, number: u16) -> Forecast {
+        let now = self.time();
+        let node = &self.daemons[daemon].node;
+        let instances = &node.observed().instances;
+        let replicas: Vec<&Instance> = instances
+            .values()
+            .filter(|instance| instance.source() == Some(&key(number)))
+            .collect();
+        let known = Known {
+            now,
+            replicated: node.replicated(),
+            diagnosis: node.diagnosis(),
+            filters: node.filters(),
+        };
+        forecast(&instances[&key(number)], &replicas, known)
     }
 
     pub fn restart(&mut self, number: u16) {
@@ -882,6 +927,10 @@ impl World {
                     None => Err(ProbeFailure::Unreachable),
                     Some(server) if !server.up => Err(ProbeFailure::Refused),
                     Some(server) if server.frozen => Err(ProbeFailure::NoLogin),
+                    Some(server) if server.overloaded => Err(ProbeFailure::ServerError {
+                        code: 1040,
+                        message: String::from("Too many connections"),
+                    }),
                     Some(_) => Ok(Box::new(self.fleet.report(&key, self.now))),
                 };
                 let partial_success = result.is_ok();
@@ -966,6 +1015,7 @@ impl World {
             None => (Sign::DialUnreachable, 800 * MS),
             Some(server) if !server.up => (Sign::DialRefused, redial),
             Some(server) if server.frozen => (Sign::DialNoLogin, 800 * MS),
+            Some(server) if server.overloaded => (Sign::DialError(1040), redial),
             Some(server) => (Sign::PulseUp(server.identity()), 0),
         };
         if again == 0 {
@@ -980,7 +1030,7 @@ impl World {
             }
             self.after(SEC, Event::Beat(number, boot, key.clone()));
             self.step(number, Input::Signed(key, sign));
-        } else if sign == Sign::DialRefused {
+        } else if matches!(sign, Sign::DialRefused | Sign::DialError(_)) {
             self.after(again, Event::Dial(number, boot, key.clone()));
             self.step(number, Input::Signed(key, sign));
         } else {

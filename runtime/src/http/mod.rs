@@ -21,6 +21,7 @@ mod answer;
 mod audit;
 mod change;
 mod fleet;
+mod forecast;
 pub mod json;
 mod local;
 mod names;

@@ -57,6 +57,7 @@ pub enum Action {
     Analysis,
     RegisterCandidate,
     RecoveryFilters,
+    WouldFailOver,
     AuditDetections,
     AuditRecoveries,
     AuditSteps,
@@ -317,6 +318,11 @@ pub const ROUTES: &[Route] = &[
     read(
         "/api/replication-analysis/instance/:host/:port",
         Action::Analysis,
+    ),
+    read("/api/v2/would-fail-over", Action::WouldFailOver),
+    read(
+        "/api/v2/would-fail-over/:clusterHint",
+        Action::WouldFailOver,
     ),
     later("/api/replication-analysis-changelog"),
     later_change("/api/recover/:host/:port"),

@@ -29,7 +29,7 @@ use super::params::Params;
 use super::relay;
 use super::routes::{Action, Answered, Kind, ROUTES, Route, STATUS};
 use super::{Daemon, RELAYED_HEADER, RaftFacts, STALE_HEADER, Settings};
-use super::{audit, change, fleet, local};
+use super::{audit, change, fleet, forecast, local};
 use crate::env::{Env, sleep, spawn, timeout};
 
 /// Most connections at once.
@@ -479,6 +479,7 @@ async fn act<D: Daemon>(
         Action::BeginDowntime => change::begin_downtime(asked).await,
         Action::EndDowntime => change::end_downtime(asked).await,
         Action::Analysis => audit::analysis(asked).await,
+        Action::WouldFailOver => forecast::would_fail_over(asked).await,
         Action::RegisterCandidate => change::register_candidate(asked).await,
         Action::RecoveryFilters => audit::recovery_filters(asked).await,
         Action::AuditDetections => audit::detections(asked).await,

@@ -1327,6 +1327,21 @@ fn a_dead_primary_is_analysed() {
         assert_eq!(entry["Analysis"], "DeadMaster");
         assert_eq!(entry["CountReplicas"], 2);
         assert_eq!(entry["ProcessingNodeHostname"], "orc1");
+        let foretold = site.json("/api/v2/would-fail-over/shop").await;
+        assert_eq!(foretold["ClusterName"], "db1.example:3306");
+        assert_eq!(foretold["Primary"]["Hostname"], "db1.example");
+        assert_eq!(foretold["WouldFailOver"], false);
+        assert_eq!(foretold["Candidate"], json!(null));
+        let obstacles = foretold["Obstacles"].as_array().unwrap();
+        assert!(
+            obstacles
+                .iter()
+                .any(|why| why.as_str().unwrap().contains("does not use GTID"))
+        );
+        assert_eq!(
+            site.json("/api/v2/would-fail-over").await,
+            json!([foretold])
+        );
         for path in [
             "/api/replication-analysis/shop",
             "/api/replication-analysis/instance/db1.example/3306",

@@ -1,8 +1,9 @@
 //! What our account may do, read from `SHOW GRANTS` by structure, and what it lacks for each purpose with the statement
 //! that mends it.
 //!
-//! Never guesses: where a role is granted whose contents the server did not list, nothing is called missing; the error
-//! numbers of refused statements still tell.
+//! What the active roles hold counts like the account's own: a login has them at once, and every connection of ours is
+//! one. MariaDB lists it by itself; MySQL is asked for it by naming them ([`active_roles`]). Never guesses: where the
+//! contents of a role were not listed, nothing is called missing, and the caller is told that it is not known.
 //!
 //! Sources: MySQL 8.0 manual section 8.2.2 (dynamic privileges), 5.7 section 6.2.2; MariaDB `GRANT` (10.5 split SUPER,
 //! 10.11 took READ_ONLY ADMIN out of it, 11.0 the rest), F9 and F10.
@@ -14,6 +15,14 @@ use orchestrator_core::topology::{MissingPrivilege, Purpose};
 use super::dialect::Dialect;
 use super::table::Table;
 
+/// The active roles of a session as `CURRENT_ROLE()` writes them, quoted; none if there are none.
+pub(super) fn active_roles(table: &Table) -> Option<&str> {
+    table
+        .first()
+        .and_then(|row| row.at(0))
+        .filter(|roles| !roles.is_empty() && !roles.eq_ignore_ascii_case("NONE"))
+}
+
 /// What an account holds.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Grants {
@@ -23,7 +32,8 @@ pub(super) struct Grants {
     global: BTreeSet<String>,
     /// By schema and table as granted, `*` for all tables.
     local: BTreeMap<(String, String), BTreeSet<String>>,
-    roles: bool,
+    /// Some role is granted, active or not.
+    has_roles: bool,
 }
 
 impl Grants {
@@ -64,7 +74,7 @@ impl Grants {
             }
         }
         let Some(on) = find("ON").filter(|on| *on < to) else {
-            self.roles = true;
+            self.has_roles = true;
             return;
         };
         let mut held = BTreeSet::new();
@@ -129,19 +139,27 @@ impl Grants {
             })
     }
 
-    /// What is missing on a server of this dialect. `replica_list`: the list of replicas is asked for;
-    /// `read_credentials`: replication credentials are read from the server's own table.
-    pub fn missing(
+    /// What is missing on a server of this dialect. `are_roles_resolved`: what active roles hold is among the rows;
+    /// `replica_list`: the list of replicas is asked for; `read_credentials`: replication credentials are read from the
+    /// server's own table.
+    ///
+    /// # Errors
+    /// Why it is not known.
+    pub fn judge(
         &self,
         dialect: &Dialect,
+        are_roles_resolved: bool,
         replica_list: bool,
         read_credentials: bool,
-    ) -> Vec<MissingPrivilege> {
-        // Contents of roles are listed by some versions only.
-        if self.roles || self.account.is_none() {
-            return Vec::new();
+    ) -> Result<Vec<MissingPrivilege>, String> {
+        let Some(account) = self.account.as_deref() else {
+            return Err("SHOW GRANTS named no account".to_owned());
+        };
+        if self.has_roles && !are_roles_resolved {
+            return Err(format!(
+                "roles are granted to {account}, and which of them are active could not be read"
+            ));
         }
-        let account = self.account.as_deref().unwrap_or_default();
         let mut missing: Vec<MissingPrivilege> = needs(dialect, replica_list)
             .into_iter()
             .filter(|(_, any_of)| !any_of.iter().any(|name| self.has(name)))
@@ -174,7 +192,7 @@ impl Grants {
             }
         }
         missing.sort_by(|a, b| (a.purpose, &a.grant).cmp(&(b.purpose, &b.grant)));
-        missing
+        Ok(missing)
     }
 }
 
@@ -328,7 +346,11 @@ fn tokens(line: &str) -> Vec<Token> {
 mod tests {
     use super::*;
 
-    fn missing(version: &str, lines: &[&str]) -> Vec<String> {
+    fn judged(
+        version: &str,
+        are_roles_resolved: bool,
+        lines: &[&str],
+    ) -> Result<Vec<String>, String> {
         let table = Table {
             columns: vec!["Grants".to_owned()],
             rows: lines
@@ -336,11 +358,16 @@ mod tests {
                 .map(|line| vec![Some((*line).to_owned())])
                 .collect(),
         };
-        Grants::read(&table)
-            .missing(&Dialect::new(version, ""), true, true)
+        let dialect = Dialect::new(version, "");
+        let missing = Grants::read(&table).judge(&dialect, are_roles_resolved, true, true)?;
+        Ok(missing
             .into_iter()
             .map(|missing| format!("{}: {}", missing.purpose, missing.grant))
-            .collect()
+            .collect())
+    }
+
+    fn missing(version: &str, lines: &[&str]) -> Vec<String> {
+        judged(version, true, lines).unwrap()
     }
 
     #[test]
@@ -414,10 +441,49 @@ mod tests {
             .iter()
             .any(|line| line.starts_with("credentials"))
         );
+        for lines in [&[][..], &["REVOKE x", "", "GRANT"]] {
+            assert!(judged("9.7.4", true, lines).is_err(), "no account is named");
+        }
+    }
+
+    #[test]
+    fn what_active_roles_hold_counts_and_unlisted_roles_are_not_guessed() {
+        let role = "GRANT `admin`@`%` TO `o`@`%`";
         assert_eq!(
-            missing_of(&["GRANT `admin`@`%` TO `o`@`%`"]),
+            judged("9.7.4", false, &[role]),
+            Err(
+                "roles are granted to `o`@`%`, and which of them are active could not be read"
+                    .to_owned()
+            )
+        );
+        // None of them is active.
+        assert!(
+            missing("9.7.4", &[role])
+                .contains(&"probe: GRANT PROCESS ON *.* TO `o`@`%`".to_owned())
+        );
+        // As MySQL lists them with USING, and MariaDB by itself.
+        let merged = "GRANT ALL PRIVILEGES ON *.* TO `o`@`%`";
+        assert_eq!(missing("9.7.4", &[merged, role]), Vec::<String>::new());
+        assert_eq!(
+            missing(
+                "10.11.19-MariaDB",
+                &[
+                    "GRANT `admin` TO `o`@`%`",
+                    "GRANT USAGE ON *.* TO `o`@`%`",
+                    "GRANT ALL PRIVILEGES ON *.* TO `admin`"
+                ]
+            ),
             Vec::<String>::new()
         );
-        assert_eq!(missing_of(&["REVOKE x", "", "GRANT"]), Vec::<String>::new());
+        let table = |value: Option<&str>| Table {
+            columns: vec!["CURRENT_ROLE()".to_owned()],
+            rows: vec![vec![value.map(str::to_owned)]],
+        };
+        assert_eq!(active_roles(&table(None)), None);
+        assert_eq!(active_roles(&table(Some("NONE"))), None);
+        assert_eq!(
+            active_roles(&table(Some("`a`@`%`,`b`@`%`"))),
+            Some("`a`@`%`,`b`@`%`")
+        );
     }
 }

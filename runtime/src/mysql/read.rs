@@ -18,6 +18,7 @@ use orchestrator_core::topology::{Flavour, ProbeFailure, ProbeReport};
 
 use super::connect::{query, query_within};
 use super::dialect::Dialect;
+use super::grants;
 use super::report::{self, Tables};
 use super::settings::ProbeSettings;
 use super::table::Table;
@@ -37,6 +38,7 @@ pub(super) enum Part {
     GroupMembers,
     // On connect and rarely.
     NetTimeout,
+    Roles,
     Grants,
     SemiSyncVariables,
     GroupVariables,
@@ -80,6 +82,7 @@ impl Part {
         Part::Heartbeats,
         Part::GroupMembers,
         Part::NetTimeout,
+        Part::Roles,
         Part::Grants,
         Part::SemiSyncVariables,
         Part::GroupVariables,
@@ -129,6 +132,7 @@ impl Part {
             | Part::PhysicalEnvironment
             | Part::SemiSyncEnforced => Cadence::Slow,
             Part::NetTimeout
+            | Part::Roles
             | Part::Grants
             | Part::SemiSyncVariables
             | Part::GroupVariables
@@ -153,6 +157,7 @@ impl Part {
             Part::Heartbeats => "the count of heartbeats",
             Part::GroupMembers => "the members of the replication group",
             Part::NetTimeout => "the replication network timeout",
+            Part::Roles => "the own account's roles",
             Part::Grants => "the own account's grants",
             Part::SemiSyncVariables => "the semi-synchronous plugins",
             Part::GroupVariables => "the replication group's settings",
@@ -297,6 +302,8 @@ impl Reader {
         let mut slow = rare || self.is_due::<E>(self.slow_at, self.settings.slow_interval);
         if rare {
             self.dropped.clear();
+            // The grants are asked for by the roles that are active by this time.
+            self.kept.remove(&Part::Roles);
         }
         let mut refused = self.dropped.clone();
         let mut seen = BTreeSet::new();
@@ -468,6 +475,21 @@ impl Reader {
             .is_some_and(|name| !name.is_empty())
     }
 
+    /// MySQL lists what roles hold only for those that are named (MySQL 8.0 manual section 13.7.7.21). None before it is
+    /// known which are active.
+    fn grants_text(&self) -> Option<String> {
+        match self.kept.get(&Part::Roles) {
+            Some(table) => Some(match grants::active_roles(table) {
+                Some(roles) => format!("SHOW GRANTS FOR CURRENT_USER() USING {roles}"),
+                None => "SHOW GRANTS".to_owned(),
+            }),
+            None => self
+                .dropped
+                .contains_key(&Part::Roles)
+                .then(|| "SHOW GRANTS".to_owned()),
+        }
+    }
+
     /// A part's text in this server's dialect; none where it has nothing to tell.
     fn sql(&self, part: Part) -> Option<String> {
         let mariadb = self.dialect.is_mariadb();
@@ -509,6 +531,9 @@ impl Reader {
             }
             Part::NetTimeout if mysql_from(8, 0, 26) => select(&["replica_net_timeout"]),
             Part::NetTimeout => select(&["slave_net_timeout"]),
+            Part::Roles if mysql_from(8, 0, 0) => "SELECT CURRENT_ROLE()".to_owned(),
+            Part::Grants if mysql_from(8, 0, 0) => self.grants_text()?,
+            // MariaDB lists with the account's own what its active role holds.
             Part::Grants => "SHOW GRANTS".to_owned(),
             Part::SemiSyncVariables => "SHOW GLOBAL VARIABLES LIKE 'rpl_semi_sync_%'".to_owned(),
             Part::GroupVariables if mysql_from(8, 0, 0) => {
@@ -544,6 +569,7 @@ impl Reader {
             Part::PhysicalEnvironment => own(detect.physical_environment.as_ref())?,
             Part::SemiSyncEnforced => own(detect.semi_sync_enforced.as_ref())?,
             Part::Heartbeats
+            | Part::Roles
             | Part::GroupMembers
             | Part::GroupVariables
             | Part::ConnectionConfiguration

@@ -125,11 +125,19 @@ pub(super) fn assemble(
             .and_then(|row| row.at(0))
             .is_some_and(is_on);
     if let Some(table) = tables.get(&Part::Grants) {
-        report.missing_privileges = Grants::read(table).missing(
+        let are_roles_resolved = dialect.is_mariadb() || tables.contains_key(&Part::Roles);
+        let judged = Grants::read(table).judge(
             dialect,
+            are_roles_resolved,
             settings.discover_by_show_replicas,
             settings.credentials_query.is_none(),
         );
+        match judged {
+            Ok(missing) => report.missing_privileges = missing,
+            Err(why) => report.privileges_unknown = Some(why),
+        }
+    } else if let Some(code) = refused.get(&Part::Grants) {
+        report.privileges_unknown = Some(format!("SHOW GRANTS was refused with error {code}"));
     }
     report.classification = classification(&report.self_key.host, settings, tables);
     Ok(report)

@@ -77,6 +77,13 @@ pub struct ReplicationAnalysis {
     pub is_read_only: bool,
 }
 
+/// The code's description, and what the structure codes alone do not tell.
+fn described(problem: &Problem) -> String {
+    let description = Some(String::from(problem.description())).filter(|text| !text.is_empty());
+    let texts: Vec<String> = description.into_iter().chain(problem.details()).collect();
+    texts.join("; ")
+}
+
 /// A problem, and who found it.
 pub struct Judged<'a> {
     pub problem: &'a Problem,
@@ -134,7 +141,7 @@ impl Judged<'_> {
             replicas,
             is_failing_to_connect_to_master: evidence.is_failing_to_connect,
             analysis: String::from(problem.code.name()),
-            description: String::from(problem.description()),
+            description: described(problem),
             structure_analysis: (!problem.structure.is_empty()).then(|| {
                 let names = problem.structure.iter().map(|code| code.name());
                 names.map(String::from).collect()

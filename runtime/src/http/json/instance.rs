@@ -265,6 +265,13 @@ pub fn problems(instance: &topology::Instance, scale: Scale, now: Now) -> Vec<&'
     if group.is_some_and(|group| !group.name.is_empty() && group.state != "ONLINE") {
         problems.push("group_replication_member_not_online");
     }
+    let rights = instance
+        .report
+        .as_ref()
+        .map(|report| &report.missing_privileges);
+    if rights.is_some_and(|missing| !missing.is_empty()) {
+        problems.push("missing_privileges");
+    }
     problems
 }
 

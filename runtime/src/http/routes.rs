@@ -568,7 +568,11 @@ mod tests {
             );
         }
         assert!(listed.len() > 290, "{}", listed.len());
-        for route in ROUTES {
+        // What the original has not is under a version of its own.
+        let theirs = ROUTES
+            .iter()
+            .filter(|route| !route.path.starts_with("/api/v2/"));
+        for route in theirs {
             let (by_leader, write) = listed.remove(route.path).expect(route.path);
             assert_eq!(
                 route.answered == Answered::ByLeader,

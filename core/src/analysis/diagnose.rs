@@ -102,7 +102,8 @@ impl InstanceType {
             | Code::LockedSemiSyncMaster
             | Code::MasterWithTooManySemiSyncReplicas
             | Code::MasterWithoutReplicas
-            | Code::NoWriteableMasterStructureWarning => Self::Master,
+            | Code::NoWriteableMasterStructureWarning
+            | Code::OverloadedPrimary => Self::Master,
         }
     }
 

@@ -1399,6 +1399,8 @@ pub fn hook_step(recovery: &Recovery, hook: Hook) -> Step {
         deadline: HOOK_DEADLINE,
         read_after: false,
     }
+}
+
 /// A plan for clusters with semi-synchronous replication does not exist: said before anything is changed.
 pub(super) fn semi_sync_refusal(failed: &InstanceKey, report: &ProbeReport) -> Option<String> {
     let semi_sync = &report.semi_sync;

@@ -6,8 +6,8 @@
 pub mod candidate;
 pub mod dead_primary;
 pub mod document;
-pub mod hook;
 pub mod forecast;
+pub mod hook;
 pub mod operation;
 pub mod statement;
 

@@ -94,7 +94,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         host_name: host_name.clone(),
         token: token.clone(),
         command: String::from("http"),
-        ..backend::Settings::new(&settings.backend)?
+        ..backend::Settings::new(&settings.backend)
     };
     let fleet = Mysql::<TokioEnv>::new(wiring::probe_settings(&settings)?);
 

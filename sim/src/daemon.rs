@@ -183,7 +183,7 @@ fn raft_settings(name: &str, names: &[String]) -> RaftSettings {
 
 fn backend_settings(name: &str) -> backend::Settings {
     backend::Settings {
-        data_file: PathBuf::from(format!("/{name}/orchestrator.sqlite3")),
+        place: backend::Place::Sqlite(PathBuf::from(format!("/{name}/orchestrator.sqlite3"))),
         deploy: backend::Deploy::Apply,
         daemon: format!("/{name}/raft"),
         host_name: name.to_owned(),

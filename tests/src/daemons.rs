@@ -23,7 +23,8 @@ const RAFT_PORT: u16 = 10_008;
 #[derive(Clone, Debug)]
 pub struct DaemonOptions {
     pub count: u8,
-    /// Keys beside those that `FAILOVER.md` section 8 calls the default configuration.
+    /// Keys beside those that `FAILOVER.md` section 8 calls the default configuration. `{daemon}` in a text stands for the
+    /// daemon's number, from 1.
     pub settings: Map<String, Value>,
 }
 
@@ -183,10 +184,10 @@ impl Daemons {
         let scratch = Scratch::create("daemons")?;
         let addresses = free_addresses(options.count)?;
         let mut daemons = Vec::new();
-        for address in &addresses {
+        for (number, address) in (1u8..).zip(&addresses) {
             let folder = scratch.path().join(address.to_string());
             fs::create_dir(&folder)?;
-            let configuration = configuration(*address, &addresses, &folder, options);
+            let configuration = configuration(number, *address, &addresses, &folder, options);
             fs::write(
                 folder.join("orchestrator.conf.json"),
                 format!("{configuration:#}\n"),
@@ -322,6 +323,7 @@ impl Recovery {
 }
 
 fn configuration(
+    number: u8,
     address: Ipv4Addr,
     all: &[Ipv4Addr],
     folder: &Path,
@@ -350,7 +352,13 @@ fn configuration(
         "HTTPAdvertise": format!("http://{address}:{HTTP_PORT}"),
     });
     if let Some(members) = configuration.as_object_mut() {
-        members.extend(options.settings.clone());
+        for (key, value) in &options.settings {
+            let value = match value {
+                Value::String(text) => json!(text.replace("{daemon}", &number.to_string())),
+                other => other.clone(),
+            };
+            members.insert(key.clone(), value);
+        }
     }
     configuration
 }

@@ -7,9 +7,10 @@
 //! changes never waits: what waits to be written is bounded, and beyond the bound only the fact is kept that everything
 //! is to be rewritten.
 //!
-//! `rows` says what is written, `tables` into which tables, `writer` when, `sqlite` how. Another kind of database takes
-//! the place of `sqlite` alone.
+//! `rows` says what is written, `tables` into which tables, `writer` when, `sqlite` and `mysql` how.
 
+mod database;
+mod mysql;
 mod observe;
 mod rows;
 mod sqlite;
@@ -31,7 +32,7 @@ use orchestrator_core::time::Wall;
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use self::observe::{Observation, Seen};
-use crate::config::{BackendKind, BackendSettings};
+use crate::config::{BackendKind, BackendSettings, MysqlBackend};
 use crate::env::{Env, spawn};
 use crate::raft::BackendPosition;
 
@@ -51,6 +52,12 @@ const BEAT: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_secs(1);
 /// After a write that failed.
 const RETRY: Duration = Duration::from_millis(500);
+/// Another daemon that wrote within this time uses the database.
+const IN_USE: Duration = Duration::from_secs(10);
+/// Runs of daemons that `node_health_history` remembers.
+const RUNS_KEPT: i64 = 1_000;
+/// The most versions of a table that are kept aside.
+const ASIDE_MAX: u32 = 100;
 /// A daemon whose row is older than this is not alive (`node_health`).
 const NODE_HEALTH_KEPT: Duration = Duration::from_secs(5);
 
@@ -64,11 +71,55 @@ pub enum Deploy {
     },
 }
 
+/// Where the backend is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// A path, or a text containing `:memory:`.
+    Sqlite(PathBuf),
+    Mysql(Box<MysqlBackend>),
+}
+
+impl Place {
+    /// A word for what each daemon has of its own.
+    const fn noun(&self) -> &'static str {
+        match self {
+            Self::Sqlite(_) => "file",
+            Self::Mysql(_) => "schema",
+        }
+    }
+}
+
+/// As it is shown in `node_health` and in messages.
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sqlite(path) => write!(f, "{}", path.display()),
+            Self::Mysql(backend) => write!(
+                f,
+                "{} at {}:{}",
+                backend.database, backend.host, backend.port
+            ),
+        }
+    }
+}
+
+/// The key of the configuration that names a place, and the place.
+struct Named<'a>(&'a Place);
+
+impl fmt::Display for Named<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let key = match self.0 {
+            Place::Sqlite(_) => "SQLite3DataFile",
+            Place::Mysql(_) => "MySQLOrchestratorDatabase",
+        };
+        write!(f, "{key}: {}", self.0)
+    }
+}
+
 /// Where the backend is, and who writes to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// A path, or a text containing `:memory:`.
-    pub data_file: PathBuf,
+    pub place: Place,
     pub deploy: Deploy,
     /// Which daemon: the same text at each of its starts, and no other daemon's. Its raft data directory, say.
     pub daemon: String,
@@ -83,13 +134,11 @@ pub struct Settings {
 
 impl Settings {
     /// Settings by configuration; who writes is to be filled in.
-    ///
-    /// # Errors
-    /// A kind of backend that this release does not write.
-    pub fn new(backend: &BackendSettings) -> Result<Self, BackendError> {
-        let data_file = match &backend.kind {
-            BackendKind::Sqlite { data_file } => PathBuf::from(data_file),
-            BackendKind::Mysql(_) => return Err(BackendError::Unsupported),
+    #[must_use]
+    pub fn new(backend: &BackendSettings) -> Self {
+        let place = match &backend.kind {
+            BackendKind::Sqlite { data_file } => Place::Sqlite(PathBuf::from(data_file)),
+            BackendKind::Mysql(backend) => Place::Mysql(backend.clone()),
         };
         let deploy = if backend.skip_schema_update {
             Deploy::Refuse {
@@ -102,8 +151,8 @@ impl Settings {
         } else {
             Deploy::Apply
         };
-        Ok(Self {
-            data_file,
+        Self {
+            place,
             deploy,
             daemon: String::new(),
             host_name: String::new(),
@@ -111,7 +160,7 @@ impl Settings {
             app_version: env!("CARGO_PKG_VERSION").to_owned(),
             extra_info: String::from("HttpMode"),
             command: String::new(),
-        })
+        }
     }
 }
 
@@ -214,31 +263,39 @@ pub enum BackendError {
     },
     /// Another daemon writes to it.
     InUse {
-        path: PathBuf,
+        place: Place,
         daemon: String,
         token: String,
         written_at: String,
     },
     /// Another daemon has begun to write to it.
     TakenOver {
-        path: PathBuf,
+        place: Place,
         token: String,
     },
     OtherCluster {
-        path: PathBuf,
+        place: Place,
         found: String,
         own: ClusterId,
     },
     Schema {
-        path: PathBuf,
+        place: Place,
         reason: String,
     },
     Failed {
-        path: PathBuf,
+        place: Place,
         reason: String,
     },
-    /// A kind of database that this release does not write.
-    Unsupported,
+    /// The server does not answer.
+    Unreachable {
+        place: Place,
+        reason: String,
+    },
+    /// The server does not let our account in, or do what is needed.
+    NoRight {
+        backend: Box<MysqlBackend>,
+        reason: String,
+    },
 }
 
 impl fmt::Display for BackendError {
@@ -273,38 +330,53 @@ impl fmt::Display for BackendError {
                 path.display()
             ),
             Self::InUse {
-                path,
+                place,
                 daemon,
                 token,
                 written_at,
             } => write!(
                 f,
-                "SQLite3DataFile: {} is in use by another daemon ({daemon}, process {token}, wrote at {written_at} UTC); \
-                 each daemon needs a file of its own",
-                path.display()
+                "{} is in use by another daemon ({daemon}, process {token}, wrote at {written_at} UTC); each daemon needs a \
+                 {} of its own",
+                Named(place),
+                place.noun()
             ),
-            Self::TakenOver { path, token } => write!(
+            Self::TakenOver { place, token } => write!(
                 f,
-                "SQLite3DataFile: another daemon (process {token}) writes to {}; each daemon needs a file of its own",
-                path.display()
+                "{}: another daemon (process {token}) writes to it; each daemon needs a {} of its own",
+                Named(place),
+                place.noun()
             ),
-            Self::OtherCluster { path, found, own } => write!(
+            Self::OtherCluster { place, found, own } => write!(
                 f,
-                "SQLite3DataFile: {} belongs to the raft cluster {found}, this daemon to {own}; name another file, or \
-                 move this one away: it is rebuilt from RaftDataDir",
-                path.display()
+                "{} belongs to the raft cluster {found}, this daemon to {own}; name another {noun}, or move this one away: it \
+                 is rebuilt from RaftDataDir",
+                Named(place),
+                noun = place.noun()
             ),
-            Self::Schema { path, reason } => write!(
+            Self::Schema { place, reason } => write!(
                 f,
-                "SQLite3DataFile: {}: {reason}; a file that is moved away is rebuilt from RaftDataDir",
-                path.display()
+                "{}: {reason}; a {} that is moved away is rebuilt from RaftDataDir",
+                Named(place),
+                place.noun()
             ),
-            Self::Failed { path, reason } => {
-                write!(f, "SQLite3DataFile: {}: {reason}", path.display())
+            Self::Failed { place, reason } => write!(f, "{}: {reason}", Named(place)),
+            Self::Unreachable { place, reason } => write!(
+                f,
+                "{}: the server cannot be reached ({reason}); check MySQLOrchestratorHost and MySQLOrchestratorPort, and that \
+                 it runs",
+                Named(place)
+            ),
+            Self::NoRight { backend, reason } => {
+                let (database, user) = (&backend.database, &backend.credentials.user);
+                write!(
+                    f,
+                    "MySQLOrchestratorUser: {user} at {}:{} lacks a right ({reason}); run there: CREATE DATABASE IF NOT EXISTS \
+                     `{database}`; CREATE USER IF NOT EXISTS '{user}'@'%' IDENTIFIED BY '...'; GRANT ALL PRIVILEGES ON \
+                     `{database}`.* TO '{user}'@'%'",
+                    backend.host, backend.port
+                )
             }
-            Self::Unsupported => f.write_str(
-                "BackendDB: only sqlite is written by this release; set it to sqlite, and SQLite3DataFile to a path",
-            ),
         }
     }
 }
@@ -319,26 +391,20 @@ pub struct Opened {
     /// Set if this start found another program's database in its place.
     pub adopted: Option<Adopted>,
     settings: Settings,
-    database: sqlite::Database,
+    database: database::Database,
     instances: BTreeSet<InstanceKey>,
 }
 
 /// Opens the backend, creating it if missing, and brings its tables to this release's.
 ///
 /// # Errors
-/// Names the path and what to do.
+/// Names the place and what to do.
 pub async fn open<E: Env>(settings: Settings) -> Result<Opened, BackendError> {
-    let wall = wall::<E>();
-    let (settings, outcome) = E::blocking(move || {
-        let outcome = sqlite::open::<E>(&settings, wall);
-        (settings, outcome)
-    })
-    .await;
-    let (database, found) = outcome?;
+    let (database, found) = database::open::<E>(&settings, wall::<E>()).await?;
     if let Some(adopted) = &found.adopted {
         tracing::info!(
             "{} is another program's database: adopted in place, {} tables had rows, {} servers; kept aside: {:?}",
-            settings.data_file.display(),
+            settings.place,
             adopted.rows.len(),
             adopted.instances.len(),
             adopted.set_aside.values().collect::<Vec<_>>()

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use orchestrator_core::id::{ClusterId, InstanceKey, LogPosition, NodeId};
+use orchestrator_core::id::{ClusterId, InstanceKey};
 use orchestrator_core::time::Wall;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{
@@ -20,9 +20,10 @@ use rusqlite::{
 };
 use sha2::{Digest as _, Sha256};
 
-use super::rows::{Row, Value, Write, hex, timestamp, unhex};
+use super::database::{Found, Held, Rewrite, Stamp};
+use super::rows::{Row, Value, Write, hex, timestamp};
 use super::tables::{Kind, Role, TABLES, Table};
-use super::{Adopted, BackendError, Deploy, Position, Settings};
+use super::{ASIDE_MAX, Adopted, BackendError, Deploy, IN_USE, Place, RUNS_KEPT, Settings};
 use crate::env::Env;
 
 /// How long a statement waits for another process's lock on the file.
@@ -31,12 +32,6 @@ const BUSY: Duration = Duration::from_secs(5);
 const WAL_BYTES_KEPT: i64 = 64 * 1024 * 1024;
 /// Statements kept prepared.
 const STATEMENTS_KEPT: usize = 256;
-/// Another daemon that wrote within this time uses the file.
-const IN_USE: Duration = Duration::from_secs(5);
-/// Runs of daemons that `node_health_history` remembers.
-const RUNS_KEPT: i64 = 1_000;
-/// The most versions of a table that are kept aside.
-const ASIDE_MAX: u32 = 100;
 
 /// A file that is no file.
 const MEMORY: &str = ":memory:";
@@ -90,24 +85,6 @@ struct Statements {
     update: String,
 }
 
-/// What goes to the database with the rows of a transaction.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Stamp {
-    pub cluster: Option<ClusterId>,
-    /// Where the rows stand after it; none: where they stood.
-    pub applied: Option<(LogPosition, [u8; 32])>,
-    pub wall: Wall,
-}
-
-/// What a file held when it was opened.
-#[derive(Debug, Default)]
-pub(super) struct Found {
-    pub position: Option<Position>,
-    pub adopted: Option<Adopted>,
-    /// The servers that have a row in `database_instance`.
-    pub instances: BTreeSet<InstanceKey>,
-}
-
 /// The open file.
 #[derive(Debug)]
 pub(super) struct Database {
@@ -119,10 +96,10 @@ pub(super) struct Database {
 
 /// Opens the file, creating it if missing, and brings its tables to this release's. Blocks.
 pub(super) fn open<E: Env>(
+    path: PathBuf,
     settings: &Settings,
     wall: Wall,
 ) -> Result<(Database, Found), BackendError> {
-    let path = settings.data_file.clone();
     if !is_memory(&path) {
         check_folder::<E>(&path)?;
     }
@@ -183,7 +160,10 @@ fn explain(path: &Path, error: &rusqlite::Error) -> BackendError {
         }
         Some(ErrorCode::DiskFull) => BackendError::Full { path },
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => BackendError::Busy { path },
-        _ => BackendError::Failed { path, reason },
+        _ => BackendError::Failed {
+            place: Place::Sqlite(path),
+            reason,
+        },
     }
 }
 
@@ -230,7 +210,7 @@ impl Database {
                 Some(checksum) if *checksum == migration.checksum() => {}
                 Some(checksum) => {
                     return Err(BackendError::Schema {
-                        path,
+                        place: Place::Sqlite(path),
                         reason: format!(
                             "its migration {} ({}) has checksum {checksum}, this release's has {}: another build made it",
                             migration.version,
@@ -257,7 +237,7 @@ impl Database {
         }
         if let Deploy::Refuse { key } = settings.deploy {
             return Err(BackendError::Schema {
-                path,
+                place: Place::Sqlite(path),
                 reason: format!(
                     "its tables are not those of this release and {key} forbids to change them; unset it for one start"
                 ),
@@ -308,7 +288,7 @@ impl Database {
                 let recent = timestamp(wall - IN_USE);
                 if held.daemon != *daemon && held.written_at > recent && held.written_at <= timestamp(wall) {
                     return Err(BackendError::InUse {
-                        path,
+                        place: Place::Sqlite(path),
                         daemon: held.daemon,
                         token: held.token,
                         written_at: held.written_at,
@@ -358,41 +338,6 @@ impl Database {
         }
         stamp_it(&transaction, stamp).map_err(explain)?;
         transaction.commit().map_err(explain)
-    }
-}
-
-/// Which tables are emptied before rows are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Rewrite {
-    Nothing,
-    Replicated,
-}
-
-/// The row of `orchestrator_projection`.
-struct Held {
-    daemon: String,
-    token: String,
-    written_at: String,
-    cluster: String,
-    index: Option<i64>,
-    term: Option<i64>,
-    leader: String,
-    digest: String,
-}
-
-impl Held {
-    fn position(&self) -> Option<Position> {
-        let cluster = unhex(&self.cluster).map(ClusterId);
-        let at = self.index.zip(self.term).map(|(index, term)| LogPosition {
-            index: index.unsigned_abs(),
-            term: term.unsigned_abs(),
-            node: NodeId(u64::from_str_radix(&self.leader, 16).unwrap_or(0)),
-        });
-        (cluster.is_some() || at.is_some()).then(|| Position {
-            cluster,
-            at,
-            digest: unhex(&self.digest),
-        })
     }
 }
 
@@ -610,20 +555,20 @@ fn check_owner(
         .map_err(|error| explain(path, &error))?;
     let Some((holder, held_cluster)) = held else {
         return Err(BackendError::Failed {
-            path: path.to_owned(),
+            place: Place::Sqlite(path.to_owned()),
             reason: String::from("its row in orchestrator_projection is gone"),
         });
     };
     if holder != token {
         return Err(BackendError::TakenOver {
-            path: path.to_owned(),
+            place: Place::Sqlite(path.to_owned()),
             token: holder,
         });
     }
     match cluster {
         Some(own) if !held_cluster.is_empty() && held_cluster != own.to_string() => {
             Err(BackendError::OtherCluster {
-                path: path.to_owned(),
+                place: Place::Sqlite(path.to_owned()),
                 found: held_cluster,
                 own,
             })

@@ -60,7 +60,7 @@ fn run(test: impl Future<Output = ()> + Send) {
 
 fn settings(file: &Path) -> Settings {
     Settings {
-        data_file: file.to_owned(),
+        place: Place::Sqlite(file.to_owned()),
         deploy: Deploy::Apply,
         daemon: String::from("/var/lib/orc1"),
         host_name: String::from("orc1"),
@@ -947,16 +947,15 @@ fn what_cannot_be_used_is_named_with_its_remedy() {
             &["/proc/orchestrator.db", "cannot be written"],
         )
         .await;
-        let unsupported = Settings::new(&BackendSettings {
+        let refusing = Settings::new(&BackendSettings {
             kind: BackendKind::Sqlite {
                 data_file: String::from("/var/lib/orchestrator/orchestrator.db"),
             },
             skip_schema_update: true,
             panic_if_different_deploy: false,
-        })
-        .unwrap();
+        });
         assert_eq!(
-            unsupported.deploy,
+            refusing.deploy,
             Deploy::Refuse {
                 key: "SkipOrchestratorDatabaseUpdate"
             }

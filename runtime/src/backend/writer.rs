@@ -19,9 +19,9 @@ use orchestrator_core::time::{Mono, Now, Wall};
 use orchestrator_core::topology::Instance;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::database::{self, Attempt, Database, Found, Rewrite, Source, Stamp};
 use super::observe::ROWS_PER_LOOK_MAX;
 use super::rows::{Row, Rows, Write, observed, unobserved};
-use super::sqlite::{self, Database, Found, Rewrite, Stamp};
 use super::{
     BACKLOG_BYTES_MAX, BACKLOG_CHANGES_MAX, BATCH_AGE_MAX, BATCHES_PER_WRITE_MAX, BEAT,
     BackendError, BackendHealth, Batch, Contents, Control, LOOK, NODE_HEALTH_KEPT,
@@ -72,8 +72,6 @@ enum Work {
 
 /// A transaction on its way.
 struct Job {
-    /// None: it is to be opened again.
-    database: Option<Database>,
     settings: Arc<Settings>,
     cluster: Option<ClusterId>,
     started_at: Wall,
@@ -85,6 +83,7 @@ struct Job {
 /// How a transaction ended.
 struct Finished {
     job: Job,
+    database: Option<Database>,
     outcome: Outcome,
 }
 
@@ -236,9 +235,8 @@ impl<E: Env, V: View> Writer<E, V> {
             if writing.is_none() {
                 if let Some(job) = self.next_job(now) {
                     self.in_flight_since = job.oldest();
-                    writing = Some(Box::pin(async move {
-                        E::blocking(move || job.run::<E>()).await
-                    }));
+                    let database = self.database.take();
+                    writing = Some(Box::pin(job.run::<E>(database)));
                 } else if self.is_done() {
                     self.end();
                     return;
@@ -369,10 +367,7 @@ impl<E: Env, V: View> Writer<E, V> {
     /// Everything is to be rewritten; what waited is not needed.
     fn want(&mut self, reason: &str, since: Option<Duration>) {
         if self.wanted.is_none() {
-            tracing::info!(
-                "{} is rewritten: {reason}",
-                self.settings.data_file.display()
-            );
+            tracing::info!("{} is rewritten: {reason}", self.settings.place);
         }
         let waited = self.queue.front().map(|queued| queued.received);
         let earlier = self.wanted.take().and_then(|wanted| wanted.since);
@@ -464,7 +459,6 @@ impl<E: Env, V: View> Writer<E, V> {
         }
         let work = self.next_work(now)?;
         Some(Job {
-            database: self.database.take(),
             settings: Arc::clone(&self.settings),
             cluster: self.cluster,
             started_at: self.started_at,
@@ -518,13 +512,17 @@ impl<E: Env, V: View> Writer<E, V> {
     }
 
     fn settle(&mut self, finished: Finished) {
-        let Finished { mut job, outcome } = finished;
+        let Finished {
+            job,
+            database,
+            outcome,
+        } = finished;
         self.in_flight_since = None;
-        self.database = job.database.take();
+        self.database = database;
         match outcome {
             Outcome::Written => self.settle_written(job),
             Outcome::Reopened(found) => {
-                tracing::warn!("{} was opened again", self.settings.data_file.display());
+                tracing::warn!("{} was opened again", self.settings.place);
                 self.put_back(job);
                 self.stand_at(found);
                 if let Some(fresh) = self.fresh_seen.take() {
@@ -543,7 +541,7 @@ impl<E: Env, V: View> Writer<E, V> {
 
     fn settle_written(&mut self, job: Job) {
         if self.error.take().is_some() {
-            tracing::info!("{} is written again", self.settings.data_file.display());
+            tracing::info!("{} is written again", self.settings.place);
         }
         match job.work {
             Work::Rows {
@@ -587,7 +585,8 @@ impl<E: Env, V: View> Writer<E, V> {
             | BackendError::Failed { .. }
             | BackendError::Schema { .. }
             | BackendError::InUse { .. }
-            | BackendError::Unsupported => self.database = None,
+            | BackendError::Unreachable { .. }
+            | BackendError::NoRight { .. } => self.database = None,
             // Opening it again would take it from its owner, or changes nothing.
             BackendError::Full { .. }
             | BackendError::Busy { .. }
@@ -736,73 +735,61 @@ impl Job {
         }
     }
 
-    /// Blocks.
-    fn run<E: Env>(mut self) -> Finished {
-        let outcome = match self.database.take().filter(Database::is_there::<E>) {
-            None => match sqlite::open::<E>(&self.settings, self.now.wall) {
-                Ok((database, found)) => {
-                    self.database = Some(database);
-                    Outcome::Reopened(found)
-                }
-                Err(error) => Outcome::Failed(error),
-            },
-            Some(mut database) => {
-                let outcome = match self.write(&mut database) {
-                    Ok(()) => Outcome::Written,
-                    Err(error) => Outcome::Failed(error),
-                };
-                self.database = Some(database);
-                outcome
-            }
+    /// Without a database it is opened, and nothing is written.
+    async fn run<E: Env>(self, database: Option<Database>) -> Finished {
+        let Some(database) = database else {
+            return self.reopen::<E>().await;
         };
-        Finished { job: self, outcome }
+        let (rewrite, stamp) = (self.rewrite(), self.stamp());
+        let (job, attempt) = database.write::<E, Job>(self, rewrite, stamp).await;
+        let (database, outcome) = match attempt {
+            Attempt::Written(database) => (Some(database), Outcome::Written),
+            Attempt::Failed(database, error) => (Some(database), Outcome::Failed(error)),
+            Attempt::Lost(Some(error)) => (None, Outcome::Failed(error)),
+            Attempt::Lost(None) => return job.reopen::<E>().await,
+        };
+        Finished {
+            job,
+            database,
+            outcome,
+        }
     }
 
-    fn write(&self, database: &mut Database) -> Result<(), BackendError> {
-        let mut stamp = Stamp {
-            cluster: self.cluster,
-            applied: None,
-            wall: self.now.wall,
+    async fn reopen<E: Env>(self) -> Finished {
+        let (database, outcome) = match database::open::<E>(&self.settings, self.now.wall).await {
+            Ok((database, found)) => (Some(database), Outcome::Reopened(found)),
+            Err(error) => (None, Outcome::Failed(error)),
         };
+        Finished {
+            job: self,
+            database,
+            outcome,
+        }
+    }
+
+    fn rewrite(&self) -> Rewrite {
         match &self.work {
-            Work::Observations(rows) => {
-                let mut writes = rows.iter().map(|(key, instance)| match instance {
-                    Some(instance) => observed(instance, self.now),
-                    None => unobserved(key),
-                });
-                database.write(Rewrite::Nothing, &mut writes, stamp)
-            }
-            Work::Rows {
-                image,
-                batches,
-                beat,
-            } => {
-                let mut rewrite = Rewrite::Nothing;
-                if let Some(image) = image {
-                    rewrite = Rewrite::Replicated;
-                    stamp.applied = Some((image.state.applied(), image.state.digest()));
-                }
-                if let Some(last) = batches.last() {
-                    stamp.applied = Some((last.batch.at, last.batch.digest));
-                }
-                let mut rows = Rows::default();
-                let state = image.iter().flat_map(|image| image.state.everything());
-                let changes = batches
-                    .iter()
-                    .flat_map(|queued| match &queued.batch.contents {
-                        Contents::Changes(changes) => changes.as_slice(),
-                        Contents::Replaced => &[],
-                    });
-                let mut writes = state
-                    .chain(changes.cloned())
-                    .flat_map(|change| {
-                        let mut writes = Vec::new();
-                        rows.of(&change, &mut writes);
-                        writes
-                    })
-                    .chain(beat.iter().flat_map(|beat| self.beat(*beat)));
-                database.write(rewrite, &mut writes, stamp)
-            }
+            Work::Rows { image: Some(_), .. } => Rewrite::Replicated,
+            Work::Rows { image: None, .. } | Work::Observations(_) => Rewrite::Nothing,
+        }
+    }
+
+    fn stamp(&self) -> Stamp {
+        let applied = match &self.work {
+            Work::Observations(_) => None,
+            Work::Rows { image, batches, .. } => batches
+                .last()
+                .map(|last| (last.batch.at, last.batch.digest))
+                .or_else(|| {
+                    image
+                        .as_ref()
+                        .map(|image| (image.state.applied(), image.state.digest()))
+                }),
+        };
+        Stamp {
+            cluster: self.cluster,
+            applied,
+            wall: self.now.wall,
         }
     }
 
@@ -825,14 +812,48 @@ impl Job {
                     ("app_version", (&settings.app_version).into()),
                     ("first_seen_active", self.started_at.into()),
                     ("last_seen_active", self.now.wall.into()),
-                    (
-                        "db_backend",
-                        settings.data_file.to_string_lossy().into_owned().into(),
-                    ),
+                    ("db_backend", settings.place.to_string().into()),
                     ("incrementing_indicator", number.into()),
                 ],
             )),
         ]
+    }
+}
+
+impl Source for Job {
+    fn writes(&self) -> Box<dyn Iterator<Item = Write> + Send + '_> {
+        match &self.work {
+            Work::Observations(rows) => {
+                Box::new(rows.iter().map(|(key, instance)| match instance {
+                    Some(instance) => observed(instance, self.now),
+                    None => unobserved(key),
+                }))
+            }
+            Work::Rows {
+                image,
+                batches,
+                beat,
+            } => {
+                let mut rows = Rows::default();
+                let state = image.iter().flat_map(|image| image.state.everything());
+                let changes = batches
+                    .iter()
+                    .flat_map(|queued| match &queued.batch.contents {
+                        Contents::Changes(changes) => changes.as_slice(),
+                        Contents::Replaced => &[],
+                    });
+                Box::new(
+                    state
+                        .chain(changes.cloned())
+                        .flat_map(move |change| {
+                            let mut writes = Vec::new();
+                            rows.of(&change, &mut writes);
+                            writes
+                        })
+                        .chain(beat.iter().flat_map(|beat| self.beat(*beat))),
+                )
+            }
+        }
     }
 }
 

@@ -27,7 +27,7 @@ const TLS_ERROR: u16 = 2026;
 
 /// How one server is dialled. Holds no connection.
 #[derive(Debug)]
-pub(super) struct Dialer {
+pub(crate) struct Dialer {
     key: InstanceKey,
     plain: Opts,
     secure: OnceLock<Opts>,
@@ -238,7 +238,7 @@ fn text(value: Value) -> Option<String> {
 ///
 /// # Errors
 /// As [`query`]; a passed deadline is [`ProbeFailure::Stalled`].
-pub(super) async fn query_within<E: Env>(
+pub(crate) async fn query_within<E: Env>(
     conn: &mut Conn,
     sql: &str,
     deadline: Duration,

@@ -27,7 +27,7 @@ use orchestrator_core::recovery::Step;
 use orchestrator_core::time::Mono;
 use orchestrator_core::topology::{ProbeFailure, ProbeReport};
 
-mod connect;
+pub(crate) mod connect;
 mod dialect;
 mod grants;
 mod read;

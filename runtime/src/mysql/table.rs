@@ -2,14 +2,14 @@
 
 /// Columns and rows of one result.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct Table {
+pub(crate) struct Table {
     pub columns: Vec<String>,
     pub rows: Vec<Vec<Option<String>>>,
 }
 
 /// One row, with the names of its columns.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct RowView<'a> {
+pub(crate) struct RowView<'a> {
     columns: &'a [String],
     values: &'a [Option<String>],
 }

@@ -1,0 +1,138 @@
+//! The database of a backend, whichever kind it is: what the writer asks of it.
+//!
+//! Both kinds promise the same. Rows, where they stand and whose they are change in one transaction; nothing is written on
+//! an error; who has not written for a while may be taken over by another daemon, and a daemon that was taken over writes
+//! no more.
+
+use std::collections::BTreeSet;
+
+use orchestrator_core::id::{ClusterId, InstanceKey, LogPosition, NodeId};
+use orchestrator_core::time::Wall;
+
+use super::rows::{Write, unhex};
+use super::{Adopted, BackendError, Place, Position, Settings, mysql, sqlite};
+use crate::env::Env;
+
+/// What goes to the database with the rows of a transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stamp {
+    pub cluster: Option<ClusterId>,
+    /// Where the rows stand after it; none: where they stood.
+    pub applied: Option<(LogPosition, [u8; 32])>,
+    pub wall: Wall,
+}
+
+/// What a file held when it was opened.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    pub position: Option<Position>,
+    pub adopted: Option<Adopted>,
+    /// The servers that have a row in `database_instance`.
+    pub instances: BTreeSet<InstanceKey>,
+}
+
+/// Which tables are emptied before rows are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rewrite {
+    Nothing,
+    Replicated,
+}
+
+/// The row of `orchestrator_projection`.
+pub(super) struct Held {
+    pub daemon: String,
+    pub token: String,
+    pub written_at: String,
+    pub cluster: String,
+    pub index: Option<i64>,
+    pub term: Option<i64>,
+    pub leader: String,
+    pub digest: String,
+}
+
+impl Held {
+    pub fn position(&self) -> Option<Position> {
+        let cluster = unhex(&self.cluster).map(ClusterId);
+        let at = self.index.zip(self.term).map(|(index, term)| LogPosition {
+            index: index.unsigned_abs(),
+            term: term.unsigned_abs(),
+            node: NodeId(u64::from_str_radix(&self.leader, 16).unwrap_or(0)),
+        });
+        (cluster.is_some() || at.is_some()).then(|| Position {
+            cluster,
+            at,
+            digest: unhex(&self.digest),
+        })
+    }
+}
+
+/// An open database.
+#[derive(Debug)]
+pub(super) enum Database {
+    Sqlite(sqlite::Database),
+    Mysql(mysql::Database),
+}
+
+/// Opens the database, creating it if missing, and brings its tables to this release's.
+pub(super) async fn open<E: Env>(
+    settings: &Settings,
+    wall: Wall,
+) -> Result<(Database, Found), BackendError> {
+    match &settings.place {
+        Place::Sqlite(path) => {
+            let (path, settings) = (path.clone(), settings.clone());
+            let opened = E::blocking(move || sqlite::open::<E>(path, &settings, wall)).await;
+            opened.map(|(database, found)| (Database::Sqlite(database), found))
+        }
+        Place::Mysql(backend) => mysql::open::<E>(backend, settings, wall)
+            .await
+            .map(|(database, found)| (Database::Mysql(database), found)),
+    }
+}
+
+/// Where the rows of a transaction come from.
+pub(super) trait Source: Send + Sync + 'static {
+    fn writes(&self) -> Box<dyn Iterator<Item = Write> + Send + '_>;
+}
+
+/// How writing went.
+#[derive(Debug)]
+pub(super) enum Attempt {
+    Written(Database),
+    Failed(Database, BackendError),
+    /// The database is not where it was opened, or the connection to it is lost: it is to be opened again.
+    Lost(Option<BackendError>),
+}
+
+impl Database {
+    /// Writes rows, where they stand and whose they are in one transaction; with `rewrite`, over emptied tables. Nothing is
+    /// written on an error. The rows come back.
+    pub(super) async fn write<E: Env, S: Source>(
+        self,
+        source: S,
+        rewrite: Rewrite,
+        stamp: Stamp,
+    ) -> (S, Attempt) {
+        match self {
+            Self::Sqlite(mut database) => {
+                E::blocking(move || {
+                    if !database.is_there::<E>() {
+                        return (source, Attempt::Lost(None));
+                    }
+                    let outcome = database.write(rewrite, &mut *source.writes(), stamp);
+                    let database = Self::Sqlite(database);
+                    let attempt = match outcome {
+                        Ok(()) => Attempt::Written(database),
+                        Err(error) => Attempt::Failed(database, error),
+                    };
+                    (source, attempt)
+                })
+                .await
+            }
+            Self::Mysql(database) => {
+                let attempt = database.write::<E>(&source, rewrite, stamp).await;
+                (source, attempt)
+            }
+        }
+    }
+}

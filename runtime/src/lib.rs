@@ -8,6 +8,7 @@ pub mod env;
 pub mod fleet;
 pub mod hooks;
 pub mod http;
+pub mod kv;
 pub mod mysql;
 pub mod raft;
 pub mod trace;

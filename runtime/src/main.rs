@@ -10,7 +10,8 @@ use clap::Parser;
 use orchestrator::config::{LogFormat, Settings};
 use orchestrator::daemon::Prepared;
 use orchestrator::env::{DedicatedRuntime, Env, TokioEnv};
-use orchestrator::hooks::{Hooks as _, Processes};
+use orchestrator::hooks::{Hooks, Processes};
+use orchestrator::kv::{AfterPublication, Publisher};
 use orchestrator::mysql::Mysql;
 use orchestrator::{backend, raft, wiring};
 use orchestrator_core::node::Input;
@@ -87,7 +88,15 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     let host_name = wiring::host_name();
     let token = wiring::process_token::<TokioEnv>()?;
     let hooks = Arc::new(Processes::new(settings.hooks.clone()));
-    let daemon_settings = wiring::daemon_settings(&settings, &host_name, &token, hooks.clone())?;
+    let publication = Publisher::new(&settings.kv).map_err(anyhow::Error::msg)?;
+    let (publisher, run_hooks): (_, Arc<dyn Hooks>) = match publication {
+        Some((publisher, handle)) => {
+            let after = AfterPublication::<TokioEnv>::new(hooks.clone(), handle);
+            (Some(publisher), Arc::new(after))
+        }
+        None => (None, hooks.clone()),
+    };
+    let daemon_settings = wiring::daemon_settings(&settings, &host_name, &token, run_hooks)?;
     let mut raft_settings = wiring::raft_settings(&settings)?;
     let backend_settings = backend::Settings {
         daemon: raft_settings.data_dir.display().to_string(),
@@ -127,7 +136,9 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         report.listening,
         report.advertise
     );
-    let outcome = main_runtime.run(serve(arguments, settings, hooks, attachable, raft, report));
+    let outcome = main_runtime.run(serve(
+        arguments, settings, hooks, publisher, attachable, raft, report,
+    ));
     main_runtime.stop();
     raft_runtime.stop();
     outcome
@@ -171,6 +182,7 @@ async fn serve(
     arguments: Arguments,
     settings: Settings,
     hooks: Arc<Processes>,
+    publisher: Option<Publisher>,
     attachable: orchestrator::daemon::Attachable<TokioEnv>,
     raft: raft::RaftHandle<TokioEnv>,
     report: raft::StartReport,
@@ -180,6 +192,9 @@ async fn serve(
         .await
         .map_err(anyhow::Error::msg)?;
     tracing::info!("HTTP is served at {}", running.http_address);
+    if let Some(publisher) = publisher {
+        orchestrator::env::spawn::<TokioEnv>(publisher.run::<TokioEnv>(running.handle.clone()));
+    }
     wiring::notify_ready();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;

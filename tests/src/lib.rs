@@ -9,6 +9,7 @@
 #![allow(clippy::disallowed_methods)]
 
 pub mod checks;
+pub mod consul;
 pub mod daemons;
 pub mod fleet;
 pub mod ledger;

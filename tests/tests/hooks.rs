@@ -6,6 +6,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use orchestrator_tests::consul::Consul;
 use orchestrator_tests::daemons::DaemonOptions;
 use orchestrator_tests::fleet::{Flavour, FleetOptions, ReplicationTiming};
 use orchestrator_tests::process::{Scratch, Signal};
@@ -162,6 +163,74 @@ async fn a_leader_killed_during_a_hook_is_followed_by_one_that_finishes() {
     assert_eq!(post[3], write.port.to_string());
     let recoveries = world.daemons.audit_recovery().await.expect("audit");
     assert_eq!(recoveries.len(), 1, "{recoveries:?}");
+}
+
+/// Consul is told of a promotion before the hooks are; what somebody wrote of a later decision stays.
+#[tokio::test]
+async fn consul_is_told_before_the_hooks() {
+    let _turn = TURN.lock().await;
+    let collector = Collector::new();
+    let consul = Consul::start().await.expect("a store");
+    let url = format!("http://{}/v1/kv/mysql/master/fleet/port", consul.address());
+    let ask = format!("$(curl -s {url}?raw)");
+    let mut world = world(json!({
+        "ConsulAddress": consul.address(),
+        "PostMasterFailoverProcesses": [collector.hook("post", &format!("{ask} {{successorPort}}"))],
+    }))
+    .await;
+    let wait_for = async |key: &str, wanted: &str| {
+        let looked = until(
+            key,
+            PATIENCE,
+            Duration::from_millis(50),
+            async || match consul.value(key) {
+                Some(value) if value == wanted => Look::Holds(()),
+                other => Look::not(format!("{other:?}, wanted {wanted}")),
+            },
+        );
+        looked.await.expect("published");
+    };
+    let before = format!("127.0.0.1:{}", world.primary());
+    wait_for("mysql/master/fleet", &before).await;
+    wait_for("mysql/master/fleet/hostname", "127.0.0.1").await;
+    wait_for("mysql/master/fleet/ipv4", "127.0.0.1").await;
+    let aftermath = world
+        .strike(Strike::KillPrimary, Duration::ZERO, &Expectation::default())
+        .await
+        .expect("recovery");
+    collector.wait_for("post").await;
+    let promoted = aftermath.promoted.to_string();
+    let post = &collector.lines()[0];
+    assert_eq!(post[3..], [promoted.clone(), promoted.clone()]);
+    wait_for("mysql/master/fleet", &format!("127.0.0.1:{promoted}")).await;
+
+    // Nobody who knows less may turn it back: daemons that start anew compare, and leave what is newer.
+    consul.put("mysql/master/fleet", "elsewhere:3306", u64::MAX);
+    for daemon in world.daemons.all() {
+        daemon.signal(Signal::Kill);
+        daemon.wait_ended(PATIENCE).await.expect("it ends");
+        daemon.start().expect("started again");
+    }
+    world.daemons.wait_leader(PATIENCE).await.expect("a leader");
+    let log = world.daemons.all()[0].log();
+    let looked = until(
+        "a daemon compared and left it",
+        PATIENCE,
+        Duration::from_millis(100),
+        async || {
+            let text = fs::read_to_string(&log).expect("a log");
+            if text.contains("of a later decision") {
+                Look::Holds(())
+            } else {
+                Look::not("not in the log")
+            }
+        },
+    );
+    looked.await.expect("compared");
+    assert_eq!(
+        consul.value("mysql/master/fleet").as_deref(),
+        Some("elsewhere:3306")
+    );
 }
 
 /// A hook that says no before a failover is obeyed: no server is touched, until it says yes.

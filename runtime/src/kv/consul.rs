@@ -1,0 +1,230 @@
+//! Consul's key-value store, by its HTTP API (`/v1/kv`, `/v1/txn`).
+//!
+//! A pair's `Flags` hold the version of the decision that it comes from. A pair is read before it is written, and written
+//! only against the index that was read, so that two daemons cannot undo each other.
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::client::conn::http1;
+use hyper::{Method, Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+
+use crate::config::{ConsulSettings, ConsulWrites};
+use crate::env::{Env, spawn, timeout};
+
+/// For one request and its answer.
+const REQUEST_TIME_MAX: Duration = Duration::from_secs(2);
+const RESPONSE_BYTES_MAX: usize = 1 << 20;
+/// Attempts while others write the same pair.
+const TRIES: usize = 5;
+
+#[derive(Debug)]
+pub(super) struct Consul {
+    address: String,
+    token: String,
+    writes: ConsulWrites,
+}
+
+/// A pair as the store has it.
+struct Held {
+    value: String,
+    version: u64,
+    index: u64,
+}
+
+impl Consul {
+    pub(super) fn new(settings: &ConsulSettings) -> Self {
+        Consul {
+            address: settings.address.clone(),
+            token: settings.token.expose().to_owned(),
+            writes: settings.writes,
+        }
+    }
+
+    /// Makes the store say this, unless it says something of a later decision.
+    pub(super) async fn put<E: Env>(
+        &self,
+        pairs: &[(String, String)],
+        version: u64,
+    ) -> Result<(), String> {
+        for _ in 0..TRIES {
+            let mut writes = Vec::new();
+            for (key, value) in pairs {
+                match self.read::<E>(key).await? {
+                    Some(held) if held.value == *value => {}
+                    Some(held) if held.version > version => {
+                        tracing::info!(
+                            "{key} in Consul is {}, of a later decision than {value}: it is left",
+                            held.value
+                        );
+                        return Ok(());
+                    }
+                    Some(held) => writes.push((key, value, held.index)),
+                    // 0: only if it does not exist.
+                    None => writes.push((key, value, 0)),
+                }
+            }
+            if writes.is_empty() {
+                return Ok(());
+            }
+            let written = match self.writes {
+                ConsulWrites::Transactions => self.write_together::<E>(&writes, version).await?,
+                ConsulWrites::Single => self.write_singly::<E>(&writes, version).await?,
+            };
+            if written {
+                for (key, value, _) in writes {
+                    tracing::info!("{key} in Consul is {value}");
+                }
+                return Ok(());
+            }
+        }
+        Err(format!(
+            "{}: others write the same pairs all the time",
+            self.address
+        ))
+    }
+
+    async fn read<E: Env>(&self, key: &str) -> Result<Option<Held>, String> {
+        let path = format!("/v1/kv/{}", escaped(key));
+        let (status, body) = self.ask::<E>(Method::GET, &path, Bytes::new()).await?;
+        if status == StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
+        let wrong = || format!("{}: GET {path} was answered with {status}", self.address);
+        if !status.is_success() {
+            return Err(wrong());
+        }
+        let rows: Value = serde_json::from_slice(&body).map_err(|_| wrong())?;
+        let row = rows.get(0).ok_or_else(wrong)?;
+        // An empty value is null.
+        let value = row["Value"].as_str().unwrap_or_default();
+        let value = STANDARD.decode(value).map_err(|_| wrong())?;
+        Ok(Some(Held {
+            value: String::from_utf8_lossy(&value).into_owned(),
+            version: row["Flags"].as_u64().unwrap_or(0),
+            index: row["ModifyIndex"].as_u64().ok_or_else(wrong)?,
+        }))
+    }
+
+    /// False: somebody else wrote in between.
+    async fn write_singly<E: Env>(
+        &self,
+        writes: &[(&String, &String, u64)],
+        version: u64,
+    ) -> Result<bool, String> {
+        for (key, value, index) in writes {
+            let path = format!("/v1/kv/{}?cas={index}&flags={version}", escaped(key));
+            let body = Bytes::from((*value).clone());
+            let (status, body) = self.ask::<E>(Method::PUT, &path, body).await?;
+            if !status.is_success() {
+                return Err(refused(&self.address, &path, status, &body));
+            }
+            if body.trim_ascii() != b"true" {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// All or nothing. False: somebody else wrote in between.
+    async fn write_together<E: Env>(
+        &self,
+        writes: &[(&String, &String, u64)],
+        version: u64,
+    ) -> Result<bool, String> {
+        let operations: Vec<Value> = writes
+            .iter()
+            .map(|(key, value, index)| {
+                json!({"KV": {
+                    "Verb": "cas",
+                    "Key": key,
+                    "Value": STANDARD.encode(value),
+                    "Flags": version,
+                    "Index": index,
+                }})
+            })
+            .collect();
+        let body = Bytes::from(Value::Array(operations).to_string());
+        let (status, body) = self.ask::<E>(Method::PUT, "/v1/txn", body).await?;
+        match status {
+            status if status.is_success() => Ok(true),
+            // The transaction was rolled back.
+            StatusCode::CONFLICT => Ok(false),
+            status => Err(refused(&self.address, "/v1/txn", status, &body)),
+        }
+    }
+
+    async fn ask<E: Env>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<(StatusCode, Bytes), String> {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", &self.address);
+        if !self.token.is_empty() {
+            request = request.header("x-consul-token", &self.token);
+        }
+        let request = request
+            .body(Full::new(body))
+            .map_err(|error| format!("{path}: {error}"))?;
+        let exchange = async {
+            let stream = E::connect(&self.address)
+                .await
+                .map_err(|error| error.to_string())?;
+            let (mut sender, connection) = http1::handshake::<_, Full<Bytes>>(TokioIo::new(stream))
+                .await
+                .map_err(|error| error.to_string())?;
+            spawn::<E>(async move {
+                if let Err(error) = connection.await {
+                    tracing::debug!(%error, "connection to Consul ended");
+                }
+            });
+            let response = sender
+                .send_request(request)
+                .await
+                .map_err(|error| error.to_string())?;
+            let status = response.status();
+            let body = Limited::new(response.into_body(), RESPONSE_BYTES_MAX)
+                .collect()
+                .await
+                .map_err(|error| error.to_string())?;
+            Ok((status, body.to_bytes()))
+        };
+        timeout::<E, _>(REQUEST_TIME_MAX, exchange)
+            .await
+            .unwrap_or_else(|| Err(format!("no answer within {} s", REQUEST_TIME_MAX.as_secs())))
+            .map_err(|error: String| format!("ConsulAddress {}: {error}", self.address))
+    }
+}
+
+fn refused(address: &str, path: &str, status: StatusCode, body: &[u8]) -> String {
+    let said = String::from_utf8_lossy(&body[..body.len().min(200)])
+        .trim()
+        .to_owned();
+    format!("ConsulAddress {address}: PUT {path} was answered with {status}: {said}")
+}
+
+/// A key as part of a path: slashes stay.
+fn escaped(key: &str) -> String {
+    use std::fmt::Write as _;
+    let mut path = String::with_capacity(key.len());
+    for byte in key.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' | b'/' => {
+                path.push(char::from(byte));
+            }
+            other => {
+                let _ = write!(path, "%{other:02X}");
+            }
+        }
+    }
+    path
+}

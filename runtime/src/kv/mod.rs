@@ -1,0 +1,272 @@
+//! Who is primary, in key-value stores that proxies and applications read.
+//!
+//! What a store is to say is a function of the replicated state, so nothing is queued and nothing is replayed: each round
+//! compares what is there with what should be, and mends the difference. A value carries the log time of the decision that
+//! it comes from, and is never replaced by one of an earlier decision: a daemon that lags, or was cut off, cannot turn a
+//! store back. Every daemon publishes to the store of its own configuration while it is part of a quorum.
+
+mod consul;
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use orchestrator_core::id::{ClusterKey, InstanceKey};
+use orchestrator_core::recovery::{
+    Hook, HookCounts, HookFacts, HookList, Outcome, Phase, Purpose, Recovery, StepKind,
+};
+use orchestrator_core::replicated::Replicated;
+use orchestrator_core::time::Wall;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::config::KvSettings;
+use crate::driver::DriverHandle;
+use crate::env::{Env, sleep, timeout};
+use crate::hooks::Hooks;
+use consul::Consul;
+
+/// How often the state is looked at.
+const LOOK: Duration = Duration::from_millis(100);
+/// How often the stores are compared although nothing was decided: somebody may have emptied them.
+const COMPARE: Duration = Duration::from_secs(60);
+/// After a round that failed.
+const RETRY: Duration = Duration::from_secs(2);
+/// How long the hooks after a failover wait for the stores to be told.
+const FLUSH: Duration = Duration::from_secs(2);
+
+/// What a store is to say of one cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub alias: String,
+    pub primary: InstanceKey,
+    /// Log time of the decision, in milliseconds since the epoch.
+    pub version: u64,
+}
+
+/// What stores are to say by this state: the primary of every cluster that has an alias.
+pub(crate) fn entries(state: &Replicated) -> Vec<Entry> {
+    let mut decided: BTreeMap<ClusterKey, Wall> = BTreeMap::new();
+    for recovery in state.recoveries_newest_first() {
+        if recovery.purpose.is_recovery()
+            && recovery.successor.is_some()
+            && let Some((at, _)) = recovery.end
+        {
+            decided.entry(recovery.cluster).or_insert(at);
+        }
+    }
+    state
+        .clusters()
+        .filter(|record| !record.shown_alias().is_empty())
+        .map(|record| {
+            let at = decided.get(&record.key).copied();
+            let at = at.map_or(record.recorded, |at| at.max(record.recorded));
+            let opened = state.running_on(record.key).and_then(opened);
+            Entry {
+                alias: record.shown_alias().to_owned(),
+                primary: opened.map_or(&record.primary, |(key, _)| key).clone(),
+                version: opened.map_or(millis(at), |(_, began)| millis(began.max(at)) + 1),
+            }
+        })
+        .collect()
+}
+
+/// The server that a running recovery has opened already, and when it began.
+fn opened(recovery: &Recovery) -> Option<(&InstanceKey, Wall)> {
+    let is_failover = matches!(recovery.purpose, Purpose::DeadPrimary { .. });
+    let (step, _) = recovery
+        .steps_of(StepKind::Promote)
+        .find(|(_, phase)| matches!(phase, Phase::Settled(Outcome::Done)))?;
+    is_failover.then_some((&step.server, recovery.began))
+}
+
+fn millis(at: Wall) -> u64 {
+    at.nanos() / 1_000_000
+}
+
+/// The pairs of one entry, in the order in which they are written.
+pub(crate) fn pairs(prefix: &str, entry: &Entry, ipv4: &str, ipv6: &str) -> Vec<(String, String)> {
+    let key = format!("{prefix}{}", entry.alias);
+    let InstanceKey { host, port } = &entry.primary;
+    vec![
+        (key.clone(), entry.primary.to_string()),
+        (format!("{key}/hostname"), host.clone()),
+        (format!("{key}/port"), port.to_string()),
+        (format!("{key}/ipv4"), ipv4.to_owned()),
+        (format!("{key}/ipv6"), ipv6.to_owned()),
+    ]
+}
+
+/// Asks the publisher for a round.
+#[derive(Debug, Clone)]
+pub struct Handle(mpsc::Sender<oneshot::Sender<()>>);
+
+impl Handle {
+    /// Returns when the stores were told of all that is decided by now, or when that takes too long.
+    pub async fn flush<E: Env>(&self, patience: Duration) {
+        let (done, told) = oneshot::channel();
+        let asked = async {
+            if self.0.send(done).await.is_ok() {
+                // An end without an answer: the daemon ends.
+                let _ = told.await;
+            }
+        };
+        if timeout::<E, _>(patience, asked).await.is_none() {
+            tracing::warn!(
+                "the key-value stores were not told within {} s",
+                patience.as_secs_f32()
+            );
+        }
+    }
+}
+
+/// Hooks that come after the stores were told.
+#[derive(Debug)]
+pub struct AfterPublication<E> {
+    hooks: Arc<dyn Hooks>,
+    handle: Handle,
+    env: std::marker::PhantomData<fn() -> E>,
+}
+
+impl<E: Env> AfterPublication<E> {
+    #[must_use]
+    pub fn new(hooks: Arc<dyn Hooks>, handle: Handle) -> Self {
+        AfterPublication {
+            hooks,
+            handle,
+            env: std::marker::PhantomData,
+        }
+    }
+}
+
+impl<E: Env> Hooks for AfterPublication<E> {
+    fn counts(&self) -> HookCounts {
+        self.hooks.counts()
+    }
+
+    fn run(&self, hook: Hook, facts: HookFacts) -> Pin<Box<dyn Future<Output = Outcome> + Send>> {
+        let waits = matches!(
+            hook.list,
+            HookList::PostPrimaryFailover | HookList::PostFailover
+        );
+        let (hooks, handle) = (self.hooks.clone(), self.handle.clone());
+        Box::pin(async move {
+            if waits {
+                handle.flush::<E>(FLUSH).await;
+            }
+            hooks.run(hook, facts).await
+        })
+    }
+}
+
+/// A publisher that does not run so far.
+#[derive(Debug)]
+pub struct Publisher {
+    prefix: String,
+    consul: Consul,
+    requests: mpsc::Receiver<oneshot::Sender<()>>,
+}
+
+impl Publisher {
+    /// None if no store is configured.
+    ///
+    /// # Errors
+    /// A setting that this version cannot obey, with what to do instead.
+    pub fn new(settings: &KvSettings) -> Result<Option<(Self, Handle)>, String> {
+        let Some(consul) = &settings.consul else {
+            return Ok(None);
+        };
+        if consul.https {
+            return Err(String::from(
+                "ConsulScheme is https, which this version does not speak: name the Consul agent of this machine, with http",
+            ));
+        }
+        let consul = Consul::new(consul);
+        let (sender, requests) = mpsc::channel(64);
+        let publisher = Publisher {
+            prefix: settings.prefix.clone(),
+            consul,
+            requests,
+        };
+        Ok(Some((publisher, Handle(sender))))
+    }
+
+    /// Publishes until the driver ends.
+    pub async fn run<E: Env>(mut self, driver: DriverHandle) {
+        let mut told: Vec<Entry> = Vec::new();
+        let mut next_compare = Duration::ZERO;
+        let mut failed: Option<String> = None;
+        loop {
+            let asked = tokio::select! {
+                biased;
+                request = self.requests.recv() => request,
+                () = sleep::<E>(LOOK) => None,
+            };
+            let looked = driver
+                .look(|node, _| (node.raft().healthy, entries(node.replicated())))
+                .await;
+            let Ok((is_healthy, wanted)) = looked else {
+                return;
+            };
+            let now = E::mono();
+            let is_due = now >= next_compare;
+            let is_new = wanted != told && (failed.is_none() || is_due);
+            if is_healthy && (is_due || is_new || (asked.is_some() && wanted != told)) {
+                let fresh = wanted
+                    .iter()
+                    .filter(|entry| is_due || !told.contains(entry));
+                let outcome = self.publish::<E>(fresh).await;
+                next_compare = now + if outcome.is_ok() { COMPARE } else { RETRY };
+                match outcome {
+                    Ok(()) => {
+                        told = wanted;
+                        if failed.take().is_some() {
+                            tracing::info!("the key-value store is written again");
+                        }
+                    }
+                    Err(why) => {
+                        if failed.as_ref() != Some(&why) {
+                            tracing::error!("the key-value store is not written: {why}");
+                        }
+                        failed = Some(why);
+                    }
+                }
+            }
+            if let Some(done) = asked {
+                // Whoever asked may have gone.
+                let _ = done.send(());
+            }
+        }
+    }
+
+    async fn publish<'a, E: Env>(
+        &self,
+        entries: impl Iterator<Item = &'a Entry>,
+    ) -> Result<(), String> {
+        let mut first_error = Ok(());
+        for entry in entries {
+            let addresses = E::resolve(&entry.primary.host).await.unwrap_or_default();
+            let first = |wanted: fn(&std::net::IpAddr) -> bool| {
+                addresses
+                    .iter()
+                    .find(|address| wanted(address))
+                    .map(ToString::to_string)
+                    .unwrap_or_default()
+            };
+            let pairs = pairs(
+                &self.prefix,
+                entry,
+                &first(std::net::IpAddr::is_ipv4),
+                &first(std::net::IpAddr::is_ipv6),
+            );
+            // One cluster's failure keeps no other from being told.
+            let outcome = self.consul.put::<E>(&pairs, entry.version).await;
+            first_error = first_error.and(outcome);
+        }
+        first_error
+    }
+}
+
+#[cfg(test)]
+mod tests;

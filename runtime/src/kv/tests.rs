@@ -1,0 +1,247 @@
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::routing::get;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
+use orchestrator_core::id::{LogPosition, NodeId};
+use orchestrator_core::replicated::{Command, Stamped};
+use serde_json::{Value, json};
+
+use super::*;
+use crate::config::{ConsulSettings, ConsulWrites};
+use crate::env::{DedicatedRuntime, TokioEnv, spawn};
+
+/// A pair: value, flags, index.
+type Pairs = BTreeMap<String, (String, u64, u64)>;
+
+/// Consul's key-value part, as far as it is asked.
+#[derive(Clone, Default)]
+struct Store(Arc<Mutex<(Pairs, u64)>>);
+
+impl Store {
+    fn with<T>(&self, work: impl FnOnce(&mut Pairs, &mut u64) -> T) -> T {
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (pairs, index) = &mut *held;
+        work(pairs, index)
+    }
+
+    fn cas(&self, key: &str, value: String, flags: u64, wanted: u64) -> bool {
+        self.with(|pairs, index| {
+            if pairs.get(key).map_or(0, |(_, _, index)| *index) != wanted {
+                return false;
+            }
+            *index += 1;
+            pairs.insert(key.to_owned(), (value, flags, *index));
+            true
+        })
+    }
+
+    fn values(&self) -> Vec<(String, String)> {
+        self.with(|pairs, _| {
+            pairs
+                .iter()
+                .map(|(key, (value, ..))| (key.clone(), value.clone()))
+                .collect()
+        })
+    }
+
+    async fn serve(&self) -> String {
+        async fn read(State(store): State<Store>, Path(key): Path<String>) -> (StatusCode, Body) {
+            store.with(|pairs, _| match pairs.get(&key) {
+                None => (StatusCode::NOT_FOUND, Body::empty()),
+                Some((value, flags, index)) => {
+                    let row = json!([{"Key": key, "Value": STANDARD.encode(value), "Flags": flags, "ModifyIndex": index}]);
+                    (StatusCode::OK, Body::from(row.to_string()))
+                }
+            })
+        }
+        async fn write(
+            State(store): State<Store>,
+            Path(key): Path<String>,
+            Query(query): Query<BTreeMap<String, u64>>,
+            body: Bytes,
+        ) -> String {
+            let value = String::from_utf8(body.to_vec()).unwrap();
+            store
+                .cas(&key, value, query["flags"], query["cas"])
+                .to_string()
+        }
+        async fn transact(State(store): State<Store>, body: Bytes) -> StatusCode {
+            let operations: Vec<Value> = serde_json::from_slice(&body).unwrap();
+            let before = store.with(|pairs, _| pairs.clone());
+            for operation in operations {
+                let pair = &operation["KV"];
+                let value = STANDARD.decode(pair["Value"].as_str().unwrap()).unwrap();
+                let written = store.cas(
+                    pair["Key"].as_str().unwrap(),
+                    String::from_utf8(value).unwrap(),
+                    pair["Flags"].as_u64().unwrap(),
+                    pair["Index"].as_u64().unwrap(),
+                );
+                if !written {
+                    store.with(|pairs, _| *pairs = before);
+                    return StatusCode::CONFLICT;
+                }
+            }
+            StatusCode::OK
+        }
+        let router = Router::new()
+            .route("/v1/kv/{*key}", get(read).put(write))
+            .route("/v1/txn", axum::routing::put(transact))
+            .with_state(self.clone());
+        let mut listener = TokioEnv::bind("127.0.0.1:0").await.unwrap();
+        let address = TokioEnv::local_address(&listener).unwrap();
+        spawn::<TokioEnv>(async move {
+            while let Ok((stream, _)) = TokioEnv::accept(&mut listener).await {
+                let service = TowerToHyperService::new(router.clone());
+                spawn::<TokioEnv>(async move {
+                    let served =
+                        http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+                    let _ = served.await;
+                });
+            }
+        });
+        address
+    }
+}
+
+fn run(test: impl Future<Output = ()>) {
+    let runtime = DedicatedRuntime::start("kv-test", 2).unwrap();
+    runtime.run(test);
+    runtime.stop();
+}
+
+const BOTH: [ConsulWrites; 2] = [ConsulWrites::Single, ConsulWrites::Transactions];
+
+async fn consul(store: &Store, writes: ConsulWrites) -> Consul {
+    Consul::new(&ConsulSettings {
+        address: store.serve().await,
+        https: false,
+        token: crate::config::Secret::default(),
+        cross_data_center: false,
+        writes,
+        operations_per_transaction: 5,
+    })
+}
+
+fn entry(host: &str, version: u64) -> Entry {
+    Entry {
+        alias: String::from("shop"),
+        primary: InstanceKey::new(host, 3306),
+        version,
+    }
+}
+
+fn five(host: &str, version: u64) -> Vec<(String, String)> {
+    pairs("mysql/master/", &entry(host, version), "10.0.0.1", "")
+}
+
+#[test]
+fn a_primary_is_five_pairs() {
+    run(async {
+        for writes in BOTH {
+            let store = Store::default();
+            let consul = consul(&store, writes).await;
+            consul.put::<TokioEnv>(&five("db1", 7), 7).await.unwrap();
+            let expected = [
+                ("mysql/master/shop", "db1:3306"),
+                ("mysql/master/shop/hostname", "db1"),
+                ("mysql/master/shop/ipv4", "10.0.0.1"),
+                ("mysql/master/shop/ipv6", ""),
+                ("mysql/master/shop/port", "3306"),
+            ];
+            let expected = expected.map(|(key, value)| (key.to_owned(), value.to_owned()));
+            assert_eq!(store.values(), expected);
+            // The same again writes nothing.
+            let index = store.with(|_, index| *index);
+            consul.put::<TokioEnv>(&five("db1", 8), 8).await.unwrap();
+            assert_eq!(store.with(|_, index| *index), index);
+        }
+    });
+}
+
+#[test]
+fn a_later_decision_is_never_replaced_by_an_earlier_one() {
+    run(async {
+        for writes in BOTH {
+            let store = Store::default();
+            let consul = consul(&store, writes).await;
+            consul.put::<TokioEnv>(&five("db1", 7), 7).await.unwrap();
+            consul.put::<TokioEnv>(&five("db2", 9), 9).await.unwrap();
+            assert_eq!(store.values()[0].1, "db2:3306");
+            consul.put::<TokioEnv>(&five("db1", 8), 8).await.unwrap();
+            assert_eq!(store.values()[0].1, "db2:3306");
+        }
+    });
+}
+
+#[test]
+fn a_store_that_does_not_answer_is_named() {
+    run(async {
+        let consul = Consul::new(&ConsulSettings {
+            address: String::from("127.0.0.1:1"),
+            https: false,
+            token: crate::config::Secret::default(),
+            cross_data_center: false,
+            writes: ConsulWrites::Single,
+            operations_per_transaction: 5,
+        });
+        let why = consul
+            .put::<TokioEnv>(&five("db1", 7), 7)
+            .await
+            .unwrap_err();
+        assert!(why.contains("ConsulAddress 127.0.0.1:1"), "{why}");
+    });
+}
+
+#[test]
+fn clusters_with_an_alias_are_published() {
+    let mut state = Replicated::default();
+    let mut index = 0;
+    let mut apply = |state: &mut Replicated, command| {
+        index += 1;
+        let at = LogPosition {
+            index,
+            term: 1,
+            node: NodeId(1),
+        };
+        let wall = Wall::from_nanos(index * 1_000_000_000);
+        state.apply(at, &Stamped { wall, command });
+    };
+    let keys: Vec<InstanceKey> = ["db1", "db2"]
+        .map(|host| InstanceKey::new(host, 3306))
+        .into();
+    apply(
+        &mut state,
+        Command::Know {
+            keys: keys.clone(),
+            by_operator: true,
+        },
+    );
+    apply(
+        &mut state,
+        Command::RecordCluster {
+            primary: keys[0].clone(),
+            identity: None,
+            members: keys,
+        },
+    );
+    assert_eq!(entries(&state), []);
+    apply(
+        &mut state,
+        Command::SetClusterAlias {
+            cluster_name: String::from("db1:3306"),
+            alias: String::from("shop"),
+            by_operator: false,
+        },
+    );
+    assert_eq!(entries(&state), [entry("db1", 2_000)]);
+}

@@ -1,0 +1,138 @@
+//! The part of Consul's HTTP API that the daemons use, on loopback: `GET` and `PUT /v1/kv/KEY` with check-and-set.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::{Context, Result};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+
+/// A pair: value, flags, index.
+type Pairs = BTreeMap<String, (String, u64, u64)>;
+
+/// A store; it serves until the runtime ends.
+#[derive(Clone, Debug)]
+pub struct Consul {
+    address: SocketAddr,
+    pairs: Arc<Mutex<Pairs>>,
+}
+
+impl Consul {
+    pub async fn start() -> Result<Consul> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let consul = Consul {
+            address: listener.local_addr()?,
+            pairs: Arc::default(),
+        };
+        let serving = consul.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let consul = serving.clone();
+                // One that breaks off is its own affair.
+                tokio::spawn(async move { consul.serve(stream).await.ok() });
+            }
+        });
+        Ok(consul)
+    }
+
+    pub fn address(&self) -> String {
+        self.address.to_string()
+    }
+
+    pub fn value(&self, key: &str) -> Option<String> {
+        let pairs = self.pairs.lock().unwrap_or_else(PoisonError::into_inner);
+        pairs.get(key).map(|(value, ..)| value.clone())
+    }
+
+    /// Somebody else's write, of a decision of this time (milliseconds since the epoch).
+    pub fn put(&self, key: &str, value: &str, flags: u64) {
+        let mut pairs = self.pairs.lock().unwrap_or_else(PoisonError::into_inner);
+        let index = pairs.values().map(|(.., index)| *index).max().unwrap_or(0) + 1;
+        pairs.insert(key.to_owned(), (value.to_owned(), flags, index));
+    }
+
+    async fn serve(&self, stream: TcpStream) -> Result<()> {
+        let mut stream = BufReader::new(stream);
+        let mut line = String::new();
+        stream.read_line(&mut line).await?;
+        let mut words = line.split(' ');
+        let method = words.next().unwrap_or_default().to_owned();
+        let target = words.next().unwrap_or_default().to_owned();
+        let mut length = 0;
+        loop {
+            let mut header = String::new();
+            stream.read_line(&mut header).await?;
+            if header.trim().is_empty() {
+                break;
+            }
+            if let Some((name, value)) = header.split_once(':')
+                && name.eq_ignore_ascii_case("content-length")
+            {
+                length = value.trim().parse()?;
+            }
+        }
+        let mut body = vec![0; length];
+        stream.read_exact(&mut body).await?;
+        let (status, answer) = self.answer(&method, &target, &String::from_utf8_lossy(&body))?;
+        let text = format!(
+            "HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{answer}",
+            answer.len()
+        );
+        stream.write_all(text.as_bytes()).await?;
+        stream.shutdown().await?;
+        Ok(())
+    }
+
+    fn answer(&self, method: &str, target: &str, body: &str) -> Result<(&'static str, String)> {
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let key = path.strip_prefix("/v1/kv/").context("a key")?.to_owned();
+        let number = |name: &str| {
+            query
+                .split('&')
+                .filter_map(|part| part.split_once('='))
+                .find(|(key, _)| *key == name)
+                .and_then(|(_, value)| value.parse::<u64>().ok())
+                .context("a number")
+        };
+        let mut pairs = self.pairs.lock().unwrap_or_else(PoisonError::into_inner);
+        if method == "GET" {
+            return Ok(match pairs.get(&key) {
+                None => ("404 Not Found", String::new()),
+                Some((value, ..)) if query == "raw" => ("200 OK", value.clone()),
+                Some((value, flags, index)) => {
+                    let value = base64(value.as_bytes());
+                    let row = serde_json::json!([{"Key": key, "Value": value, "Flags": flags, "ModifyIndex": index}]);
+                    ("200 OK", row.to_string())
+                }
+            });
+        }
+        let (wanted, flags) = (number("cas")?, number("flags")?);
+        let held = pairs.get(&key).map_or(0, |(.., index)| *index);
+        if held != wanted {
+            return Ok(("200 OK", String::from("false")));
+        }
+        let index = pairs.values().map(|(.., index)| *index).max().unwrap_or(0) + 1;
+        pairs.insert(key, (body.to_owned(), flags, index));
+        Ok(("200 OK", String::from("true")))
+    }
+}
+
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::new();
+    for chunk in bytes.chunks(3) {
+        let bits = chunk.iter().enumerate().fold(0u32, |bits, (place, byte)| {
+            bits | u32::from(*byte) << (16 - 8 * place)
+        });
+        for place in 0..4 {
+            let digit = DIGITS[(bits >> (18 - 6 * place) & 63) as usize];
+            text.push(if place <= chunk.len() {
+                char::from(digit)
+            } else {
+                '='
+            });
+        }
+    }
+    text
+}

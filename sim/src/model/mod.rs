@@ -20,5 +20,5 @@ pub use server::{Kind, Server};
 
 #[cfg(test)]
 mod facts;
-#[cfg(test)]
+#[cfg(all(test, feature = "engines"))]
 mod tests;

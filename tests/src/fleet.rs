@@ -14,7 +14,7 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -497,7 +497,11 @@ enum Body {
         program: Program,
         process: Mutex<Option<Process>>,
     },
-    Model(Host),
+    Model {
+        host: Host,
+        /// Between a start and the first login.
+        starting: Arc<AtomicBool>,
+    },
 }
 
 impl Server {
@@ -517,14 +521,17 @@ impl Server {
     pub fn logs(&self) -> Vec<PathBuf> {
         match &self.body {
             Body::Real { folder, .. } => vec![folder.join("out.log"), folder.join("error.log")],
-            Body::Model(_) => Vec::new(),
+            Body::Model { .. } => Vec::new(),
         }
     }
 
     pub fn is_running(&self) -> bool {
         match &self.body {
             Body::Real { process, .. } => locked(process).as_mut().is_some_and(Process::is_running),
-            Body::Model(host) => host.look(|server| server.process() != ModelProcess::Killed),
+            Body::Model { host, starting } => {
+                starting.load(Ordering::Relaxed)
+                    || host.look(|server| server.process() != ModelProcess::Killed)
+            }
         }
     }
 
@@ -545,8 +552,11 @@ impl Server {
                 Some(process) => process.signal(signal),
                 None => Instant::now(),
             },
-            Body::Model(host) => {
+            Body::Model { host, starting } => {
                 let at = Instant::now();
+                if signal == Signal::Kill {
+                    starting.store(false, Ordering::Relaxed);
+                }
                 host.change(|server| match (signal, server.process()) {
                     (Signal::Kill, _) => server.kill(),
                     (Signal::Terminate, ModelProcess::Running) => server.stop(models::now()),
@@ -581,11 +591,25 @@ impl Server {
                     )?);
                 }
             }
-            Body::Model(host) => host.change(|server| {
-                if server.process() == ModelProcess::Killed {
-                    server.start(models::now());
+            Body::Model { host, starting } => {
+                if !self.is_running() {
+                    starting.store(true, Ordering::Relaxed);
+                    let (host, starting) = (host.clone(), starting.clone());
+                    let takes = self.flavour.kind().start_takes();
+                    tokio::spawn(async move {
+                        tokio::time::sleep(takes).await;
+                        // Unless it was killed meanwhile.
+                        if starting.load(Ordering::Relaxed) {
+                            host.change(|server| {
+                                if server.process() == ModelProcess::Killed {
+                                    server.start(models::now());
+                                }
+                            });
+                            starting.store(false, Ordering::Relaxed);
+                        }
+                    });
                 }
-            }),
+            }
         }
         Ok(())
     }
@@ -670,7 +694,7 @@ impl Server {
                 fs::remove_dir_all(folder.join("data")).ok();
                 copy_folder(template, &folder.join("data"))
             }
-            Body::Model(host) => {
+            Body::Model { host, .. } => {
                 host.change(|server| server.wipe(server_id));
                 Ok(())
             }
@@ -795,7 +819,10 @@ impl Fleet {
             servers.push(Server {
                 port,
                 flavour: options.flavour,
-                body: Body::Model(host),
+                body: Body::Model {
+                    host,
+                    starting: Arc::default(),
+                },
                 frozen: AtomicBool::new(false),
             });
         }

@@ -20,5 +20,6 @@ pub use server::{Kind, Server};
 
 #[cfg(test)]
 mod facts;
-#[cfg(all(test, feature = "engines"))]
+#[cfg(test)]
+#[cfg(feature = "engines")]
 mod tests;

@@ -334,6 +334,8 @@ impl Node {
             .collect();
         self.fenced_again
             .retain(|identity, _| self.replicated.is_deposed(identity));
+        self.deposed_since
+            .retain(|identity, _| self.replicated.is_deposed(identity));
         for (identity, row) in rows {
             let Some(instance) = self.observed.instances.get(&row.key) else {
                 continue;
@@ -345,10 +347,16 @@ impl Node {
             else {
                 continue;
             };
-            if !instance.is_last_check_valid()
-                || instance.seen.is_none()
-                || instance.seen_at <= row.at
-            {
+            // Looked at since this daemon knows that it was deposed. Its own clock tells: log time may be far ahead of every
+            // wall clock, for as long as one daemon's clock once was.
+            let (by, since) = self
+                .deposed_since
+                .entry(identity.clone())
+                .or_insert_with(|| (row.by.clone(), now.mono));
+            if *by != row.by {
+                (*by, *since) = (row.by.clone(), now.mono);
+            }
+            if !instance.is_last_check_valid() || instance.seen.is_none_or(|seen| seen <= *since) {
                 continue;
             }
             let Some(record) = self.replicated.cluster(row.cluster) else {

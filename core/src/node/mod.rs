@@ -143,13 +143,19 @@ pub struct Node {
     last_proposal: u64,
     discovering: BTreeMap<InstanceKey, Vec<(RequestId, bool)>>,
     operations: BTreeMap<Uid, RequestId>,
+    /// Since when this daemon knows of each deposed primary, and of which recovery.
+    deposed_since: BTreeMap<Identity, (Uid, Mono)>,
     /// When a deposed primary may be closed again, and how often that was tried.
     fenced_again: BTreeMap<Identity, (Mono, u32)>,
     beginning: BTreeSet<InstanceKey>,
     last_uid: u64,
 
     progress: BTreeMap<Uid, Progress>,
+    /// How steps ended, until the record says so.
     outcomes: BTreeMap<Uid, Vec<(StepId, Outcome)>>,
+    /// The epoch under which this daemon leads, or led last: it leads on under it if it finds its quorum again before
+    /// another is elected.
+    last_led: Option<Epoch>,
     wait_until: BTreeMap<Uid, Mono>,
     house_at: Mono,
     /// Primaries that were promoted away from lately, dialled without pause until this time.
@@ -203,11 +209,13 @@ impl Node {
             last_proposal: 0,
             discovering: BTreeMap::new(),
             operations: BTreeMap::new(),
+            deposed_since: BTreeMap::new(),
             fenced_again: BTreeMap::new(),
             beginning: BTreeSet::new(),
             last_uid: 0,
             progress: BTreeMap::new(),
             outcomes: BTreeMap::new(),
+            last_led: None,
             wait_until: BTreeMap::new(),
             house_at: Mono::ZERO,
             dialled_until: BTreeMap::new(),

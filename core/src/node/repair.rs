@@ -13,15 +13,15 @@ use super::{
 };
 use crate::{
     analysis::verdict::Watched,
-    id::{Epoch, InstanceKey, LogPosition, ProposalId, Uid},
+    id::{Epoch, InstanceKey, LogPosition, ProposalId, StepId, Uid},
     node::input::OpinionKind,
     policy::Policy,
     recovery::{
-        DeadKind, End, HookCounts, Purpose, Recovery, Stage, Statement, StepKind,
+        DeadKind, End, HookCounts, Outcome, Phase, Purpose, Recovery, Stage, Statement, StepKind,
         dead_primary::{self, Move, Progress, Reading, View},
         hook, operation,
     },
-    replicated::{Answer, Command, wire},
+    replicated::{Answer, Change, Command, wire},
     time::{Mono, Now},
     topology::PromotionRule,
 };
@@ -40,8 +40,11 @@ impl Node {
         if self.raft.leading == before {
             return;
         }
-        self.progress.clear();
-        self.outcomes.clear();
+        if self.raft.leading.is_some() && self.raft.leading != self.last_led {
+            self.progress.clear();
+            self.outcomes.clear();
+            self.last_led = self.raft.leading;
+        }
         self.wait_until.clear();
         self.beginning.clear();
         self.telling.clear();
@@ -98,6 +101,15 @@ impl Node {
                         return;
                     }
                     self.note_digest(out);
+                    for change in &applied.changes {
+                        if let Change::Deposed(identity, Some(row)) = change {
+                            let known = self.deposed_since.get(identity);
+                            if known.is_none_or(|(by, _)| *by != row.by) {
+                                self.deposed_since
+                                    .insert(identity.clone(), (row.by.clone(), now.mono));
+                            }
+                        }
+                    }
                     if let Answer::Refused(refusal) = &applied.answer {
                         note(
                             out,
@@ -496,8 +508,9 @@ impl Node {
                 self.seen(now, &key, now.mono, report, Adopt::IfKnown, out);
             }
         }
-        // The slowest steps may end after their recovery.
-        if self.leading() != Some(epoch) || !(self.is_running(&uid) || self.is_announced(&uid)) {
+        // The slowest steps may end after their recovery. One that ends while the quorum is lost counts: without a
+        // successor this daemon leads on under the same epoch.
+        if self.last_led != Some(epoch) || !(self.is_running(&uid) || self.is_announced(&uid)) {
             return;
         }
         if let Some(progress) = self.progress.get_mut(&uid) {
@@ -562,6 +575,22 @@ impl Node {
         }
     }
 
+    /// How steps ended of which the record does not know it; others are forgotten.
+    fn unsettled(&mut self, recovery: &Recovery) -> Vec<(StepId, Outcome)> {
+        let Some(outcomes) = self.outcomes.get_mut(&recovery.uid) else {
+            return Vec::new();
+        };
+        outcomes.retain(|(step, outcome)| match recovery.steps.get(step) {
+            Some((_, Phase::Intended(_))) => true,
+            Some((_, Phase::Settled(held))) => {
+                matches!(held, Outcome::Unknown { .. })
+                    && !matches!(outcome, Outcome::Unknown { .. })
+            }
+            None => false,
+        });
+        outcomes.clone()
+    }
+
     fn drive(&mut self, now: Now, uid: &Uid, epoch: Epoch, out: &mut Output) {
         let Some(recovery) = self.replicated.recovery_shared(uid) else {
             return;
@@ -580,9 +609,8 @@ impl Node {
             );
             return;
         }
-        if let Some(outcomes) = self.outcomes.remove(uid)
-            && !outcomes.is_empty()
-        {
+        let outcomes = self.unsettled(&recovery);
+        if !outcomes.is_empty() {
             let command = Command::Settle {
                 uid: uid.clone(),
                 epoch,
@@ -591,9 +619,8 @@ impl Node {
             };
             self.wait_until
                 .insert(uid.clone(), now.mono + super::HOUSE_INTERVAL);
-            if !self.propose(now, Cause::Recovery(uid.clone()), command, out) {
-                self.outcomes.insert(uid.clone(), outcomes);
-            }
+            // They are kept until that is applied: it may be refused for want of a quorum.
+            self.propose(now, Cause::Recovery(uid.clone()), command, out);
             return;
         }
         if recovery.is_announced() {

@@ -120,6 +120,8 @@ pub struct World {
     /// Whether proposals on their way survive the end of their leader.
     pub orphans_survive: bool,
     pub writes: bool,
+    /// The daemons' clocks are ahead by so many nanoseconds.
+    pub clocks_ahead: u64,
     /// How long a replica dials its source when replication is started.
     pub connect_time: u64,
     /// Recoveries that a test has waited for.
@@ -207,6 +209,7 @@ impl World {
             depose_after: None,
             orphans_survive: true,
             writes: true,
+            clocks_ahead: 0,
             connect_time: 0,
             promoted: Vec::new(),
             hook_counts: HookCounts::default(),
@@ -421,6 +424,15 @@ impl World {
         }
     }
 
+    /// One that led before finds its quorum again before another was elected: it leads on in its term.
+    pub fn regain(&mut self, number: usize) {
+        self.leader = Some(number);
+        self.say(format!("daemon{number} leads on in term {}", self.term));
+        for daemon in 0..3 {
+            self.tell_raft(daemon);
+        }
+    }
+
     /// The leader leads no more; the next one is elected after 400 ms.
     pub fn depose(&mut self) -> usize {
         let former = self.leader.take().expect("a leader");
@@ -566,7 +578,7 @@ impl World {
     fn time(&self) -> Now {
         Now {
             mono: Mono::from_nanos(self.now),
-            wall: Wall::from_nanos(WALL_BASE + self.now),
+            wall: Wall::from_nanos(WALL_BASE + self.clocks_ahead + self.now),
         }
     }
 

@@ -19,7 +19,7 @@ use crate::env::{Env, spawn};
 use crate::fleet::Fleet;
 use crate::hooks::Hooks;
 use crate::http;
-use crate::raft::{PeerMessage, Proposed, RaftHandle, StartDecision, StartReport};
+use crate::raft::{ClusterId, PeerMessage, Proposed, RaftHandle, StartDecision, StartReport};
 
 /// How long a confirmation of leadership may take.
 const CONFIRM_DEADLINE: Duration = Duration::from_secs(1);
@@ -420,6 +420,13 @@ async fn follow_raft<E: Env>(raft: RaftHandle<E>, driver: DriverHandle, backend:
             }
         }
         if told.as_ref() != Some(&view) {
+            match (view.leading, told.as_ref().and_then(|told| told.leading)) {
+                (now, before) if now == before => {}
+                (Some(epoch), _) => {
+                    crate::trace::event("leads", format_args!("{} {}", epoch.term, Known(cluster)));
+                }
+                (None, _) => crate::trace::event("follows", format_args!("no longer leading")),
+            }
             driver.input(Input::Raft(view.clone()));
             told = Some(view);
         }
@@ -430,6 +437,18 @@ async fn follow_raft<E: Env>(raft: RaftHandle<E>, driver: DriverHandle, backend:
         };
         if ended {
             return;
+        }
+    }
+}
+
+/// The cluster as far as it is known.
+struct Known(Option<ClusterId>);
+
+impl std::fmt::Display for Known {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            Some(cluster) => write!(f, "{cluster}"),
+            None => f.write_str("unknown"),
         }
     }
 }

@@ -1,8 +1,9 @@
 //! What happened, as one hash: the simulators' witness that two runs of a seed are the same run.
 //!
 //! Off unless a simulator turns it on for its thread; then every line (a note, an effect, the bytes of a frame) is
-//! hashed with the simulated time, and kept if asked for. In production [`event`] is one relaxed load of a counter that
-//! is zero, and its arguments are not formatted.
+//! hashed with the simulated time and the machine it happened on, and kept if asked for; a listener hears the lines that
+//! are no bytes. In production [`event`] is one relaxed load of a counter that is zero, and its arguments are not
+//! formatted.
 
 use std::cell::RefCell;
 use std::fmt::{self, Write as _};
@@ -16,8 +17,19 @@ thread_local! {
     static RECORDER: RefCell<Option<Recorder>> = const { RefCell::new(None) };
 }
 
+/// What a trace is told by the simulator that wants it.
+#[derive(Debug, Clone, Copy)]
+pub struct Sources {
+    /// The simulated time.
+    pub clock: fn() -> Duration,
+    /// Writes the name of the machine whose program runs.
+    pub place: fn(&mut String),
+    /// Hears each line that is no bytes, after it was recorded: machine, kind, text. Must not trace.
+    pub listener: fn(&str, &'static str, &str),
+}
+
 struct Recorder {
-    clock: fn() -> Duration,
+    sources: Sources,
     trace: Trace,
     keep_lines: bool,
     line: String,
@@ -29,6 +41,8 @@ pub struct Trace {
     /// Of all lines in their order.
     pub hash: u64,
     pub events: u64,
+    /// The time of the last line.
+    pub ended_at: Duration,
     /// Empty unless they were to be kept.
     pub lines: Vec<String>,
 }
@@ -46,13 +60,14 @@ pub fn hash(mut state: u64, bytes: &[u8]) -> u64 {
 /// What [`hash`] starts from.
 pub const HASH_START: u64 = 0xcbf2_9ce4_8422_2325;
 
-/// Begins a trace on this thread; an earlier one is forgotten. `clock` gives the simulated time.
-pub fn start(clock: fn() -> Duration, keep_lines: bool) {
+/// Begins a trace on this thread; an earlier one is forgotten.
+pub fn start(sources: Sources, keep_lines: bool) {
     let recorder = Recorder {
-        clock,
+        sources,
         trace: Trace {
             hash: HASH_START,
             events: 0,
+            ended_at: Duration::ZERO,
             lines: Vec::new(),
         },
         keep_lines,
@@ -81,7 +96,7 @@ pub fn is_on() -> bool {
 #[inline]
 pub fn event(kind: &'static str, what: fmt::Arguments<'_>) {
     if is_on() {
-        record(kind, what);
+        record(kind, what, true);
     }
 }
 
@@ -93,50 +108,71 @@ pub fn bytes(kind: &'static str, from: fmt::Arguments<'_>, bytes: &[u8]) {
         record(
             kind,
             format_args!("{from} {} bytes {of_bytes:016x}", bytes.len()),
+            false,
         );
     }
 }
 
 #[cold]
-fn record(kind: &'static str, what: fmt::Arguments<'_>) {
+fn record(kind: &'static str, what: fmt::Arguments<'_>, is_heard: bool) {
     // A destructor may run while the thread's own data is going.
-    let _ = RECORDER.try_with(|recorder| {
+    let heard = RECORDER.try_with(|recorder| {
         let mut recorder = recorder.borrow_mut();
-        let Some(recorder) = recorder.as_mut() else {
-            return;
-        };
-        let at = (recorder.clock)();
-        recorder.line.clear();
-        write!(
-            recorder.line,
-            "{}.{:09} {kind} {what}",
-            at.as_secs(),
-            at.subsec_nanos()
-        )
-        .expect("a String takes any text");
+        let recorder = recorder.as_mut()?;
+        let at = (recorder.sources.clock)();
+        let line = &mut recorder.line;
+        line.clear();
+        write!(line, "{}.{:09} ", at.as_secs(), at.subsec_nanos())
+            .expect("a String takes any text");
+        let place_from = line.len();
+        (recorder.sources.place)(line);
+        let place_to = line.len();
+        write!(line, " {kind} ").expect("a String takes any text");
+        let text_from = line.len();
+        write!(line, "{what}").expect("a String takes any text");
         let trace = &mut recorder.trace;
-        trace.hash = hash(hash(trace.hash, recorder.line.as_bytes()), b"\n");
+        trace.hash = hash(hash(trace.hash, line.as_bytes()), b"\n");
         trace.events += 1;
+        trace.ended_at = at;
         if recorder.keep_lines {
-            trace.lines.push(recorder.line.clone());
+            trace.lines.push(line.clone());
         }
+        is_heard.then(|| {
+            let place = line[place_from..place_to].to_owned();
+            (
+                recorder.sources.listener,
+                place,
+                line[text_from..].to_owned(),
+            )
+        })
     });
+    if let Ok(Some((listener, place, text))) = heard {
+        listener(&place, kind, &text);
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn clock() -> Duration {
-        Duration::from_millis(1_500)
+    const SOURCES: Sources = Sources {
+        clock: || Duration::from_millis(1_500),
+        place: |line| line.push_str("n1"),
+        listener: |place, kind, text| {
+            HEARD.with_borrow_mut(|heard| heard.push(format!("{place} {kind}: {text}")));
+        },
+    };
+
+    thread_local! {
+        static HEARD: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
     }
 
     #[test]
     fn lines_and_their_order_make_the_hash() {
         let run = |kinds: [&'static str; 2]| {
-            start(clock, true);
+            start(SOURCES, true);
             event(kinds[0], format_args!("{}", 1));
-            bytes(kinds[1], format_args!("n1"), b"abc");
+            bytes(kinds[1], format_args!("n1>n2"), b"abc");
             stop().unwrap()
         };
         let first = run(["note", "frame"]);
@@ -146,10 +182,12 @@ mod tests {
         assert_eq!(
             first.lines,
             [
-                "1.500000000 note 1",
-                "1.500000000 frame n1 3 bytes e71fa2190541574b"
+                "1.500000000 n1 note 1",
+                "1.500000000 n1 frame n1>n2 3 bytes e71fa2190541574b"
             ]
         );
+        let heard = HEARD.take();
+        assert_eq!(heard, ["n1 note: 1", "n1 note: 1", "n1 frame: 1"]);
         event("note", format_args!("after the end"));
         assert_eq!(stop(), None);
     }

@@ -21,6 +21,29 @@ mod tokio_env;
 
 pub use tokio_env::{DedicatedRuntime, TokioEnv};
 
+/// A mistake that the simulators put back on purpose, to see that it is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Mutant {
+    /// The handshake does not ask whether the caller means this node.
+    AnyTarget,
+    /// Votes are taken from members only.
+    VotesOfMembersOnly,
+    /// The log is cut up to where it was applied, whatever the snapshot file covers.
+    PurgeBeyondSnapshot,
+    /// A backend of another cluster is taken for this node's own.
+    ForeignBackend,
+    /// A restarted leader goes on leading in its old term, and epochs do not tell its lives apart.
+    LeaderRestored,
+    /// Votes are given right after a start.
+    EarlyVotes,
+    /// The log is not synced at each commit.
+    UnsyncedLog,
+    /// Statements are sent without asking whether this daemon still leads.
+    NoConfirmation,
+    /// What was intended is carried out before it is committed.
+    ActBeforeIntent,
+}
+
 /// One kind of world. All functions are associated: an implementation is a marker type, and where several machines
 /// share a process (the simulators) the machine is found through the task that asks.
 pub trait Env: Debug + Clone + Copy + Default + Eq + Ord + Send + Sync + 'static {
@@ -79,6 +102,14 @@ pub trait Env: Debug + Clone + Copy + Default + Eq + Ord + Send + Sync + 'static
     fn exists(path: &Path) -> io::Result<bool>;
     /// The names in a folder, sorted.
     fn list_dir(path: &Path) -> io::Result<Vec<String>>;
+    /// Whether this world was given a mistake on purpose. Only simulated worlds are; elsewhere this is a constant, and what
+    /// it guards is not in the program.
+    #[inline]
+    #[must_use]
+    fn has(_mistake: Mutant) -> bool {
+        false
+    }
+
     /// Takes a folder for this process alone. [`io::ErrorKind::WouldBlock`] when another process has it.
     fn lock_dir(path: &Path) -> io::Result<Self::DirLock>;
 }

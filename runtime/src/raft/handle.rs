@@ -31,7 +31,7 @@ use super::wire::{COMMAND_BYTES_MAX, LogIdV1, Response};
 use super::{
     RaftSettings, ReplicaRequest, StartError, StartReport, form, normalise_address, post, serve,
 };
-use crate::env::{Env, sleep, sleep_until, spawn, timeout};
+use crate::env::{Env, Mutant, sleep, sleep_until, spawn, timeout};
 
 /// How often bounds are looked at and progress of peers is kept.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -288,7 +288,7 @@ async fn start_with<E: Env>(
         lock: Mutex::new(Some(lock)),
     });
 
-    let config = raft_config(settings, promised)?;
+    let config = raft_config::<E>(settings, promised)?;
     let machine = Machine::<E>::new(replica, file, node.directory.clone(), broken);
     let raft = Raft::<E>::new(
         node.id,
@@ -474,6 +474,9 @@ fn decide<E: Env>(
     };
     let decision = decide_start(settings.backend, &facts);
     match &decision {
+        StartDecision::Refuse { .. } if E::has(Mutant::ForeignBackend) => {
+            Ok(StartDecision::Replay { from: None })
+        }
         StartDecision::Refuse { reason } => Err(StartError::Refused(reason.clone())),
         StartDecision::TakeBackend { at } => Err(StartError::Refused(format!(
             "the backend ({at}) is ahead of the raft data directory: the directory went back, as after a restored backup. \
@@ -487,16 +490,19 @@ fn decide<E: Env>(
     }
 }
 
-fn raft_config(settings: &RaftSettings, promised: bool) -> Result<openraft::Config, StartError> {
+fn raft_config<E: Env>(
+    settings: &RaftSettings,
+    promised: bool,
+) -> Result<openraft::Config, StartError> {
     openraft::Config {
         cluster_name: "orchestrator".to_owned(),
         heartbeat_interval: settings.heartbeat_ms,
         election_timeout_min: settings.election_timeout_ms * 60 / 100,
         election_timeout_max: settings.election_timeout_ms,
         enable_pre_vote: Some(true),
-        enable_leader_restore: Some(false),
+        enable_leader_restore: Some(E::has(Mutant::LeaderRestored)),
         // Switched on once this node's earlier promises must have run out.
-        enable_elect: !promised,
+        enable_elect: !promised || E::has(Mutant::EarlyVotes),
         snapshot_policy: SnapshotPolicy::LogsSinceLast(settings.log.snapshot_entries),
         max_in_snapshot_log_to_keep: settings.log.keep_entries,
         // In steps, but never so large that the log keeps much more than it is set to.
@@ -536,7 +542,11 @@ fn leading_by<E: Env>(node: &Node<E>, metrics: &Metrics<E>) -> Option<Epoch> {
     (alone || fresh).then_some(Epoch {
         term: metrics.current_term,
         node: NodeId(node.id),
-        boot: node.boot,
+        boot: if E::has(Mutant::LeaderRestored) {
+            0
+        } else {
+            node.boot
+        },
     })
 }
 

@@ -26,7 +26,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::peers::PeerRecord;
 use super::types::{Config, Entry, LogId, Vote};
 use super::wire::{self, LogIdV1, VoteV1, invalid};
-use crate::env::{Env, spawn};
+use crate::env::{Env, Mutant, spawn};
 
 const FILE: &str = "raft.sqlite";
 const FORMAT: &str = "1";
@@ -456,7 +456,12 @@ fn load<E: Env>(
     let connection = E::open_db(path)?;
     connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
     connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
-    connection.pragma_update(None, "synchronous", "FULL")?;
+    let synchronous = if E::has(Mutant::UnsyncedLog) {
+        "NORMAL"
+    } else {
+        "FULL"
+    };
+    connection.pragma_update(None, "synchronous", synchronous)?;
     connection.execute_batch(
         "create table if not exists log(idx integer primary key, term integer not null, data blob not null, sum blob not null) strict;
          create table if not exists value(key text primary key, data blob not null, sum blob not null) strict, without rowid;
@@ -663,7 +668,12 @@ impl<E: Env> RaftLogStorage<Config<E>> for LogStore<E> {
             shared.vote = Some(vote);
             Ok(vec![value_op("vote", &vote)?])
         })
-        .await
+        .await?;
+        // One that is committed is the leader's, which this node only follows.
+        if !vote.committed {
+            crate::trace::event("vote", format_args!("{} {:016x}", vote.term, vote.node));
+        }
+        Ok(())
     }
 
     async fn save_committed(&mut self, committed: Option<LogId<E>>) -> Result<(), io::Error> {

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::wire::{LogIdV1, StoredMembershipV1, invalid};
-use crate::env::{Env, replace_file};
+use crate::env::{Env, Mutant, replace_file};
 
 const FILE: &str = "snapshot";
 /// The last byte is the format's version.
@@ -63,7 +63,9 @@ impl SnapshotFile {
         if newest.as_ref().is_some_and(|held| held.last >= head.last) {
             return Ok(());
         }
-        replace_file::<E>(&self.path, &encode(&head, data)?)?;
+        if !E::has(Mutant::PurgeBeyondSnapshot) {
+            replace_file::<E>(&self.path, &encode(&head, data)?)?;
+        }
         *newest = Some(head);
         Ok(())
     }

@@ -1,28 +1,40 @@
 //! The whole daemon as a program of a simulated machine: driver, raft, HTTP, and a fleet of model servers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use orchestrator::backend;
 use orchestrator::daemon::{DaemonSettings, Prepared};
 use orchestrator::driver::DriverHandle;
-use orchestrator::env::spawn;
+use orchestrator::env::{sleep, spawn};
 use orchestrator::hooks::NoHooks;
 use orchestrator::http;
-use orchestrator::raft::{self, RaftSettings};
-use orchestrator_core::id::LogPosition;
+use orchestrator::raft::{self, RaftSettings, ReplicaRequest};
+use orchestrator::trace::event;
+use orchestrator_core::id::{LogPosition, NodeId};
 use orchestrator_core::node::Identification;
 use orchestrator_core::policy::Policy;
 use orchestrator_core::recovery::Recovery;
+use tokio::sync::{mpsc, watch};
 
 use crate::engine::{Engine, Machine};
 use crate::model::SimFleet;
+use crate::witness;
 
 /// The port of the HTTP service.
 pub const HTTP_PORT: u16 = 3000;
 const RAFT_PORT: u16 = 10_008;
+
+/// How the daemons of a world are set up.
+#[derive(Debug, Clone, Default)]
+pub struct DaemonsSetup {
+    pub policy: Policy,
+    /// Raft makes a snapshot after so many entries and keeps as many; none: as in production.
+    pub snapshot_entries: Option<u64>,
+}
 
 /// The daemons of a world, as a scenario and the oracles get at them. Clones are the same daemons.
 #[derive(Debug, Clone, Default)]
@@ -32,8 +44,19 @@ pub struct Daemons {
 
 #[derive(Debug, Default)]
 struct Shared {
+    setup: DaemonsSetup,
+    /// `RaftNodes` of each, by machine.
+    nodes: BTreeMap<String, Vec<String>>,
+    /// The cluster has one daemon.
+    is_single: bool,
+    /// Not started so far.
+    asleep: BTreeSet<String>,
+    /// Their programs do nothing: asking them would wait for ever.
+    frozen: BTreeSet<String>,
     running: BTreeMap<String, DriverHandle>,
-    ended: Vec<String>,
+    stops: BTreeMap<String, watch::Sender<bool>>,
+    /// Daemons that ended by themselves, and why.
+    ended: Vec<(String, String)>,
 }
 
 /// What one daemon decided so far.
@@ -43,6 +66,11 @@ pub struct DaemonView {
     pub at: LogPosition,
     pub digest: [u8; 32],
     pub leads: bool,
+    /// Its identity in raft, and those of the voters as it knows them.
+    pub node: NodeId,
+    pub voters: Vec<NodeId>,
+    /// It leads, or hears its leader, and is a voter.
+    pub hears_leader: bool,
     pub recoveries: Vec<Recovery>,
     /// Servers it has seen in their newest probe.
     pub servers_seen: usize,
@@ -53,20 +81,74 @@ impl Daemons {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Why daemons ended that nobody had killed.
     #[must_use]
-    pub fn ended(&self) -> Vec<String> {
+    pub fn new(setup: DaemonsSetup) -> Self {
+        let daemons = Self::default();
+        daemons.lock().setup = setup;
+        daemons
+    }
+
+    /// The daemons that ended by themselves, and why.
+    #[must_use]
+    pub fn ended(&self) -> Vec<(String, String)> {
         self.lock().ended.clone()
+    }
+
+    /// Not started before [`Self::wake`].
+    pub fn let_sleep(&self, name: &str) {
+        self.lock().asleep.insert(name.to_owned());
+    }
+
+    /// Whether it was asleep.
+    pub fn wake(&self, name: &str) -> bool {
+        self.lock().asleep.remove(name)
+    }
+
+    pub fn set_frozen(&self, name: &str, frozen: bool) {
+        let mut shared = self.lock();
+        if frozen {
+            shared.frozen.insert(name.to_owned());
+        } else {
+            shared.frozen.remove(name);
+        }
+    }
+
+    /// `RaftNodes` of a daemon, from its next start on.
+    pub fn set_nodes(&self, name: &str, nodes: Vec<String>) {
+        self.lock().nodes.insert(name.to_owned(), nodes);
+    }
+
+    /// SIGTERM. The daemon ends when it has handed over what it has to.
+    pub fn stop(&self, name: &str) {
+        if let Some(stop) = self.lock().stops.get(name) {
+            stop.send_replace(true);
+        }
+    }
+
+    /// What a killed process leaves: nothing that can be asked.
+    pub fn forget(&self, name: &str) {
+        let mut shared = self.lock();
+        shared.running.remove(name);
+        shared.stops.remove(name);
+        shared.frozen.remove(name);
+    }
+
+    /// Whether it can be asked.
+    #[must_use]
+    pub fn is_up(&self, name: &str) -> bool {
+        let shared = self.lock();
+        shared.running.contains_key(name) && !shared.frozen.contains(name)
     }
 
     /// Looks at every daemon that is up.
     pub async fn views(&self) -> Vec<DaemonView> {
-        let running: Vec<(String, DriverHandle)> = self
-            .lock()
-            .running
-            .iter()
-            .map(|(name, handle)| (name.clone(), handle.clone()))
-            .collect();
+        let running: Vec<(String, DriverHandle)> = {
+            let shared = self.lock();
+            let up = shared.running.iter();
+            up.filter(|(name, _)| !shared.frozen.contains(*name))
+                .map(|(name, handle)| (name.clone(), handle.clone()))
+                .collect()
+        };
         let mut views = Vec::new();
         for (name, handle) in running {
             let view = handle
@@ -75,6 +157,9 @@ impl Daemons {
                     at: node.replicated().applied(),
                     digest: node.replicated().digest(),
                     leads: node.raft().leading.is_some(),
+                    node: node.raft().node,
+                    voters: node.raft().voters.clone(),
+                    hears_leader: node.raft().healthy,
                     recoveries: node
                         .replicated()
                         .recoveries_newest_first()
@@ -94,62 +179,130 @@ impl Daemons {
         views
     }
 
-    /// The machines `n1` to `n<count>`, each with a daemon.
-    pub fn machines<E: Engine>(&self, count: u8) -> Vec<Machine> {
+    /// The machines `n1` to `n<count>`, each with a daemon, and `spare` more that no list of nodes names so far.
+    pub fn machines<E: Engine>(&self, count: u8, spare: u8) -> Vec<Machine> {
+        self.lock().is_single = count == 1;
         let names: Vec<String> = (1..=count).map(|number| format!("n{number}")).collect();
-        (1..=count)
+        (1..=count + spare)
             .map(|number| {
                 let name = format!("n{number}");
-                let (daemons, names, own) = (self.clone(), names.clone(), name.clone());
+                self.set_nodes(&name, names.clone());
+                if number > count {
+                    self.let_sleep(&name);
+                }
+                let (daemons, own) = (self.clone(), name.clone());
                 Machine::new(name, IpAddr::from([10, 0, 0, number]), move |_| {
-                    daemons.clone().run::<E>(own.clone(), names.clone())
+                    daemons.clone().run::<E>(own.clone())
                 })
             })
             .collect()
     }
 
-    async fn run<E: Engine>(self, name: String, names: Vec<String>) {
-        self.lock().running.remove(&name);
-        let reason = match self.serve::<E>(&name, &names).await {
-            Ok(reason) | Err(reason) => reason,
+    async fn run<E: Engine>(self, name: String) {
+        while self.lock().asleep.contains(&name) {
+            sleep::<E>(WAKING).await;
+        }
+        self.forget(&name);
+        let stop = watch::Sender::new(false);
+        let mut stopped = stop.subscribe();
+        self.lock().stops.insert(name.clone(), stop);
+        let reason = match self.serve::<E>(&name, &mut stopped).await {
+            Ok(None) => {
+                self.forget(&name);
+                event("daemon", format_args!("stopped"));
+                return;
+            }
+            Ok(Some(reason)) | Err(reason) => reason,
         };
-        let mut shared = self.lock();
-        shared.running.remove(&name);
-        shared.ended.push(format!("{name}: {reason}"));
+        event("daemon", format_args!("ended: {reason}"));
+        self.forget(&name);
+        self.lock().ended.push((name, reason));
     }
 
-    /// Runs until the daemon can go on no more, and says why.
-    async fn serve<E: Engine>(&self, name: &str, names: &[String]) -> Result<String, String> {
+    /// Runs until the daemon can go on no more, and says why; none when it was told to stop.
+    async fn serve<E: Engine>(
+        &self,
+        name: &str,
+        stopped: &mut watch::Receiver<bool>,
+    ) -> Result<Option<String>, String> {
         let fleet = SimFleet::<E>::default();
         let seed = E::random_seed().map_err(|error| error.to_string())?;
-        let mut raft_settings = raft_settings(name, names);
+        let (mut settings_of_raft, settings) = {
+            let shared = self.lock();
+            let nodes = shared.nodes.get(name).cloned().unwrap_or_default();
+            let mut raft = raft_settings(name, &nodes);
+            if let Some(entries) = shared.setup.snapshot_entries {
+                raft.log.snapshot_entries = entries;
+                raft.log.keep_entries = entries;
+            }
+            (raft, settings(name, shared.setup.policy.clone()))
+        };
+        let nodes_count = settings_of_raft.nodes.len();
+        event("daemon", format_args!("starts"));
         let opened = backend::open::<E>(backend_settings(name))
             .await
             .map_err(|error| error.to_string())?;
-        raft_settings.backend = opened.for_start();
-        let prepared = Prepared::<E, _>::new(settings(name), fleet, seed, Some(opened));
+        settings_of_raft.backend = opened.for_start();
+        let prepared = Prepared::<E, _>::new(settings, fleet, seed, Some(opened));
         let (driver, attachable) = prepared.split();
         spawn::<E>(driver);
-        let replica = attachable.ends.replica.clone();
-        let (raft, report) = raft::start::<E>(raft_settings, replica)
+        let (replica, heard) = mpsc::channel(64);
+        // One that is a cluster of its own is not what the oracles judge.
+        let is_alone = nodes_count == 1 && !self.lock().is_single;
+        let told = (!is_alone).then(|| name.to_owned());
+        spawn::<E>(listen(told, heard, attachable.ends.replica.clone()));
+        let (raft, report) = raft::start::<E>(settings_of_raft, replica)
             .await
             .map_err(|error| error.to_string())?;
         let running = attachable.attach(raft, report).await?;
         self.lock()
             .running
             .insert(name.to_owned(), running.handle.clone());
-        Ok(running.failed().await)
+        tokio::select! {
+            biased;
+            reason = running.failed() => return Ok(Some(reason)),
+            _ = stopped.wait_for(|stop| *stop) => {}
+        }
+        running.stop().await;
+        Ok(None)
     }
 }
 
-/// The defaults of `FAILOVER.md` section 8.
-fn settings(name: &str) -> DaemonSettings {
+/// How often one that is asleep looks whether it is to start.
+const WAKING: Duration = Duration::from_millis(5);
+
+/// Stands between raft and the driver, and tells the oracles what was committed.
+async fn listen(
+    told: Option<String>,
+    mut requests: mpsc::Receiver<ReplicaRequest>,
+    driver: mpsc::Sender<ReplicaRequest>,
+) {
+    while let Some(request) = requests.recv().await {
+        if let (Some(daemon), ReplicaRequest::Apply { entries, .. }) = (&told, &request) {
+            for (at, bytes) in entries {
+                if let Some(bytes) = bytes {
+                    witness::committed(daemon, *at, bytes);
+                }
+            }
+        }
+        if driver.send(request).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// A policy with the defaults of `FAILOVER.md` section 8.
+#[must_use]
+pub fn default_policy() -> Policy {
     let every = || vec!["*".to_owned()];
-    let policy = Policy {
+    Policy {
         recover_primary_filters: every(),
         recover_intermediate_filters: every(),
         ..Policy::default()
-    };
+    }
+}
+
+fn settings(name: &str, policy: Policy) -> DaemonSettings {
     DaemonSettings {
         identification: Identification {
             host_name: name.to_owned(),

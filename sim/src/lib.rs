@@ -6,22 +6,19 @@ compile_error!(
     "build with the flags of .cargo/config.toml: a RUSTFLAGS variable in the environment overrides them"
 );
 
-#[cfg(feature = "engines")]
 pub mod browser;
-#[cfg(feature = "engines")]
 pub mod daemon;
-#[cfg(feature = "engines")]
 pub mod disk;
-#[cfg(feature = "engines")]
 pub mod engine;
 pub mod model;
-#[cfg(feature = "engines")]
+pub mod mutant;
 pub mod network;
-#[cfg(feature = "engines")]
+pub mod operator;
 pub mod oracle;
-#[cfg(feature = "engines")]
 pub mod outcome;
-pub mod protocol;
 pub mod random;
-#[cfg(feature = "engines")]
 pub mod scenario;
+pub mod shrink;
+pub mod sweep;
+pub mod timeline;
+pub mod witness;

@@ -1,5 +1,10 @@
-//! Names and cuts of the simulated network, beside what the engines keep of it: both engines resolve names here, so that
-//! an address behind a name can change, and what neither engine models by itself is told to it from here.
+//! The simulated network beside what the engines keep of it: names, machines that are up or without power, links that
+//! are cut, slow or lossy. Both engines ask here, so that the same faults look the same on both.
+//!
+//! What holds: streams keep their order and lose nothing while both processes live, as TCP does. A message lost on a
+//! link comes late, by the time a sender waits before it sends again; behind a cut it comes when the link is healed.
+//! The end of a process is seen by its peers as the end of the stream; the end of a machine's power is not seen: its
+//! peers hear nothing until the machine is up again and answers what they send with a reset.
 //!
 //! One network a thread, as with the disks.
 
@@ -7,62 +12,432 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::task::Waker;
+use std::time::Duration;
 
-#[derive(Debug, Default)]
+use crate::random::SplitMix;
+
+const PURPOSE: u64 = 0x0e7;
+/// A lost segment is sent again after so long, and after twice as long when it is lost again.
+const RETRANSMISSION: Duration = Duration::from_millis(200);
+const RETRANSMISSIONS_MAX: u32 = 5;
+
+/// What one direction between two machines does to what is sent over it, beside the engine's own latency.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Quality {
+    /// Each message comes later by up to this, and by half of it at least.
+    pub delay: Duration,
+    pub loss_percent: u32,
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Killed,
+    PowerLost,
+}
+
+#[derive(Debug)]
+struct Machine {
+    name: String,
+    /// Its clock is ahead by so many nanoseconds.
+    clock_ahead: i128,
+    has_power: bool,
+    runs: bool,
+    /// How each process that is over ended; its length is the number of the one that runs.
+    ends: Vec<End>,
+}
+
+#[derive(Debug)]
 struct Network {
+    /// What names lead to, rightly or not.
     names: BTreeMap<String, Vec<IpAddr>>,
-    machines: BTreeSet<IpAddr>,
+    /// Where each machine is.
+    addresses: BTreeMap<String, IpAddr>,
+    machines: BTreeMap<IpAddr, Machine>,
     cuts: BTreeSet<(IpAddr, IpAddr)>,
+    qualities: BTreeMap<(IpAddr, IpAddr), Quality>,
+    random: SplitMix,
+    /// Who reads from a stream that gives nothing: by the number of the stream, with the machine at its other end.
+    waiting: BTreeMap<u64, (IpAddr, Waker)>,
+    streams: u64,
+}
+
+impl Network {
+    fn new(seed: u64) -> Self {
+        Self {
+            names: BTreeMap::new(),
+            addresses: BTreeMap::new(),
+            machines: BTreeMap::new(),
+            cuts: BTreeSet::new(),
+            qualities: BTreeMap::new(),
+            random: SplitMix::new(seed, PURPOSE),
+            waiting: BTreeMap::new(),
+            streams: 0,
+        }
+    }
+
+    fn address(&self, name: &str) -> IpAddr {
+        self.addresses
+            .get(name)
+            .copied()
+            .unwrap_or_else(|| panic!("the world has no machine {name}"))
+    }
+
+    /// Wakers are called outside: a task that wakes may ask the network.
+    fn take_waiting(&mut self, is_concerned: impl Fn(IpAddr) -> bool) -> Vec<Waker> {
+        let numbers: Vec<u64> = self
+            .waiting
+            .iter()
+            .filter(|(_, (far, _))| is_concerned(*far))
+            .map(|(number, _)| *number)
+            .collect();
+        numbers
+            .into_iter()
+            .filter_map(|number| self.waiting.remove(&number))
+            .map(|(_, waker)| waker)
+            .collect()
+    }
 }
 
 thread_local! {
-    static NETWORK: RefCell<Network> = RefCell::new(Network::default());
+    static NETWORK: RefCell<Network> = RefCell::new(Network::new(0));
 }
 
-pub(crate) fn reset() {
-    NETWORK.with(|network| *network.borrow_mut() = Network::default());
+fn with<T>(act: impl FnOnce(&mut Network) -> T) -> T {
+    NETWORK.with(|network| act(&mut network.borrow_mut()))
+}
+
+fn wake(wakers: Vec<Waker>) {
+    for waker in wakers {
+        waker.wake();
+    }
+}
+
+pub(crate) fn reset(seed: u64) {
+    // What waits is dropped outside of the borrow: it may be a stream that signs itself off.
+    let old = NETWORK.with(|network| network.replace(Network::new(seed)));
+    drop(old);
 }
 
 /// A machine with this address exists. Nobody answers at other addresses.
 pub(crate) fn add_machine(name: &str, address: IpAddr) {
-    NETWORK.with(|network| {
-        network.borrow_mut().machines.insert(address);
+    with(|network| {
+        let machine = Machine {
+            name: name.to_owned(),
+            clock_ahead: 0,
+            has_power: true,
+            runs: true,
+            ends: Vec::new(),
+        };
+        network.machines.insert(address, machine);
+        network.addresses.insert(name.to_owned(), address);
     });
     set_name(name, vec![address]);
 }
 
 pub(crate) fn is_machine(address: IpAddr) -> bool {
-    address.is_loopback() || NETWORK.with(|network| network.borrow().machines.contains(&address))
+    address.is_loopback() || with(|network| network.machines.contains_key(&address))
+}
+
+/// The name of the machine at an address; empty when there is none.
+pub(crate) fn write_name(address: IpAddr, line: &mut String) {
+    with(|network| match network.machines.get(&address) {
+        Some(machine) => line.push_str(&machine.name),
+        None => line.push('-'),
+    });
+}
+
+/// The address of a machine.
+pub(crate) fn address(machine: &str) -> IpAddr {
+    with(|network| network.address(machine))
 }
 
 /// From here on `name` resolves to these addresses; to none: the name is unknown.
 pub fn set_name(name: &str, addresses: Vec<IpAddr>) {
-    NETWORK.with(|network| {
-        network
-            .borrow_mut()
-            .names
-            .insert(name.to_owned(), addresses);
-    });
+    with(|network| network.names.insert(name.to_owned(), addresses));
 }
 
-/// Notes whether nothing sent from `from` arrives at `to`.
-pub(crate) fn set_cut(from: IpAddr, to: IpAddr, cut: bool) {
-    NETWORK.with(|network| {
-        let cuts = &mut network.borrow_mut().cuts;
-        if cut {
-            cuts.insert((from, to));
-        } else {
-            cuts.remove(&(from, to));
+/// Moves a machine's clock by so many milliseconds.
+pub fn step_clock(machine: &str, milliseconds: i64) {
+    with(|network| {
+        let address = network.address(machine);
+        if let Some(machine) = network.machines.get_mut(&address) {
+            machine.clock_ahead += i128::from(milliseconds) * 1_000_000;
         }
     });
 }
 
-/// Whether a dial between the two gets no answer.
-pub(crate) fn is_cut(one: IpAddr, other: IpAddr) -> bool {
-    NETWORK.with(|network| {
-        let cuts = &network.borrow().cuts;
-        cuts.contains(&(one, other)) || cuts.contains(&(other, one))
+/// What a machine's clock shows when the right time is `right`.
+pub(crate) fn wall(address: IpAddr, right: Duration) -> Duration {
+    let ahead = with(|network| {
+        network
+            .machines
+            .get(&address)
+            .map_or(0, |machine| machine.clock_ahead)
+    });
+    let shown = i128::try_from(right.as_nanos()).unwrap_or(i128::MAX) + ahead;
+    Duration::from_nanos(u64::try_from(shown.max(0)).unwrap_or(u64::MAX))
+}
+
+/// The process on a machine ended while the machine runs on.
+pub(crate) fn process_killed(machine: &str) {
+    end_process(machine, End::Killed);
+}
+
+/// The machine lost power.
+pub(crate) fn power_lost(machine: &str) {
+    end_process(machine, End::PowerLost);
+}
+
+fn end_process(machine: &str, end: End) {
+    let woken = with(|network| {
+        let address = network.address(machine);
+        if let Some(machine) = network.machines.get_mut(&address) {
+            machine.ends.push(end);
+            machine.has_power = end == End::Killed;
+            machine.runs = false;
+        }
+        network.take_waiting(|far| far == address)
+    });
+    wake(woken);
+}
+
+/// Which process of a machine runs: so many ended before it.
+pub(crate) fn process(machine: &str) -> usize {
+    with(|network| {
+        let address = network.address(machine);
+        network
+            .machines
+            .get(&address)
+            .map_or(0, |machine| machine.ends.len())
     })
+}
+
+/// The machine runs again.
+pub(crate) fn powered(machine: &str) {
+    let woken = with(|network| {
+        let address = network.address(machine);
+        if let Some(machine) = network.machines.get_mut(&address) {
+            machine.has_power = true;
+            machine.runs = true;
+        }
+        network.take_waiting(|far| far == address)
+    });
+    wake(woken);
+}
+
+/// What `from` sends no longer reaches `to`, until healed; dials between the two get no answer.
+pub fn cut(from: &str, to: &str) {
+    with(|network| {
+        let pair = (network.address(from), network.address(to));
+        network.cuts.insert(pair);
+    });
+}
+
+pub fn heal(from: &str, to: &str) {
+    let woken = with(|network| {
+        let pair = (network.address(from), network.address(to));
+        network.cuts.remove(&pair);
+        network.take_waiting(|far| far == pair.0)
+    });
+    wake(woken);
+}
+
+/// Changes what the link does to what `from` sends to `to`.
+pub fn change_quality(from: &str, to: &str, change: impl FnOnce(&mut Quality)) {
+    with(|network| {
+        let pair = (network.address(from), network.address(to));
+        let quality = network.qualities.entry(pair).or_default();
+        change(quality);
+        if *quality == Quality::default() {
+            network.qualities.remove(&pair);
+        }
+    });
+}
+
+/// The name of the first machine leads to the second.
+pub fn mislead(name: &str, machine: &str) {
+    let address = address(machine);
+    set_name(name, vec![address]);
+}
+
+/// Every link is whole and fast, every clock right, and every name leads to its machine.
+pub fn heal_all() {
+    let woken = with(|network| {
+        let addresses = network.addresses.iter();
+        let right = addresses.map(|(name, address)| (name.clone(), vec![*address]));
+        network.names = right.collect();
+        network.cuts.clear();
+        network.qualities.clear();
+        for machine in network.machines.values_mut() {
+            machine.clock_ahead = 0;
+        }
+        network.take_waiting(|_| true)
+    });
+    wake(woken);
+}
+
+/// Whether a dial between the two gets no answer at all, not even a refusal.
+pub(crate) fn is_silent(from: IpAddr, to: IpAddr) -> bool {
+    if to.is_loopback() {
+        return false;
+    }
+    with(|network| {
+        network.cuts.contains(&(from, to))
+            || network.cuts.contains(&(to, from))
+            || !network
+                .machines
+                .get(&to)
+                .is_some_and(|machine| machine.has_power)
+    })
+}
+
+/// Whether the machine is up and no process of it listens anywhere.
+pub(crate) fn refuses(to: IpAddr) -> bool {
+    with(|network| {
+        let machine = network.machines.get(&to);
+        machine.is_some_and(|machine| machine.has_power && !machine.runs)
+    })
+}
+
+/// How much later a message of `from` comes at `to`.
+pub(crate) fn draw_delay(from: IpAddr, to: IpAddr) -> Duration {
+    with(|network| {
+        let Some(quality) = network.qualities.get(&(from, to)).copied() else {
+            return Duration::ZERO;
+        };
+        let most = quality.delay.as_micros() as u64;
+        let mut delay = Duration::from_micros(network.random.between(most / 2, most + 1));
+        let mut again = RETRANSMISSION;
+        for _ in 0..RETRANSMISSIONS_MAX {
+            if network.random.between(0, 100) >= u64::from(quality.loss_percent) {
+                break;
+            }
+            delay += again;
+            again *= 2;
+        }
+        delay
+    })
+}
+
+/// What the reader of a stream finds before it looks into it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reading {
+    /// What arrived, the end of the stream included.
+    Possible,
+    /// Nothing comes; the reader is woken when that changes.
+    Held,
+    /// The process at the other end is gone: what arrived can be read, then the stream ends.
+    Ended,
+    /// The machine at the other end came back and does not know this stream.
+    Reset,
+}
+
+/// One end of a stream, as the network knows it.
+#[derive(Debug)]
+pub(crate) struct StreamEnd {
+    number: u64,
+    near: IpAddr,
+    far: IpAddr,
+    /// Which process of the machine at the other end it leads to.
+    process: usize,
+    /// Something was sent to a machine that came back.
+    is_probed: bool,
+}
+
+impl StreamEnd {
+    pub(crate) fn new(near: SocketAddr, far: SocketAddr) -> Self {
+        with(|network| {
+            network.streams += 1;
+            Self {
+                number: network.streams,
+                near: near.ip(),
+                far: far.ip(),
+                process: network
+                    .machines
+                    .get(&far.ip())
+                    .map_or(0, |machine| machine.ends.len()),
+                is_probed: false,
+            }
+        })
+    }
+
+    /// How much later what arrived comes to be read.
+    pub(crate) fn delay(&self) -> Duration {
+        draw_delay(self.far, self.near)
+    }
+
+    /// Whether the link does nothing to what arrives.
+    pub(crate) fn is_plain(&self) -> bool {
+        with(|network| !network.qualities.contains_key(&(self.far, self.near)))
+    }
+
+    pub(crate) fn reading(&self, waker: &Waker) -> Reading {
+        with(|network| {
+            let machine = network.machines.get(&self.far);
+            let end = machine.and_then(|machine| machine.ends.get(self.process).copied());
+            let has_power = machine.is_none_or(|machine| machine.has_power);
+            let reading = match end {
+                _ if network.cuts.contains(&(self.far, self.near)) => Reading::Held,
+                None => return Reading::Possible,
+                Some(End::Killed) => return Reading::Ended,
+                Some(End::PowerLost) if has_power && self.is_probed => return Reading::Reset,
+                Some(End::PowerLost) => Reading::Held,
+            };
+            network
+                .waiting
+                .insert(self.number, (self.far, waker.clone()));
+            reading
+        })
+    }
+
+    /// Waits for a change of what the network says, beside what the stream itself waits for.
+    pub(crate) fn wait(&self, waker: &Waker) {
+        with(|network| {
+            network
+                .waiting
+                .insert(self.number, (self.far, waker.clone()));
+        });
+    }
+
+    /// Something was written: a machine that came back answers it with a reset.
+    pub(crate) fn written(&mut self) {
+        let (is_answered, woken) = with(|network| {
+            let machine = network.machines.get(&self.far);
+            let is_answered = machine.is_some_and(|machine| {
+                machine.has_power && machine.ends.get(self.process) == Some(&End::PowerLost)
+            });
+            let woken = is_answered.then(|| network.waiting.remove(&self.number));
+            (is_answered, woken.flatten())
+        });
+        self.is_probed |= is_answered;
+        if let Some((_, waker)) = woken {
+            waker.wake();
+        }
+    }
+
+    /// Whether what is written goes nowhere, unnoticed.
+    pub(crate) fn is_lost(&self) -> bool {
+        !self.is_probed
+            && with(|network| {
+                network
+                    .machines
+                    .get(&self.far)
+                    .is_some_and(|machine| machine.ends.get(self.process) == Some(&End::PowerLost))
+            })
+    }
+}
+
+impl Drop for StreamEnd {
+    fn drop(&mut self) {
+        // The thread may be ending, its network gone before the streams.
+        let _ = NETWORK.try_with(|network| {
+            if let Ok(mut network) = network.try_borrow_mut() {
+                network.waiting.remove(&self.number);
+            }
+        });
+    }
 }
 
 pub(crate) fn resolve(host: &str) -> io::Result<Vec<IpAddr>> {
@@ -70,8 +445,7 @@ pub(crate) fn resolve(host: &str) -> io::Result<Vec<IpAddr>> {
     if let Ok(address) = host.parse() {
         return Ok(vec![address]);
     }
-    NETWORK
-        .with(|network| network.borrow().names.get(host).cloned())
+    with(|network| network.names.get(host).cloned())
         .filter(|addresses| !addresses.is_empty())
         .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("{host} is not known")))
 }

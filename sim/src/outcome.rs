@@ -4,8 +4,10 @@ use std::fmt;
 use std::ops::Range;
 use std::process::ExitCode;
 
+use serde::{Deserialize, Serialize};
+
 /// Why a run is no success.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Failure {
     /// A panic, or a daemon that ended by itself.
     Crash(String),
@@ -27,6 +29,19 @@ impl Failure {
             Self::Liveness(_) => 12,
             Self::NonDeterminism(_) => 13,
         })
+    }
+}
+
+/// What tells one failure from another, of its text: the kind, and for safety and liveness which oracle speaks or what is
+/// missing. What exactly, and where it crashed, differs from run to run.
+#[must_use]
+pub fn class(failure: &str) -> String {
+    let mut parts = failure.split(": ");
+    let kind = parts.next().unwrap_or_default();
+    if kind == "safety" || kind == "liveness" {
+        format!("{kind}: {}", parts.next().unwrap_or_default())
+    } else {
+        kind.to_owned()
     }
 }
 
@@ -71,6 +86,17 @@ impl std::str::FromStr for Seeds {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn failures_are_told_apart_by_kind_and_oracle() {
+        let class_of = |failure: Failure| class(&failure.to_string());
+        let safety = |text: &str| class_of(Failure::Safety(text.to_owned()));
+        assert_eq!(safety("one primary: a"), safety("one primary: b: c"));
+        assert_ne!(safety("one primary: a"), safety("one leader: a"));
+        let liveness = |text: &str| class_of(Failure::Liveness(text.to_owned()));
+        assert_eq!(liveness("primary: a"), liveness("primary: b"));
+        assert_ne!(liveness("primary: a"), liveness("leader: a"));
+    }
 
     #[test]
     fn seeds_are_one_or_a_range() {

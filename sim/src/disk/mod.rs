@@ -114,6 +114,8 @@ struct Machine {
     pending_names: Vec<NameChange>,
     folders: BTreeSet<String>,
     locked_folders: BTreeSet<String>,
+    /// Each sync takes so much longer.
+    slower: Duration,
 }
 
 impl Machine {
@@ -192,10 +194,12 @@ impl Disks {
         file
     }
 
-    fn synced(&mut self) {
+    fn synced(&mut self, path: &str) {
         self.counts.syncs += 1;
         let (low, high) = SYNC_MICROSECONDS;
         self.latency += Duration::from_micros(self.random.between(low, high));
+        let slower = self.machine(path).slower;
+        self.latency += slower;
     }
 
     fn power_cut(&mut self, machine: &str) {
@@ -280,6 +284,70 @@ pub fn wipe(machine: &str) {
     });
 }
 
+/// From here on each sync of the machine takes so much longer.
+pub fn set_slower(machine: &str, by: Duration) {
+    with(|disks| disks.machine(machine).slower = by);
+}
+
+/// Whether a name is this folder or file, or lies in it, or is a companion of it (`-wal`, `.raft`).
+fn belongs(name: &str, to: &str) -> bool {
+    name.starts_with(to)
+}
+
+/// Somebody removed what begins with this name, durably, while no process of the machine ran.
+pub fn remove_all(path: &str) {
+    let Ok(path) = name_of(Path::new(path)) else {
+        return;
+    };
+    with(|disks| {
+        let machine = disks.machine(&path);
+        machine.pending_names.clear();
+        machine.names.retain(|name, _| !belongs(name, &path));
+        machine.durable_names = machine.names.clone();
+        machine.folders.retain(|name| !belongs(name, &path));
+    });
+}
+
+/// Somebody copied what begins with `from` to names that begin with `to`, durably, while neither machine's process ran.
+pub fn copy_all(from: &str, to: &str) {
+    let (Ok(from), Ok(to)) = (name_of(Path::new(from)), name_of(Path::new(to))) else {
+        return;
+    };
+    with(|disks| {
+        let source = disks.machine(&from);
+        let named = |name: &String| format!("{to}{}", &name[from.len()..]);
+        let folders: Vec<String> = source
+            .folders
+            .iter()
+            .filter(|name| belongs(name, &from))
+            .map(named)
+            .collect();
+        let files: Vec<(String, FileId)> = source
+            .names
+            .iter()
+            .filter(|(name, _)| belongs(name, &from))
+            .map(|(name, file)| (named(name), *file))
+            .collect();
+        for (name, file) in files {
+            let content = disks.files[&file].current.clone();
+            disks.files_created += 1;
+            let copy = FileId(disks.files_created);
+            disks.files.insert(
+                copy,
+                File {
+                    current: content.clone(),
+                    durable: content,
+                    pending: Vec::new(),
+                },
+            );
+            let machine = disks.machine(&name);
+            machine.names.insert(name.clone(), copy);
+            machine.durable_names.insert(name, copy);
+        }
+        disks.machine(&to).folders.extend(folders);
+    });
+}
+
 /// A folder taken by a process; dropping it lets go.
 #[derive(Debug)]
 pub struct FolderLock {
@@ -324,7 +392,7 @@ pub fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
             bytes: bytes.to_vec(),
         });
         file.sync();
-        disks.synced();
+        disks.synced(&path);
         Ok(())
     })
 }
@@ -347,7 +415,7 @@ pub fn sync_dir(path: &Path) -> io::Result<()> {
         disks
             .machine(&path)
             .sync_names(|change| change.is_in(&path));
-        disks.synced();
+        disks.synced(&path);
         Ok(())
     })
 }

@@ -284,7 +284,7 @@ unsafe extern "C" fn delete(_: *mut ffi::sqlite3_vfs, name: *const c_char, sync:
         if sync != 0 {
             let folder = super::parent(name.file);
             machine.sync_names(|change| change.is_in(folder));
-            disks.synced();
+            disks.synced(name.file);
         }
         ffi::SQLITE_OK
     })
@@ -478,7 +478,7 @@ unsafe extern "C" fn sync(file: *mut ffi::sqlite3_file, _: c_int) -> c_int {
             let folder = super::parent(&handle.name);
             machine.sync_names(|change| change.is_in(folder));
         }
-        disks.synced();
+        disks.synced(&handle.name);
     })
     .map_or(ffi::SQLITE_IOERR_FSYNC, |()| ffi::SQLITE_OK)
 }

@@ -23,18 +23,16 @@ use madsim::task::NodeId;
 use madsim::time::{Sleep, TimeHandle};
 use openraft_rt::{AsyncRuntime, OptionalSend};
 use openraft_rt_tokio::{TokioMpsc, TokioMutex, TokioOneshot, TokioWatch};
-use orchestrator::env::Env;
+use orchestrator::env::{Env, Mutant};
 use rand::{Rng as _, TryRng};
 
+use super::place::{Placed, SCENARIO, here};
 use super::{Engine, Machine, TracedStream, WALL_AT_START};
 use crate::model::host::World;
-use crate::{disk, network};
+use crate::{disk, mutant, network};
 
 /// One way, in microseconds: from, to.
 const MESSAGE_MICROSECONDS: (u64, u64) = (200, 3_000);
-const SCENARIO_ADDRESS: [u8; 4] = [10, 0, 255, 1];
-/// A dial into nothing is tried again after so long, as SYN segments are.
-const DIAL_RETRY: Duration = Duration::from_secs(1);
 
 /// openraft's idea of a runtime, on madsim.
 #[derive(Debug)]
@@ -111,7 +109,7 @@ impl AsyncRuntime for MadsimRuntime {
         T: Future + OptionalSend + 'static,
         T::Output: OptionalSend + 'static,
     {
-        madsim::task::spawn(future)
+        madsim::task::spawn(Placed::new(here(), future))
     }
 
     fn sleep(duration: Duration) -> Sleep {
@@ -176,34 +174,21 @@ pub struct MadsimEnv;
 
 #[derive(Debug, Default)]
 struct Machines {
-    by_name: BTreeMap<String, (NodeId, IpAddr)>,
-    addresses: BTreeMap<NodeId, IpAddr>,
-    /// When the process of a node began.
-    began: BTreeMap<NodeId, Duration>,
+    by_name: BTreeMap<String, NodeId>,
+    /// When the process of a machine began.
+    began: BTreeMap<IpAddr, Duration>,
 }
 
 thread_local! {
     static MACHINES: RefCell<Machines> = RefCell::new(Machines::default());
 }
 
-fn machine(name: &str) -> (NodeId, IpAddr) {
-    MACHINES.with(|machines| {
+fn node_of(name: &str) -> NodeId {
+    MACHINES.with_borrow(|machines| {
         *machines
-            .borrow()
             .by_name
             .get(name)
             .unwrap_or_else(|| panic!("the world has no machine {name}"))
-    })
-}
-
-fn here() -> IpAddr {
-    MACHINES.with(|machines| {
-        machines
-            .borrow()
-            .addresses
-            .get(&madsim::plugin::node())
-            .copied()
-            .unwrap_or(IpAddr::from(SCENARIO_ADDRESS))
     })
 }
 
@@ -212,11 +197,9 @@ fn one_way() -> Duration {
     Duration::from_micros(low + Rng.next_u64() % (high - low))
 }
 
-async fn dial(to: SocketAddr) -> io::Result<TracedStream<TcpStream>> {
+async fn dial(to: SocketAddr) -> io::Result<TracedStream<MadsimRuntime, TcpStream>> {
     let from = here();
-    while !network::is_machine(to.ip()) || network::is_cut(from, to.ip()) {
-        madsim::time::sleep(DIAL_RETRY).await;
-    }
+    super::until_answered::<MadsimEnv>(from, to.ip()).await?;
     // madsim connects in no time; the handshake takes one round trip.
     madsim::time::sleep(one_way() + one_way()).await;
     let stream = TcpStream::connect(to).await?;
@@ -227,7 +210,7 @@ async fn dial(to: SocketAddr) -> io::Result<TracedStream<TcpStream>> {
 impl Env for MadsimEnv {
     type Rt = MadsimRuntime;
     type Listener = TcpListener;
-    type Stream = TracedStream<TcpStream>;
+    type Stream = TracedStream<MadsimRuntime, TcpStream>;
     type DirLock = disk::FolderLock;
 
     async fn bind(address: &str) -> io::Result<TcpListener> {
@@ -266,19 +249,12 @@ impl Env for MadsimEnv {
     }
 
     fn mono() -> Duration {
-        let began = MACHINES.with(|machines| {
-            machines
-                .borrow()
-                .began
-                .get(&madsim::plugin::node())
-                .copied()
-                .unwrap_or_default()
-        });
-        Self::elapsed().saturating_sub(began)
+        let began = MACHINES.with_borrow(|machines| machines.began.get(&here()).copied());
+        Self::elapsed().saturating_sub(began.unwrap_or_default())
     }
 
     fn wall() -> Duration {
-        WALL_AT_START + Self::elapsed()
+        network::wall(here(), WALL_AT_START + Self::elapsed())
     }
 
     fn random_seed() -> io::Result<u64> {
@@ -333,6 +309,10 @@ impl Env for MadsimEnv {
     fn lock_dir(path: &Path) -> io::Result<disk::FolderLock> {
         disk::lock_dir(path)
     }
+
+    fn has(mistake: Mutant) -> bool {
+        mutant::is_on(mistake)
+    }
 }
 
 impl World for MadsimEnv {
@@ -365,26 +345,12 @@ impl Engine for MadsimEnv {
         }))
     }
 
-    fn power_cut(name: &str) {
-        let (node, _) = machine(name);
-        disk::power_cut(name);
-        Handle::current().kill(node);
+    fn end_process(name: &str) {
+        Handle::current().kill(node_of(name));
     }
 
-    fn boot(name: &str) {
-        Handle::current().restart(machine(name).0);
-    }
-
-    fn cut(from: &str, to: &str) {
-        let ((from, from_address), (to, to_address)) = (machine(from), machine(to));
-        NetSim::current().clog_link(from, to);
-        network::set_cut(from_address, to_address, true);
-    }
-
-    fn heal(from: &str, to: &str) {
-        let ((from, from_address), (to, to_address)) = (machine(from), machine(to));
-        NetSim::current().unclog_link(from, to);
-        network::set_cut(from_address, to_address, false);
+    fn begin_process(name: &str) {
+        Handle::current().restart(node_of(name));
     }
 }
 
@@ -399,44 +365,27 @@ async fn live<T: Send + 'static>(
     for machine in machines {
         network::add_machine(&machine.name, machine.address);
         let boots = std::sync::atomic::AtomicU64::new(0);
-        let boot = machine.boot;
+        let (boot, address) = (machine.boot, machine.address);
         let node = handle
             .create_node()
             .name(machine.name.clone())
-            .ip(machine.address)
+            .ip(address)
             .init(move || {
                 let count = boots.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1;
                 let program = boot(count);
-                async move {
-                    MACHINES.with(|machines| {
-                        machines
-                            .borrow_mut()
-                            .began
-                            .insert(madsim::plugin::node(), MadsimEnv::elapsed());
+                Placed::new(address, async move {
+                    MACHINES.with_borrow_mut(|machines| {
+                        machines.began.insert(address, MadsimEnv::elapsed());
                     });
                     program.await;
-                }
+                })
             })
             .build();
-        MACHINES.with(|machines| {
-            let mut machines = machines.borrow_mut();
-            machines
-                .by_name
-                .insert(machine.name, (node.id(), machine.address));
-            machines.addresses.insert(node.id(), machine.address);
-        });
+        MACHINES.with_borrow_mut(|machines| machines.by_name.insert(machine.name, node.id()));
         nodes.push(node);
     }
-    let address = IpAddr::from(SCENARIO_ADDRESS);
-    network::add_machine("scenario", address);
-    NetSim::current().set_ip(madsim::plugin::node(), address);
-    MACHINES.with(|machines| {
-        let here = (madsim::plugin::node(), address);
-        machines
-            .borrow_mut()
-            .by_name
-            .insert("scenario".to_owned(), here);
-    });
+    network::add_machine("scenario", SCENARIO);
+    NetSim::current().set_ip(madsim::plugin::node(), SCENARIO);
     let deadline = madsim::time::sleep(limit);
     tokio::select! {
         biased;

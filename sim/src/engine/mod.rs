@@ -8,18 +8,21 @@
 
 use std::cell::RefCell;
 use std::future::Future;
+use std::io;
 use std::net::IpAddr;
 use std::panic;
 use std::pin::Pin;
 use std::sync::{Mutex, Once};
 use std::time::Duration;
 
+use orchestrator::env::sleep;
 use orchestrator::trace;
 
 use crate::model::host::World;
-use crate::{disk, network};
+use crate::{disk, network, witness};
 
 pub mod madsim;
+pub mod place;
 mod stream;
 pub mod turmoil;
 
@@ -71,14 +74,72 @@ pub trait Engine: World {
         scenario: impl Future<Output = T> + 'static,
     ) -> Option<T>;
 
-    /// The machine loses power: its program is gone, unsynced writes are lost, its peers hear nothing of it. Takes
-    /// effect within 2 ms.
-    fn power_cut(machine: &str);
-    /// Boots a machine after a power cut. Takes effect within 2 ms.
-    fn boot(machine: &str);
+    /// The program of a machine is gone, with all its tasks. Takes effect within 2 ms.
+    fn end_process(machine: &str);
+    /// Starts a machine's program again. Takes effect within 2 ms.
+    fn begin_process(machine: &str);
+
+    /// `kill -9` of the machine's program: the machine stays up, its peers see their connections end, dials are refused.
+    fn kill(machine: &str) {
+        network::process_killed(machine);
+        disk::kill(machine);
+        Self::end_process(machine);
+    }
+
+    /// The machine loses power: its program is gone, unsynced writes are lost, its peers hear nothing of it.
+    fn power_cut(machine: &str) {
+        network::power_lost(machine);
+        disk::power_cut(machine);
+        Self::end_process(machine);
+    }
+
+    /// Starts the machine after a power cut, or its program after a kill.
+    fn boot(machine: &str) {
+        // A paused process was killed without running again.
+        place::resume(network::address(machine));
+        network::powered(machine);
+        Self::begin_process(machine);
+    }
+
     /// What `from` sends no longer reaches `to`, until healed; dials between the two get no answer.
-    fn cut(from: &str, to: &str);
-    fn heal(from: &str, to: &str);
+    fn cut(from: &str, to: &str) {
+        network::cut(from, to);
+    }
+
+    fn heal(from: &str, to: &str) {
+        network::heal(from, to);
+    }
+}
+
+/// SIGSTOP: the program does nothing, its connections stay.
+pub fn pause(machine: &str) {
+    place::pause(network::address(machine));
+}
+
+/// SIGCONT.
+pub fn resume(machine: &str) {
+    place::resume(network::address(machine));
+}
+
+/// A dial into nothing is tried again after so long, as SYN segments are.
+const DIAL_RETRY: Duration = Duration::from_secs(1);
+
+/// Waits until somebody is there to answer or to refuse a dial, and for as long as the link delays it.
+///
+/// # Errors
+/// The machine is up and its process is not.
+async fn until_answered<E: Engine>(from: IpAddr, to: IpAddr) -> io::Result<()> {
+    while !network::is_machine(to) || network::is_silent(from, to) {
+        sleep::<E>(DIAL_RETRY).await;
+    }
+    let delay = network::draw_delay(from, to) + network::draw_delay(to, from);
+    if !delay.is_zero() {
+        sleep::<E>(delay).await;
+    }
+    if network::refuses(to) {
+        return Err(io::ErrorKind::ConnectionRefused.into());
+    }
+    Ok(())
 }
 
 static ALONE: Mutex<()> = Mutex::new(());
@@ -103,7 +164,8 @@ pub fn on_fresh_thread<T: Send + 'static>(
         .stack_size(16 << 20)
         .spawn(move || {
             disk::reset(seed);
-            network::reset();
+            network::reset(seed);
+            place::reset();
             let value = panic::catch_unwind(panic::AssertUnwindSafe(run));
             match (PANIC.take(), value) {
                 (None, Ok(value)) => Ok(value),
@@ -145,7 +207,12 @@ pub fn run_traced<E: Engine, T: Send + 'static>(
     world: impl FnOnce() -> (Vec<Machine>, Pin<Box<dyn Future<Output = T>>>) + Send + 'static,
 ) -> (Ended<Option<T>>, trace::Trace) {
     let ended = on_fresh_thread(seed, move || {
-        trace::start(E::elapsed, keep_lines);
+        let sources = trace::Sources {
+            clock: E::elapsed,
+            place: |line| network::write_name(place::here(), line),
+            listener: witness::heard,
+        };
+        trace::start(sources, keep_lines);
         let ran = panic::catch_unwind(panic::AssertUnwindSafe(|| {
             let (machines, scenario) = world();
             E::run(seed, limit, machines, scenario)
@@ -166,6 +233,7 @@ pub fn run_traced<E: Engine, T: Send + 'static>(
             trace::Trace {
                 hash: 0,
                 events: 0,
+                ended_at: Duration::ZERO,
                 lines: Vec::new(),
             },
         ),

@@ -85,8 +85,8 @@ fn world<E: Engine>() -> (Vec<Machine>, Pin<Box<dyn Future<Output = [Vec<u64>; 2
             match round {
                 5 => E::power_cut("a"),
                 8 => E::boot("a"),
-                12 => E::cut("scenario", "b"),
-                14 => E::heal("scenario", "b"),
+                12 => network::cut("scenario", "b"),
+                14 => network::heal("scenario", "b"),
                 _ => {}
             }
             sleep::<E>(Duration::from_millis(50)).await;
@@ -150,12 +150,12 @@ fn senses<E: Engine>() {
             assert_eq!(unknown.kind(), io::ErrorKind::NotFound);
             let silent = timeout::<E, _>(Duration::from_secs(2), E::connect("10.9.9.9:7000")).await;
             assert!(silent.is_none());
-            E::cut("scenario", "loud");
-            E::cut("loud", "scenario");
+            network::cut("scenario", "loud");
+            network::cut("loud", "scenario");
             let cut = timeout::<E, _>(Duration::from_secs(2), E::connect("loud:7000")).await;
             assert!(cut.is_none(), "a cut link refuses nothing");
-            E::heal("scenario", "loud");
-            E::heal("loud", "scenario");
+            network::heal("scenario", "loud");
+            network::heal("loud", "scenario");
             assert!(ask::<E>("loud").await.is_some());
             network::set_name("moved", vec![address(2)]);
             assert!(ask::<E>("moved").await.is_some());
@@ -213,4 +213,124 @@ fn madsim_reports_a_panic() {
 #[test]
 fn turmoil_reports_a_panic() {
     doomed::<TurmoilEnv>();
+}
+
+/// A stream to the counter, and what a read of it gives within half a second.
+async fn dialled<E: Engine>(host: &str) -> io::Result<E::Stream> {
+    timeout::<E, _>(HALF_A_SECOND, E::connect(&format!("{host}:7000")))
+        .await
+        .unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()))
+}
+
+async fn read_on<E: Engine>(stream: &mut E::Stream) -> io::Result<usize> {
+    let mut buffer = [0; 64];
+    timeout::<E, _>(HALF_A_SECOND, stream.read(&mut buffer))
+        .await
+        .unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()))
+}
+
+const HALF_A_SECOND: Duration = Duration::from_millis(500);
+
+/// What the ends of processes and machines look like to a peer, and what a pause and a bad link do.
+fn ends<E: Engine>() {
+    let world = || {
+        // Says something every 100 ms.
+        let talker = |_| async {
+            let mut listener = E::bind("0.0.0.0:7000").await.unwrap();
+            while let Ok((mut stream, _)) = E::accept(&mut listener).await {
+                spawn::<E>(async move {
+                    while stream.write_u64(1).await.is_ok() && stream.flush().await.is_ok() {
+                        sleep::<E>(Duration::from_millis(100)).await;
+                    }
+                });
+            }
+        };
+        let machines = vec![Machine::new("talker", address(1), talker)];
+        let scenario = async {
+            sleep::<E>(Duration::from_millis(200)).await;
+            let mut stream = dialled::<E>("talker").await.unwrap();
+            assert_eq!(read_on::<E>(&mut stream).await.unwrap(), 8);
+            pause("talker");
+            while read_on::<E>(&mut stream).await.is_ok() {}
+            let still = read_on::<E>(&mut stream).await.unwrap_err();
+            assert_eq!(still.kind(), io::ErrorKind::TimedOut, "paused, not gone");
+            resume("talker");
+            assert_eq!(read_on::<E>(&mut stream).await.unwrap(), 8);
+
+            network::cut("talker", "scenario");
+            while read_on::<E>(&mut stream).await.is_ok() {}
+            network::heal("talker", "scenario");
+            assert!(
+                read_on::<E>(&mut stream).await.unwrap() >= 8,
+                "late, not lost"
+            );
+            let slow = Duration::from_millis(400);
+            network::change_quality("talker", "scenario", |quality| quality.delay = slow);
+            let began = E::elapsed();
+            for _ in 0..4 {
+                assert!(read_on::<E>(&mut stream).await.unwrap() >= 8);
+            }
+            assert!(E::elapsed() - began > slow, "{:?}", E::elapsed() - began);
+            network::heal_all();
+
+            E::kill("talker");
+            let mut end = 1;
+            while end > 0 {
+                end = read_on::<E>(&mut stream).await.unwrap();
+            }
+            sleep::<E>(Duration::from_millis(10)).await;
+            let refused = dialled::<E>("talker").await.map(drop).unwrap_err();
+            assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+            E::boot("talker");
+            sleep::<E>(Duration::from_millis(100)).await;
+            let mut stream = dialled::<E>("talker").await.unwrap();
+            assert_eq!(read_on::<E>(&mut stream).await.unwrap(), 8);
+
+            E::power_cut("talker");
+            while read_on::<E>(&mut stream).await.is_ok() {}
+            let silent = dialled::<E>("talker").await.map(drop).unwrap_err();
+            assert_eq!(silent.kind(), io::ErrorKind::TimedOut);
+            stream.write_u64(1).await.unwrap();
+            E::boot("talker");
+            let silent = read_on::<E>(&mut stream).await.unwrap_err();
+            assert_eq!(
+                silent.kind(),
+                io::ErrorKind::TimedOut,
+                "nobody asked it so far"
+            );
+            let _ = stream.write_u64(1).await;
+            let reset = read_on::<E>(&mut stream).await.unwrap_err();
+            assert_eq!(reset.kind(), io::ErrorKind::ConnectionReset);
+
+            step_both_clocks::<E>();
+        };
+        (
+            machines,
+            Box::pin(scenario) as Pin<Box<dyn Future<Output = ()>>>,
+        )
+    };
+    let (ended, _) = run_traced::<E, _>(3, Duration::from_secs(60), false, world);
+    assert_eq!(ended, Ok(Some(())), "{}", E::NAME);
+}
+
+fn step_both_clocks<E: Engine>() {
+    let before = E::wall();
+    network::step_clock("scenario", -5_000);
+    assert_eq!(E::wall() + Duration::from_secs(5), before);
+    network::step_clock("talker", 90_000);
+    assert_eq!(
+        E::wall() + Duration::from_secs(5),
+        before,
+        "each has its own"
+    );
+}
+
+#[test]
+fn madsim_shows_how_processes_and_machines_end() {
+    ends::<MadsimEnv>();
+}
+
+#[test]
+fn turmoil_shows_how_processes_and_machines_end() {
+    ends::<TurmoilEnv>();
 }

@@ -7,25 +7,99 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, UNIX_EPOCH};
 
-use openraft_rt::AsyncRuntime;
 use openraft_rt::deterministic_rng::DeterministicRng;
+use openraft_rt::{AsyncRuntime, OptionalSend};
 use openraft_rt_tokio::TokioRuntime;
-use orchestrator::env::Env;
+use orchestrator::env::{Env, Mutant};
 use rand::Rng as _;
 use turmoil::net::{TcpListener, TcpStream};
 
+use super::place::{Placed, SCENARIO, here};
 use super::{Engine, Machine, TracedStream, WALL_AT_START};
 use crate::model::host::World;
-use crate::{disk, network};
+use crate::{disk, mutant, network};
 
 /// One way: from, to.
 const MESSAGE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(3));
-const SCENARIO_ADDRESS: [u8; 4] = [10, 0, 255, 1];
+
+type Rt = DeterministicRng<TokioRuntime>;
+
+/// openraft's idea of a runtime, on turmoil: tokio's with a seeded generator, its tasks on their machines.
+#[derive(Debug)]
+pub struct TurmoilRuntime(Rt);
+
+impl AsyncRuntime for TurmoilRuntime {
+    type JoinError = <Rt as AsyncRuntime>::JoinError;
+    type JoinHandle<T: OptionalSend + 'static> = <Rt as AsyncRuntime>::JoinHandle<T>;
+    type Sleep = <Rt as AsyncRuntime>::Sleep;
+    type Instant = <Rt as AsyncRuntime>::Instant;
+    type TimeoutError = <Rt as AsyncRuntime>::TimeoutError;
+    type Timeout<R, T: Future<Output = R> + OptionalSend> = <Rt as AsyncRuntime>::Timeout<R, T>;
+    type ThreadLocalRng = <Rt as AsyncRuntime>::ThreadLocalRng;
+    type Mpsc = <Rt as AsyncRuntime>::Mpsc;
+    type Watch = <Rt as AsyncRuntime>::Watch;
+    type Oneshot = <Rt as AsyncRuntime>::Oneshot;
+    type Mutex<T: OptionalSend + 'static> = <Rt as AsyncRuntime>::Mutex<T>;
+
+    fn spawn<T>(future: T) -> Self::JoinHandle<T::Output>
+    where
+        T: Future + OptionalSend + 'static,
+        T::Output: OptionalSend + 'static,
+    {
+        Rt::spawn(Placed::new(here(), future))
+    }
+
+    fn sleep(duration: Duration) -> Self::Sleep {
+        Rt::sleep(duration)
+    }
+
+    fn sleep_until(deadline: Self::Instant) -> Self::Sleep {
+        Rt::sleep_until(deadline)
+    }
+
+    fn timeout<R, F: Future<Output = R> + OptionalSend>(
+        duration: Duration,
+        future: F,
+    ) -> Self::Timeout<R, F> {
+        Rt::timeout(duration, future)
+    }
+
+    fn timeout_at<R, F: Future<Output = R> + OptionalSend>(
+        deadline: Self::Instant,
+        future: F,
+    ) -> Self::Timeout<R, F> {
+        Rt::timeout_at(deadline, future)
+    }
+
+    fn is_panic(error: &Self::JoinError) -> bool {
+        Rt::is_panic(error)
+    }
+
+    fn thread_rng() -> Self::ThreadLocalRng {
+        Rt::thread_rng()
+    }
+
+    fn new(threads: usize) -> Self {
+        Self(Rt::new(threads))
+    }
+
+    fn block_on<F: Future<Output = T>, T>(&mut self, future: F) -> T {
+        self.0.block_on(future)
+    }
+
+    async fn spawn_blocking<F, T>(work: F) -> Result<T, io::Error>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        Ok(work())
+    }
+}
 
 /// The world of turmoil.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,8 +108,8 @@ pub struct TurmoilEnv;
 /// What a scenario asked of the simulation: turmoil crashes and boots machines only between its steps.
 #[derive(Debug)]
 enum Wish {
-    PowerCut(IpAddr),
-    Boot(IpAddr),
+    End(IpAddr),
+    Begin(IpAddr),
 }
 
 #[derive(Debug, Default)]
@@ -60,10 +134,17 @@ fn address(name: &str) -> IpAddr {
     })
 }
 
+async fn dial(to: SocketAddr) -> io::Result<TracedStream<TurmoilRuntime, TcpStream>> {
+    super::until_answered::<TurmoilEnv>(here(), to.ip()).await?;
+    let stream = TcpStream::connect(to).await?;
+    let near = stream.local_addr()?;
+    Ok(TracedStream::new(stream, near, to))
+}
+
 impl Env for TurmoilEnv {
-    type Rt = DeterministicRng<TokioRuntime>;
+    type Rt = TurmoilRuntime;
     type Listener = TcpListener;
-    type Stream = TracedStream<TcpStream>;
+    type Stream = TracedStream<TurmoilRuntime, TcpStream>;
     type DirLock = disk::FolderLock;
 
     async fn bind(address: &str) -> io::Result<TcpListener> {
@@ -94,15 +175,8 @@ impl Env for TurmoilEnv {
     async fn connect(address: &str) -> io::Result<Self::Stream> {
         let mut last = None;
         for to in network::socket_addresses(address)? {
-            if !network::is_machine(to.ip()) {
-                // Nobody is there to refuse.
-                std::future::pending::<()>().await;
-            }
-            match TcpStream::connect(to).await {
-                Ok(stream) => {
-                    let near = stream.local_addr()?;
-                    return Ok(TracedStream::new(stream, near, to));
-                }
+            match dial(to).await {
+                Ok(stream) => return Ok(stream),
                 Err(error) => last = Some(error),
             }
         }
@@ -114,7 +188,7 @@ impl Env for TurmoilEnv {
     }
 
     fn wall() -> Duration {
-        turmoil::since_epoch().unwrap_or(WALL_AT_START)
+        network::wall(here(), turmoil::since_epoch().unwrap_or(WALL_AT_START))
     }
 
     fn random_seed() -> io::Result<u64> {
@@ -169,6 +243,10 @@ impl Env for TurmoilEnv {
     fn lock_dir(path: &Path) -> io::Result<disk::FolderLock> {
         disk::lock_dir(path)
     }
+
+    fn has(mistake: Mutant) -> bool {
+        mutant::is_on(mistake)
+    }
 }
 
 impl World for TurmoilEnv {
@@ -213,14 +291,15 @@ impl Engine for TurmoilEnv {
                 boots.set(boots.get() + 1);
                 let seed = seed ^ ((index as u64 + 1) << 32) ^ (boots.get() << 48);
                 let program = boot(boots.get());
-                DeterministicRng::<TokioRuntime>::scope(seed, async move {
+                let program = Placed::new(machine.address, program);
+                Rt::scope(seed, async move {
                     program.await;
                     Ok(())
                 })
             });
         }
         let value = Rc::new(RefCell::new(None));
-        let address = IpAddr::from(SCENARIO_ADDRESS);
+        let address = SCENARIO;
         network::add_machine("scenario", address);
         CONTROL.with(|control| {
             control
@@ -231,7 +310,7 @@ impl Engine for TurmoilEnv {
         let result = value.clone();
         simulation.client(
             address,
-            DeterministicRng::<TokioRuntime>::scope(seed, async move {
+            Rt::scope(seed, async move {
                 let ended = scenario.await;
                 *result.borrow_mut() = Some(ended);
                 Ok(())
@@ -255,32 +334,22 @@ impl Engine for TurmoilEnv {
         value.take()
     }
 
-    fn power_cut(name: &str) {
+    fn end_process(name: &str) {
         let address = address(name);
-        disk::power_cut(name);
-        CONTROL.with(|control| control.borrow_mut().wishes.push(Wish::PowerCut(address)));
+        CONTROL.with_borrow_mut(|control| control.wishes.push(Wish::End(address)));
     }
 
-    fn boot(name: &str) {
+    fn begin_process(name: &str) {
         let address = address(name);
-        CONTROL.with(|control| control.borrow_mut().wishes.push(Wish::Boot(address)));
-    }
-
-    fn cut(from: &str, to: &str) {
-        // What is held arrives when healed, as segments that TCP sends again do.
-        turmoil::hold(address(from), address(to));
-    }
-
-    fn heal(from: &str, to: &str) {
-        turmoil::release(address(from), address(to));
+        CONTROL.with_borrow_mut(|control| control.wishes.push(Wish::Begin(address)));
     }
 }
 
 fn grant(simulation: &mut turmoil::Sim<'_>, machines: &[IpAddr], wish: Wish) {
     match wish {
-        Wish::PowerCut(address) => {
-            // Without power there is no FIN either. Tokio drops the tasks of a machine in the order of their ids, which
-            // come from a counter of the process: FINs would go out in another order from run to run.
+        Wish::End(address) => {
+            // What its peers see of the end is the network's to say. Tokio drops the tasks of a machine in the order of
+            // their ids, which come from a counter of the process: FINs would go out in another order from run to run.
             let others = || machines.iter().filter(move |other| **other != address);
             for other in others() {
                 simulation.partition(address, *other);
@@ -290,6 +359,6 @@ fn grant(simulation: &mut turmoil::Sim<'_>, machines: &[IpAddr], wish: Wish) {
                 simulation.repair(address, *other);
             }
         }
-        Wish::Boot(address) => simulation.bounce(address),
+        Wish::Begin(address) => simulation.bounce(address),
     }
 }

@@ -42,6 +42,11 @@ impl Ledger {
         self.writes().clone()
     }
 
+    /// A write was acknowledged.
+    pub(crate) fn note_acknowledged(&self, write: u64, at: Duration, by: InstanceKey) {
+        self.writes().insert(write, Fate::Acknowledged(at, by));
+    }
+
     /// The numbers of acknowledged writes, with when and where.
     #[must_use]
     pub fn acknowledged(&self) -> Vec<(u64, Duration, InstanceKey)> {
@@ -94,8 +99,7 @@ async fn write_to<E: World>(
         };
         match timeout::<E, _>(PATIENCE, answer).await.ok_or_else(late)?? {
             Reply::Done => {
-                let fate = Fate::Acknowledged(E::elapsed(), server.clone());
-                ledger.writes().insert(number, fate);
+                ledger.note_acknowledged(number, E::elapsed(), server.clone());
             }
             _ => {
                 // Refused: surely not committed.

@@ -23,6 +23,7 @@ use tokio::sync::watch;
 
 use super::server::{Account, code};
 use super::wire::{Greeting, Reply, Request, receive, send};
+use crate::witness::{self, Cause};
 
 /// How long a login of a pulse, a fence or a late look may take.
 const LOGIN: Duration = Duration::from_millis(800);
@@ -354,6 +355,7 @@ impl<E: Env> Fleet for SimFleet<E> {
                 biased;
                 () = watched.until_stopped() => {}
                 () = async {
+                    witness::sent(&kept.key, idle.session, &Statement::Fence, Cause::FrozenFence);
                     if send(&mut idle.stream, &Request::Execute(Statement::Fence)).await.is_ok() {
                         idle.linger().await;
                     }
@@ -568,8 +570,14 @@ async fn attempt<E: Env>(
         return Err(unsent(reason));
     }
     let until = E::mono() + step.deadline;
+    let cause = Cause::Step {
+        uid: end.uid.clone(),
+        step: step.id,
+        kind: step.kind,
+        epoch: pass.epoch,
+    };
     for statement in &step.statements {
-        match run_one::<E>(kept, &lanes, action, statement, pass, until).await {
+        match run_one::<E>(kept, &lanes, action, statement, &cause, pass, until).await {
             (Some(back), Ok(())) => action = back,
             (Some(back), Err(outcome)) => {
                 *slot = Some(back);
@@ -700,6 +708,7 @@ async fn run_one<E: Env>(
     lanes: &Arc<Lanes<E>>,
     mut action: Connection<E>,
     statement: &Statement,
+    cause: &Cause,
     pass: &Pass<impl Gate>,
     until: Duration,
 ) -> (Option<Connection<E>>, Result<(), Outcome>) {
@@ -733,6 +742,7 @@ async fn run_one<E: Env>(
         let outcome = unsent("the step's deadline passed before it was sent");
         return (Some(action), Err(outcome));
     }
+    witness::sent(&kept.key, action.session, statement, cause.clone());
     match action
         .ask(Request::Execute(statement.clone()), left())
         .await

@@ -21,5 +21,4 @@ pub use server::{Kind, Server};
 #[cfg(test)]
 mod facts;
 #[cfg(test)]
-#[cfg(feature = "engines")]
 mod tests;

@@ -76,8 +76,6 @@ pub(crate) struct Channel {
     pub applier: bool,
     pub applier_error: (u32, String),
     pub heartbeats: u64,
-    /// Counts the starts of the receiver: what an earlier one connected to is let go.
-    pub starts: u64,
 }
 
 impl Channel {
@@ -97,14 +95,12 @@ impl Channel {
             applier: false,
             applier_error: (0, String::new()),
             heartbeats: 0,
-            starts: 0,
         }
     }
 
     /// Both threads on, as after a start of the process.
     pub fn start(&mut self) {
         self.receiver = Receiver::Connecting;
-        self.starts += 1;
         self.receiver_error = (0, String::new());
         self.dialling = None;
         self.applier = true;
@@ -232,10 +228,6 @@ impl Server {
         self.channel.as_ref()
     }
 
-    pub(crate) fn received(&self) -> &GtidSet {
-        &self.received
-    }
-
     // The receiver.
 
     /// Where the receiver is to go next: none while it is stopped.
@@ -254,13 +246,6 @@ impl Server {
             channel.source.clone(),
             held.expect("a server's sets have one flavour"),
         ))
-    }
-
-    /// Which life of the receiver this is, and of which process; none while it is stopped.
-    pub(crate) fn receiver_life(&self) -> Option<(u64, u64)> {
-        let channel = self.channel.as_ref()?;
-        (channel.receiver != Receiver::Stopped && self.process != Process::Killed)
-            .then_some((self.boot(), channel.starts))
     }
 
     /// What a replica that holds `held` is to be sent, from a place in the log on; and the next place.
@@ -431,11 +416,7 @@ impl Server {
         let Some(transaction) = self.relay.front().copied() else {
             return;
         };
-        // MariaDB applies whatever lies behind gtid_slave_pos, be it in its own log or not.
-        let is_new = match self.kind {
-            Kind::Mysql => !transaction.id.is_in(&self.executed),
-            Kind::Mariadb => !transaction.id.is_in(&self.replicated),
-        };
+        let is_new = !transaction.id.is_in(&self.executed);
         let row = (transaction.table, transaction.write);
         let fault = match (&self.applier_fault, transaction.table) {
             (Some(fault), _) => Some(fault.clone()),
@@ -465,6 +446,12 @@ impl Server {
         if self.kind == Kind::Mariadb {
             transaction.id.insert_into(&mut self.replicated);
         }
+    }
+
+    /// A statement made it forget what it had received.
+    fn forget_relay_log(&mut self) {
+        self.forgotten_ever += self.relay.len();
+        self.purge_relay_log();
     }
 
     pub(super) fn purge_relay_log(&mut self) {
@@ -510,13 +497,12 @@ impl Server {
         };
         let both_stopped = channel.receiver == Receiver::Stopped && !channel.applier;
         if starts && both_stopped && self.kind == Kind::Mariadb && channel.using_gtid {
-            self.purge_relay_log();
+            self.forget_relay_log();
         }
         let channel = self.channel.as_mut().expect("looked at above");
         match receiver {
             Some(true) if channel.receiver == Receiver::Stopped => {
                 channel.receiver = Receiver::Connecting;
-                channel.starts += 1;
                 channel.receiver_error = (0, String::new());
             }
             Some(false) => {
@@ -575,9 +561,12 @@ impl Server {
         }
         if !receiver_runs && !applier_runs && !change.keeps_relay_log {
             match self.kind {
-                Kind::Mysql => self.purge_relay_log(),
+                Kind::Mysql => self.forget_relay_log(),
                 // Gtid_IO_Pos goes on saying what was in it.
-                Kind::Mariadb => self.relay.clear(),
+                Kind::Mariadb => {
+                    self.forgotten_ever += self.relay.len();
+                    self.relay.clear();
+                }
             }
         }
         let kind = self.kind;
@@ -624,7 +613,7 @@ impl Server {
     /// `RESET REPLICA ALL`.
     pub(super) fn reset_replica(&mut self) -> Result<(), ServerError> {
         self.must_be_stopped()?;
-        self.purge_relay_log();
+        self.forget_relay_log();
         self.channel = None;
         Ok(())
     }

@@ -1,39 +1,124 @@
-//! What must hold when a scenario has ended, one promise a file. An oracle looks at the servers themselves, not at what
-//! the daemons believe of them.
+//! What must hold, one promise a file. An oracle looks at the servers themselves and at what raft committed, not at what
+//! the daemons believe.
+//!
+//! Most are told of each event as it happens and judge what is true then; some look again at intervals; some judge the
+//! end, when everything has been healed and has come to rest.
+
+use std::time::Duration;
+
+use orchestrator_core::id::InstanceKey;
+use orchestrator_core::recovery::Recovery;
 
 use crate::daemon::DaemonView;
 use crate::model::{Host, Ledger};
-use orchestrator_core::id::InstanceKey;
+use crate::witness::{Event, Promotion};
 
+pub mod bounds;
+pub mod epochs_in_order;
+pub mod intent_first;
 pub mod no_errant;
+pub mod nothing_forgotten;
 pub mod nothing_lost;
+pub mod one_leader;
 pub mod one_primary;
 pub mod one_recovery;
 pub mod same_digest;
 
-/// The end of a scenario.
+/// All oracles of a run that listen.
+#[derive(Debug, Default)]
+pub struct Oracles {
+    pub one_leader: one_leader::OneLeader,
+    pub one_primary: one_primary::OnePrimary,
+    pub intent_first: intent_first::IntentFirst,
+    pub epochs_in_order: epochs_in_order::EpochsInOrder,
+    pub nothing_lost: nothing_lost::NothingLost,
+    pub same_digest: same_digest::Digests,
+}
+
+impl Oracles {
+    /// # Errors
+    /// The first promise that this event breaks.
+    pub fn observe(&mut self, at: Duration, event: &Event, hosts: &[Host]) -> Result<(), String> {
+        self.one_leader.observe(event)?;
+        self.intent_first.observe(event)?;
+        self.epochs_in_order.observe(event)?;
+        nothing_forgotten::observe(event)?;
+        self.one_primary.observe(event, hosts)?;
+        self.nothing_lost.observe(at, event, hosts);
+        Ok(())
+    }
+
+    /// Looks again, at intervals.
+    ///
+    /// # Errors
+    /// The first promise that is broken.
+    pub fn look(&mut self, daemons: &[DaemonView], hosts: &[Host]) -> Result<(), String> {
+        self.same_digest.look(daemons)?;
+        self.one_primary.look(hosts)?;
+        one_recovery::look(daemons)?;
+        bounds::look(hosts, daemons.len())
+    }
+
+    /// Judges the end.
+    ///
+    /// # Errors
+    /// The first promise that is broken.
+    pub fn end(&mut self, ended: &Ended) -> Result<(), String> {
+        one_recovery::end(ended)?;
+        self.one_primary.end(ended)?;
+        self.nothing_lost.end(ended)?;
+        no_errant::end(ended, self.one_primary.deposed())
+    }
+}
+
+/// The end of a run, healed and at rest.
+#[derive(Debug)]
 pub struct Ended {
     pub hosts: Vec<Host>,
-    /// The primary that was killed.
-    pub killed: InstanceKey,
     pub ledger: Ledger,
     pub daemons: Vec<DaemonView>,
+    pub promotions: Vec<Promotion>,
 }
 
 impl Ended {
-    /// The servers other than the killed one.
-    fn survivors(&self) -> impl Iterator<Item = &Host> {
-        self.hosts.iter().filter(|host| *host.key() != self.killed)
-    }
-
-    /// The survivor that takes writes, if it is one.
-    fn primary(&self) -> Option<&Host> {
+    /// The server that takes writes, if it is one.
+    #[must_use]
+    pub fn primary(&self) -> Option<&Host> {
         let mut writable = self
-            .survivors()
+            .hosts
+            .iter()
             .filter(|host| host.look(|server| server.is_writable()));
         let first = writable.next()?;
         writable.next().is_none().then_some(first)
     }
+
+    /// The recoveries in the record of the first daemon: all have the same.
+    pub fn recoveries(&self) -> impl Iterator<Item = &Recovery> {
+        self.daemons
+            .first()
+            .into_iter()
+            .flat_map(|daemon| &daemon.recoveries)
+            .filter(|recovery| recovery.purpose.is_recovery())
+    }
+
+    /// Whether a server was given up: the record names it as lost.
+    #[must_use]
+    pub fn is_recorded_lost(&self, server: &InstanceKey) -> bool {
+        self.recoveries()
+            .any(|recovery| recovery.lost.contains(server))
+    }
+}
+
+/// The writes that a server holds: committed, and received.
+fn held(host: &Host) -> std::collections::BTreeSet<u64> {
+    host.look(|server| {
+        server
+            .transactions()
+            .iter()
+            .chain(server.unapplied())
+            .map(|transaction| transaction.write)
+            .collect()
+    })
 }
 
 #[cfg(test)]

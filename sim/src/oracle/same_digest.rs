@@ -23,7 +23,7 @@ impl Digests {
                 .or_insert_with(|| (daemon.digest, daemon.name.clone()));
             if *digest != daemon.digest {
                 return Err(format!(
-                    "{first} and {} differ at position {}",
+                    "same digest: {first} and {} differ at position {}",
                     daemon.name, daemon.at
                 ));
             }

@@ -1,32 +1,33 @@
-//! Each oracle is seen to let a good end pass, and to find what it is there for.
+//! Each oracle is seen to let a good run pass, and to find what it is there for.
 
 use std::time::Duration;
 
-use orchestrator_core::id::{LogPosition, NodeId};
-use orchestrator_core::recovery::Statement;
+use orchestrator_core::id::{Epoch, LogPosition, NodeId, StepId, Uid};
+use orchestrator_core::recovery::{Lane, Purpose, Stage, Statement, Step, StepKind};
+use orchestrator_core::replicated::Command;
 
 use super::*;
 use crate::model::{Kind, Server};
+use crate::witness::Cause;
 
 fn key(number: u32) -> InstanceKey {
     InstanceKey::new(format!("m{number}"), 3306)
 }
 
-fn run(server: &mut Server, statements: &[Statement]) {
-    for statement in statements {
-        server.execute(statement, Duration::from_secs(9)).unwrap();
+fn epoch(term: u64) -> Epoch {
+    Epoch {
+        term,
+        node: NodeId(1),
+        boot: 1,
     }
 }
 
-const PROMOTE: [Statement; 3] = [
-    Statement::StopReplication,
-    Statement::ResetReplicaAll,
-    Statement::MakeWriteable,
-];
+fn uid() -> Uid {
+    Uid("u".to_owned())
+}
 
-/// `m1` wrote ten times and died. `m2` received all, `m3` eight; both applied what they had; `m2` was promoted and `m3`
-/// follows it, behind by two.
-fn good(kind: Kind) -> Ended {
+/// `m1` wrote ten times. `m2` received all, `m3` eight; both applied what they had.
+fn hosts(kind: Kind) -> Vec<Host> {
     let mut servers: Vec<Server> = (1..=3)
         .map(|number| Server::new(key(number), kind, number, number > 1))
         .collect();
@@ -43,99 +44,334 @@ fn good(kind: Kind) -> Ended {
             servers[replica].apply(Duration::ZERO);
         }
     }
-    servers[0].kill();
-    run(&mut servers[1], &PROMOTE);
-    servers[2].replicate_from(key(2));
+    servers.into_iter().map(|one| Host::new(one, 1)).collect()
+}
+
+fn run(host: &Host, statements: &[Statement]) {
+    for statement in statements {
+        host.change(|server| server.execute(statement, Duration::from_secs(9)))
+            .unwrap();
+    }
+}
+
+const PROMOTE: [Statement; 3] = [
+    Statement::StopReplication,
+    Statement::ResetReplicaAll,
+    Statement::MakeWriteable,
+];
+
+fn committed(command: Command) -> Event {
+    Event::Committed {
+        at: LogPosition {
+            index: 1,
+            term: 1,
+            node: NodeId(0),
+        },
+        command,
+    }
+}
+
+fn begun() -> Event {
+    committed(Command::BeginRecovery {
+        uid: uid(),
+        purpose: Purpose::Reopen,
+        epoch: epoch(1),
+        server: key(1),
+        identity: None,
+        cluster_name: String::new(),
+        analysis: String::new(),
+        replicas: Vec::new(),
+        processing_node: String::new(),
+        processing_token: String::new(),
+        forced: false,
+    })
+}
+
+fn intended(server: u32, term: u64) -> Event {
+    committed(Command::Intend {
+        uid: uid(),
+        epoch: epoch(term),
+        stage: Stage::Promote,
+        candidate: None,
+        steps: vec![Step {
+            id: StepId(1),
+            kind: StepKind::Promote,
+            server: key(server),
+            identity: None,
+            lane: Lane::Act,
+            statements: PROMOTE.to_vec(),
+            deadline: Duration::from_secs(1),
+            read_after: false,
+        }],
+        lines: Vec::new(),
+    })
+}
+
+fn opened(server: u32, term: u64) -> Event {
+    Event::Executed {
+        server: key(server),
+        statement: Statement::MakeWriteable,
+        cause: Some(Cause::Step {
+            uid: uid(),
+            step: StepId(1),
+            kind: StepKind::Promote,
+            epoch: epoch(term),
+        }),
+        forgotten: 0,
+    }
+}
+
+/// What the oracles say of events, one after the other; the servers change as the last one says.
+fn check(hosts: &[Host], events: &[Event]) -> Result<(), String> {
+    let mut oracles = Oracles::default();
+    for event in events {
+        oracles.observe(Duration::from_secs(9), event, hosts)?;
+    }
+    oracles.look(&[], hosts)
+}
+
+#[track_caller]
+fn finds(found: Result<(), String>, oracle: &str) {
+    let text = found.unwrap_err();
+    assert!(text.starts_with(oracle), "{text}, wanted {oracle}");
+}
+
+#[test]
+fn a_promotion_as_it_is_to_be_passes() {
+    for kind in [Kind::Mysql, Kind::Mariadb] {
+        let hosts = hosts(kind);
+        hosts[0].change(Server::kill);
+        run(&hosts[1], &PROMOTE);
+        assert_eq!(
+            check(&hosts, &[begun(), intended(2, 1), opened(2, 1)]),
+            Ok(())
+        );
+        // The deposed one comes back and is not fenced so far.
+        hosts[0].change(|server| server.start(Duration::ZERO));
+        assert_eq!(
+            check(&hosts, &[begun(), intended(2, 1), opened(2, 1)]),
+            Ok(())
+        );
+    }
+}
+
+#[test]
+fn two_primaries_are_found() {
+    let hosts = hosts(Kind::Mysql);
+    run(&hosts[1], &PROMOTE);
+    // Nothing that is committed deposed m1.
+    finds(check(&hosts, &[]), "one primary");
+    let mut oracle = one_primary::OnePrimary::default();
+    finds(oracle.observe(&opened(2, 1), &hosts), "one primary");
+    // Both replicas were opened.
+    run(&hosts[2], &PROMOTE);
+    finds(
+        check(&hosts, &[begun(), intended(2, 1), opened(2, 1)]),
+        "one primary",
+    );
+}
+
+#[test]
+fn an_effect_without_its_intent_is_found() {
+    let hosts = hosts(Kind::Mysql);
+    hosts[0].change(Server::kill);
+    finds(check(&hosts, &[begun(), opened(2, 1)]), "intent first");
+    // Intended for another server, or under another epoch.
+    finds(
+        check(&hosts, &[begun(), intended(3, 1), opened(2, 1)]),
+        "intent first",
+    );
+    finds(
+        check(&hosts, &[begun(), intended(2, 1), opened(2, 2)]),
+        "intent first",
+    );
+    let frozen = || Event::Executed {
+        server: key(1),
+        statement: Statement::Fence,
+        cause: Some(Cause::FrozenFence),
+        forgotten: 0,
+    };
+    finds(check(&hosts, &[begun(), frozen()]), "intent first");
+    assert_eq!(check(&hosts, &[begun(), intended(2, 1), frozen()]), Ok(()));
+    let unknown = Event::Executed {
+        server: key(1),
+        statement: Statement::Fence,
+        cause: None,
+        forgotten: 0,
+    };
+    finds(check(&hosts, &[unknown]), "intent first");
+}
+
+#[test]
+fn an_overtaken_epoch_is_found() {
+    let hosts = hosts(Kind::Mysql);
+    hosts[0].change(Server::kill);
+    let events = [
+        begun(),
+        intended(2, 1),
+        intended(2, 2),
+        opened(2, 2),
+        opened(2, 1),
+    ];
+    finds(check(&hosts, &events), "epochs in order");
+    // The fence that waited in a server that was opened meanwhile.
+    let frozen = Event::Executed {
+        server: key(1),
+        statement: Statement::Fence,
+        cause: Some(Cause::FrozenFence),
+        forgotten: 0,
+    };
+    let events = [begun(), intended(1, 1), opened(1, 1), frozen];
+    finds(check(&hosts, &events), "epochs in order");
+}
+
+#[test]
+fn a_forgotten_relay_log_is_found() {
+    for kind in [Kind::Mysql, Kind::Mariadb] {
+        let hosts = hosts(kind);
+        let late = *hosts[0]
+            .look(|server| server.transactions().last().copied())
+            .as_ref()
+            .unwrap();
+        hosts[2].change(|server| server.receive(late));
+        run(
+            &hosts[2],
+            &[Statement::StopReplication, Statement::ResetReplicaAll],
+        );
+        assert_eq!(hosts[2].look(Server::forgotten_ever), 1, "{kind:?}");
+        let event = Event::Executed {
+            server: key(3),
+            statement: Statement::ResetReplicaAll,
+            cause: None,
+            forgotten: 1,
+        };
+        finds(nothing_forgotten::observe(&event), "nothing forgotten");
+    }
+}
+
+fn ended(hosts: Vec<Host>) -> Ended {
     Ended {
-        hosts: servers.into_iter().map(|one| Host::new(one, 1)).collect(),
-        killed: key(1),
+        hosts,
         ledger: Ledger::default(),
         daemons: Vec::new(),
+        promotions: Vec::new(),
     }
 }
 
-fn all(ended: &Ended) -> [Result<(), String>; 3] {
-    [
-        one_primary::check(ended),
-        nothing_lost::check(ended),
-        no_errant::check(ended),
-    ]
-}
-
-fn check(change: impl Fn(&Ended), expected: [bool; 3]) {
+#[test]
+fn the_wrong_replica_is_found() {
     for kind in [Kind::Mysql, Kind::Mariadb] {
-        let ended = good(kind);
-        change(&ended);
-        let found = all(&ended);
-        assert_eq!(found.each_ref().map(Result::is_ok), expected, "{found:?}");
+        // m2 holds what m3 lacks.
+        let hosts = hosts(kind);
+        hosts[0].change(Server::kill);
+        run(&hosts[2], &PROMOTE);
+        let mut oracle = nothing_lost::NothingLost::default();
+        oracle.observe(Duration::ZERO, &begun(), &hosts);
+        oracle.observe(Duration::ZERO, &opened(3, 1), &hosts);
+        finds(oracle.end(&ended(hosts.clone())), "nothing lost");
+        let mut oracle = nothing_lost::NothingLost::default();
+        oracle.observe(Duration::ZERO, &begun(), &hosts);
+        oracle.observe(Duration::ZERO, &opened(2, 1), &hosts);
+        assert_eq!(oracle.end(&ended(hosts)), Ok(()));
     }
 }
 
 #[test]
-fn a_good_end_passes() {
-    check(|_| {}, [true, true, true]);
-}
-
-#[test]
-fn a_second_promotion_is_found() {
-    check(
-        |ended| ended.hosts[2].change(|server| run(server, &PROMOTE)),
-        [false, false, false],
-    );
-    // Opened and closed again.
-    check(
-        |ended| {
-            ended.hosts[2].change(|server| {
-                run(server, &[Statement::MakeWriteable, Statement::Fence]);
-            });
-        },
-        [false, true, true],
-    );
-}
-
-#[test]
-fn nobody_promoted_is_found() {
-    check(
-        |ended| ended.hosts[1].change(|server| run(server, &[Statement::Fence])),
-        [false, false, false],
-    );
-}
-
-#[test]
-fn a_transaction_that_a_survivor_had_received_is_missed() {
-    check(
-        |ended| {
-            let late = ended.hosts[0].change(|server| {
-                server.start(Duration::ZERO);
-                server.write(11, Duration::ZERO).unwrap();
-                server.kill();
-                *server.transactions().last().unwrap()
-            });
-            // Received, and purged again by a restart or a change of source.
-            ended.hosts[2].change(|server| server.receive(late));
-        },
-        [true, false, true],
-    );
+fn an_acknowledged_write_that_is_gone_is_found() {
+    let hosts = hosts(Kind::Mysql);
+    let end = ended(hosts);
+    let oracle = nothing_lost::NothingLost::default();
+    end.ledger
+        .note_acknowledged(10, Duration::from_secs(1), key(1));
+    assert_eq!(oracle.end(&end), Ok(()));
+    end.ledger
+        .note_acknowledged(11, Duration::from_secs(1), key(1));
+    finds(oracle.end(&end), "nothing lost");
 }
 
 #[test]
 fn an_errant_transaction_and_a_stray_replica_are_found() {
-    check(
-        |ended| {
-            ended.hosts[2].change(|server| {
-                run(server, &[Statement::MakeWriteable]);
-                for write in 20..24 {
-                    server.write(write, Duration::ZERO).unwrap();
-                }
-                run(server, &[Statement::Fence]);
-            });
-        },
-        [false, false, false],
+    for kind in [Kind::Mysql, Kind::Mariadb] {
+        let nobody = std::collections::BTreeSet::new();
+        let good = ended(hosts(kind));
+        assert_eq!(no_errant::end(&good, &nobody), Ok(()));
+        let stray = ended(hosts(kind));
+        stray.hosts[2].change(|server| server.replicate_from(key(2)));
+        finds(no_errant::end(&stray, &nobody), "no errant");
+        let errant = ended(hosts(kind));
+        run(&errant.hosts[2], &[Statement::MakeWriteable]);
+        for write in 20..24 {
+            errant.hosts[2]
+                .change(|server| server.write(write, Duration::ZERO))
+                .unwrap();
+        }
+        run(&errant.hosts[2], &[Statement::Fence]);
+        finds(no_errant::end(&errant, &nobody), "no errant");
+        // What a deposed server committed is its own.
+        assert_eq!(
+            no_errant::end(&errant, &std::collections::BTreeSet::from([key(3)])),
+            Ok(())
+        );
+    }
+}
+
+#[test]
+fn two_leaders_and_two_votes_are_found() {
+    let leads = |daemon: &str, process, term| Event::Leads {
+        daemon: daemon.to_owned(),
+        process,
+        cluster: "c".to_owned(),
+        term,
+    };
+    let votes = |term, candidate: &str| Event::Votes {
+        daemon: "n1".to_owned(),
+        term,
+        candidate: candidate.to_owned(),
+    };
+    let stands = |daemon: &str| Event::NoLongerLeads {
+        daemon: daemon.to_owned(),
+    };
+    let check = |events: &[Event]| {
+        let mut oracle = one_leader::OneLeader::default();
+        events.iter().try_for_each(|event| oracle.observe(event))
+    };
+    assert_eq!(check(&[leads("n1", 0, 3), leads("n1", 0, 3)]), Ok(()));
+    finds(
+        check(&[leads("n1", 0, 3), stands("n1"), leads("n2", 0, 3)]),
+        "one leader",
     );
-    check(
-        |ended| ended.hosts[2].change(|server| server.replicate_from(key(1))),
-        [true, true, false],
+    // A restarted leader leads on in its old term.
+    finds(
+        check(&[leads("n1", 0, 3), stands("n1"), leads("n1", 1, 3)]),
+        "one leader",
     );
+    // Two believe at once that they lead.
+    finds(check(&[leads("n1", 0, 3), leads("n2", 0, 4)]), "one leader");
+    assert_eq!(
+        check(&[leads("n1", 0, 3), stands("n1"), leads("n2", 0, 4)]),
+        Ok(())
+    );
+    assert_eq!(
+        check(&[votes(3, "a"), votes(3, "a"), votes(4, "b")]),
+        Ok(())
+    );
+    finds(check(&[votes(3, "a"), votes(3, "b")]), "one leader");
+    finds(check(&[votes(3, "a"), votes(2, "a")]), "one leader");
+    let wiped = Event::Wiped {
+        daemon: "n1".to_owned(),
+    };
+    assert_eq!(check(&[votes(3, "a"), wiped, votes(3, "b")]), Ok(()));
+}
+
+#[test]
+fn too_many_sessions_are_found() {
+    let hosts = hosts(Kind::Mysql);
+    assert_eq!(bounds::look(&hosts, 3), Ok(()));
+    for _ in 0..200 {
+        let account = crate::model::server::Account::Orchestrator;
+        hosts[1].change(|server| server.log_in(account));
+    }
+    finds(bounds::look(&hosts, 3), "bounds");
 }
 
 fn view(name: &str, index: u64, digest: u8) -> DaemonView {
@@ -148,18 +384,12 @@ fn view(name: &str, index: u64, digest: u8) -> DaemonView {
         },
         digest: [digest; 32],
         leads: false,
+        node: NodeId(1),
+        voters: Vec::new(),
+        hears_leader: true,
         recoveries: Vec::new(),
         servers_seen: 3,
     }
-}
-
-#[test]
-fn an_audit_without_the_recovery_is_found() {
-    let mut ended = good(Kind::Mysql);
-    assert_eq!(one_recovery::check(&ended), Ok(()));
-    ended.daemons.push(view("n1", 7, 1));
-    let found = one_recovery::check(&ended).unwrap_err();
-    assert!(found.contains("n1 shows 0 recoveries"), "{found}");
 }
 
 #[test]
@@ -167,6 +397,8 @@ fn a_difference_at_one_position_is_found_even_later() {
     let mut digests = same_digest::Digests::default();
     digests.look(&[view("n1", 7, 1), view("n2", 6, 9)]).unwrap();
     digests.look(&[view("n1", 8, 2), view("n2", 7, 1)]).unwrap();
-    let found = digests.look(&[view("n2", 8, 3)]).unwrap_err();
-    assert!(found.contains("n1 and n2 differ"), "{found}");
+    finds(
+        digests.look(&[view("n2", 8, 3)]),
+        "same digest: n1 and n2 differ",
+    );
 }

@@ -1,15 +1,22 @@
-//! What is done to a world, and what must come of it.
+//! What is done to a world, and what must come of it: files, plans drawn from seeds, and their play on an engine.
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 
-use crate::engine::{Engine, Machine, run_traced};
-use crate::outcome::Failure;
 use orchestrator::trace::Trace;
 
-pub mod primary_killed;
+use crate::engine::{Engine, run_traced};
+use crate::mutant;
+use crate::outcome::Failure;
 
-pub use primary_killed::Victims;
+pub mod action;
+pub mod fault;
+pub mod file;
+mod heal;
+mod play;
+
+pub use file::{Plan, Scenario};
 
 /// What a run that kept all promises came to, in one line.
 pub type Summary = String;
@@ -17,54 +24,72 @@ pub type Summary = String;
 /// A scenario as it is handed to an engine.
 pub type Script = Pin<Box<dyn Future<Output = Result<Summary, Failure>>>>;
 
-/// Runs *primary killed* with a seed on an engine.
+/// Plays a plan on an engine.
 pub fn run<E: Engine>(
-    victims: Victims,
-    seed: u64,
+    scenario: &Arc<Scenario>,
+    plan: &Plan,
     keep_lines: bool,
 ) -> (Result<Summary, Failure>, Trace) {
-    let world = move || -> (Vec<Machine>, Script) { primary_killed::world::<E>(victims, seed) };
-    let (ended, trace) = run_traced::<E, _>(seed, primary_killed::LIMIT, keep_lines, world);
+    let limit = play::limit(scenario);
+    let (own, plan) = (scenario.clone(), plan.clone());
+    let seed = plan.seed;
+    let world = move || {
+        mutant::set(plan.mistake);
+        play::world::<E>(own, plan)
+    };
+    let (ended, trace) = run_traced::<E, _>(seed, limit, keep_lines, world);
     let outcome = match ended {
         Err(panic) => Err(Failure::Crash(panic)),
         Ok(None) => Err(Failure::Liveness(format!(
-            "the scenario did not end within {} s",
-            primary_killed::LIMIT.as_secs()
+            "end: the scenario did not come to it within {} s",
+            limit.as_secs()
         ))),
         Ok(Some(outcome)) => outcome,
     };
     (outcome, trace)
 }
 
-/// Runs a seed twice and compares.
-pub fn twice<E: Engine>(victims: Victims, seed: u64) -> Result<Summary, Failure> {
-    let (first, first_trace) = run::<E>(victims, seed, true);
-    let (second, second_trace) = run::<E>(victims, seed, true);
-    if first_trace != second_trace || first != second {
-        let at = first_trace
-            .lines
-            .iter()
-            .zip(&second_trace.lines)
-            .position(|(one, other)| one != other);
-        let line = |trace: &Trace, at: usize| {
-            trace
-                .lines
-                .get(at)
-                .map_or("(the run ended)", String::as_str)
-                .to_owned()
-        };
-        let at = at.unwrap_or(first_trace.lines.len().min(second_trace.lines.len()));
-        return Err(Failure::NonDeterminism(format!(
-            "line {} of the trace differs:\n  first:  {}\n  second: {}",
-            at + 1,
-            line(&first_trace, at),
-            line(&second_trace, at)
+/// Plays a plan twice, once with the trace's lines kept and once without, and compares.
+///
+/// # Errors
+/// The run's own failure, or the first line that differs.
+pub fn twice<E: Engine>(
+    scenario: &Arc<Scenario>,
+    plan: &Plan,
+) -> Result<(Summary, Trace), Failure> {
+    let (first, first_trace) = run::<E>(scenario, plan, true);
+    let (second, second_trace) = run::<E>(scenario, plan, false);
+    let is_same =
+        first_trace.hash == second_trace.hash && first_trace.events == second_trace.events;
+    if !is_same || first != second {
+        let (_, third_trace) = run::<E>(scenario, plan, true);
+        return Err(Failure::NonDeterminism(difference(
+            &first_trace,
+            &third_trace,
         )));
     }
-    first.map(|summary| {
-        format!(
-            "{summary}; {} events, hash {:016x}, twice",
-            first_trace.events, first_trace.hash
-        )
-    })
+    first.map(|summary| (summary, first_trace))
+}
+
+/// Where two traces part.
+fn difference(first: &Trace, second: &Trace) -> String {
+    let at = first
+        .lines
+        .iter()
+        .zip(&second.lines)
+        .position(|(one, other)| one != other);
+    let line = |trace: &Trace, at: usize| {
+        trace
+            .lines
+            .get(at)
+            .map_or("(the run ended)", String::as_str)
+            .to_owned()
+    };
+    let at = at.unwrap_or(first.lines.len().min(second.lines.len()));
+    format!(
+        "line {} of the trace differs:\n  first:  {}\n  second: {}",
+        at + 1,
+        line(first, at),
+        line(second, at)
+    )
 }

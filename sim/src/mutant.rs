@@ -1,0 +1,108 @@
+//! Mistakes put back on purpose, to see that the oracles find them: which one this thread's run has, in which scenario
+//! each is looked for, and what must find it.
+
+use std::cell::Cell;
+
+use orchestrator::env::Mutant;
+
+/// A mistake and what finds it.
+#[derive(Debug, Clone, Copy)]
+pub struct FoundBy {
+    pub mistake: Mutant,
+    /// As the command line names it.
+    pub name: &'static str,
+    /// The file among the scenarios.
+    pub scenario: &'static str,
+    /// How the failure's text begins; anything else was found by accident.
+    pub finds: &'static [&'static str],
+}
+
+impl FoundBy {
+    #[must_use]
+    pub fn is_found_in(&self, failure: &str) -> bool {
+        self.finds.iter().any(|begin| failure.starts_with(begin))
+    }
+}
+
+/// Every mistake.
+pub const ALL: [FoundBy; 8] = [
+    FoundBy {
+        mistake: Mutant::AnyTarget,
+        name: "any-target",
+        scenario: "names_mixed_up.toml",
+        finds: &["safety: one leader", "safety: same", "crash"],
+    },
+    FoundBy {
+        mistake: Mutant::VotesOfMembersOnly,
+        name: "votes-of-members-only",
+        scenario: "node_is_replaced.toml",
+        finds: &["liveness"],
+    },
+    FoundBy {
+        mistake: Mutant::PurgeBeyondSnapshot,
+        name: "purge-beyond-snapshot",
+        scenario: "snapshots.toml",
+        finds: &["crash", "safety: same"],
+    },
+    FoundBy {
+        mistake: Mutant::ForeignBackend,
+        name: "foreign-backend",
+        scenario: "foreign_backend.toml",
+        finds: &["safety: expected"],
+    },
+    FoundBy {
+        mistake: Mutant::LeaderRestored,
+        name: "leader-restored",
+        scenario: "leader_struck_in_recovery.toml",
+        finds: &["safety: epochs", "safety: intent", "safety: one leader"],
+    },
+    FoundBy {
+        mistake: Mutant::EarlyVotes,
+        name: "early-votes",
+        scenario: "elections.toml",
+        finds: &["safety: one leader"],
+    },
+    FoundBy {
+        mistake: Mutant::UnsyncedLog,
+        name: "unsynced-log",
+        scenario: "all_power_cut.toml",
+        finds: &["safety: one leader", "safety: same", "crash"],
+    },
+    FoundBy {
+        mistake: Mutant::NoConfirmation,
+        name: "no-confirmation",
+        scenario: "leader_struck_in_recovery.toml",
+        finds: &["safety: epochs"],
+    },
+];
+
+thread_local! {
+    static MISTAKE: Cell<Option<Mutant>> = const { Cell::new(None) };
+}
+
+pub(crate) fn set(mistake: Option<Mutant>) {
+    MISTAKE.set(mistake);
+}
+
+pub(crate) fn is_on(mistake: Mutant) -> bool {
+    MISTAKE.try_with(Cell::get) == Ok(Some(mistake))
+}
+
+/// # Errors
+/// There is no such mistake.
+pub fn named(name: &str) -> Result<Mutant, String> {
+    ALL.iter()
+        .find(|known| known.name == name)
+        .map(|known| known.mistake)
+        .ok_or_else(|| {
+            let all: Vec<&str> = ALL.iter().map(|known| known.name).collect();
+            format!("'{name}' is no mistake: {}", all.join(", "))
+        })
+}
+
+#[must_use]
+pub fn name(mistake: Mutant) -> &'static str {
+    ALL.iter()
+        .find(|known| known.mistake == mistake)
+        .map_or("", |known| known.name)
+}

@@ -1,0 +1,65 @@
+//! People and their scripts, over the daemons' HTTP service: the first discovery, and at wish the small changes that go
+//! on all day (downtimes, tags, promotion rules, acknowledgements, discoveries), at any daemon.
+
+use std::time::Duration;
+
+use orchestrator::env::sleep;
+use orchestrator::trace::event;
+use orchestrator_core::id::InstanceKey;
+
+use crate::browser;
+use crate::engine::Engine;
+use crate::random::SplitMix;
+
+const PURPOSE: u64 = 0x09e7;
+const RETRY: Duration = Duration::from_millis(100);
+/// Between two changes, in milliseconds: from, to.
+const PAUSE_MILLISECONDS: (u64, u64) = (50, 900);
+
+/// Names one server to the daemons, one after another, until one takes it.
+pub async fn discover<E: Engine>(daemons: Vec<String>, server: InstanceKey) {
+    let path = format!("/api/discover/{}/{}", server.host, server.port);
+    for daemon in daemons.iter().cycle() {
+        sleep::<E>(RETRY).await;
+        let answer = browser::get::<E>(daemon, &path).await;
+        if matches!(answer, Ok((200, _))) {
+            event("operator", format_args!("{daemon} {path}: done"));
+            return;
+        }
+    }
+}
+
+/// Changes things until it is this late. What the answers are does not matter: that nothing breaks does.
+pub async fn work<E: Engine>(
+    daemons: Vec<String>,
+    servers: Vec<String>,
+    seed: u64,
+    until: Duration,
+) {
+    let mut random = SplitMix::new(seed, PURPOSE);
+    while E::elapsed() < until {
+        let (low, high) = PAUSE_MILLISECONDS;
+        sleep::<E>(Duration::from_millis(random.between(low, high))).await;
+        let daemon = &daemons[random.between(0, daemons.len() as u64) as usize];
+        let server = &servers[random.between(0, servers.len() as u64) as usize];
+        let number = random.between(0, 5);
+        let path = match random.between(0, 10) {
+            0 => format!(
+                "/api/begin-downtime/{server}/3306/operator/test/{}s",
+                1 + number
+            ),
+            1 => format!("/api/end-downtime/{server}/3306"),
+            2 => format!("/api/tag/{server}/3306?tag=key{number}=value{number}"),
+            3 => format!("/api/untag/{server}/3306?tag=key{number}"),
+            4 => format!("/api/register-candidate/{server}/3306/prefer"),
+            5 => format!("/api/register-candidate/{server}/3306/neutral"),
+            6 => format!("/api/discover/{server}/3306"),
+            7 => format!("/api/set-cluster-alias/m1:3306?alias=alias{number}"),
+            8 => "/api/ack-all-recoveries?comment=seen".to_owned(),
+            _ => "/api/audit-recovery".to_owned(),
+        };
+        let answer = browser::get::<E>(daemon, &path).await;
+        let status = answer.map_or(0, |(status, _)| status);
+        event("operator", format_args!("{daemon} {path}: {status}"));
+    }
+}

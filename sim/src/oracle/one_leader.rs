@@ -1,0 +1,75 @@
+//! At most one process leads in a term, and no two daemons lead at one time: a leader that lost its quorum has stopped
+//! leading before another can begin. A daemon promises its vote once a term, keeps that promise across every restart, and
+//! never goes back to an earlier term; one whose directories were removed is another voter.
+
+use std::collections::BTreeMap;
+
+use crate::witness::Event;
+
+/// Who led, and who promised what.
+#[derive(Debug, Default)]
+pub struct OneLeader {
+    /// By cluster and term: the machine and the number of its process.
+    leaders: BTreeMap<(String, u64), (String, usize)>,
+    /// Who leads now, and in which cluster; of one that is frozen nobody knows.
+    leading: BTreeMap<String, String>,
+    votes: BTreeMap<String, (u64, String)>,
+}
+
+impl OneLeader {
+    /// # Errors
+    /// Two leaders, or two votes.
+    pub fn observe(&mut self, event: &Event) -> Result<(), String> {
+        match event {
+            Event::Leads {
+                daemon,
+                process,
+                cluster,
+                term,
+            } => {
+                let own = (daemon.clone(), *process);
+                let first = self
+                    .leaders
+                    .entry((cluster.clone(), *term))
+                    .or_insert_with(|| own.clone());
+                if *first != own {
+                    return Err(format!(
+                        "one leader: {daemon} (process {process}) leads in term {term} after {} (process {})",
+                        first.0, first.1
+                    ));
+                }
+                self.leading.insert(daemon.clone(), cluster.clone());
+                let mut leading = self.leading.iter();
+                if let Some((other, _)) =
+                    leading.find(|(other, theirs)| *theirs == cluster && *other != daemon)
+                {
+                    return Err(format!("one leader: {other} and {daemon} lead at once"));
+                }
+            }
+            Event::NoLongerLeads { daemon } => {
+                self.leading.remove(daemon);
+            }
+            Event::Votes {
+                daemon,
+                term,
+                candidate,
+            } => {
+                let earlier = self
+                    .votes
+                    .insert(daemon.clone(), (*term, candidate.clone()));
+                if let Some((earlier_term, earlier)) = earlier
+                    && (*term < earlier_term || (*term == earlier_term && *candidate != earlier))
+                {
+                    return Err(format!(
+                        "one leader: {daemon} votes for {candidate} in term {term} after {earlier} in term {earlier_term}"
+                    ));
+                }
+            }
+            Event::Wiped { daemon } => {
+                self.votes.remove(daemon);
+            }
+            Event::Committed { .. } | Event::Executed { .. } => {}
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,492 @@
+//! What a scenario does, and when: one line of text each, the same in scenario files, in replay files and in traces.
+//!
+//! `at 8s..10s: kill primary` | `when commit 3 + 0ms..200ms: power-cut leader for 3s` | `at 0ms: start n2`
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use crate::random::SplitMix;
+use crate::witness::MOMENTS;
+
+/// A time as people write it: `250ms`, `3s`.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let text = text.trim();
+    let (number, factor) = match (text.strip_suffix("ms"), text.strip_suffix('s')) {
+        (Some(number), _) => (number, 1),
+        (None, Some(number)) => (number, 1_000),
+        (None, None) => return Err(format!("'{text}' is no time: 250ms or 3s")),
+    };
+    number
+        .trim()
+        .parse::<u64>()
+        .ok()
+        .and_then(|number| number.checked_mul(factor))
+        .map(Duration::from_millis)
+        .ok_or_else(|| format!("'{text}' is no time: 250ms or 3s"))
+}
+
+/// From, to (excluded); both the same: a point.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Window(pub Duration, pub Duration);
+
+impl Window {
+    const fn point(at: Duration) -> Self {
+        Self(at, at)
+    }
+
+    fn draw(self, random: &mut SplitMix) -> Self {
+        let (low, high) = (self.0.as_millis() as u64, self.1.as_millis() as u64);
+        Self::point(Duration::from_millis(random.between(low, high)))
+    }
+}
+
+impl FromStr for Window {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once("..") {
+            None => parse_duration(text).map(Self::point),
+            Some((low, high)) => {
+                let window = Self(parse_duration(low)?, parse_duration(high)?);
+                if window.0 <= window.1 {
+                    Ok(window)
+                } else {
+                    Err(format!("'{text}' ends before it begins"))
+                }
+            }
+        }
+    }
+}
+
+impl fmt::Display for Window {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}ms", self.0.as_millis())?;
+        if self.1 > self.0 {
+            write!(f, "..{}ms", self.1.as_millis())?;
+        }
+        Ok(())
+    }
+}
+
+/// When something is done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum When {
+    /// Since the run began.
+    At(Window),
+    /// So long after a moment came for the n-th time; the n is drawn from `counts`.
+    Moment {
+        moment: &'static str,
+        counts: (u64, u64),
+        after: Window,
+    },
+}
+
+impl When {
+    /// One time of those that it stands for.
+    #[must_use]
+    pub fn draw(&self, random: &mut SplitMix) -> Self {
+        match self {
+            Self::At(window) => Self::At(window.draw(random)),
+            Self::Moment {
+                moment,
+                counts: (low, high),
+                after,
+            } => {
+                let count = random.between(*low, *high + 1);
+                Self::Moment {
+                    moment,
+                    counts: (count, count),
+                    after: after.draw(random),
+                }
+            }
+        }
+    }
+}
+
+impl fmt::Display for When {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::At(window) => write!(f, "at {window}"),
+            Self::Moment {
+                moment,
+                counts: (low, high),
+                after,
+            } => {
+                write!(f, "when {moment}")?;
+                if (*low, *high) != (1, 1) {
+                    write!(f, " {low}")?;
+                }
+                if high > low {
+                    write!(f, "..{high}")?;
+                }
+                if after.1 > Duration::ZERO {
+                    write!(f, " + {after}")?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+impl FromStr for When {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Some(window) = text.strip_prefix("at ") {
+            return window.parse().map(Self::At);
+        }
+        let Some(rest) = text.strip_prefix("when ") else {
+            return Err(format!("'{text}' begins neither with 'at' nor with 'when'"));
+        };
+        let (what, after) = match rest.split_once('+') {
+            None => (rest, Window::point(Duration::ZERO)),
+            Some((what, after)) => (what, after.parse()?),
+        };
+        let mut words = what.split_whitespace();
+        let name = words.next().unwrap_or_default();
+        let moment = MOMENTS
+            .iter()
+            .find(|moment| **moment == name)
+            .ok_or_else(|| format!("'{name}' is no moment: {}", MOMENTS.join(", ")))?;
+        let number = |text: &str| {
+            text.parse::<u64>()
+                .map_err(|error| format!("'{text}' is no number: {error}"))
+        };
+        let counts = match words.next() {
+            None => (1, 1),
+            Some(text) => match text.split_once("..") {
+                None => (number(text)?, number(text)?),
+                Some((low, high)) => (number(low)?, number(high)?),
+            },
+        };
+        if let Some(surplus) = words.next() {
+            return Err(format!("'{surplus}' is too much in '{text}'"));
+        }
+        Ok(Self::Moment {
+            moment,
+            counts,
+            after,
+        })
+    }
+}
+
+/// What lies on a daemon's disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Directory {
+    Raft,
+    Backend,
+    Both,
+}
+
+impl Directory {
+    const ALL: [(Self, &'static str); 3] = [
+        (Self::Raft, "raft"),
+        (Self::Backend, "backend"),
+        (Self::Both, "both"),
+    ];
+}
+
+/// What is done. Names are machines (`n1`, `m2`) or roles, which are looked up when it is done: `leader`, `follower`,
+/// `last-follower`, `primary`, `replica`, and for groups `daemons`, `followers`, `servers`, `replicas`, `all`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// `kill -9`.
+    Kill(String),
+    PowerCut(String),
+    /// Starts what was killed or has no power, or was not started so far.
+    Start(String),
+    /// SIGTERM to a daemon.
+    Stop(String),
+    /// SIGSTOP.
+    Freeze(String),
+    /// SIGCONT.
+    Thaw(String),
+    /// Nothing that the first sends reaches the second.
+    Cut(String, String),
+    Heal(String, String),
+    /// Nothing reaches it, nothing that it sends arrives.
+    Isolate(String),
+    Rejoin(String),
+    /// What the first sends comes to the second later, by up to so much.
+    Slow(String, String, Duration),
+    /// So many percent of what the first sends to the second have to be sent again.
+    Lose(String, String, u32),
+    SlowDisk(String, Duration),
+    /// Moves a clock by so many milliseconds.
+    Clock(String, i64),
+    /// Removes directories of a daemon that does not run.
+    Wipe(String, Directory),
+    /// Puts a copy of one daemon's backend in the place of another's; neither runs.
+    CloneBackend(String, String),
+    /// Somebody stops or starts a replica's applier by hand.
+    Applier(String, bool),
+    /// A server's next transactions take so long to apply.
+    SlowApplier(String, Duration),
+    /// Somebody edits `RaftNodes` of a daemon; it counts from its next start.
+    Nodes(String, Vec<String>),
+    /// The name of the first leads to the machine of the second.
+    Name(String, String),
+    /// A request to a daemon's HTTP service.
+    Ask(String, String),
+}
+
+impl Action {
+    /// What ends this, where it is something that lasts.
+    #[must_use]
+    pub fn reverse(&self) -> Option<Self> {
+        Some(match self {
+            Self::Kill(who) | Self::PowerCut(who) | Self::Stop(who) => Self::Start(who.clone()),
+            Self::Freeze(who) => Self::Thaw(who.clone()),
+            Self::Cut(from, to) => Self::Heal(from.clone(), to.clone()),
+            Self::Isolate(who) => Self::Rejoin(who.clone()),
+            Self::Slow(from, to, _) => Self::Slow(from.clone(), to.clone(), Duration::ZERO),
+            Self::Lose(from, to, _) => Self::Lose(from.clone(), to.clone(), 0),
+            Self::SlowDisk(who, _) => Self::SlowDisk(who.clone(), Duration::ZERO),
+            Self::Clock(who, milliseconds) => Self::Clock(who.clone(), -milliseconds),
+            Self::Applier(who, on) => Self::Applier(who.clone(), !on),
+            Self::SlowApplier(who, _) => Self::SlowApplier(who.clone(), Duration::ZERO),
+            Self::Name(name, to) if name != to => Self::Name(name.clone(), name.clone()),
+            Self::Name(..)
+            | Self::Start(_)
+            | Self::Thaw(_)
+            | Self::Heal(..)
+            | Self::Rejoin(_)
+            | Self::Wipe(..)
+            | Self::CloneBackend(..)
+            | Self::Nodes(..)
+            | Self::Ask(..) => return None,
+        })
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Kill(who) => write!(f, "kill {who}"),
+            Self::PowerCut(who) => write!(f, "power-cut {who}"),
+            Self::Start(who) => write!(f, "start {who}"),
+            Self::Stop(who) => write!(f, "stop {who}"),
+            Self::Freeze(who) => write!(f, "freeze {who}"),
+            Self::Thaw(who) => write!(f, "thaw {who}"),
+            Self::Cut(from, to) => write!(f, "cut {from}>{to}"),
+            Self::Heal(from, to) => write!(f, "heal {from}>{to}"),
+            Self::Isolate(who) => write!(f, "isolate {who}"),
+            Self::Rejoin(who) => write!(f, "rejoin {who}"),
+            Self::Slow(from, to, by) => write!(f, "slow {from}>{to} by {}ms", by.as_millis()),
+            Self::Lose(from, to, percent) => write!(f, "lose {from}>{to} {percent}%"),
+            Self::SlowDisk(who, by) => write!(f, "slow-disk {who} by {}ms", by.as_millis()),
+            Self::Clock(who, milliseconds) => write!(f, "clock {who} by {milliseconds}ms"),
+            Self::Wipe(who, what) => {
+                let name = Directory::ALL.iter().find(|(known, _)| known == what);
+                write!(f, "wipe {who} {}", name.map_or("", |(_, name)| name))
+            }
+            Self::CloneBackend(from, to) => write!(f, "clone-backend {from}>{to}"),
+            Self::Applier(who, on) => {
+                write!(f, "applier {who} {}", if *on { "on" } else { "off" })
+            }
+            Self::SlowApplier(who, by) => {
+                write!(f, "slow-applier {who} by {}ms", by.as_millis())
+            }
+            Self::Nodes(who, nodes) => write!(f, "nodes {who} {}", nodes.join(",")),
+            Self::Name(name, to) => write!(f, "name {name}>{to}"),
+            Self::Ask(who, path) => write!(f, "ask {who} {path}"),
+        }
+    }
+}
+
+impl FromStr for Action {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let pair = |text: &str| {
+            text.split_once('>')
+                .map(|(from, to)| (from.to_owned(), to.to_owned()))
+                .ok_or_else(|| format!("'{text}' is no link: n1>n2"))
+        };
+        let own = |who: &str| who.to_owned();
+        Ok(match words.as_slice() {
+            ["kill", who] => Self::Kill(own(who)),
+            ["power-cut", who] => Self::PowerCut(own(who)),
+            ["start", who] => Self::Start(own(who)),
+            ["stop", who] => Self::Stop(own(who)),
+            ["freeze", who] => Self::Freeze(own(who)),
+            ["thaw", who] => Self::Thaw(own(who)),
+            ["cut", link] => pair(link).map(|(from, to)| Self::Cut(from, to))?,
+            ["heal", link] => pair(link).map(|(from, to)| Self::Heal(from, to))?,
+            ["isolate", who] => Self::Isolate(own(who)),
+            ["rejoin", who] => Self::Rejoin(own(who)),
+            ["slow", link, "by", by] => {
+                let (from, to) = pair(link)?;
+                Self::Slow(from, to, parse_duration(by)?)
+            }
+            ["lose", link, percent] => {
+                let (from, to) = pair(link)?;
+                let percent = percent.strip_suffix('%').and_then(|text| text.parse().ok());
+                let percent = percent.filter(|percent| *percent <= 100);
+                Self::Lose(
+                    from,
+                    to,
+                    percent.ok_or_else(|| format!("'{text}': 0% to 100%"))?,
+                )
+            }
+            ["slow-disk", who, "by", by] => Self::SlowDisk(own(who), parse_duration(by)?),
+            ["clock", who, "by", by] => {
+                let (sign, by) = by.strip_prefix('-').map_or((1, *by), |by| (-1, by));
+                let by = parse_duration(by)?.as_millis();
+                Self::Clock(own(who), sign * i64::try_from(by).unwrap_or(i64::MAX))
+            }
+            ["wipe", who, what] => {
+                let what = Directory::ALL.iter().find(|(_, name)| name == what);
+                let what = what.ok_or_else(|| format!("'{text}': raft, backend or both"))?;
+                Self::Wipe(own(who), what.0)
+            }
+            ["clone-backend", link] => pair(link).map(|(from, to)| Self::CloneBackend(from, to))?,
+            ["name", link] => pair(link).map(|(name, to)| Self::Name(name, to))?,
+            ["applier", who, "on"] => Self::Applier(own(who), true),
+            ["applier", who, "off"] => Self::Applier(own(who), false),
+            ["slow-applier", who, "by", by] => Self::SlowApplier(own(who), parse_duration(by)?),
+            ["nodes", who, nodes] => {
+                Self::Nodes(own(who), nodes.split(',').map(str::to_owned).collect())
+            }
+            ["ask", who, path] => Self::Ask(own(who), own(path)),
+            _ => return Err(format!("'{text}' is nothing that can be done")),
+        })
+    }
+}
+
+/// One line of a plan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Planned {
+    pub when: When,
+    pub action: Action,
+    /// It is ended after so long.
+    pub lasts: Option<Window>,
+}
+
+impl Planned {
+    /// One of the times that it stands for.
+    #[must_use]
+    pub fn draw(&self, random: &mut SplitMix) -> Self {
+        Self {
+            when: self.when.draw(random),
+            action: self.action.clone(),
+            lasts: self.lasts.map(|window| window.draw(random)),
+        }
+    }
+}
+
+impl fmt::Display for Planned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.when, self.action)?;
+        match self.lasts {
+            Some(lasts) => write!(f, " for {lasts}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl FromStr for Planned {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (when, what) = text
+            .split_once(": ")
+            .ok_or_else(|| format!("'{text}': expected 'WHEN: WHAT'"))?;
+        let (what, lasts) = match what.rsplit_once(" for ") {
+            Some((what, lasts)) => (what, Some(lasts.parse()?)),
+            None => (what, None),
+        };
+        let action: Action = what.trim().parse()?;
+        if lasts.is_some() && action.reverse().is_none() {
+            return Err(format!("'{text}': this does not last"));
+        }
+        Ok(Self {
+            when: when.trim().parse()?,
+            action,
+            lasts,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_line_reads_as_it_is_written() {
+        for line in [
+            "at 8000ms..10000ms: kill primary",
+            "when commit 3 + 0ms..200ms: power-cut leader for 3000ms",
+            "when effect 2..9: freeze leader for 100ms..5000ms",
+            "at 0ms: start n2",
+            "at 9000ms: cut n1>n2 for 1000ms",
+            "at 9000ms: heal n1>n2",
+            "at 9000ms: isolate n1",
+            "at 9000ms: rejoin n1",
+            "at 9000ms: slow n1>m2 by 30ms for 1000ms",
+            "at 9000ms: lose n1>n2 30% for 1000ms",
+            "at 9000ms: slow-disk n1 by 20ms",
+            "at 9000ms: clock n1 by -5000ms for 10ms",
+            "at 9000ms: wipe n3 both",
+            "at 9000ms: clone-backend n1>n3",
+            "at 9000ms: name n2>n1 for 1000ms",
+            "at 9000ms: applier m2 off",
+            "at 9000ms: slow-applier m2 by 40ms",
+            "at 9000ms: nodes n1 n1,n2,n4",
+            "at 9000ms: ask leader /api/ack-all-recoveries?comment=x",
+            "when promoted: stop follower",
+            "at 9000ms: thaw m1",
+        ] {
+            let planned: Planned = line.parse().unwrap();
+            assert_eq!(planned.to_string(), line);
+        }
+        let seconds: Planned = "at 8s..10s: kill m1 for 2s".parse().unwrap();
+        assert_eq!(
+            seconds.to_string(),
+            "at 8000ms..10000ms: kill m1 for 2000ms"
+        );
+    }
+
+    #[test]
+    fn what_is_drawn_is_a_point_within_the_window() {
+        let planned: Planned = "when commit 2..9 + 0ms..200ms: kill leader for 1s..3s"
+            .parse()
+            .unwrap();
+        let mut random = SplitMix::new(7, 1);
+        for _ in 0..50 {
+            let drawn = planned.draw(&mut random);
+            let again: Planned = drawn.to_string().parse().unwrap();
+            assert_eq!(drawn, again);
+            let When::Moment { counts, after, .. } = drawn.when else {
+                panic!("{drawn}");
+            };
+            assert!(
+                counts.0 == counts.1 && (2..=9).contains(&counts.0),
+                "{drawn}"
+            );
+            assert_eq!(after.0, after.1);
+            assert!(drawn.lasts.unwrap().0 >= Duration::from_secs(1));
+        }
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        for line in [
+            "kill m1",
+            "at 8: kill m1",
+            "at 9s..8s: kill m1",
+            "when nothing: kill m1",
+            "when commit x: kill m1",
+            "when commit 1 2: kill m1",
+            "at 8s: explode m1",
+            "at 8s: cut m1",
+            "at 8s: lose n1>n2 130%",
+            "at 8s: start m1 for 3s",
+            "at 8s: wipe n1 everything",
+        ] {
+            assert!(line.parse::<Planned>().is_err(), "{line}");
+        }
+    }
+}

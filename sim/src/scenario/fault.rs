@@ -1,0 +1,321 @@
+//! Faults around a scenario, drawn from the seed: whole kinds are switched off at random and the others come with very
+//! different frequencies (swarm testing), within a budget that says what the cluster must survive.
+//!
+//! The budget counts what is down, frozen or cut off at one time. Within it, and outside of it alike, no promise may be
+//! broken; progress is demanded only once everything has been healed. Nothing is drawn that takes from a majority of
+//! daemons what they had put on stable storage, and nothing that kills the last server that holds what was received.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::action::{Action, Planned, When, Window};
+use super::file::Scenario;
+use crate::random::SplitMix;
+
+const PURPOSE: u64 = 0xfa17;
+/// Every so many-th seed is left without faults.
+const CALM_ONE_IN: u64 = 4;
+/// A kind that is on is drawn at most so often.
+const OF_A_KIND_MAX: u64 = 4;
+
+/// What may go wrong beside the script.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Faults {
+    /// Kinds that are never drawn.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub without: Vec<String>,
+    /// So many daemons may be down, frozen or cut off at one time.
+    #[serde(default)]
+    pub daemons_down: u8,
+    /// So many replicas may be.
+    #[serde(default)]
+    pub servers_down: u32,
+    /// All daemons may lose power at once.
+    #[serde(default)]
+    pub together: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Messages between daemons, and between daemons and servers, have to be sent again.
+    Loss,
+    /// They come late, and thereby in another order.
+    Delay,
+    /// One direction of one link is cut.
+    Cut,
+    Isolation,
+    DaemonKill,
+    DaemonPowerCut,
+    DaemonFreeze,
+    AllPowerCut,
+    Clock,
+    SlowDisk,
+    /// Statements and their answers are delayed.
+    SlowSql,
+    /// A daemon does not reach a server.
+    ServerCut,
+    ReplicaKill,
+    ReplicaFreeze,
+    SlowApplier,
+}
+
+const KINDS: [(Kind, &str); 15] = [
+    (Kind::Loss, "loss"),
+    (Kind::Delay, "delay"),
+    (Kind::Cut, "cut"),
+    (Kind::Isolation, "isolation"),
+    (Kind::DaemonKill, "daemon-kill"),
+    (Kind::DaemonPowerCut, "daemon-power-cut"),
+    (Kind::DaemonFreeze, "daemon-freeze"),
+    (Kind::AllPowerCut, "all-power-cut"),
+    (Kind::Clock, "clock"),
+    (Kind::SlowDisk, "slow-disk"),
+    (Kind::SlowSql, "slow-sql"),
+    (Kind::ServerCut, "server-cut"),
+    (Kind::ReplicaKill, "replica-kill"),
+    (Kind::ReplicaFreeze, "replica-freeze"),
+    (Kind::SlowApplier, "slow-applier"),
+];
+
+/// Who is down when, in milliseconds.
+#[derive(Debug, Default)]
+struct Spent(Vec<(u64, u64)>);
+
+impl Spent {
+    /// Takes a span, unless more than `most` would be down at one time.
+    fn take(&mut self, from: u64, to: u64, most: usize) -> bool {
+        let overlapping = self
+            .0
+            .iter()
+            .filter(|(begin, end)| *begin < to && from < *end)
+            .count();
+        let fits = overlapping < most;
+        if fits {
+            self.0.push((from, to));
+        }
+        fits
+    }
+}
+
+impl Faults {
+    pub(super) fn check(&self) -> Result<(), String> {
+        for name in &self.without {
+            if !KINDS.iter().any(|(_, known)| known == name) {
+                let all: Vec<&str> = KINDS.iter().map(|(_, name)| *name).collect();
+                return Err(format!("faults: '{name}' is no kind: {}", all.join(", ")));
+            }
+        }
+        if self.daemons_down > 9 || self.servers_down > 9 {
+            return Err("faults: daemons_down and servers_down: 0 to 9".to_owned());
+        }
+        Ok(())
+    }
+
+    /// The faults of a seed, each with its end; none for every fourth seed.
+    pub(super) fn draw(&self, seed: u64, scenario: &Scenario) -> Vec<Planned> {
+        let mut random = SplitMix::new(seed, PURPOSE);
+        if seed.is_multiple_of(CALM_ONE_IN) {
+            return Vec::new();
+        }
+        let mut drawn = Vec::new();
+        let (mut daemons, mut servers) = (Spent::default(), Spent::default());
+        for (kind, name) in KINDS {
+            let (is_off, count) = (random.one_in(2), random.between(1, OF_A_KIND_MAX + 1));
+            if is_off || self.without.iter().any(|without| without == name) {
+                continue;
+            }
+            for _ in 0..count {
+                let lasts = lasting(&mut random);
+                let end = scenario.length().as_millis() as u64;
+                let from = random.between(300, end.saturating_sub(500).max(301));
+                let action = self.action(kind, scenario, &mut random);
+                let span = (from, from + lasts);
+                let fits = match kind {
+                    Kind::DaemonKill
+                    | Kind::DaemonPowerCut
+                    | Kind::DaemonFreeze
+                    | Kind::Isolation => {
+                        daemons.take(span.0, span.1, usize::from(self.daemons_down))
+                    }
+                    Kind::AllPowerCut => self.together && daemons.take(span.0, span.1, 1),
+                    Kind::ReplicaKill | Kind::ReplicaFreeze => {
+                        servers.take(span.0, span.1, self.servers_down as usize)
+                    }
+                    Kind::Loss
+                    | Kind::Delay
+                    | Kind::Cut
+                    | Kind::Clock
+                    | Kind::SlowDisk
+                    | Kind::SlowSql
+                    | Kind::ServerCut
+                    | Kind::SlowApplier => true,
+                };
+                if let (true, Some(action)) = (fits, action) {
+                    let point = |at| Window(Duration::from_millis(at), Duration::from_millis(at));
+                    drawn.push(Planned {
+                        when: When::At(point(from)),
+                        action,
+                        lasts: Some(point(lasts)),
+                    });
+                }
+            }
+        }
+        drawn
+    }
+
+    fn action(&self, kind: Kind, scenario: &Scenario, random: &mut SplitMix) -> Option<Action> {
+        let mut one_of = |names: &[String]| {
+            let place = random.between(0, names.len() as u64) as usize;
+            names.get(place).cloned()
+        };
+        let daemons = scenario.daemon_names();
+        let servers = scenario.server_names();
+        let replicas = servers.get(1..).unwrap_or_default();
+        let daemon = one_of(&daemons)?;
+        let others: Vec<String> = daemons
+            .iter()
+            .filter(|other| **other != daemon)
+            .cloned()
+            .collect();
+        let other = one_of(&others);
+        let server = one_of(&servers)?;
+        let replica = one_of(replicas);
+        let either = |random: &mut SplitMix, one: String, other: String| {
+            if random.one_in(2) {
+                (one, other)
+            } else {
+                (other, one)
+            }
+        };
+        Some(match kind {
+            Kind::Loss => {
+                let percent = [2, 10, 30, 60][random.between(0, 4) as usize];
+                let far = if random.one_in(2) { server } else { other? };
+                let (from, to) = either(random, daemon, far);
+                Action::Lose(from, to, percent)
+            }
+            Kind::Delay => {
+                let by = [5, 30, 120, 600][random.between(0, 4) as usize];
+                let (from, to) = either(random, daemon, other?);
+                Action::Slow(from, to, Duration::from_millis(by))
+            }
+            Kind::SlowSql => {
+                let by = [20, 200, 900, 2_500][random.between(0, 4) as usize];
+                let (from, to) = either(random, daemon, server);
+                Action::Slow(from, to, Duration::from_millis(by))
+            }
+            Kind::Cut => Action::Cut(daemon, other?),
+            Kind::ServerCut => {
+                let (from, to) = either(random, daemon, server);
+                Action::Cut(from, to)
+            }
+            Kind::Isolation => Action::Isolate(daemon),
+            Kind::DaemonKill => Action::Kill(daemon),
+            Kind::DaemonPowerCut => Action::PowerCut(daemon),
+            Kind::DaemonFreeze => Action::Freeze(daemon),
+            Kind::AllPowerCut => Action::PowerCut("daemons".to_owned()),
+            Kind::Clock => {
+                let by = [200, 5_000, 70_000, 7_200_000][random.between(0, 4) as usize];
+                let sign = if random.one_in(2) { 1 } else { -1 };
+                Action::Clock(daemon, sign * by)
+            }
+            Kind::SlowDisk => {
+                let by = [5, 50, 300, 1_200][random.between(0, 4) as usize];
+                Action::SlowDisk(daemon, Duration::from_millis(by))
+            }
+            Kind::ReplicaKill => Action::Kill(replica?),
+            Kind::ReplicaFreeze => Action::Freeze(replica?),
+            Kind::SlowApplier => {
+                let by = [5, 20, 100][random.between(0, 3) as usize];
+                Action::SlowApplier(replica?, Duration::from_millis(by))
+            }
+        })
+    }
+}
+
+/// From 30 ms to 8 s, short ones as often as long ones.
+fn lasting(random: &mut SplitMix) -> u64 {
+    let least = 30_u64 << random.between(0, 8);
+    random.between(least, least * 2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scenario(faults: &str) -> Scenario {
+        Scenario::parse(&format!(
+            "title = \"t\"\nlength = \"15s\"\nscript = []\n[faults]\n{faults}"
+        ))
+        .unwrap()
+    }
+
+    fn daemons_down_at_once(lines: &[Planned]) -> usize {
+        let spans: Vec<(u64, u64)> = lines
+            .iter()
+            .filter(|line| {
+                matches!(&line.action,
+                    Action::Kill(who) | Action::PowerCut(who) | Action::Freeze(who) | Action::Isolate(who)
+                        if who.starts_with('n'))
+            })
+            .map(|line| {
+                let When::At(at) = &line.when else { panic!("{line}") };
+                let from = at.0.as_millis() as u64;
+                (from, from + line.lasts.unwrap().0.as_millis() as u64)
+            })
+            .collect();
+        spans
+            .iter()
+            .map(|(at, _)| {
+                let down = spans.iter().filter(|(from, to)| from <= at && at < to);
+                down.count()
+            })
+            .max()
+            .unwrap_or(0)
+    }
+
+    #[test]
+    fn the_budget_holds_and_every_kind_comes() {
+        let scenario = scenario("daemons_down = 1\nservers_down = 1\ntogether = true");
+        let mut words = std::collections::BTreeSet::new();
+        for seed in 0..200 {
+            let lines = scenario.plan(seed, None).unwrap().lines;
+            assert_eq!(lines.is_empty(), seed % 4 == 0 || lines.is_empty());
+            assert!(daemons_down_at_once(&lines) <= 1, "seed {seed}");
+            for line in lines {
+                let again: Planned = line.to_string().parse().unwrap();
+                assert_eq!(again, line);
+                let action = line.action.to_string();
+                words.insert(action.split(' ').next().unwrap_or_default().to_owned());
+            }
+        }
+        let expected = [
+            "clock",
+            "cut",
+            "freeze",
+            "isolate",
+            "kill",
+            "lose",
+            "power-cut",
+            "slow",
+            "slow-applier",
+            "slow-disk",
+        ];
+        assert_eq!(Vec::from_iter(words), expected);
+    }
+
+    #[test]
+    fn without_a_budget_nobody_goes_down() {
+        let scenario = scenario("without = [\"clock\", \"loss\"]");
+        for seed in 0..100 {
+            for line in scenario.plan(seed, None).unwrap().lines {
+                let text = line.action.to_string();
+                for word in ["kill", "power-cut", "freeze", "isolate", "clock", "lose"] {
+                    assert!(!text.starts_with(word), "{text}");
+                }
+            }
+        }
+    }
+}

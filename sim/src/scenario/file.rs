@@ -1,0 +1,354 @@
+//! Scenario files, and replay files: a scenario with the seed, the plan that was drawn for it, and what came of it.
+
+use std::path::Path;
+use std::time::Duration;
+
+use orchestrator::env::Mutant;
+use serde::{Deserialize, Serialize};
+
+use super::action::{Planned, parse_duration};
+use super::fault::Faults;
+use crate::model::Kind;
+use crate::random::SplitMix;
+
+/// No scenario has more daemons, or more servers.
+const DAEMONS_MAX: u8 = 9;
+const SERVERS_MAX: u32 = 64;
+const LENGTH_MAX: Duration = Duration::from_secs(600);
+const PURPOSE: u64 = 0x91a7;
+
+/// Whose servers a scenario has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Servers {
+    Mysql,
+    Mariadb,
+    /// Drawn: even seeds MySQL, odd ones MariaDB.
+    Any,
+}
+
+/// What must have come of it when the script is over, in runs without drawn faults.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Expect {
+    /// So many recoveries ended with a promotion.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub promotions: Option<usize>,
+    /// This server takes writes; with `!` before it, another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub primary: Option<String>,
+    /// A client's write was acknowledged within so long of the first blow to a primary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub writable_within: Option<String>,
+    /// The machines whose daemons are the voters at the end, with or without drawn faults; none: those of the first
+    /// lists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub members: Option<Vec<String>>,
+    /// Daemons that end by themselves, and a part of the reason.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ends: Vec<(String, String)>,
+}
+
+/// What a scenario asks to be changed of the policy.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyChange {
+    /// `DelayMasterPromotionIfSQLThreadNotUpToDate: false`
+    #[serde(default)]
+    pub skip_drain: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gone_patience: Option<String>,
+    /// `RefuseLossyPromotion`
+    #[serde(default)]
+    pub refuse_lossy: bool,
+}
+
+/// A run that is to be made again: nothing is drawn.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Replay {
+    pub seed: u64,
+    pub engine: String,
+    pub plan: Vec<String>,
+    /// A mistake put back on purpose.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mistake: Option<String>,
+    /// What came of it; empty: all promises were kept.
+    #[serde(default)]
+    pub outcome: String,
+}
+
+/// A scenario.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scenario {
+    /// What happens, in a sentence.
+    pub title: String,
+    /// On which engines it makes sense.
+    #[serde(default = "both_engines")]
+    pub engines: Vec<String>,
+    /// How long the script runs.
+    pub length: String,
+    #[serde(default = "three")]
+    pub daemons: u8,
+    /// Machines with a daemon that is not started until the script does, and that no list of nodes names at first.
+    #[serde(default)]
+    pub spare_daemons: u8,
+    /// Daemons of the list that the script starts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub asleep: Vec<String>,
+    /// `m1` is the primary, the others are its replicas.
+    #[serde(default = "four")]
+    pub servers: u32,
+    #[serde(default = "any")]
+    pub kind: Servers,
+    /// Raft makes a snapshot after so many entries, and keeps as many behind it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot_entries: Option<u64>,
+    /// Operators give and end downtimes, tags and the like all the while.
+    #[serde(default)]
+    pub operators: bool,
+    pub script: Vec<String>,
+    #[serde(default)]
+    pub policy: PolicyChange,
+    #[serde(default)]
+    pub expect: Expect,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub faults: Option<Faults>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replay: Option<Replay>,
+}
+
+fn both_engines() -> Vec<String> {
+    vec!["madsim".to_owned(), "turmoil".to_owned()]
+}
+
+const fn three() -> u8 {
+    3
+}
+
+const fn four() -> u32 {
+    4
+}
+
+const fn any() -> Servers {
+    Servers::Any
+}
+
+/// What one seed makes of a scenario: nothing is left to be drawn.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    pub seed: u64,
+    pub kind: Kind,
+    pub lines: Vec<Planned>,
+    /// No fault was drawn: what the scenario expects must be there when its script is over.
+    pub is_calm: bool,
+    pub mistake: Option<Mutant>,
+}
+
+impl Scenario {
+    /// # Errors
+    /// What is wrong with the text, in words.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let scenario: Self = toml::from_str(text).map_err(|error| error.to_string())?;
+        scenario.check()?;
+        Ok(scenario)
+    }
+
+    /// # Errors
+    /// The file cannot be read, or what is wrong with it.
+    pub fn read(path: &Path) -> Result<Self, String> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| format!("{}: {error}", path.display()))?;
+        Self::parse(&text).map_err(|error| format!("{}: {error}", path.display()))
+    }
+
+    /// The text of this scenario.
+    ///
+    /// # Errors
+    /// It cannot be written as TOML.
+    pub fn write(&self) -> Result<String, String> {
+        toml::to_string_pretty(self).map_err(|error| error.to_string())
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let length = parse_duration(&self.length)?;
+        if length > LENGTH_MAX {
+            return Err(format!("length: at most {} s", LENGTH_MAX.as_secs()));
+        }
+        if !(1..=DAEMONS_MAX).contains(&self.daemons) || self.spare_daemons > DAEMONS_MAX {
+            return Err(format!("daemons: 1 to {DAEMONS_MAX}"));
+        }
+        if !(1..=SERVERS_MAX).contains(&self.servers) {
+            return Err(format!("servers: 1 to {SERVERS_MAX}"));
+        }
+        for engine in &self.engines {
+            if engine != "madsim" && engine != "turmoil" {
+                return Err(format!("engines: '{engine}' is none: madsim, turmoil"));
+            }
+        }
+        self.script()?;
+        if let Some(within) = &self.expect.writable_within {
+            parse_duration(within)?;
+        }
+        if let Some(patience) = &self.policy.gone_patience {
+            parse_duration(patience)?;
+        }
+        if let Some(faults) = &self.faults {
+            faults.check()?;
+        }
+        if let Some(replay) = &self.replay {
+            lines(&replay.plan)?;
+            if let Some(name) = &replay.mistake {
+                crate::mutant::named(name)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn script(&self) -> Result<Vec<Planned>, String> {
+        lines(&self.script)
+    }
+
+    /// How long the script runs.
+    #[must_use]
+    pub fn length(&self) -> Duration {
+        parse_duration(&self.length).unwrap_or_default()
+    }
+
+    /// What a seed makes of it; the plan of a replay file is taken as it is.
+    ///
+    /// # Errors
+    /// A line that cannot be read.
+    pub fn plan(&self, seed: u64, mistake: Option<Mutant>) -> Result<Plan, String> {
+        if let Some(replay) = &self.replay
+            && replay.seed == seed
+        {
+            let mistake = match &replay.mistake {
+                Some(name) => Some(crate::mutant::named(name)?),
+                None => mistake,
+            };
+            let lines = lines(&replay.plan)?;
+            return Ok(Plan {
+                seed,
+                kind: self.kind_of(seed),
+                // What was left out may have made the difference.
+                is_calm: lines.len() == self.script.len(),
+                lines,
+                mistake,
+            });
+        }
+        let mut random = SplitMix::new(seed, PURPOSE);
+        let mut lines: Vec<Planned> = self
+            .script()?
+            .iter()
+            .map(|line| line.draw(&mut random))
+            .collect();
+        let drawn = match &self.faults {
+            Some(faults) => faults.draw(seed, self),
+            None => Vec::new(),
+        };
+        let is_calm = drawn.is_empty();
+        lines.extend(drawn);
+        Ok(Plan {
+            seed,
+            kind: self.kind_of(seed),
+            lines,
+            is_calm,
+            mistake,
+        })
+    }
+
+    fn kind_of(&self, seed: u64) -> Kind {
+        match self.kind {
+            Servers::Mysql => Kind::Mysql,
+            Servers::Mariadb => Kind::Mariadb,
+            Servers::Any if seed.is_multiple_of(2) => Kind::Mysql,
+            Servers::Any => Kind::Mariadb,
+        }
+    }
+
+    /// The names of the daemons that the first lists name.
+    #[must_use]
+    pub fn daemon_names(&self) -> Vec<String> {
+        (1..=self.daemons)
+            .map(|number| format!("n{number}"))
+            .collect()
+    }
+
+    /// The machines whose daemons are the voters at the end.
+    #[must_use]
+    pub fn member_names(&self) -> Vec<String> {
+        let expected = self.expect.members.clone();
+        expected.unwrap_or_else(|| self.daemon_names())
+    }
+
+    #[must_use]
+    pub fn server_names(&self) -> Vec<String> {
+        (1..=self.servers)
+            .map(|number| format!("m{number}"))
+            .collect()
+    }
+
+    /// This scenario as a replay file.
+    #[must_use]
+    pub fn with_replay(&self, plan: &Plan, engine: &str, outcome: &str) -> Self {
+        Self {
+            replay: Some(Replay {
+                seed: plan.seed,
+                engine: engine.to_owned(),
+                plan: plan.lines.iter().map(ToString::to_string).collect(),
+                mistake: plan
+                    .mistake
+                    .map(|mistake| crate::mutant::name(mistake).to_owned()),
+                outcome: outcome.to_owned(),
+            }),
+            ..self.clone()
+        }
+    }
+}
+
+fn lines(texts: &[String]) -> Result<Vec<Planned>, String> {
+    texts.iter().map(|line| line.parse()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = r#"
+        title = "A test"
+        length = "15s"
+        script = ["at 8s..10s: kill primary", "when commit 1..4 + 0ms..50ms: kill leader for 1s..2s"]
+        [expect]
+        promotions = 1
+        [faults]
+        daemons_down = 1
+    "#;
+
+    #[test]
+    fn a_seed_makes_one_plan_and_a_replay_file_repeats_it() {
+        let scenario = Scenario::parse(TEXT).unwrap();
+        for seed in 0..40 {
+            let plan = scenario.plan(seed, None).unwrap();
+            assert_eq!(plan, scenario.plan(seed, None).unwrap());
+            let replay = scenario.with_replay(&plan, "madsim", "");
+            let again = Scenario::parse(&replay.write().unwrap()).unwrap();
+            assert_eq!(again, replay);
+            assert_eq!(again.plan(seed, None).unwrap().lines, plan.lines);
+        }
+    }
+
+    #[test]
+    fn wrong_files_are_refused_with_the_reason() {
+        for (change, reason) in [
+            (("15s", "15"), "no time"),
+            (("length", "lenght"), "lenght"),
+            (("kill primary", "kill"), "nothing that can be done"),
+            (("daemons_down = 1", "daemons_down = 99"), "daemons_down"),
+        ] {
+            let error = Scenario::parse(&TEXT.replace(change.0, change.1)).unwrap_err();
+            assert!(error.contains(reason), "{error}");
+        }
+    }
+}

@@ -1,0 +1,733 @@
+//! The play of a plan: machines, servers and clients of a scenario come to life, actions are carried out at their time or
+//! moment, oracles look on; when the script is over everything is healed, and progress is demanded.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use orchestrator::env::{sleep, spawn, timeout};
+use orchestrator::trace::event;
+use orchestrator_core::id::InstanceKey;
+use orchestrator_core::recovery::Statement;
+
+use super::action::{Action, Directory, Planned, When};
+use super::file::{Plan, Scenario};
+use super::{Script, Summary, heal};
+use crate::daemon::{DaemonView, Daemons, DaemonsSetup, default_policy};
+use crate::engine::{self, Engine, Machine};
+use crate::model::client::write_for_ever;
+use crate::model::server::Process;
+use crate::model::{Host, Ledger, Server};
+use crate::network::Quality;
+use crate::oracle::Ended;
+use crate::outcome::Failure;
+use crate::{browser, disk, network, operator, witness};
+
+/// Between two looks at every daemon.
+const LOOK: Duration = Duration::from_millis(100);
+/// Without faults all daemons must see the whole fleet by then.
+const DISCOVERED_BY: Duration = Duration::from_secs(8);
+/// What healing, coming to rest, and one more failover may take after the script.
+const AFTERMATH: Duration = Duration::from_secs(150);
+
+/// No run takes longer.
+pub(super) fn limit(scenario: &Scenario) -> Duration {
+    scenario.length() + AFTERMATH
+}
+
+/// The machines and the script of a plan.
+pub(super) fn world<E: Engine>(scenario: Arc<Scenario>, plan: Plan) -> (Vec<Machine>, Script) {
+    let mut policy = default_policy();
+    policy.skip_drain = scenario.policy.skip_drain;
+    policy.refuse_lossy = scenario.policy.refuse_lossy;
+    if let Some(patience) = &scenario.policy.gone_patience {
+        policy.gone_patience = super::action::parse_duration(patience).unwrap_or_default();
+    }
+    let daemons = Daemons::new(DaemonsSetup {
+        policy,
+        snapshot_entries: scenario.snapshot_entries,
+    });
+    let hosts = fleet(&scenario, &plan);
+    let mut machines = daemons.machines::<E>(scenario.daemons, scenario.spare_daemons);
+    for name in &scenario.asleep {
+        daemons.let_sleep(name);
+    }
+    for (host, last) in hosts.iter().zip(1..) {
+        let program = host.clone();
+        machines.push(Machine::new(
+            host.key().host.clone(),
+            IpAddr::from([10, 0, 1, last]),
+            move |_| program.clone().run::<E>(),
+        ));
+    }
+    witness::begin(E::elapsed, hosts.clone());
+    let player = Player {
+        scenario,
+        plan,
+        daemons,
+        hosts,
+        ledger: Ledger::default(),
+        down: BTreeMap::new(),
+        struck_at: None,
+        expected_ends: BTreeSet::new(),
+    };
+    (machines, Box::pin(player.play::<E>()))
+}
+
+fn key(name: &str) -> InstanceKey {
+    InstanceKey::new(name, 3306)
+}
+
+fn fleet(scenario: &Scenario, plan: &Plan) -> Vec<Host> {
+    (1..=scenario.servers)
+        .map(|number| {
+            let own = key(&format!("m{number}"));
+            let mut server = Server::new(own, plan.kind, number, number > 1);
+            if number > 1 {
+                server.replicate_from(key("m1"));
+            }
+            Host::new(server, plan.seed)
+        })
+        .collect()
+}
+
+/// One that is down or frozen does not say so itself.
+fn no_longer_leads(daemon: &str) {
+    witness::tell(&witness::Event::NoLongerLeads {
+        daemon: daemon.to_owned(),
+    });
+}
+
+/// How a machine came to stand still.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Down {
+    Killed,
+    Powerless,
+    Frozen,
+}
+
+/// Who plays.
+pub(super) struct Player {
+    pub(super) scenario: Arc<Scenario>,
+    pub(super) plan: Plan,
+    pub(super) daemons: Daemons,
+    pub(super) hosts: Vec<Host>,
+    pub(super) ledger: Ledger,
+    pub(super) down: BTreeMap<String, Down>,
+    /// When a primary was first struck.
+    struck_at: Option<Duration>,
+    /// Daemons that ended by themselves as the scenario expects.
+    expected_ends: BTreeSet<String>,
+}
+
+/// An action with the time it is due at.
+struct Due {
+    at: Duration,
+    action: Action,
+    lasts: Option<Duration>,
+}
+
+impl Player {
+    async fn play<E: Engine>(mut self) -> Result<Summary, Failure> {
+        let played = self.play_all::<E>().await;
+        witness::end();
+        played
+    }
+
+    async fn play_all<E: Engine>(&mut self) -> Result<Summary, Failure> {
+        let servers: Vec<InstanceKey> = self.hosts.iter().map(|host| host.key().clone()).collect();
+        spawn::<E>(write_for_ever::<E>(servers, self.ledger.clone(), 1));
+        spawn::<E>(operator::discover::<E>(
+            self.scenario.daemon_names(),
+            key(if self.hosts.len() > 1 { "m2" } else { "m1" }),
+        ));
+        if self.scenario.operators {
+            spawn::<E>(operator::work::<E>(
+                self.scenario.daemon_names(),
+                self.scenario.server_names(),
+                self.plan.seed,
+                self.scenario.length(),
+            ));
+        }
+        self.script::<E>().await?;
+        let calm = if self.plan.is_calm {
+            self.expectations().await?
+        } else {
+            String::new()
+        };
+        event("phase", format_args!("everything is healed"));
+        heal::heal::<E>(self);
+        let rest = heal::come_to_rest::<E>(self).await?;
+        let again = heal::one_more_failover::<E>(self).await?;
+        self.judge().await?;
+        Ok(format!(
+            "{} faults, {calm}{} promotions, at rest {} ms after healing, {again}, {} writes acknowledged",
+            self.plan.lines.len(),
+            witness::promotions().len(),
+            rest.as_millis(),
+            self.ledger.acknowledged().len()
+        ))
+    }
+
+    /// Carries out the plan until the script's time is over.
+    async fn script<E: Engine>(&mut self) -> Result<(), Failure> {
+        let length = self.scenario.length();
+        let mut waiting: Vec<Planned> = self.plan.lines.clone();
+        let mut due: Vec<Due> = Vec::new();
+        let mut changed = witness::subscribe();
+        let mut look_at = LOOK;
+        let mut is_discovered = false;
+        loop {
+            changed.mark_unchanged();
+            let now = E::elapsed();
+            // What waits for a time is due then; what waits for a moment is due after that came.
+            waiting.retain(|planned| match &planned.when {
+                When::At(at) => {
+                    due.push(Due {
+                        at: at.0,
+                        action: planned.action.clone(),
+                        lasts: planned.lasts.map(|lasts| lasts.0),
+                    });
+                    false
+                }
+                When::Moment {
+                    moment,
+                    counts,
+                    after,
+                } => {
+                    let came = witness::count(moment) >= counts.0;
+                    if came {
+                        due.push(Due {
+                            at: now + after.0,
+                            action: planned.action.clone(),
+                            lasts: planned.lasts.map(|lasts| lasts.0),
+                        });
+                    }
+                    !came
+                }
+            });
+            due.sort_by_key(|one| one.at);
+            while due.first().is_some_and(|one| one.at <= E::elapsed()) {
+                let Due { action, lasts, .. } = due.remove(0);
+                for done in self.act::<E>(&action).await {
+                    if let (Some(lasts), Some(reverse)) = (lasts, done.reverse()) {
+                        due.push(Due {
+                            at: E::elapsed() + lasts,
+                            action: reverse,
+                            lasts: None,
+                        });
+                    }
+                }
+                due.sort_by_key(|one| one.at);
+            }
+            if E::elapsed() >= look_at {
+                let views = self.look().await?;
+                look_at = E::elapsed() + LOOK;
+                if self.plan.is_calm && !is_discovered {
+                    is_discovered = self.is_discovered(&views);
+                    if !is_discovered && E::elapsed() > DISCOVERED_BY && waiting.is_empty() {
+                        return Err(self.undiscovered(&views));
+                    }
+                }
+            }
+            self.broken()?;
+            let now = E::elapsed();
+            if now >= length {
+                return Ok(());
+            }
+            let next = due
+                .first()
+                .map_or(look_at, |one| one.at.min(look_at))
+                .min(length);
+            // A thousandth more: turmoil counts in milliseconds.
+            let wait = next.saturating_sub(now).max(Duration::from_micros(100));
+            let _ = timeout::<E, _>(wait, changed.changed()).await;
+        }
+    }
+
+    fn is_discovered(&self, views: &[DaemonView]) -> bool {
+        let seen = views
+            .iter()
+            .filter(|view| view.servers_seen == self.hosts.len());
+        seen.count() >= usize::from(self.scenario.daemons) - self.scenario.asleep.len()
+    }
+
+    fn undiscovered(&self, views: &[DaemonView]) -> Failure {
+        let seen: Vec<_> = views
+            .iter()
+            .map(|view| (&view.name, view.servers_seen))
+            .collect();
+        Failure::Liveness(format!(
+            "discovery: not every daemon sees {} servers after {} s: {seen:?}",
+            self.hosts.len(),
+            DISCOVERED_BY.as_secs()
+        ))
+    }
+
+    /// Looks at every daemon and server.
+    pub(super) async fn look(&mut self) -> Result<Vec<DaemonView>, Failure> {
+        let views = self.daemons.views().await;
+        let broken = witness::ask(|oracles, hosts| oracles.look(&views, hosts));
+        broken.unwrap_or(Ok(())).map_err(Failure::Safety)?;
+        self.broken()?;
+        Ok(views)
+    }
+
+    /// A promise was broken, or a daemon ended that was not to.
+    fn broken(&mut self) -> Result<(), Failure> {
+        if let Some(broken) = witness::violation() {
+            return Err(Failure::Safety(broken));
+        }
+        for (name, reason) in self.daemons.ended() {
+            if self.expected_ends.contains(&name) {
+                continue;
+            }
+            let is_expected = self
+                .scenario
+                .expect
+                .ends
+                .iter()
+                .any(|(who, why)| *who == name && reason.contains(why.as_str()));
+            if !is_expected {
+                return Err(Failure::Crash(format!("{name} ended: {reason}")));
+            }
+            self.expected_ends.insert(name);
+        }
+        Ok(())
+    }
+
+    /// What the scenario expects of a run in which nothing else went wrong.
+    async fn expectations(&mut self) -> Result<String, Failure> {
+        let scenario = self.scenario.clone();
+        let expect = &scenario.expect;
+        for (who, why) in &expect.ends {
+            if !self.expected_ends.contains(who) {
+                return Err(Failure::Safety(format!(
+                    "expected: {who} ends because of '{why}', and it runs"
+                )));
+            }
+        }
+        let promotions = witness::promotions();
+        if let Some(expected) = expect.promotions
+            && promotions.len() != expected
+        {
+            let views = self.look().await?;
+            return Err(Failure::Liveness(format!(
+                "promotions: {expected} expected; there were {}; {}",
+                promotions.len(),
+                heal::recoveries_in_words(&views)
+            )));
+        }
+        if let Some(wanted) = &expect.primary {
+            let writable: Vec<&str> = self
+                .hosts
+                .iter()
+                .filter(|host| host.look(|server| server.is_writable()))
+                .map(|host| host.key().host.as_str())
+                .collect();
+            let is_met = match wanted.strip_prefix('!') {
+                Some(other) => writable.len() == 1 && writable != [other],
+                None => writable == [wanted.as_str()],
+            };
+            if !is_met {
+                return Err(Failure::Safety(format!(
+                    "expected: {wanted} takes writes; these do: {writable:?}"
+                )));
+            }
+        }
+        let Some(struck) = self.struck_at else {
+            return Ok(String::new());
+        };
+        let writable = promotions.first().and_then(|promotion| {
+            let writes = self.ledger.acknowledged();
+            writes
+                .into_iter()
+                .filter(|(_, at, by)| *at > promotion.at && *by == promotion.server)
+                .map(|(_, at, _)| at.saturating_sub(struck))
+                .min()
+        });
+        if let Some(within) = &expect.writable_within {
+            let within = super::action::parse_duration(within).unwrap_or_default();
+            if writable.is_none_or(|after| after > within) {
+                return Err(Failure::Liveness(format!(
+                    "writable: expected within {} ms; it was {writable:?}",
+                    within.as_millis()
+                )));
+            }
+        }
+        Ok(writable.map_or_else(String::new, |after| {
+            format!("writable after {} ms, ", after.as_millis())
+        }))
+    }
+
+    /// All oracles judge the end.
+    async fn judge(&mut self) -> Result<(), Failure> {
+        let ended = Ended {
+            hosts: self.hosts.clone(),
+            ledger: self.ledger.clone(),
+            daemons: self.look().await?,
+            promotions: witness::promotions(),
+        };
+        witness::ask(|oracles, _| oracles.end(&ended))
+            .unwrap_or(Ok(()))
+            .map_err(Failure::Safety)
+    }
+
+    // Actions.
+
+    /// Does it, to each machine that it names; what was done is given back with the machines' names.
+    pub(super) async fn act<E: Engine>(&mut self, action: &Action) -> Vec<Action> {
+        let mut done = Vec::new();
+        for action in self.resolve(action) {
+            let is_done = self.act_one::<E>(&action).await;
+            if is_done {
+                event("fault", format_args!("{action}"));
+                done.push(action);
+            } else {
+                event("fault", format_args!("{action}: makes no difference"));
+            }
+        }
+        done
+    }
+
+    /// Roles become the machines that have them now.
+    fn resolve(&self, action: &Action) -> Vec<Action> {
+        let each = |who: &String, make: &dyn Fn(String) -> Action| -> Vec<Action> {
+            self.who(who).into_iter().map(make).collect()
+        };
+        let pairs = |from: &String, to: &String, make: &dyn Fn(String, String) -> Action| {
+            let mut actions = Vec::new();
+            for from in self.who(from) {
+                for to in self.who(to) {
+                    if from != to {
+                        actions.push(make(from.clone(), to));
+                    }
+                }
+            }
+            actions
+        };
+        match action {
+            Action::Kill(who) => each(who, &Action::Kill),
+            Action::PowerCut(who) => each(who, &Action::PowerCut),
+            Action::Start(who) => each(who, &Action::Start),
+            Action::Stop(who) => each(who, &Action::Stop),
+            Action::Freeze(who) => each(who, &Action::Freeze),
+            Action::Thaw(who) => each(who, &Action::Thaw),
+            Action::Cut(from, to) => pairs(from, to, &Action::Cut),
+            Action::Heal(from, to) => pairs(from, to, &Action::Heal),
+            Action::Isolate(who) => each(who, &Action::Isolate),
+            Action::Rejoin(who) => each(who, &Action::Rejoin),
+            Action::Slow(from, to, by) => pairs(from, to, &|from, to| Action::Slow(from, to, *by)),
+            Action::Lose(from, to, percent) => {
+                pairs(from, to, &|from, to| Action::Lose(from, to, *percent))
+            }
+            Action::SlowDisk(who, by) => each(who, &|who| Action::SlowDisk(who, *by)),
+            Action::Clock(who, by) => each(who, &|who| Action::Clock(who, *by)),
+            Action::Wipe(who, what) => each(who, &|who| Action::Wipe(who, *what)),
+            Action::CloneBackend(from, to) => pairs(from, to, &Action::CloneBackend),
+            Action::Applier(who, on) => each(who, &|who| Action::Applier(who, *on)),
+            Action::SlowApplier(who, by) => each(who, &|who| Action::SlowApplier(who, *by)),
+            Action::Name(..) => vec![action.clone()],
+            Action::Nodes(who, nodes) => each(who, &|who| Action::Nodes(who, nodes.clone())),
+            Action::Ask(who, path) => each(who, &|who| Action::Ask(who, path.clone())),
+        }
+    }
+
+    /// The machines that a name means.
+    fn who(&self, name: &str) -> Vec<String> {
+        let daemons = self.scenario.daemon_names();
+        let leader = || witness::leader().filter(|leader| !self.down.contains_key(leader));
+        let followers = || {
+            let leader = leader();
+            daemons
+                .iter()
+                .filter(|daemon| leader.as_ref() != Some(*daemon))
+                .cloned()
+                .collect::<Vec<_>>()
+        };
+        let up = |names: Vec<String>| -> Vec<String> {
+            let first = names.into_iter().find(|name| !self.down.contains_key(name));
+            first.into_iter().collect()
+        };
+        match name {
+            "leader" => leader().into_iter().collect(),
+            "follower" => up(followers()),
+            "last-follower" => {
+                let mut names = followers();
+                names.reverse();
+                up(names)
+            }
+            "followers" => followers(),
+            "daemons" => daemons,
+            "servers" => self.scenario.server_names(),
+            "primary" => vec![self.primary()],
+            "replica" => {
+                let primary = self.primary();
+                let mut names = self.scenario.server_names();
+                names.retain(|name| *name != primary);
+                up(names)
+            }
+            "replicas" => {
+                let primary = self.primary();
+                let mut names = self.scenario.server_names();
+                names.retain(|name| *name != primary);
+                names
+            }
+            "all" => {
+                let mut names = daemons;
+                names.extend(self.scenario.server_names());
+                names
+            }
+            name => vec![name.to_owned()],
+        }
+    }
+
+    /// The server that was promoted last; at first `m1`.
+    pub(super) fn primary(&self) -> String {
+        witness::promotions().last().map_or_else(
+            || "m1".to_owned(),
+            |promotion| promotion.server.host.clone(),
+        )
+    }
+
+    pub(super) fn host(&self, name: &str) -> Option<&Host> {
+        self.hosts.iter().find(|host| host.key().host == name)
+    }
+
+    fn everybody(&self) -> Vec<String> {
+        let mut names = self.scenario.daemon_names();
+        let (first, last) = (
+            self.scenario.daemons + 1,
+            self.scenario.daemons + self.scenario.spare_daemons,
+        );
+        names.extend((first..=last).map(|number| format!("n{number}")));
+        names.extend(self.scenario.server_names());
+        names.push("scenario".to_owned());
+        names
+    }
+
+    /// Whether there was something to do.
+    async fn act_one<E: Engine>(&mut self, action: &Action) -> bool {
+        match action {
+            Action::Kill(who) => self.end::<E>(who, Down::Killed),
+            Action::PowerCut(who) => self.end::<E>(who, Down::Powerless),
+            Action::Start(who) => self.start::<E>(who),
+            Action::Stop(who) => {
+                let is_up = self.daemons.is_up(who);
+                if is_up {
+                    self.daemons.stop(who);
+                    self.down.insert(who.clone(), Down::Killed);
+                }
+                is_up
+            }
+            Action::Freeze(who) => self.freeze::<E>(who),
+            Action::Thaw(who) => self.thaw(who),
+            Action::Cut(from, to) => {
+                network::cut(from, to);
+                true
+            }
+            Action::Heal(from, to) => {
+                network::heal(from, to);
+                true
+            }
+            Action::Isolate(who) => {
+                for other in self.everybody() {
+                    if other != *who {
+                        network::cut(who, &other);
+                        network::cut(&other, who);
+                    }
+                }
+                true
+            }
+            Action::Rejoin(who) => {
+                for other in self.everybody() {
+                    if other != *who {
+                        network::heal(who, &other);
+                        network::heal(&other, who);
+                    }
+                }
+                true
+            }
+            Action::Slow(from, to, by) => {
+                network::change_quality(from, to, |quality| quality.delay = *by);
+                true
+            }
+            Action::Lose(from, to, percent) => {
+                network::change_quality(from, to, |quality: &mut Quality| {
+                    quality.loss_percent = *percent;
+                });
+                true
+            }
+            Action::SlowDisk(who, by) => {
+                disk::set_slower(who, *by);
+                true
+            }
+            Action::Clock(who, by) => {
+                network::step_clock(who, *by);
+                true
+            }
+            Action::Wipe(who, what) => {
+                if !self.down.contains_key(who) {
+                    return false;
+                }
+                if matches!(what, Directory::Raft | Directory::Both) {
+                    disk::remove_all(&format!("/{who}/raft"));
+                    witness::tell(&witness::Event::Wiped {
+                        daemon: who.clone(),
+                    });
+                }
+                if matches!(what, Directory::Backend | Directory::Both) {
+                    disk::remove_all(&format!("/{who}/orchestrator.sqlite3"));
+                }
+                true
+            }
+            Action::CloneBackend(from, to) => {
+                disk::remove_all(&format!("/{to}/orchestrator.sqlite3"));
+                disk::copy_all(
+                    &format!("/{from}/orchestrator.sqlite3"),
+                    &format!("/{to}/orchestrator.sqlite3"),
+                );
+                true
+            }
+            Action::Applier(who, on) => {
+                let statement = if *on {
+                    Statement::StartSqlThread
+                } else {
+                    Statement::StopSqlThread
+                };
+                let now = E::elapsed();
+                self.host(who).is_some_and(|host| {
+                    host.look(|server| server.process()) != Process::Killed
+                        && host
+                            .change(|server| server.execute(&statement, now))
+                            .is_ok()
+                })
+            }
+            Action::SlowApplier(who, by) => self.host(who).is_some_and(|host| {
+                host.change(|server| server.set_apply_takes((!by.is_zero()).then_some(*by)));
+                true
+            }),
+            Action::Name(name, to) => {
+                network::mislead(name, to);
+                true
+            }
+            Action::Nodes(who, nodes) => {
+                self.daemons.set_nodes(who, nodes.clone());
+                true
+            }
+            Action::Ask(who, path) => {
+                let answer = browser::get::<E>(who, path).await;
+                event("operator", format_args!("{who} {path}: {answer:?}"));
+                true
+            }
+        }
+    }
+
+    fn end<E: Engine>(&mut self, who: &str, how: Down) -> bool {
+        let before = self.down.get(who).copied();
+        if matches!(before, Some(Down::Killed | Down::Powerless)) {
+            return false;
+        }
+        if self.primary() == who {
+            self.struck_at.get_or_insert(E::elapsed());
+        }
+        if let Some(host) = self.host(who) {
+            if host.look(|server| server.process()) == Process::Frozen {
+                host.change(Server::thaw);
+            }
+            host.change(Server::kill);
+            if how == Down::Powerless {
+                E::power_cut(who);
+            }
+        } else {
+            self.daemons.forget(who);
+            no_longer_leads(who);
+            match how {
+                Down::Powerless => E::power_cut(who),
+                Down::Killed | Down::Frozen => E::kill(who),
+            }
+        }
+        self.down.insert(who.to_owned(), how);
+        true
+    }
+
+    fn start<E: Engine>(&mut self, who: &str) -> bool {
+        if self.daemons.wake(who) {
+            return true;
+        }
+        let Some(how) = self.down.get(who).copied() else {
+            return false;
+        };
+        if how == Down::Frozen {
+            return false;
+        }
+        self.down.remove(who);
+        if let Some(host) = self.host(who) {
+            if how == Down::Powerless {
+                E::boot(who);
+            }
+            let now = E::elapsed();
+            host.change(|server| server.start(now));
+        } else {
+            E::boot(who);
+        }
+        true
+    }
+
+    fn freeze<E: Engine>(&mut self, who: &str) -> bool {
+        if self.down.contains_key(who) {
+            return false;
+        }
+        if self.primary() == who {
+            self.struck_at.get_or_insert(E::elapsed());
+        }
+        match self.host(who) {
+            Some(host) => {
+                host.change(Server::freeze);
+            }
+            None => {
+                self.daemons.set_frozen(who, true);
+                no_longer_leads(who);
+                engine::pause(who);
+            }
+        }
+        self.down.insert(who.to_owned(), Down::Frozen);
+        true
+    }
+
+    fn thaw(&mut self, who: &str) -> bool {
+        if self.down.get(who) != Some(&Down::Frozen) {
+            return false;
+        }
+        self.down.remove(who);
+        match self.host(who) {
+            Some(host) => {
+                host.change(Server::thaw);
+            }
+            None => {
+                self.daemons.set_frozen(who, false);
+                engine::resume(who);
+            }
+        }
+        true
+    }
+
+    /// Starts or thaws one machine.
+    pub(super) fn undo<E: Engine>(&mut self, action: &Action) {
+        let is_done = match action {
+            Action::Start(who) => self.start::<E>(who),
+            Action::Thaw(who) => self.thaw(who),
+            _ => false,
+        };
+        if is_done {
+            event("fault", format_args!("{action}"));
+        }
+    }
+
+    /// Waits a little, looking on.
+    pub(super) async fn wait<E: Engine>(&mut self) -> Result<Vec<DaemonView>, Failure> {
+        sleep::<E>(LOOK).await;
+        self.look().await
+    }
+}

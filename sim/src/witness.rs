@@ -1,0 +1,392 @@
+//! What a run's oracles are told as it happens: what raft committed, who leads and votes, which statements went to which
+//! server and took effect there. Each oracle judges on the spot, so that what it sees is what was true then; the first
+//! broken promise ends the run.
+//!
+//! One witness a thread, as with the disks.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use orchestrator_core::id::{Epoch, InstanceKey, LogPosition, StepId, Uid};
+use orchestrator_core::recovery::{Statement, StepKind};
+use orchestrator_core::replicated::{Command, wire};
+use tokio::sync::watch;
+
+use crate::model::Host;
+use crate::network;
+use crate::oracle::Oracles;
+
+/// Why a statement was sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cause {
+    /// A step of a recovery or an operation.
+    Step {
+        uid: Uid,
+        step: StepId,
+        kind: StepKind,
+        epoch: Epoch,
+    },
+    /// Left in the idle connection of a frozen server (`RAFT.md` section 6, the one exception).
+    FrozenFence,
+}
+
+/// Something that happened.
+#[derive(Debug)]
+pub enum Event {
+    /// Raft gave a committed entry to a daemon; told at the first daemon that is given it.
+    Committed { at: LogPosition, command: Command },
+    /// A daemon became the leader of a term.
+    Leads {
+        daemon: String,
+        /// Which process of its machine.
+        process: usize,
+        cluster: String,
+        term: u64,
+    },
+    /// A daemon stopped leading, or is down or frozen.
+    NoLongerLeads { daemon: String },
+    /// A daemon put the promise of its vote on stable storage.
+    Votes {
+        daemon: String,
+        term: u64,
+        candidate: String,
+    },
+    /// A daemon's directories were removed: who comes back is somebody else.
+    Wiped { daemon: String },
+    /// A statement took effect on a server.
+    Executed {
+        server: InstanceKey,
+        statement: Statement,
+        cause: Option<Cause>,
+        /// Transactions that were received and not applied, and that the statement made the server forget.
+        forgotten: usize,
+    },
+}
+
+/// A promotion as it happened on the server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Promotion {
+    pub at: Duration,
+    pub uid: Uid,
+    pub server: InstanceKey,
+}
+
+struct Witness {
+    clock: fn() -> Duration,
+    hosts: Vec<Host>,
+    oracles: Oracles,
+    violation: Option<String>,
+    /// Sent over a session and not executed so far, in order.
+    sent: BTreeMap<(InstanceKey, u64), VecDeque<(Statement, Cause)>>,
+    /// The hash of what was committed at each index.
+    log: BTreeMap<u64, (u64, u64)>,
+    /// What actions wait for, and how often it happened.
+    moments: BTreeMap<&'static str, u64>,
+    promotions: Vec<Promotion>,
+    leader: Option<String>,
+    changed: watch::Sender<u64>,
+}
+
+thread_local! {
+    static WITNESS: RefCell<Option<Witness>> = const { RefCell::new(None) };
+}
+
+/// Begins to listen. `clock` gives the simulated time.
+pub(crate) fn begin(clock: fn() -> Duration, hosts: Vec<Host>) {
+    WITNESS.set(Some(Witness {
+        clock,
+        hosts,
+        oracles: Oracles::default(),
+        violation: None,
+        sent: BTreeMap::new(),
+        log: BTreeMap::new(),
+        moments: BTreeMap::new(),
+        promotions: Vec::new(),
+        leader: None,
+        changed: watch::Sender::new(0),
+    }));
+}
+
+pub(crate) fn end() {
+    let _ = WITNESS.take();
+}
+
+fn with<T>(act: impl FnOnce(&mut Witness) -> T) -> Option<T> {
+    WITNESS
+        .try_with(|witness| witness.borrow_mut().as_mut().map(act))
+        .ok()
+        .flatten()
+}
+
+/// Wakes when something happened.
+pub(crate) fn subscribe() -> watch::Receiver<u64> {
+    with(|witness| witness.changed.subscribe()).unwrap_or_else(|| watch::Sender::new(0).subscribe())
+}
+
+/// The first promise that was broken.
+pub(crate) fn violation() -> Option<String> {
+    with(|witness| witness.violation.clone()).flatten()
+}
+
+/// How often a moment came.
+pub(crate) fn count(moment: &'static str) -> u64 {
+    with(|witness| witness.moments.get(moment).copied())
+        .flatten()
+        .unwrap_or(0)
+}
+
+pub(crate) fn promotions() -> Vec<Promotion> {
+    with(|witness| witness.promotions.clone()).unwrap_or_default()
+}
+
+/// Who led last.
+pub(crate) fn leader() -> Option<String> {
+    with(|witness| witness.leader.clone()).flatten()
+}
+
+/// Asks the oracles something of what they gathered.
+pub(crate) fn ask<T>(question: impl FnOnce(&mut Oracles, &[Host]) -> T) -> Option<T> {
+    with(|witness| question(&mut witness.oracles, &witness.hosts))
+}
+
+impl Witness {
+    fn happened(&mut self, moment: &'static str) {
+        *self.moments.entry(moment).or_default() += 1;
+    }
+
+    fn observe(&mut self, event: &Event) {
+        let at = (self.clock)();
+        match event {
+            Event::Committed { command, .. } => {
+                for moment in moments_of(command) {
+                    self.happened(moment);
+                }
+            }
+            Event::Leads { daemon, .. } => {
+                self.leader = Some(daemon.clone());
+                self.happened("leader");
+            }
+            Event::Executed {
+                server,
+                statement,
+                cause,
+                ..
+            } => {
+                self.happened("effect");
+                if let Some(Cause::Step { uid, kind, .. }) = cause
+                    && *kind == StepKind::Promote
+                    && *statement == Statement::MakeWriteable
+                {
+                    self.happened("promoted");
+                    self.promotions.push(Promotion {
+                        at,
+                        uid: uid.clone(),
+                        server: server.clone(),
+                    });
+                }
+            }
+            Event::NoLongerLeads { .. } | Event::Votes { .. } | Event::Wiped { .. } => {}
+        }
+        if let Err(broken) = self.oracles.observe(at, event, &self.hosts) {
+            self.violation.get_or_insert(broken);
+        }
+        self.changed.send_modify(|count| *count += 1);
+    }
+}
+
+/// The moments that a scenario can name, by the commands of recoveries that bring them.
+fn moments_of(command: &Command) -> Vec<&'static str> {
+    use orchestrator_core::recovery::Stage;
+    match command {
+        Command::BeginRecovery { purpose, .. } if purpose.is_recovery() => {
+            vec!["recovery", "commit"]
+        }
+        Command::Intend { stage, .. } => vec![
+            match stage {
+                Stage::Begun => "begun",
+                Stage::FenceAndHalt => "fence-and-halt",
+                Stage::Drain => "drain",
+                Stage::Promote => "promote",
+                Stage::Regroup => "regroup",
+                Stage::Tidy => "tidy",
+                Stage::Undo => "undo",
+                Stage::Operate => "operate",
+                Stage::Ended => "ended",
+                Stage::PreHooks => "pre-hooks",
+                Stage::PostHooks => "post-hooks",
+                Stage::Closed => "closed",
+            },
+            "commit",
+        ],
+        Command::TakeOver { .. } => vec!["taken-over", "commit"],
+        Command::EndRecovery { .. } => vec!["end", "commit"],
+        Command::Settle { .. } | Command::Remark { .. } | Command::BeginRecovery { .. } => {
+            vec!["commit"]
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// The names of moments that a scenario may wait for.
+pub const MOMENTS: [&str; 13] = [
+    "commit",
+    "drain",
+    "effect",
+    "end",
+    "fence-and-halt",
+    "leader",
+    "operate",
+    "promote",
+    "promoted",
+    "recovery",
+    "regroup",
+    "taken-over",
+    "tidy",
+];
+
+pub(crate) fn tell(event: &Event) {
+    with(|witness| witness.observe(event));
+}
+
+/// Raft gave an entry to a daemon: the same at the same place on every daemon, in every life of it.
+pub(crate) fn committed(daemon: &str, at: LogPosition, bytes: &[u8]) {
+    let of_bytes = orchestrator::trace::hash(orchestrator::trace::HASH_START, bytes);
+    let is_first = with(|witness| match witness.log.get(&at.index) {
+        None => {
+            witness.log.insert(at.index, (at.term, of_bytes));
+            true
+        }
+        Some(known) if *known == (at.term, of_bytes) => false,
+        Some((term, _)) => {
+            let broken = format!(
+                "same log: {daemon} was given another committed entry at {at} than was committed there first, of term {term}"
+            );
+            witness.violation.get_or_insert(broken);
+            false
+        }
+    });
+    if is_first != Some(true) {
+        return;
+    }
+    match wire::decode_command(bytes) {
+        Ok(stamped) => {
+            orchestrator::trace::event("commit", format_args!("{at} {}", Short(&stamped.command)));
+            tell(&Event::Committed {
+                at,
+                command: stamped.command,
+            });
+        }
+        Err(error) => {
+            with(|witness| {
+                let broken =
+                    format!("same log: the committed entry at {at} cannot be read: {error}");
+                witness.violation.get_or_insert(broken);
+            });
+        }
+    }
+}
+
+/// A command in one line of a trace.
+struct Short<'a>(&'a Command);
+
+impl std::fmt::Display for Short<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            Command::Intend {
+                uid, stage, steps, ..
+            } => {
+                write!(f, "[{uid}] intends {stage}:")?;
+                for step in steps {
+                    write!(f, " {step};")?;
+                }
+                Ok(())
+            }
+            Command::Settle { uid, outcomes, .. } => {
+                write!(f, "[{uid}] settles")?;
+                for (step, outcome) in outcomes {
+                    write!(f, " {step} {outcome:?};")?;
+                }
+                Ok(())
+            }
+            Command::BeginRecovery {
+                uid,
+                purpose,
+                server,
+                ..
+            } => write!(f, "[{uid}] begins {purpose:?} of {server}"),
+            Command::EndRecovery { uid, end, .. } => write!(f, "[{uid}] ends: {end:?}"),
+            Command::SetPolicy(_) => f.write_str("the policy"),
+            other => {
+                let text = format!("{other:?}");
+                f.write_str(text.split_inclusive('\n').next().unwrap_or_default())
+            }
+        }
+    }
+}
+
+/// A statement is about to be sent over a session.
+pub(crate) fn sent(server: &InstanceKey, session: u64, statement: &Statement, cause: Cause) {
+    with(|witness| {
+        witness
+            .sent
+            .entry((server.clone(), session))
+            .or_default()
+            .push_back((statement.clone(), cause));
+    });
+}
+
+/// A statement of a session took effect, and made the server forget so many transactions that it had received and not
+/// applied; or none: the server refused it.
+pub(crate) fn executed(
+    server: &InstanceKey,
+    session: u64,
+    statement: &Statement,
+    forgotten: Option<usize>,
+) {
+    let cause = with(|witness| {
+        let queue = witness.sent.get_mut(&(server.clone(), session))?;
+        let (expected, cause) = queue.pop_front()?;
+        (expected == *statement).then_some(cause)
+    })
+    .flatten();
+    if let Some(forgotten) = forgotten {
+        orchestrator::trace::event("sql", format_args!("{statement}"));
+        tell(&Event::Executed {
+            server: server.clone(),
+            statement: statement.clone(),
+            cause,
+            forgotten,
+        });
+    }
+}
+
+/// Hears the trace: what the daemons' own code says of votes and leadership.
+pub(crate) fn heard(place: &str, kind: &'static str, text: &str) {
+    let daemon = place.to_owned();
+    let event = match kind {
+        "follows" => Event::NoLongerLeads { daemon },
+        "leads" | "vote" => {
+            let Some((term, who)) = text.split_once(' ') else {
+                return;
+            };
+            let Ok(term) = term.parse() else { return };
+            if kind == "vote" {
+                Event::Votes {
+                    daemon,
+                    term,
+                    candidate: who.to_owned(),
+                }
+            } else {
+                Event::Leads {
+                    process: network::process(&daemon),
+                    cluster: who.to_owned(),
+                    daemon,
+                    term,
+                }
+            }
+        }
+        _ => return,
+    };
+    tell(&event);
+}

@@ -1,28 +1,29 @@
 #!/usr/bin/env bash
-# Three daemons and a small real MariaDB fleet on this machine; kill the primary and watch.
+# Three daemons and a few clusters on this machine; kill a primary and watch.
 #
-#   tests/demo.sh                               the keys k, d, o, r, q do things to it
-#   tests/demo.sh --kill primary|daemon|both    does it unasked; succeeds when the fleet is writable again
-#   tests/demo.sh --flavour mysql               the same on MySQL 9.x
+#   tests/demo.sh                               clusters of model servers; keys kill, freeze and revive
+#   tests/demo.sh --kill primary|daemon|both    does it unasked; succeeds when the cluster is writable again
+#   tests/demo.sh --real mariadb|mysql          one cluster of real servers, which are installed if missing
 #
-# Installs what is missing first (tests/setup.sh), and builds. Ctrl-C leaves nothing behind.
+# Needs git, a Rust toolchain and a C compiler, which is installed if missing (tests/setup.sh). Ctrl-C leaves nothing behind.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-flavour=mariadb
+real=
 previous=
 for argument in "$@"; do
   case $previous/$argument in
-    --flavour/mysql | */--flavour=mysql) flavour=mysql ;;
+    --real/*) real=$argument ;;
+    */--real=*) real=${argument#--real=} ;;
   esac
   previous=$argument
 done
 
 [ -n "$(command -v cargo)" ] || PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
 echo "demo: 1 of 3: what is missing on this machine"
-tests/setup.sh build
-tests/setup.sh "$flavour"
+tests/setup.sh compiler
+[ -z "$real" ] || tests/setup.sh "$real"
 echo "demo: 2 of 3: build (some minutes the first time, seconds later)"
-cargo build -p orchestrator -p orchestrator-tests --bin orchestrator --bin demo
+cargo build --locked -p orchestrator -p orchestrator-tests --bin orchestrator --bin demo
 echo "demo: 3 of 3: the show"
 exec "${CARGO_TARGET_DIR:-target}/debug/demo" "$@"

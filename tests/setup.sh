@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs what building and testing need and this machine lacks. Running it again changes nothing.
 #
-#   tests/setup.sh build     a C compiler (the bundled SQLite is C), curl, git
+#   tests/setup.sh compiler  a C compiler (the bundled SQLite is C)
+#   tests/setup.sh build     that, and what the tests call: curl, git, make
 #   tests/setup.sh mariadb   MariaDB's server program, from this distribution's packages; no service is started
 #   tests/setup.sh mysql     MySQL 9.x out of Debian's unstable suite, kept in a cache outside the clone
 #   tests/setup.sh all       all of these
@@ -43,13 +44,10 @@ apt_install() {
   rm -f "$log"
 }
 
-setup_build() {
+setup_compiler() {
   local want=()
   command -v cc >/dev/null || want+=(gcc)
   [ -e /usr/include/stdio.h ] || want+=(libc6-dev)
-  command -v make >/dev/null || want+=(make)
-  command -v curl >/dev/null || want+=(curl ca-certificates)
-  command -v git >/dev/null || want+=(git)
   [ ${#want[@]} = 0 ] || apt_install "${want[@]}"
   if ! command -v cargo >/dev/null && [ -x "${CARGO_HOME:-$HOME/.cargo}/bin/cargo" ]; then
     die "cargo is not in PATH; type:  . \"${CARGO_HOME:-$HOME/.cargo}/env\""
@@ -57,6 +55,15 @@ setup_build() {
   command -v cargo >/dev/null ||
     die "the Rust toolchain is missing; type:  curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh"
   say "build: $(cc --version | head -n 1); $(cargo --version)"
+}
+
+setup_build() {
+  setup_compiler
+  local want=()
+  command -v make >/dev/null || want+=(make)
+  command -v curl >/dev/null || want+=(curl ca-certificates)
+  command -v git >/dev/null || want+=(git)
+  [ ${#want[@]} = 0 ] || apt_install "${want[@]}"
 }
 
 find_mariadbd() { PATH=$PATH:/usr/sbin:/usr/local/sbin command -v mariadbd; }
@@ -123,6 +130,7 @@ setup_mysql() {
 
 what=${1:-}
 case $what in
+  compiler) setup_compiler ;;
   build) setup_build ;;
   mariadb) setup_mariadb ;;
   mysql) setup_mysql ;;

@@ -6,19 +6,34 @@ compile_error!(
     "build with the flags of .cargo/config.toml: a RUSTFLAGS variable in the environment overrides them"
 );
 
+#[cfg(feature = "engines")]
 pub mod browser;
+#[cfg(feature = "engines")]
 pub mod daemon;
+#[cfg(feature = "engines")]
 pub mod disk;
+#[cfg(feature = "engines")]
 pub mod engine;
 pub mod model;
+#[cfg(feature = "engines")]
 pub mod mutant;
+#[cfg(feature = "engines")]
 pub mod network;
+#[cfg(feature = "engines")]
 pub mod operator;
+#[cfg(feature = "engines")]
 pub mod oracle;
+#[cfg(feature = "engines")]
 pub mod outcome;
+pub mod protocol;
 pub mod random;
+#[cfg(feature = "engines")]
 pub mod scenario;
+#[cfg(feature = "engines")]
 pub mod shrink;
+#[cfg(feature = "engines")]
 pub mod sweep;
+#[cfg(feature = "engines")]
 pub mod timeline;
+#[cfg(feature = "engines")]
 pub mod witness;

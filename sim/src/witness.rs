@@ -8,28 +8,15 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use orchestrator_core::id::{Epoch, InstanceKey, LogPosition, StepId, Uid};
+use orchestrator_core::id::{InstanceKey, LogPosition, Uid};
 use orchestrator_core::recovery::{Statement, StepKind};
 use orchestrator_core::replicated::{Command, wire};
 use tokio::sync::watch;
 
 use crate::model::Host;
+pub use crate::model::told::Cause;
 use crate::network;
 use crate::oracle::Oracles;
-
-/// Why a statement was sent.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Cause {
-    /// A step of a recovery or an operation.
-    Step {
-        uid: Uid,
-        step: StepId,
-        kind: StepKind,
-        epoch: Epoch,
-    },
-    /// Left in the idle connection of a frozen server (`RAFT.md` section 6, the one exception).
-    FrozenFence,
-}
 
 /// Something that happened.
 #[derive(Debug)]

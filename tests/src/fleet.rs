@@ -1,7 +1,8 @@
-//! A fleet of real servers on 127.0.0.1: one primary and its replicas, with GTIDs.
+//! A fleet on 127.0.0.1: one primary and its replicas, with GTIDs; real servers, or models of them that are served over
+//! the same protocol out of this process.
 //!
-//! Servers have a data folder each, copied from a template that is initialised once per server
-//! version and kept in the cache beside the server programs. The accounts are in the template:
+//! Real servers have a data folder each, copied from a template that is initialised once per server
+//! version and kept in the cache beside the server programs. The accounts are in the template, and the same on models:
 //! the daemons' account is made from the very grants file that the README documents.
 
 use std::collections::hash_map::DefaultHasher;
@@ -13,10 +14,13 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use orchestrator_sim::model::server::Process as ModelProcess;
+use orchestrator_sim::model::{Host, Kind, Server as Model};
+use orchestrator_sim::protocol::fleet::{self as models, Running};
 
 use crate::process::{Process, Scratch, Signal};
 use crate::sql::{APP, Account, HARNESS, ORCHESTRATOR, REPLICATION, Row, STATEMENT_DEADLINE, Sql};
@@ -35,6 +39,15 @@ impl fmt::Display for Flavour {
             Flavour::MariaDb => "mariadb",
             Flavour::MySql => "mysql",
         })
+    }
+}
+
+impl Flavour {
+    fn kind(self) -> Kind {
+        match self {
+            Flavour::MariaDb => Kind::Mariadb,
+            Flavour::MySql => Kind::Mysql,
+        }
     }
 }
 
@@ -470,11 +483,25 @@ pub fn tail(logs: &[PathBuf]) -> String {
 #[derive(Debug)]
 pub struct Server {
     port: u16,
-    folder: PathBuf,
-    program: Program,
-    process: Mutex<Option<Process>>,
+    flavour: Flavour,
+    body: Body,
     /// Stopped by a signal: it runs and answers nobody.
     frozen: AtomicBool,
+}
+
+/// What plays a server.
+#[derive(Debug)]
+enum Body {
+    Real {
+        folder: PathBuf,
+        program: Program,
+        process: Mutex<Option<Process>>,
+    },
+    Model {
+        host: Host,
+        /// Between a start and the first login.
+        starting: Arc<AtomicBool>,
+    },
 }
 
 impl Server {
@@ -483,7 +510,7 @@ impl Server {
     }
 
     pub fn flavour(&self) -> Flavour {
-        self.program.flavour
+        self.flavour
     }
 
     /// Host and port as the daemons name it.
@@ -491,22 +518,26 @@ impl Server {
         format!("127.0.0.1:{}", self.port)
     }
 
-    pub fn logs(&self) -> [PathBuf; 2] {
-        [self.folder.join("out.log"), self.folder.join("error.log")]
-    }
-
-    fn process(&self) -> MutexGuard<'_, Option<Process>> {
-        self.process.lock().unwrap_or_else(PoisonError::into_inner)
+    pub fn logs(&self) -> Vec<PathBuf> {
+        match &self.body {
+            Body::Real { folder, .. } => vec![folder.join("out.log"), folder.join("error.log")],
+            Body::Model { .. } => Vec::new(),
+        }
     }
 
     pub fn is_running(&self) -> bool {
-        self.process().as_mut().is_some_and(Process::is_running)
+        match &self.body {
+            Body::Real { process, .. } => locked(process).as_mut().is_some_and(Process::is_running),
+            Body::Model { host, starting } => {
+                starting.load(Ordering::Relaxed)
+                    || host.look(|server| server.process() != ModelProcess::Killed)
+            }
+        }
     }
 
-    pub fn pid(&self) -> Option<u32> {
-        let mut process = self.process();
-        let process = process.as_mut()?;
-        process.is_running().then(|| process.pid())
+    /// It runs and is not frozen.
+    pub fn answers(&self) -> bool {
+        self.is_running() && !self.frozen.load(Ordering::Relaxed)
     }
 
     /// Sends a signal; the moment at which it was sent.
@@ -516,22 +547,70 @@ impl Server {
             Signal::Continue | Signal::Kill => self.frozen.store(false, Ordering::Relaxed),
             Signal::Terminate | Signal::Hangup => {}
         }
-        match self.process().as_mut() {
-            Some(process) => process.signal(signal),
-            None => Instant::now(),
+        match &self.body {
+            Body::Real { process, .. } => match locked(process).as_mut() {
+                Some(process) => process.signal(signal),
+                None => Instant::now(),
+            },
+            Body::Model { host, starting } => {
+                let at = Instant::now();
+                if signal == Signal::Kill {
+                    starting.store(false, Ordering::Relaxed);
+                }
+                host.change(|server| match (signal, server.process()) {
+                    (Signal::Kill, _) => server.kill(),
+                    (Signal::Terminate, ModelProcess::Running) => server.stop(models::now()),
+                    (Signal::Stop, ModelProcess::Running) => server.freeze(),
+                    (Signal::Continue, ModelProcess::Frozen) => server.thaw(),
+                    (
+                        Signal::Terminate | Signal::Stop | Signal::Continue | Signal::Hangup,
+                        ModelProcess::Running
+                        | ModelProcess::Frozen
+                        | ModelProcess::Stopping(_)
+                        | ModelProcess::Killed,
+                    ) => {}
+                });
+                at
+            }
         }
     }
 
     /// Starts it, or starts it again, and does not wait for it to answer.
     pub fn start(&self) -> Result<()> {
-        let mut process = self.process();
-        if process.as_mut().is_some_and(Process::is_running) {
-            return Ok(());
+        match &self.body {
+            Body::Real {
+                folder,
+                program,
+                process,
+            } => {
+                let mut process = locked(process);
+                if !process.as_mut().is_some_and(Process::is_running) {
+                    *process = Some(Process::start(
+                        program.command(folder),
+                        &folder.join("out.log"),
+                    )?);
+                }
+            }
+            Body::Model { host, starting } => {
+                if !self.is_running() {
+                    starting.store(true, Ordering::Relaxed);
+                    let (host, starting) = (host.clone(), starting.clone());
+                    let takes = self.flavour.kind().start_takes();
+                    tokio::spawn(async move {
+                        tokio::time::sleep(takes).await;
+                        // Unless it was killed meanwhile.
+                        if starting.load(Ordering::Relaxed) {
+                            host.change(|server| {
+                                if server.process() == ModelProcess::Killed {
+                                    server.start(models::now());
+                                }
+                            });
+                            starting.store(false, Ordering::Relaxed);
+                        }
+                    });
+                }
+            }
         }
-        *process = Some(Process::start(
-            self.program.command(&self.folder),
-            &self.folder.join("out.log"),
-        )?);
         Ok(())
     }
 
@@ -598,12 +677,34 @@ impl Server {
     }
 
     /// Everything wiped, the template's data in place, not started.
-    async fn wipe(&self, template: &Path, options: &str) -> Result<()> {
+    async fn wipe(
+        &self,
+        template: Option<&Path>,
+        server_id: u32,
+        timing: ReplicationTiming,
+    ) -> Result<()> {
         self.kill_and_wait().await?;
-        fs::write(self.folder.join("my.cnf"), options)?;
-        fs::remove_dir_all(self.folder.join("data")).ok();
-        copy_folder(template, &self.folder.join("data"))
+        match &self.body {
+            Body::Real {
+                folder, program, ..
+            } => {
+                let template = template.ok_or_else(|| anyhow!("a real fleet has a template"))?;
+                let options = server_options(program, folder, self.port, server_id, timing);
+                fs::write(folder.join("my.cnf"), options)?;
+                fs::remove_dir_all(folder.join("data")).ok();
+                copy_folder(template, &folder.join("data"))
+            }
+            Body::Model { host, .. } => {
+                host.change(|server| server.wipe(server_id));
+                Ok(())
+            }
+        }
     }
+}
+
+/// A poisoned lock is of a thread that panicked between two plain assignments.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The part of a replica's status that the tests judge by.
@@ -656,12 +757,17 @@ pub async fn replica_status(sql: &mut Sql, flavour: Flavour) -> Result<Option<Re
 #[derive(Debug)]
 pub struct Fleet {
     options: FleetOptions,
-    template: PathBuf,
     servers: Vec<Server>,
     /// How many servers were replaced.
     replaced: AtomicU32,
-    // Last, so that it is removed after the servers have ended.
-    scratch: Scratch,
+    ground: Ground,
+}
+
+/// What a fleet stands on. Goes after its servers.
+#[derive(Debug)]
+enum Ground {
+    Real { template: PathBuf, scratch: Scratch },
+    Models { _running: Running },
 }
 
 impl Fleet {
@@ -682,35 +788,67 @@ impl Fleet {
             )?;
             servers.push(Server {
                 port,
-                folder,
-                program: program.clone(),
-                process: Mutex::new(None),
+                flavour: options.flavour,
+                body: Body::Real {
+                    folder,
+                    program: program.clone(),
+                    process: Mutex::new(None),
+                },
                 frozen: AtomicBool::new(false),
             });
         }
         let fleet = Fleet {
             options,
-            template,
             servers,
             replaced: AtomicU32::new(0),
-            scratch,
+            ground: Ground::Real { template, scratch },
         };
         for server in &fleet.servers {
             server.start()?;
         }
-        for server in &fleet.servers {
+        fleet.build().await
+    }
+
+    /// The same of model servers. `name` is what `meta.cluster` says on each.
+    pub async fn start_models(options: FleetOptions, name: &str) -> Result<Fleet> {
+        ensure!(options.servers >= 1, "a fleet has at least one server");
+        let running = Running::start()?;
+        let mut servers = Vec::new();
+        for port in free_ports(options.servers)? {
+            let host = running.serve(model(&options, port, name)?);
+            servers.push(Server {
+                port,
+                flavour: options.flavour,
+                body: Body::Model {
+                    host,
+                    starting: Arc::default(),
+                },
+                frozen: AtomicBool::new(false),
+            });
+        }
+        let fleet = Fleet {
+            options,
+            servers,
+            replaced: AtomicU32::new(0),
+            ground: Ground::Models { _running: running },
+        };
+        fleet.build().await
+    }
+
+    /// Waits for the servers and builds replication.
+    async fn build(self) -> Result<Fleet> {
+        for server in &self.servers {
             server.wait_up().await?;
         }
-        let primary = fleet.servers[0].port;
-        for replica in &fleet.servers[1..] {
-            fleet.attach(replica.port, primary).await?;
+        let primary = self.servers[0].port;
+        for replica in &self.servers[1..] {
+            self.attach(replica.port, primary).await?;
         }
-        for replica in &fleet.servers[1..] {
-            fleet
-                .wait_replicates(replica.port, primary, Duration::from_secs(30))
+        for replica in &self.servers[1..] {
+            self.wait_replicates(replica.port, primary, Duration::from_secs(30))
                 .await?;
         }
-        Ok(fleet)
+        Ok(self)
     }
 
     pub fn options(&self) -> FleetOptions {
@@ -748,7 +886,10 @@ impl Fleet {
 
     /// Leaves the servers' folders behind for a person to read.
     pub fn keep(&mut self) {
-        self.scratch.keep();
+        match &mut self.ground {
+            Ground::Real { scratch, .. } => scratch.keep(),
+            Ground::Models { .. } => {}
+        }
     }
 
     /// Makes a running server a read-only replica of another one, by GTID, from its present position.
@@ -805,14 +946,13 @@ impl Fleet {
         // transactions that this server originated before it was lost.
         let generation = self.replaced.fetch_add(1, Ordering::Relaxed) + 1;
         let server_id = u32::from(port) + 100_000 * generation;
-        let options = server_options(
-            &server.program,
-            &server.folder,
-            port,
-            server_id,
-            self.options.timing,
-        );
-        server.wipe(&self.template, &options).await?;
+        let template = match &self.ground {
+            Ground::Real { template, .. } => Some(template.as_path()),
+            Ground::Models { .. } => None,
+        };
+        server
+            .wipe(template, server_id, self.options.timing)
+            .await?;
         server.start()?;
         server.wait_up().await?;
         // Daemons that still hold the address in quarantine may end this session meanwhile: an operator
@@ -882,6 +1022,31 @@ async fn describe(server: &Server) -> Result<String> {
         Some(status) => format!("{access} {status}"),
         None => access.to_owned(),
     })
+}
+
+/// A model server without data, with the accounts of the real ones.
+fn model(options: &FleetOptions, port: u16, name: &str) -> Result<Model> {
+    let login = |account: Account| models::Login {
+        user: account.user,
+        password: account.password,
+    };
+    let mut statements = grant_statements(options.flavour);
+    statements.retain(|statement| !statement.is_empty());
+    let template = models::Template {
+        kind: options.flavour.kind(),
+        administrator: login(HARNESS),
+        replication: login(REPLICATION),
+        application: login(APP),
+        statements: &statements,
+        net_timeout: match options.timing {
+            ReplicationTiming::Quick => Duration::from_secs(4),
+            ReplicationTiming::ServerDefaults => Duration::from_secs(60),
+        },
+    };
+    let mut server = models::server(&template, port, u32::from(port), false)
+        .map_err(|refusal| anyhow!("{}", refusal.message))?;
+    server.set_cluster_name(name);
+    Ok(server)
 }
 
 /// Ports below the range that the kernel gives to outgoing connections, so that a server that is

@@ -44,6 +44,11 @@ pub const STATEMENT_DEADLINE: Duration = Duration::from_secs(20);
 pub struct Row(BTreeMap<String, Option<String>>);
 
 impl Row {
+    /// A row of one column.
+    pub fn of(column: &str, value: Option<String>) -> Row {
+        Row(BTreeMap::from([(column.to_owned(), value)]))
+    }
+
     /// The first of these columns that is there and not NULL (names differ between flavours).
     pub fn get(&self, names: &[&str]) -> Option<&str> {
         names
@@ -75,11 +80,21 @@ pub struct Sql {
 impl Sql {
     /// Connects over TCP to 127.0.0.1; `deadline` bounds the login and each statement.
     pub async fn connect(port: u16, account: Account, deadline: Duration) -> Result<Sql> {
+        Sql::connect_as(port, account.user, account.password, deadline).await
+    }
+
+    /// The same, as any user.
+    pub async fn connect_as(
+        port: u16,
+        user: &str,
+        password: &str,
+        deadline: Duration,
+    ) -> Result<Sql> {
         let options = OptsBuilder::default()
             .ip_or_hostname("127.0.0.1")
             .tcp_port(port)
-            .user(Some(account.user))
-            .pass(Some(account.password))
+            .user(Some(user))
+            .pass(Some(password))
             .prefer_socket(false)
             .max_allowed_packet(Some(16 << 20))
             .wait_timeout(Some(28_800))
@@ -88,7 +103,7 @@ impl Sql {
             .await
             .map_err(|_| anyhow!("no login within {deadline:?}"))
             .and_then(|connected| connected.map_err(anyhow::Error::from))
-            .with_context(|| format!("127.0.0.1:{port} as {}", account.user))?;
+            .with_context(|| format!("127.0.0.1:{port} as {user}"))?;
         Ok(Sql {
             connection,
             deadline,

@@ -166,61 +166,7 @@ impl World {
 
     /// What is missing until the world is at rest.
     async fn unsettled(&self, unhealthy: &[u16]) -> Result<Option<String>> {
-        let instances = self.daemons.ask_leader("/api/all-instances").await?;
-        let instances = instances.as_array().cloned().unwrap_or_default();
-        for server in self.fleet.servers() {
-            let port = server.port();
-            let Some(instance) = instances
-                .iter()
-                .find(|instance| instance["Key"]["Port"] == port)
-            else {
-                return Ok(Some(format!("{port} was not discovered")));
-            };
-            if unhealthy.contains(&port) {
-                continue;
-            }
-            if instance["IsLastCheckValid"] != true {
-                return Ok(Some(format!("{port} is not seen alive")));
-            }
-            if port == self.primary {
-                if instance["ReadOnly"] != false {
-                    return Ok(Some(format!("{port}, the primary, is not seen writable")));
-                }
-            } else if instance["MasterKey"]["Port"] != self.primary
-                || instance["Slave_IO_Running"] != true
-                || instance["Slave_SQL_Running"] != true
-            {
-                return Ok(Some(format!(
-                    "{port} is not seen replicating from {}",
-                    self.primary
-                )));
-            }
-            if server.is_running() {
-                let mut sql = server.harness().await?;
-                let sessions = sql
-                    .value("SELECT COUNT(*) FROM information_schema.processlist WHERE user = 'orchestrator'")
-                    .await?;
-                sql.close().await;
-                let daemons = self
-                    .daemons
-                    .all()
-                    .iter()
-                    .filter(|daemon| daemon.is_running())
-                    .count();
-                // A probe connection each, and to the primary a pulse and a fence connection beside it.
-                let each = if port == self.primary { 3 } else { 1 };
-                if sessions.parse::<usize>().unwrap_or(0) < daemons * each {
-                    return Ok(Some(format!(
-                        "{port} has {sessions} sessions of {daemons} daemons, not {each} of each"
-                    )));
-                }
-            }
-        }
-        let problems = self.daemons.ask_leader("/api/replication-analysis").await?;
-        Ok(analyses(&problems)
-            .into_iter()
-            .find(|(port, _)| !unhealthy.contains(port))
-            .map(|(port, code)| format!("{port} is shown as {code}")))
+        unsettled(&self.daemons, &self.fleet, self.primary, unhealthy).await
     }
 
     /// Strikes while clients write, and judges what came of it. `delay` passes between the clients'
@@ -504,6 +450,66 @@ impl VerdictWatch {
         self.task.abort();
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What is missing until the leader shows each server of a fleet but `unhealthy` ones alive and in its place, and each
+/// daemon holds connections of its own to every server.
+pub async fn unsettled(
+    daemons: &Daemons,
+    fleet: &Fleet,
+    primary: u16,
+    unhealthy: &[u16],
+) -> Result<Option<String>> {
+    let instances = daemons.ask_leader("/api/all-instances").await?;
+    let instances = instances.as_array().cloned().unwrap_or_default();
+    for server in fleet.servers() {
+        let port = server.port();
+        let Some(instance) = instances
+            .iter()
+            .find(|instance| instance["Key"]["Port"] == port)
+        else {
+            return Ok(Some(format!("{port} was not discovered")));
+        };
+        if unhealthy.contains(&port) {
+            continue;
+        }
+        if instance["IsLastCheckValid"] != true {
+            return Ok(Some(format!("{port} is not seen alive")));
+        }
+        if port == primary {
+            if instance["ReadOnly"] != false {
+                return Ok(Some(format!("{port}, the primary, is not seen writable")));
+            }
+        } else if instance["MasterKey"]["Port"] != primary
+            || instance["Slave_IO_Running"] != true
+            || instance["Slave_SQL_Running"] != true
+        {
+            return Ok(Some(format!(
+                "{port} is not seen replicating from {primary}"
+            )));
+        }
+        if server.is_running() {
+            let mut sql = server.harness().await?;
+            let sessions = sql
+                    .value("SELECT COUNT(*) FROM information_schema.processlist WHERE user = 'orchestrator'")
+                    .await?;
+            sql.close().await;
+            let running = daemons.all().iter().filter(|daemon| daemon.is_running());
+            let running = running.count();
+            // A probe connection each, and to the primary a pulse and a fence connection beside it.
+            let each = if port == primary { 3 } else { 1 };
+            if sessions.parse::<usize>().unwrap_or(0) < running * each {
+                return Ok(Some(format!(
+                    "{port} has {sessions} sessions of {running} daemons, not {each} of each"
+                )));
+            }
+        }
+    }
+    let problems = daemons.ask_leader("/api/replication-analysis").await?;
+    Ok(analyses(&problems)
+        .into_iter()
+        .find(|(port, _)| !unhealthy.contains(port))
+        .map(|(port, code)| format!("{port} is shown as {code}")))
 }
 
 /// Port and code of each problem in a reply of `replication-analysis`; structure warnings alone are none.

@@ -1,302 +1,448 @@
-//! What real servers do, as far as recoveries are planned on it. Where a version differs, the plan must.
+//! What servers do, as far as recoveries are planned on it: one script a fact, run on real MySQL, on real MariaDB, and on
+//! the model servers of both over the same protocol. Where a real server and its model differ, the model is wrong.
+//!
+//! The scripts are in `tests/facts`, by subject. A script begins with `== FLAVOURS: what it shows`. Servers are `p` (the
+//! primary), `r` and `q` (its replicas; `servers 3` asks for the second). Lines are
+//!
+//! | line | |
+//! |---|---|
+//! | `p app: SQL => ok` | runs it as that account; `ok` may be left out, `error 1290`, `"value"`, or `gone` may follow |
+//! | `r root: status Column` | that column of the replica's status in place of SQL; further names after a `/` |
+//! | `p app& SQL` | begins it and goes on |
+//! | `p app pending 500` | it has no answer within so many milliseconds |
+//! | `p app answers => ok` | its answer |
+//! | `wait LINE` | repeats a line until it comes out as it says |
+//! | `let name = LINE` | keeps a value for `{name}`; `{port q}` and `{id p app}` (the session's number) are known |
+//! | `kill p`, `terminate p`, `freeze p`, `thaw p`, `start p` | SIGKILL, SIGTERM, SIGSTOP, SIGCONT, a start |
+//! | `refused p`, `silent p` | a dial is refused; a dial is accepted and no login comes |
+//! | `backlog 20` | `r` has received that many transactions and applied none of them |
+//!
+//! Sessions are named by account: `root` has all rights, `daemon` those of the daemons, `app` writes rows; digits tell
+//! several apart; any other is a user of that name who was created with the password `NAME-secret`.
+//!
+//! Of the measured facts these are not here, because the network or the client makes them and not the server: how soon a
+//! black hole is noticed (keepalive, TCP_USER_TIMEOUT), and what a replica that dials into one says and how long its STOP
+//! takes (the model has that, `sim/src/model/facts.rs`). Durations are not compared beyond what a script waits for.
 #![allow(clippy::disallowed_methods)]
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use orchestrator_tests::fleet::{Flavour, Fleet, FleetOptions, ReplicationTiming, Thread};
-use orchestrator_tests::sql::Sql;
-use orchestrator_tests::wait::{Look, until};
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use orchestrator_tests::fleet::{Flavour, Fleet, FleetOptions, ReplicationTiming, Server};
+use orchestrator_tests::process::Signal;
+use orchestrator_tests::sql::{APP, HARNESS, ORCHESTRATOR, Row, Sql, SqlError};
+use tokio::task::JoinHandle;
 
 const DEADLINE: Duration = Duration::from_secs(30);
+const LOOK: Duration = Duration::from_millis(20);
 
-async fn fleet(flavour: Flavour, servers: usize) -> Fleet {
-    Fleet::start(FleetOptions {
-        flavour,
-        servers,
-        timing: ReplicationTiming::Quick,
-    })
-    .await
-    .expect("fleet")
+const SCRIPTS: [(&str, &str); 7] = [
+    ("channel", include_str!("../facts/channel.facts")),
+    ("locks", include_str!("../facts/locks.facts")),
+    ("process", include_str!("../facts/process.facts")),
+    ("read-only", include_str!("../facts/read-only.facts")),
+    ("relay-log", include_str!("../facts/relay-log.facts")),
+    ("semi-sync", include_str!("../facts/semi-sync.facts")),
+    ("words", include_str!("../facts/words.facts")),
+];
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Body {
+    Real,
+    Model,
 }
 
-async fn note(sql: &mut Sql, text: &str) {
-    sql.run(&format!("INSERT INTO app.note (text) VALUES ('{text}')"))
-        .await
-        .expect("write");
+/// One script: its title, and its lines with their numbers in the file.
+struct Script {
+    title: String,
+    servers: usize,
+    lines: Vec<(usize, &'static str)>,
 }
 
-async fn wait_notes(sql: &mut Sql, count: u64) {
-    let looked = until(
-        "the notes arrive",
-        DEADLINE,
-        Duration::from_millis(10),
-        async || {
-            let rows = sql
-                .value("SELECT COUNT(*) FROM app.note")
-                .await
-                .expect("rows");
-            if rows == count.to_string() {
-                Look::Holds(())
-            } else {
-                Look::not(rows)
+fn scripts(flavour: Flavour) -> Vec<Script> {
+    let mut scripts: Vec<Script> = Vec::new();
+    for (file, text) in SCRIPTS {
+        let mut wanted = false;
+        for (number, line) in text.lines().enumerate() {
+            let line = line.trim();
+            if let Some(head) = line.strip_prefix("== ") {
+                let (flavours, title) = head.split_once(": ").expect("flavours: title");
+                wanted = flavours
+                    .split(", ")
+                    .map(|name| name.parse::<Flavour>().expect("a flavour"))
+                    .any(|one| one == flavour);
+                if wanted {
+                    scripts.push(Script {
+                        title: format!("{file}: {title}"),
+                        servers: 2,
+                        lines: Vec::new(),
+                    });
+                }
+            } else if wanted && !line.is_empty() && !line.starts_with('#') {
+                let script = scripts.last_mut().expect("a title comes first");
+                match line.strip_prefix("servers ") {
+                    Some(count) => script.servers = count.parse().expect("a count"),
+                    None => script.lines.push((number + 1, line)),
+                }
             }
-        },
-    );
-    looked.await.expect("replication runs");
-}
-
-/// Waits until the replica's received position (the column of this name) is what the query says on the primary.
-async fn wait_received(replica: &mut Sql, flavour: Flavour, column: &str, wanted: &str) {
-    let looked = until(
-        "the replica receives",
-        DEADLINE,
-        Duration::from_millis(10),
-        async || {
-            let status = replica
-                .rows(flavour.show_replica_status())
-                .await
-                .expect("status");
-            let received = status[0].text(&[column]);
-            if received == wanted {
-                Look::Holds(())
-            } else {
-                Look::not(format!("{received}, not {wanted}"))
-            }
-        },
-    );
-    looked.await.expect("the IO thread runs");
-}
-
-/// MySQL: a replica is pointed elsewhere while its applier runs, provided that auto position is on already
-/// and is not stated again: stating it asks for both threads to be stopped (error 3081, MySQL 8.4 manual
-/// 15.4.2.2). That matters because STOP REPLICA SQL_THREAD takes 60 s when the relay log ends in the middle
-/// of a transaction, which a stopped IO thread or a killed primary leaves about one time in four under load
-/// (9.7.4: "stopped in the middle of assigning a group of events; deferring to exit").
-#[tokio::test]
-async fn mysql_changes_source_while_the_applier_runs() {
-    let flavour = Flavour::MySql;
-    let fleet = fleet(flavour, 3).await;
-    let [primary, other, replica] = fleet.ports()[..] else {
-        panic!("three servers")
-    };
-    let mut writer = fleet
-        .server(primary)
-        .expect("server")
-        .harness()
-        .await
-        .expect("login");
-    let mut sql = fleet
-        .server(replica)
-        .expect("server")
-        .orchestrator()
-        .await
-        .expect("login");
-    note(&mut writer, "before").await;
-    wait_notes(
-        &mut fleet
-            .server(replica)
-            .expect("server")
-            .harness()
-            .await
-            .expect("login"),
-        1,
-    )
-    .await;
-
-    sql.run(flavour.stop_replica(Thread::Io))
-        .await
-        .expect("stop");
-    let change =
-        format!("CHANGE REPLICATION SOURCE TO SOURCE_HOST='127.0.0.1', SOURCE_PORT={other}");
-    let refusal = sql
-        .run(&format!("{change}, SOURCE_AUTO_POSITION=1"))
-        .await
-        .expect_err("stated with the applier running");
-    assert_eq!(refusal.code(), Some(3081), "{refusal}");
-    sql.run(&change).await.expect("the applier runs on");
-    sql.run(flavour.start_replica(Thread::Io))
-        .await
-        .expect("start");
-    fleet
-        .wait_replicates(replica, other, DEADLINE)
-        .await
-        .expect("repointed");
-    note(&mut writer, "after").await;
-    wait_notes(
-        &mut fleet
-            .server(replica)
-            .expect("server")
-            .harness()
-            .await
-            .expect("login"),
-        2,
-    )
-    .await;
-}
-
-/// MySQL opens for writes while replication threads run: a promotion need not wait for STOP REPLICA.
-#[tokio::test]
-async fn mysql_opens_while_replication_runs() {
-    let fleet = fleet(Flavour::MySql, 2).await;
-    let replica = fleet.server(fleet.ports()[1]).expect("server");
-    let mut sql = replica.orchestrator().await.expect("login");
-    sql.run("SET GLOBAL read_only=0").await.expect("open");
-    let mut client = replica.harness().await.expect("login");
-    note(&mut client, "opened").await;
-    assert!(
-        replica
-            .replica_status()
-            .await
-            .expect("status")
-            .expect("a replica")
-            .runs()
-    );
-}
-
-/// A replica with 20 transactions received and none of them applied; its connection, and the fleet.
-async fn with_backlog(flavour: Flavour) -> (Fleet, Sql) {
-    let fleet = fleet(flavour, 2).await;
-    let [primary, replica] = fleet.ports()[..] else {
-        panic!("two servers")
-    };
-    let mut writer = fleet
-        .server(primary)
-        .expect("server")
-        .harness()
-        .await
-        .expect("login");
-    let mut sql = fleet
-        .server(replica)
-        .expect("server")
-        .harness()
-        .await
-        .expect("login");
-    note(&mut writer, "applied").await;
-    wait_notes(&mut sql, 1).await;
-    sql.run(flavour.stop_replica(Thread::Sql))
-        .await
-        .expect("stop");
-    for number in 0..20 {
-        note(&mut writer, &format!("backlog {number}")).await;
+        }
     }
-    let (query, column) = match flavour {
-        Flavour::MariaDb => ("SELECT @@GLOBAL.gtid_binlog_pos", "Gtid_IO_Pos"),
-        Flavour::MySql => ("SELECT @@GLOBAL.gtid_executed", "Retrieved_Gtid_Set"),
-    };
-    let wanted = writer.value(query).await.expect("position");
-    wait_received(&mut sql, flavour, column, &wanted).await;
-    fleet
-        .server(primary)
-        .expect("server")
-        .kill_and_wait()
-        .await
-        .expect("killed");
-    (fleet, sql)
+    scripts
 }
 
-/// F1: MariaDB with GTID throws the relay log away when a thread is started with both stopped.
-#[tokio::test]
-async fn mariadb_purges_the_relay_log_when_both_threads_were_stopped() {
-    let flavour = Flavour::MariaDb;
-    let (_fleet, mut sql) = with_backlog(flavour).await;
-    sql.run(flavour.stop_replica(Thread::Both))
-        .await
-        .expect("stop");
-    sql.run(flavour.start_replica(Thread::Sql))
-        .await
-        .expect("start");
-    // The applier is idle when it has read what is left; then nothing more can come.
-    let looked = until(
-        "the applier is idle",
-        DEADLINE,
-        Duration::from_millis(20),
-        async || {
-            let state = sql.rows("SHOW SLAVE STATUS").await.expect("status");
-            let state = state[0].text(&["Slave_SQL_Running_State"]).to_owned();
-            if state.starts_with("Slave has read all relay log") {
-                Look::Holds(())
-            } else {
-                Look::not(state)
+async fn run_all(flavour: Flavour, body: Body) {
+    let wanted = std::env::var("FACT").unwrap_or_default();
+    let mut failures = Vec::new();
+    let mut ran = 0;
+    for script in scripts(flavour) {
+        if !script.title.contains(&wanted) {
+            continue;
+        }
+        ran += 1;
+        let began = std::time::Instant::now();
+        let outcome = run(&script, flavour, body).await;
+        let took = began.elapsed().as_secs_f64();
+        match outcome {
+            Ok(()) => println!("{took:5.1} s  {}", script.title),
+            Err(error) => {
+                println!("{took:5.1} s  FAILED  {}: {error:#}", script.title);
+                failures.push(format!("{}: {error:#}", script.title));
             }
-        },
-    );
-    looked.await.expect("idle");
-    assert_eq!(
-        sql.value("SELECT COUNT(*) FROM app.note")
+        }
+    }
+    assert!(ran > 0, "no script is called {wanted}");
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn model_of_mysql() {
+    run_all(Flavour::MySql, Body::Model).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn model_of_mariadb() {
+    run_all(Flavour::MariaDb, Body::Model).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn real_mysql() {
+    run_all(Flavour::MySql, Body::Real).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn real_mariadb() {
+    run_all(Flavour::MariaDb, Body::Real).await;
+}
+
+async fn run(script: &Script, flavour: Flavour, body: Body) -> Result<()> {
+    let options = FleetOptions {
+        flavour,
+        servers: script.servers,
+        timing: ReplicationTiming::Quick,
+    };
+    let fleet = match body {
+        Body::Real => Fleet::start(options).await?,
+        Body::Model => Fleet::start_models(options, "facts").await?,
+    };
+    let mut stage = Stage {
+        fleet,
+        sessions: BTreeMap::new(),
+        values: BTreeMap::new(),
+    };
+    for (number, line) in &script.lines {
+        stage
+            .line(line)
             .await
-            .expect("rows"),
-        "1",
-        "the backlog is gone"
-    );
+            .with_context(|| format!("line {number}: {line}"))?;
+    }
+    Ok(())
 }
 
-/// F2: started first, the applier drains what was received.
-#[tokio::test]
-async fn mariadb_drains_when_the_applier_is_started_first() {
-    let flavour = Flavour::MariaDb;
-    let (_fleet, mut sql) = with_backlog(flavour).await;
-    sql.run(flavour.start_replica(Thread::Sql))
-        .await
-        .expect("start");
-    sql.run(flavour.stop_replica(Thread::Io))
-        .await
-        .expect("stop");
-    wait_notes(&mut sql, 21).await;
+enum Session {
+    Idle(Sql),
+    Busy(JoinHandle<(Sql, Outcome)>),
+    Gone,
 }
 
-/// F3: MariaDB found with both threads stopped is drained through file and position.
-#[tokio::test]
-async fn mariadb_drains_by_position_when_both_threads_were_stopped() {
-    let flavour = Flavour::MariaDb;
-    let (_fleet, mut sql) = with_backlog(flavour).await;
-    sql.run(flavour.stop_replica(Thread::Both))
-        .await
-        .expect("stop");
-    let status = sql.rows("SHOW SLAVE STATUS").await.expect("status");
-    let (file, position) = (
-        status[0].text(&["Relay_Log_File"]),
-        status[0].text(&["Relay_Log_Pos"]),
-    );
-    sql.run(&format!(
-        "CHANGE MASTER TO MASTER_USE_GTID=no, RELAY_LOG_FILE='{file}', RELAY_LOG_POS={position}"
-    ))
-    .await
-    .expect("by position");
-    sql.run(flavour.start_replica(Thread::Sql))
-        .await
-        .expect("start");
-    wait_notes(&mut sql, 21).await;
+type Outcome = Result<Vec<Row>, SqlError>;
+
+struct Stage {
+    fleet: Fleet,
+    sessions: BTreeMap<(String, String), Session>,
+    values: BTreeMap<String, String>,
 }
 
-/// F6: MySQL keeps the relay log when the applier is started after both threads were stopped.
-#[tokio::test]
-async fn mysql_drains_after_both_threads_were_stopped() {
-    let flavour = Flavour::MySql;
-    let (_fleet, mut sql) = with_backlog(flavour).await;
-    sql.run(flavour.stop_replica(Thread::Both))
-        .await
-        .expect("stop");
-    sql.run(flavour.start_replica(Thread::Sql))
-        .await
-        .expect("start");
-    wait_notes(&mut sql, 21).await;
+impl Stage {
+    async fn line(&mut self, line: &str) -> Result<()> {
+        if let Some(rest) = line.strip_prefix("wait ") {
+            let began = std::time::Instant::now();
+            loop {
+                match Box::pin(self.line(rest)).await {
+                    Ok(()) => return Ok(()),
+                    Err(error) if began.elapsed() > DEADLINE => return Err(error),
+                    Err(_) => tokio::time::sleep(LOOK).await,
+                }
+            }
+        }
+        if let Some(rest) = line.strip_prefix("let ") {
+            let (name, rest) = rest.split_once(" = ").context("let NAME = LINE")?;
+            let (target, session, sql, _) = statement(rest)?;
+            let rows = self.ask(&target, &session, sql).await??;
+            let value = rows.first().map(Row::only).unwrap_or_default().to_owned();
+            self.values.insert(name.to_owned(), value);
+            return Ok(());
+        }
+        if let Some(count) = line.strip_prefix("backlog ") {
+            return Box::pin(self.backlog(count.parse()?)).await;
+        }
+        if let Some((verb @ ("kill" | "terminate" | "freeze" | "thaw" | "start"), target)) =
+            line.split_once(' ')
+        {
+            let server = self.server(target)?;
+            match verb {
+                "kill" => server.kill_and_wait().await?,
+                "start" => {
+                    server.start()?;
+                    server.wait_up().await?;
+                }
+                "terminate" => drop(server.signal(Signal::Terminate)),
+                "freeze" => drop(server.signal(Signal::Stop)),
+                _ => drop(server.signal(Signal::Continue)),
+            }
+            return Ok(());
+        }
+        if let Some((verb @ ("refused" | "silent"), target)) = line.split_once(' ') {
+            return self.dial(target, verb == "silent").await;
+        }
+        if let Some((head, rest)) = line.split_once(" pending ") {
+            let (target, session) = head.split_once(' ').context("SERVER SESSION")?;
+            let window = Duration::from_millis(rest.parse()?);
+            let key = (target.to_owned(), session.to_owned());
+            let Some(Session::Busy(task)) = self.sessions.get_mut(&key) else {
+                bail!("nothing is under way there");
+            };
+            return match tokio::time::timeout(window, task).await {
+                Err(_) => Ok(()),
+                Ok(ended) => bail!("it was answered: {:?}", ended?.1),
+            };
+        }
+        if let Some((head, rest)) = line.split_once(" answers") {
+            let (target, session) = head.split_once(' ').context("SERVER SESSION")?;
+            let expected = rest.strip_prefix(" => ").unwrap_or("ok");
+            let key = (target.to_owned(), session.to_owned());
+            let Some(Session::Busy(task)) = self.sessions.remove(&key) else {
+                bail!("nothing is under way there");
+            };
+            let (sql, outcome) = tokio::time::timeout(DEADLINE, task)
+                .await
+                .map_err(|_| anyhow!("no answer"))??;
+            self.keep(key, sql, &outcome);
+            return judge(outcome, expected);
+        }
+        if let Some((head, sql)) = line.split_once("& ") {
+            let (target, session) = head.split_once(' ').context("SERVER SESSION")?;
+            let text = self.filled(sql)?;
+            let mut connection = self.idle(target, session).await?;
+            let task = tokio::spawn(async move {
+                let outcome = connection.rows(&text).await;
+                (connection, outcome)
+            });
+            let key = (target.to_owned(), session.to_owned());
+            self.sessions.insert(key, Session::Busy(task));
+            return Ok(());
+        }
+        let (target, session, sql, expected) = statement(line)?;
+        let outcome = self.ask(&target, &session, sql).await;
+        let expected = self.filled(expected)?;
+        match outcome {
+            Ok(outcome) => judge(outcome, &expected),
+            // Not even let in.
+            Err(error) => match error.downcast_ref::<mysql_async::Error>() {
+                Some(mysql_async::Error::Server(refusal))
+                    if expected == format!("error {}", refusal.code) =>
+                {
+                    Ok(())
+                }
+                _ => Err(error),
+            },
+        }
+    }
+
+    fn server(&self, name: &str) -> Result<&Server> {
+        let at = match name {
+            "p" => 0,
+            "r" => 1,
+            "q" => 2,
+            other => bail!("no server {other}"),
+        };
+        self.fleet
+            .servers()
+            .get(at)
+            .ok_or_else(|| anyhow!("the script has no server {name}"))
+    }
+
+    /// A session that has nothing under way, logged in if need be. It is taken out.
+    async fn idle(&mut self, target: &str, session: &str) -> Result<Sql> {
+        let key = (target.to_owned(), session.to_owned());
+        match self.sessions.remove(&key) {
+            Some(Session::Idle(sql)) => Ok(sql),
+            Some(Session::Busy(_)) => bail!("{session} has a statement under way"),
+            None | Some(Session::Gone) => {
+                let port = self.server(target)?.port();
+                let name = session.trim_end_matches(|c: char| c.is_ascii_digit());
+                let mut sql = match name {
+                    "root" => Sql::connect(port, HARNESS, DEADLINE).await?,
+                    "daemon" => Sql::connect(port, ORCHESTRATOR, DEADLINE).await?,
+                    "app" => Sql::connect(port, APP, DEADLINE).await?,
+                    user => {
+                        let password = format!("{user}-secret");
+                        Sql::connect_as(port, user, &password, DEADLINE).await?
+                    }
+                };
+                let id = sql.value("SELECT CONNECTION_ID()").await?;
+                self.values.insert(format!("id {target} {session}"), id);
+                Ok(sql)
+            }
+        }
+    }
+
+    fn keep(&mut self, key: (String, String), sql: Sql, outcome: &Outcome) {
+        let session = match outcome {
+            Ok(_) | Err(SqlError::Server { .. }) => Session::Idle(sql),
+            Err(SqlError::Deadline | SqlError::Broken(_)) => Session::Gone,
+        };
+        self.sessions.insert(key, session);
+    }
+
+    /// The outcome of a statement; an error when it could not be asked.
+    async fn ask(&mut self, target: &str, session: &str, sql: &str) -> Result<Outcome> {
+        let text = self.filled(sql)?;
+        let mut connection = self.idle(target, session).await?;
+        let outcome = match text.strip_prefix("status ") {
+            None => connection.rows(&text).await,
+            Some(columns) => {
+                let flavour = self.fleet.flavour();
+                let names: Vec<&str> = columns.split('/').collect();
+                let status = match flavour {
+                    Flavour::MariaDb => "SHOW ALL SLAVES STATUS",
+                    Flavour::MySql => "SHOW REPLICA STATUS",
+                };
+                connection.rows(status).await.map(|rows| {
+                    let value = rows.first().map(|row| row.text(&names).to_owned());
+                    value
+                        .into_iter()
+                        .map(|value| Row::of("value", Some(value)))
+                        .collect()
+                })
+            }
+        };
+        self.keep(
+            (target.to_owned(), session.to_owned()),
+            connection,
+            &outcome,
+        );
+        Ok(outcome)
+    }
+
+    /// The text with its `{names}` replaced.
+    fn filled(&self, text: &str) -> Result<String> {
+        let mut filled = String::new();
+        let mut rest = text;
+        while let Some((before, after)) = rest.split_once('{') {
+            let (name, after) = after.split_once('}').context("an open {")?;
+            filled.push_str(before);
+            match name.strip_prefix("port ") {
+                Some(target) => filled.push_str(&self.server(target)?.port().to_string()),
+                None => filled.push_str(
+                    self.values
+                        .get(name)
+                        .ok_or_else(|| anyhow!("nothing is called {name}"))?,
+                ),
+            }
+            rest = after;
+        }
+        filled.push_str(rest);
+        Ok(filled)
+    }
+
+    async fn dial(&self, target: &str, silent: bool) -> Result<()> {
+        let port = self.server(target)?.port();
+        if silent {
+            let dialled = tokio::net::TcpStream::connect(("127.0.0.1", port)).await;
+            dialled.context("not even accepted")?;
+            return match Sql::connect(port, APP, Duration::from_millis(700)).await {
+                Ok(_) => bail!("the login was complete"),
+                Err(_) => Ok(()),
+            };
+        }
+        match tokio::net::TcpStream::connect(("127.0.0.1", port)).await {
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => Ok(()),
+            Err(error) => Err(error.into()),
+            Ok(_) => bail!("accepted"),
+        }
+    }
+
+    /// One transaction applied on `r`, then so many that it received with its applier stopped.
+    async fn backlog(&mut self, count: u32) -> Result<()> {
+        let (word, query, column) = match self.fleet.flavour() {
+            Flavour::MariaDb => ("SLAVE", "SELECT @@GLOBAL.gtid_binlog_pos", "Gtid_IO_Pos"),
+            Flavour::MySql => (
+                "REPLICA",
+                "SELECT @@GLOBAL.gtid_executed",
+                "Retrieved_Gtid_Set",
+            ),
+        };
+        let write = "p root: INSERT INTO app.note (text) VALUES ('x')";
+        self.line(write).await?;
+        self.line("wait r root: SELECT COUNT(*) FROM app.note => \"1\"")
+            .await?;
+        self.line(&format!("r root: STOP {word} SQL_THREAD"))
+            .await?;
+        for _ in 0..count {
+            self.line(write).await?;
+        }
+        self.line(&format!("let sent = p root: {query}")).await?;
+        self.line(&format!("wait r root: status {column} => \"{{sent}}\""))
+            .await
+    }
 }
 
-/// F6: MySQL throws the relay log away on a change of source with both threads stopped.
-#[tokio::test]
-async fn mysql_purges_the_relay_log_on_change_with_both_threads_stopped() {
-    let flavour = Flavour::MySql;
-    let (_fleet, mut sql) = with_backlog(flavour).await;
-    sql.run(flavour.stop_replica(Thread::Both))
-        .await
-        .expect("stop");
-    sql.run("CHANGE REPLICATION SOURCE TO SOURCE_DELAY=0")
-        .await
-        .expect("change");
-    let status = sql.rows("SHOW REPLICA STATUS").await.expect("status");
-    assert_eq!(
-        status[0].text(&["Retrieved_Gtid_Set"]),
-        "",
-        "what was received is forgotten"
-    );
+/// `SERVER SESSION: SQL => EXPECTATION`
+fn statement(line: &str) -> Result<(String, String, &str, &str)> {
+    let (head, rest) = line.split_once(": ").context("SERVER SESSION: SQL")?;
+    let (target, session) = head.split_once(' ').context("SERVER SESSION: SQL")?;
+    let (sql, expected) = rest.rsplit_once(" => ").unwrap_or((rest, "ok"));
+    Ok((target.to_owned(), session.to_owned(), sql, expected))
+}
+
+fn judge(outcome: Outcome, expected: &str) -> Result<()> {
+    if let Some(code) = expected.strip_prefix("error ") {
+        return match outcome {
+            Err(SqlError::Server { code: found, .. }) if found.to_string() == code => Ok(()),
+            other => bail!("{other:?}"),
+        };
+    }
+    if expected == "gone" {
+        return match outcome {
+            Err(SqlError::Broken(_)) => Ok(()),
+            // Told so, and then closed: ER_SERVER_SHUTDOWN, ER_CONNECTION_KILLED, ER_QUERY_INTERRUPTED.
+            Err(SqlError::Server {
+                code: 1053 | 1927 | 1317,
+                ..
+            }) => Ok(()),
+            other => bail!("{other:?}"),
+        };
+    }
+    let rows = outcome?;
+    let Some(value) = expected
+        .strip_prefix('"')
+        .and_then(|rest| rest.strip_suffix('"'))
+    else {
+        ensure!(expected == "ok", "what is {expected}?");
+        return Ok(());
+    };
+    let found = rows.first().map(Row::only).unwrap_or_default();
+    ensure!(found == value, "{found:?}");
+    Ok(())
 }

@@ -270,11 +270,16 @@ fn read_only_waits_for_acknowledgements_and_writes_wait_for_it() {
         assert_eq!(ask(&mut source, one, insert(2), ZERO), None);
         let committed = source.rows(Table::Ledger).count();
         assert_eq!(committed, if kind == Kind::Mysql { 1 } else { 2 });
-        let fence = Operation::Access(Access::ReadOnly);
+        let fence = Operation::Access(match kind {
+            Kind::Mysql => Access::SuperReadOnly,
+            Kind::Mariadb => Access::ReadOnly,
+        });
         assert_eq!(ask(&mut source, daemon, fence, seconds(1)), None);
         assert_eq!(ask(&mut source, other, insert(3), seconds(2)), None);
         // Looking hangs nowhere.
-        assert!(!source.report(seconds(2)).read_only);
+        let report = source.report(seconds(2));
+        assert!(!report.read_only);
+        assert_eq!(report.super_read_only, kind == Kind::Mysql);
 
         source.kill_session(one).unwrap();
         source.proceed(seconds(3));
@@ -526,17 +531,17 @@ fn offline_mode_drops_the_replicas() {
         DONE
     );
     assert!(!source.has_session(replica) && !source.has_session(client));
-    let again = source.try_log_in(Account::Replication(key("r")));
+    let again = source.try_log_in(Account::Replication(key("r")), ZERO);
     assert_eq!(again.unwrap_err().code, code::OFFLINE);
-    source.try_log_in(Account::Orchestrator).unwrap();
+    source.try_log_in(Account::Orchestrator, ZERO).unwrap();
 }
 
 #[test]
 fn logins_are_refused_for_a_reason() {
     let mut server = Server::new(key("p"), Kind::Mysql, 1, false);
     server.set_connections_max(1);
-    server.try_log_in(app()).unwrap();
-    let refusal = |server: &mut Server| server.try_log_in(app()).unwrap_err().code;
+    server.try_log_in(app(), ZERO).unwrap();
+    let refusal = |server: &mut Server| server.try_log_in(app(), ZERO).unwrap_err().code;
     assert_eq!(refusal(&mut server), code::TOO_MANY_CONNECTIONS);
     server.refuse_logins(Some(error(code::ACCESS_DENIED, "Access denied")));
     assert_eq!(refusal(&mut server), code::ACCESS_DENIED);

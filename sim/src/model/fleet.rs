@@ -22,8 +22,8 @@ use tokio::io::AsyncReadExt as _;
 use tokio::sync::watch;
 
 use super::server::{Account, code};
+use super::told::{self, Cause};
 use super::wire::{Greeting, Reply, Request, receive, send};
-use crate::witness::{self, Cause};
 
 /// How long a login of a pulse, a fence or a late look may take.
 const LOGIN: Duration = Duration::from_millis(800);
@@ -355,7 +355,7 @@ impl<E: Env> Fleet for SimFleet<E> {
                 biased;
                 () = watched.until_stopped() => {}
                 () = async {
-                    witness::sent(&kept.key, idle.session, &Statement::Fence, Cause::FrozenFence);
+                    told::sent(&kept.key, idle.session, &Statement::Fence, Cause::FrozenFence);
                     if send(&mut idle.stream, &Request::Execute(Statement::Fence)).await.is_ok() {
                         idle.linger().await;
                     }
@@ -742,7 +742,7 @@ async fn run_one<E: Env>(
         let outcome = unsent("the step's deadline passed before it was sent");
         return (Some(action), Err(outcome));
     }
-    witness::sent(&kept.key, action.session, statement, cause.clone());
+    told::sent(&kept.key, action.session, statement, cause.clone());
     match action
         .ask(Request::Execute(statement.clone()), left())
         .await

@@ -20,9 +20,9 @@ use tokio::sync::watch;
 use super::replication::HEARTBEAT;
 use super::server::{Account, Process, Server, Table, code, error};
 use super::statement::{Answer, Operation, Outcome};
+use super::told;
 use super::wire::{Greeting, Reply, Request, receive, send};
 use crate::random::SplitMix;
-use crate::witness;
 
 /// What a model server's machine needs beside the daemon's seam: one clock for the whole world.
 pub trait World: Env {
@@ -36,6 +36,8 @@ const STATEMENT_MICROSECONDS: (u64, u64) = (100, 1_000);
 const APPLY_MICROSECONDS: (u64, u64) = (200, 1_500);
 /// The receiver dials again after so long, where the channel does not state it (`SOURCE_CONNECT_RETRY`).
 const CONNECT_RETRY: Duration = Duration::from_secs(1);
+/// A port that was taken, or a connection that could not be, is tried again after so long.
+const BIND_AGAIN: Duration = Duration::from_millis(20);
 const PURPOSE: u64 = 0x5e7e;
 
 /// A server and who waits for it to change. Clones are the same server: the machine's program, the scenario and the
@@ -126,6 +128,16 @@ impl Host {
         Duration::from_micros(random.between(low, high))
     }
 
+    /// Bytes for a login, none of them 0.
+    pub(crate) fn draw_nonce(&self) -> [u8; 20] {
+        let mut random = self
+            .shared
+            .random
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        std::array::from_fn(|_| random.between(33, 127) as u8)
+    }
+
     /// Waits until `wanted` says something of the server.
     pub(crate) async fn until<T>(&self, mut wanted: impl FnMut(&Server) -> Option<T> + Send) -> T {
         let mut changed = self.shared.changed.subscribe();
@@ -143,20 +155,41 @@ impl Host {
     pub async fn run<E: World>(self) {
         self.work::<E>();
         spawn::<E>(self.clone().receive_for_ever::<E>());
+        let address = format!("0.0.0.0:{}", self.key().port);
+        self.listen::<E, _>(address, |host, stream, peer, boot| {
+            host.serve::<E>(stream, machine_of(&peer), boot)
+        })
+        .await;
+    }
+
+    /// Listens while the process does, and serves who comes, for ever.
+    pub(crate) async fn listen<E: World, F: Future<Output = ()> + Send + 'static>(
+        self,
+        address: String,
+        serve: impl Fn(Self, E::Stream, String, u64) -> F,
+    ) {
         loop {
             let boot = self
                 .until(|server| server.listens().then(|| server.boot()))
                 .await;
-            let listener = E::bind(&format!("0.0.0.0:{}", self.key().port)).await;
-            let mut listener = listener.expect("a machine of its own has the port free");
+            let mut listener = loop {
+                match E::bind(&address).await {
+                    Ok(listener) => break listener,
+                    // Somebody else has the port for a while.
+                    Err(_) => sleep::<E>(BIND_AGAIN).await,
+                }
+            };
             loop {
                 let accepted = tokio::select! {
                     biased;
                     () = self.until_deaf(boot) => break,
                     accepted = E::accept(&mut listener) => accepted,
                 };
-                if let Ok((stream, peer)) = accepted {
-                    spawn::<E>(self.clone().serve::<E>(stream, machine_of(&peer), boot));
+                match accepted {
+                    Ok((stream, peer)) => {
+                        spawn::<E>(serve(self.clone(), stream, peer, boot));
+                    }
+                    Err(_) => sleep::<E>(BIND_AGAIN).await,
                 }
             }
         }
@@ -291,7 +324,7 @@ impl Host {
         };
         self.until_delivered(machine).await;
         self.until_awake().await;
-        match self.change(|server| server.try_log_in(account)) {
+        match self.change(|server| server.try_log_in(account, E::elapsed())) {
             Ok(session) => {
                 send(stream, &Reply::LoggedIn(session)).await?;
                 Ok(Some(session))
@@ -339,12 +372,12 @@ impl Host {
                 let before = self.look(Server::forgotten_ever);
                 for operation in operations {
                     if let Err(refusal) = self.perform::<E>(session, operation).await? {
-                        witness::executed(self.key(), session, &statement, None);
+                        told::executed(self.key(), session, &statement, None);
                         return Some(Reply::Error(refusal));
                     }
                 }
                 let forgotten = self.look(Server::forgotten_ever) - before;
-                witness::executed(self.key(), session, &statement, Some(forgotten));
+                told::executed(self.key(), session, &statement, Some(forgotten));
                 return Some(Reply::Done);
             }
             Request::Probe => {
@@ -458,44 +491,39 @@ impl Host {
     async fn receive_for_ever<E: World>(self) {
         loop {
             let (source, held) = self.until(Server::receiver_target).await;
-            let pulled = self
-                .while_source(&source, self.pull::<E>(&source, held))
-                .await;
+            let pulled = self.while_received(self.pull::<E>(&source, held)).await;
             let Some(ended) = pulled else { continue };
             let refused = ended.is_err_and(|error| {
                 error.kind() == io::ErrorKind::ConnectionRefused
                     || error.kind() == io::ErrorKind::UnexpectedEof
             });
             self.change(|server| server.receiver_lost(refused));
-            self.rest_between_dials::<E>(&source).await;
+            self.rest_between_dials::<E>().await;
         }
     }
 
-    /// The outcome, unless the receiver was stopped or sent elsewhere meanwhile.
-    pub(crate) async fn while_source<T>(
-        &self,
-        source: &InstanceKey,
-        pull: impl Future<Output = T>,
-    ) -> Option<T> {
+    /// The outcome, unless the receiver was stopped meanwhile.
+    pub(crate) async fn while_received<T>(&self, receiving: impl Future<Output = T>) -> Option<T> {
+        let life = self.look(Server::receiver_life);
         let over = self.until(|server| {
-            let target = server.receiver_target().map(|(source, _)| source);
-            (target.as_ref() != Some(source)).then_some(())
+            let lives = life.is_some() && server.receiver_life() == life;
+            (!lives).then_some(())
         });
         tokio::select! {
             biased;
             () = over => None,
-            ended = pull => Some(ended),
+            ended = receiving => Some(ended),
         }
     }
 
-    pub(crate) async fn rest_between_dials<E: World>(&self, source: &InstanceKey) {
+    pub(crate) async fn rest_between_dials<E: World>(&self) {
         let retry = self.look(|server| {
             server.channel().map_or(CONNECT_RETRY, |channel| {
                 channel.connect_retry(CONNECT_RETRY)
             })
         });
         let rest = sleep::<E>(retry);
-        let _ = self.while_source(source, rest).await;
+        let _ = self.while_received(rest).await;
     }
 
     async fn pull<E: World>(&self, source: &InstanceKey, held: GtidSet) -> io::Result<()> {

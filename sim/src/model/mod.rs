@@ -11,6 +11,7 @@ pub mod host;
 pub mod replication;
 pub mod server;
 pub mod statement;
+pub mod told;
 pub mod wire;
 
 pub use client::Ledger;
@@ -21,4 +22,5 @@ pub use server::{Kind, Server};
 #[cfg(test)]
 mod facts;
 #[cfg(test)]
+#[cfg(feature = "engines")]
 mod tests;

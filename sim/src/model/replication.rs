@@ -76,6 +76,8 @@ pub(crate) struct Channel {
     pub applier: bool,
     pub applier_error: (u32, String),
     pub heartbeats: u64,
+    /// Counts the starts of the receiver: what an earlier one connected to is let go.
+    pub starts: u64,
 }
 
 impl Channel {
@@ -95,12 +97,14 @@ impl Channel {
             applier: false,
             applier_error: (0, String::new()),
             heartbeats: 0,
+            starts: 0,
         }
     }
 
     /// Both threads on, as after a start of the process.
     pub fn start(&mut self) {
         self.receiver = Receiver::Connecting;
+        self.starts += 1;
         self.receiver_error = (0, String::new());
         self.dialling = None;
         self.applier = true;
@@ -228,6 +232,10 @@ impl Server {
         self.channel.as_ref()
     }
 
+    pub(crate) fn received(&self) -> &GtidSet {
+        &self.received
+    }
+
     // The receiver.
 
     /// Where the receiver is to go next: none while it is stopped.
@@ -246,6 +254,13 @@ impl Server {
             channel.source.clone(),
             held.expect("a server's sets have one flavour"),
         ))
+    }
+
+    /// Which life of the receiver this is, and of which process; none while it is stopped.
+    pub(crate) fn receiver_life(&self) -> Option<(u64, u64)> {
+        let channel = self.channel.as_ref()?;
+        (channel.receiver != Receiver::Stopped && self.process != Process::Killed)
+            .then_some((self.boot(), channel.starts))
     }
 
     /// What a replica that holds `held` is to be sent, from a place in the log on; and the next place.
@@ -416,7 +431,11 @@ impl Server {
         let Some(transaction) = self.relay.front().copied() else {
             return;
         };
-        let is_new = !transaction.id.is_in(&self.executed);
+        // MariaDB applies whatever lies behind gtid_slave_pos, be it in its own log or not.
+        let is_new = match self.kind {
+            Kind::Mysql => !transaction.id.is_in(&self.executed),
+            Kind::Mariadb => !transaction.id.is_in(&self.replicated),
+        };
         let row = (transaction.table, transaction.write);
         let fault = match (&self.applier_fault, transaction.table) {
             (Some(fault), _) => Some(fault.clone()),
@@ -503,6 +522,7 @@ impl Server {
         match receiver {
             Some(true) if channel.receiver == Receiver::Stopped => {
                 channel.receiver = Receiver::Connecting;
+                channel.starts += 1;
                 channel.receiver_error = (0, String::new());
             }
             Some(false) => {

@@ -186,6 +186,7 @@ pub(crate) fn error(code: u16, message: impl Into<String>) -> ServerError {
 #[derive(Debug)]
 pub(crate) struct Session {
     pub account: Account,
+    pub since: Duration,
     pub in_flight: Option<InFlight>,
     /// `FLUSH TABLES WITH READ LOCK` is held.
     pub read_lock: bool,
@@ -243,6 +244,8 @@ pub struct Server {
     /// Every login is refused with this error.
     login_refusal: Option<ServerError>,
     pub(crate) privileges: BTreeMap<String, BTreeSet<String>>,
+    /// By user; asked for over the MySQL protocol only.
+    pub(crate) passwords: BTreeMap<String, String>,
     pub(super) semi_sync: SemiSyncSettings,
     /// The source's side is in force: switched off by a wait that took too long.
     pub(super) semi_sync_status: bool,
@@ -262,6 +265,8 @@ pub struct Server {
     pub(super) received: GtidSet,
     pub(super) relay_log_recovery: bool,
     pub(super) net_timeout: Duration,
+    /// What `meta.cluster` says: the name that people gave the cluster.
+    pub(crate) cluster_name: String,
     pub(super) channel: Option<Channel>,
     /// The applier fails at its next transaction.
     pub(super) applier_fault: Option<ServerError>,
@@ -270,6 +275,7 @@ pub struct Server {
     pub(super) rows: BTreeSet<(Table, u64)>,
     pub(crate) sessions: BTreeMap<u64, Session>,
     sessions_ever: u64,
+    notes_ever: u64,
     pub(super) asked_ever: u64,
     pub(super) locks: BTreeMap<String, u64>,
     /// For the oracles: every write that was ever committed or received here.
@@ -307,6 +313,7 @@ impl Server {
             connections_max: 300,
             login_refusal: None,
             privileges: BTreeMap::new(),
+            passwords: BTreeMap::new(),
             semi_sync: SemiSyncSettings {
                 source_enabled: false,
                 replica_enabled: false,
@@ -325,12 +332,14 @@ impl Server {
             received: empty,
             relay_log_recovery: false,
             net_timeout: Duration::from_secs(60),
+            cluster_name: String::new(),
             channel: None,
             applier_fault: None,
             apply_takes: None,
             rows: BTreeSet::new(),
             sessions: BTreeMap::new(),
             sessions_ever: 0,
+            notes_ever: 0,
             asked_ever: 0,
             locks: BTreeMap::new(),
             ever_held: BTreeSet::new(),
@@ -356,6 +365,11 @@ impl Server {
         self.net_timeout
     }
 
+    /// The only row of the table `meta.cluster`, over the MySQL protocol.
+    pub fn set_cluster_name(&mut self, name: &str) {
+        name.clone_into(&mut self.cluster_name);
+    }
+
     /// `max_connections`: logins beyond are refused with error 1040.
     pub fn set_connections_max(&mut self, connections: usize) {
         self.connections_max = connections;
@@ -364,6 +378,18 @@ impl Server {
     /// Refuses every login with this error (1045, 1040, 1203, 1226), or none.
     pub fn refuse_logins(&mut self, refusal: Option<ServerError>) {
         self.login_refusal = refusal;
+    }
+
+    /// Lets an account log in over the MySQL protocol with this password.
+    pub fn create_user(&mut self, user: &str, password: &str) {
+        self.passwords.insert(user.to_owned(), password.to_owned());
+    }
+
+    /// A session is a replica's: over the MySQL protocol that is known when it asks for the log.
+    pub(crate) fn register_replica(&mut self, session: u64, replica: InstanceKey) {
+        if let Some(session) = self.sessions.get_mut(&session) {
+            session.account = Account::Replication(replica);
+        }
     }
 
     /// Gives an account rights by their names in GRANT: `ALL PRIVILEGES`, `SUPER`, `READ_ONLY ADMIN` ...
@@ -573,13 +599,30 @@ impl Server {
         }
     }
 
+    /// What an operator does who rebuilds an ended server: no data, no replication, another `server_id`, read-only lest
+    /// somebody writes before it replicates; its accounts and the rest of its configuration stay.
+    pub fn wipe(&mut self, server_id: u32) {
+        assert_eq!(self.process, Process::Killed, "{}", self.key);
+        let mut fresh = Server::new(self.key.clone(), self.kind, server_id, true);
+        fresh.process = Process::Killed;
+        fresh.boot = self.boot;
+        fresh.connections_max = self.connections_max;
+        fresh.privileges = std::mem::take(&mut self.privileges);
+        fresh.passwords = std::mem::take(&mut self.passwords);
+        fresh.semi_sync = self.semi_sync.clone();
+        fresh.relay_log_recovery = self.relay_log_recovery;
+        fresh.net_timeout = self.net_timeout;
+        fresh.cluster_name = std::mem::take(&mut self.cluster_name);
+        *self = fresh;
+    }
+
     // Sessions.
 
     /// Lets somebody in.
     ///
     /// # Errors
     /// 1040 when there are too many; 3032 while the server is offline; what [`Server::refuse_logins`] was told.
-    pub fn try_log_in(&mut self, account: Account) -> Result<u64, ServerError> {
+    pub fn try_log_in(&mut self, account: Account, now: Duration) -> Result<u64, ServerError> {
         if let Some(refusal) = &self.login_refusal {
             return Err(refusal.clone());
         }
@@ -592,14 +635,24 @@ impl Server {
                 "The server is currently in offline mode",
             ));
         }
-        Ok(self.log_in(account))
+        Ok(self.log_in_at(account, now))
+    }
+
+    /// The number that the next session will have.
+    pub(crate) fn next_session(&self) -> u64 {
+        self.sessions_ever + 1
     }
 
     /// A session, whatever the limits.
     pub fn log_in(&mut self, account: Account) -> u64 {
+        self.log_in_at(account, Duration::ZERO)
+    }
+
+    fn log_in_at(&mut self, account: Account, now: Duration) -> u64 {
         self.sessions_ever += 1;
         let session = Session {
             account,
+            since: now,
             in_flight: None,
             read_lock: false,
             transaction: None,
@@ -822,6 +875,37 @@ impl Server {
             .is_some_and(|channel| channel.receiver == Receiver::Running && channel.acknowledges)
     }
 
+    pub(crate) fn gtid_slave_pos(&self) -> &GtidSet {
+        &self.replicated
+    }
+
+    /// MySQL's `gtid_executed`, MariaDB's `gtid_binlog_pos`.
+    pub(crate) fn gtid_own(&self) -> &GtidSet {
+        &self.executed
+    }
+
+    pub(crate) fn started(&self) -> Duration {
+        self.started
+    }
+
+    pub(crate) fn event_scheduler(&self) -> bool {
+        self.event_scheduler
+    }
+
+    pub(crate) fn is_offline(&self) -> bool {
+        self.offline
+    }
+
+    pub(crate) fn relay_log_recovery(&self) -> bool {
+        self.relay_log_recovery
+    }
+
+    /// A number for a row without a key of its own, never the same twice on any server.
+    pub(crate) fn next_note(&mut self) -> u64 {
+        self.notes_ever += 1;
+        u64::from(self.server_id) << 32 | self.notes_ever
+    }
+
     pub(crate) fn binlog_coordinates(&self) -> BinlogCoordinates {
         BinlogCoordinates {
             file: BINLOG_FILE.to_owned(),
@@ -873,7 +957,7 @@ impl Server {
             version: Version::parse(self.kind.version()),
             uptime_s: now.saturating_sub(self.started).as_secs(),
             read_only: self.access != Access::Writable,
-            super_read_only: self.access == Access::SuperReadOnly,
+            super_read_only: self.says_super_read_only(),
             log_bin: true,
             log_replica_updates: true,
             binlog_format: "ROW".to_owned(),

@@ -297,6 +297,18 @@ impl Server {
             .count()
     }
 
+    /// What MySQL's `@@super_read_only` says: it runs ahead of a statement that is waited for, and `@@read_only` does not.
+    #[must_use]
+    pub fn says_super_read_only(&self) -> bool {
+        self.access == Access::SuperReadOnly
+            || self.sessions.values().any(|session| {
+                session.in_flight.as_ref().is_some_and(|in_flight| {
+                    in_flight.stage == Stage::Closing
+                        && in_flight.operation == Operation::Access(Access::SuperReadOnly)
+                })
+            })
+    }
+
     /// Somebody is in the middle of a write.
     fn is_written_to(&self) -> bool {
         !self.unacknowledged.is_empty()

@@ -14,6 +14,8 @@ use orchestrator_core::time::Mono;
 use orchestrator_core::topology::ProbeFailure;
 
 use super::client::write_for_ever;
+use super::server::Account;
+use super::wire::{Greeting, Reply, Request, receive, send};
 use super::*;
 use crate::engine::{Engine, Machine, MadsimEnv, TurmoilEnv, run_traced};
 
@@ -246,6 +248,59 @@ fn check<E: Engine>() {
             );
         }
     }
+}
+
+/// A connection of the daemons' account from the scenario's machine.
+async fn connect<E: Engine>() -> (E::Stream, u64) {
+    let mut stream = E::connect("m1:3306").await.unwrap();
+    let _: Greeting = receive(&mut stream).await.unwrap();
+    send(&mut stream, &Request::LogIn(Account::Orchestrator))
+        .await
+        .unwrap();
+    let reply = receive(&mut stream).await.unwrap();
+    let Reply::LoggedIn(session) = reply else {
+        panic!("{reply:?}");
+    };
+    (stream, session)
+}
+
+/// What a machine sent arrives when it is let go, although it hung up; unless its session was ended before.
+async fn late_delivery<E: Engine>(host: Host) {
+    let here = IpAddr::from([10, 0, 255, 1]);
+    for killed in [true, false] {
+        let (mut stream, session) = connect::<E>().await;
+        host.hold_from(here);
+        send(&mut stream, &Request::Execute(Statement::Fence))
+            .await
+            .unwrap();
+        drop(stream);
+        sleep::<E>(Duration::from_secs(2)).await;
+        assert!(host.look(Server::is_writable), "not delivered");
+        assert!(host.look(|server| server.has_session(session)));
+        if killed {
+            host.change(|server| server.kill_session(session)).unwrap();
+        }
+        host.release_from(here);
+        sleep::<E>(Duration::from_secs(1)).await;
+        assert_eq!(host.look(Server::is_writable), killed);
+        assert!(!host.look(|server| server.has_session(session)));
+    }
+}
+
+fn check_late_delivery<E: Engine>() {
+    let hosts = hosts(Kind::Mysql, 1);
+    let (ended, _) = run_traced::<E, _>(1, Duration::from_secs(30), false, move || {
+        let machines = machines::<E>(&hosts);
+        let scenario = Box::pin(late_delivery::<E>(hosts[0].clone()));
+        (machines, scenario as Pin<Box<dyn Future<Output = ()>>>)
+    });
+    ended.unwrap().expect("the scenario ends in time");
+}
+
+#[test]
+fn statements_arrive_late_on_both_engines() {
+    check_late_delivery::<MadsimEnv>();
+    check_late_delivery::<TurmoilEnv>();
 }
 
 #[test]

@@ -1,5 +1,6 @@
-//! Shows a failover: three daemons on loopback and a small real fleet, with what happens printed line
-//! by line. Kill the primary or a daemon and watch. Nothing is left behind at the end.
+//! Shows failovers: three daemons on loopback and a few clusters, with what happens printed line by line. Kill a primary or
+//! a daemon and watch. The clusters are models of MySQL and MariaDB servers, served out of this process over the real
+//! protocol; or one of real servers. Nothing is left behind at the end.
 #![allow(clippy::disallowed_methods)]
 
 use std::collections::BTreeMap;
@@ -7,15 +8,16 @@ use std::io::{IsTerminal, Read, Write};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-use orchestrator_tests::daemons::DaemonOptions;
-use orchestrator_tests::fleet::{Flavour, Fleet, FleetOptions, ReplicationTiming};
+use orchestrator_tests::daemons::{Daemon, DaemonOptions, Daemons};
+use orchestrator_tests::fleet::{Flavour, Fleet, FleetOptions, ReplicationTiming, Server};
 use orchestrator_tests::ledger::Ledger;
 use orchestrator_tests::process::Signal;
-use orchestrator_tests::world::{World, analyses};
+use orchestrator_tests::wait::{Look, until};
+use orchestrator_tests::world::{analyses, unsettled};
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 enum Kill {
@@ -24,18 +26,28 @@ enum Kill {
     Both,
 }
 
-/// Three daemons and a real fleet on this machine.
+/// Three daemons and a few clusters on this machine.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// Kills this without being asked, and ends with success when the fleet is writable again.
+    /// Kills this without being asked, and ends with success when the cluster is writable again.
     #[arg(long, value_enum)]
     kill: Option<Kill>,
-    #[arg(long, default_value = "mariadb")]
-    flavour: Flavour,
-    /// Replicas of the fleet.
+    /// One cluster of real servers (mariadb or mysql) in place of the models.
+    #[arg(long, value_name = "FLAVOUR")]
+    real: Option<Flavour>,
+    /// Clusters of model servers, MySQL and MariaDB in turn.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=9))]
+    clusters: u8,
+    /// Replicas of each primary.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=9))]
     replicas: u8,
 }
+
+const NAMES: [&str; 9] = [
+    "shop", "billing", "search", "mail", "stock", "forum", "media", "audit", "games",
+];
+const PATIENCE: Duration = Duration::from_secs(60);
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() -> ExitCode {
@@ -71,31 +83,114 @@ async fn interrupted() -> Result<()> {
     Ok(())
 }
 
+/// A primary and its replicas, and who writes to them.
+struct Cluster {
+    name: String,
+    fleet: Fleet,
+    ledger: Ledger,
+}
+
+/// Everything that runs.
+struct Show {
+    daemons: Daemons,
+    clusters: Vec<Cluster>,
+}
+
 async fn demo(arguments: &Arguments) -> Result<bool> {
     let began = Instant::now();
-    progress(&format!(
-        "starting a {} fleet: a primary and {} replicas",
-        arguments.flavour, arguments.replicas
-    ));
-    let fleet = FleetOptions {
-        flavour: arguments.flavour,
-        servers: usize::from(arguments.replicas) + 1,
-        timing: ReplicationTiming::ServerDefaults,
-    };
-    let fleet = Fleet::start(fleet).await?;
-    progress("starting three daemons, which find the fleet from one of its servers");
-    let world = World::around(fleet, &DaemonOptions::default_configuration()).await?;
+    let fleets = start_fleets(arguments).await?;
+    progress("starting three daemons, which find each cluster from one of its servers");
+    let mut options = DaemonOptions::default_configuration();
+    if arguments.real.is_none() {
+        options.settings.insert(
+            "DetectClusterAliasQuery".to_owned(),
+            "SELECT name FROM meta.cluster".into(),
+        );
+    }
+    let daemons = Daemons::start(&options)?;
+    daemons.wait_leader(PATIENCE).await?;
+    for (_, fleet) in &fleets {
+        let seed = fleet.ports().last().copied().context("an empty fleet")?;
+        daemons
+            .ask_leader(&format!("/api/discover/127.0.0.1/{seed}"))
+            .await?;
+    }
+    for (name, fleet) in &fleets {
+        wait_settled(&daemons, name, fleet).await?;
+    }
+    let mut lane = 1;
+    let clusters = fleets
+        .into_iter()
+        .map(|(name, fleet)| {
+            let ports = fleet.ports();
+            let ledger = Ledger::start(&ports, 1, lane);
+            lane += u32::try_from(ports.len()).unwrap_or(0);
+            Cluster {
+                name,
+                fleet,
+                ledger,
+            }
+        })
+        .collect();
+    let show = Show { daemons, clusters };
     progress(&format!(
         "ready after {:.1} s\n",
         began.elapsed().as_secs_f64()
     ));
-    introduce(&world, arguments.kill.is_some()).await?;
-    let ledger = world.clients();
-    let mut feed = Feed::new(&world);
+    show.introduce(arguments.kill.is_some()).await?;
+    let mut feed = Feed::new();
     match arguments.kill {
-        Some(kill) => unattended(&world, &ledger, &mut feed, kill).await,
-        None => attended(world, ledger, feed).await,
+        Some(kill) => show.unattended(&mut feed, kill).await,
+        None => show.attended(feed).await,
     }
+}
+
+async fn start_fleets(arguments: &Arguments) -> Result<Vec<(String, Fleet)>> {
+    let options = |flavour| FleetOptions {
+        flavour,
+        servers: usize::from(arguments.replicas) + 1,
+        timing: ReplicationTiming::ServerDefaults,
+    };
+    if let Some(flavour) = arguments.real {
+        progress(&format!(
+            "starting a {flavour} cluster: a primary and {} replicas",
+            arguments.replicas
+        ));
+        let fleet = Fleet::start(options(flavour)).await?;
+        return Ok(vec![("fleet".to_owned(), fleet)]);
+    }
+    progress(&format!(
+        "starting {} clusters of model servers: each a primary and {} replicas",
+        arguments.clusters, arguments.replicas
+    ));
+    let mut fleets = Vec::new();
+    for (at, name) in NAMES
+        .iter()
+        .take(usize::from(arguments.clusters))
+        .enumerate()
+    {
+        let flavour = [Flavour::MySql, Flavour::MariaDb][at % 2];
+        let fleet = Fleet::start_models(options(flavour), name).await?;
+        fleets.push(((*name).to_owned(), fleet));
+    }
+    Ok(fleets)
+}
+
+async fn wait_settled(daemons: &Daemons, name: &str, fleet: &Fleet) -> Result<()> {
+    let what = format!("the daemons know {name}");
+    let primary = fleet.ports().first().copied().context("an empty fleet")?;
+    until(&what, PATIENCE, LOOK_EVERY, async || {
+        match unsettled(daemons, fleet, primary, &[]).await {
+            Ok(None) => Look::Holds(()),
+            Ok(Some(missing)) => Look::not(missing),
+            Err(error) => Look::not(format!("{error:#}")),
+        }
+    })
+    .await
+    .with_context(|| {
+        let logs: Vec<_> = daemons.all().iter().map(Daemon::log).collect();
+        orchestrator_tests::fleet::tail(&logs)
+    })
 }
 
 fn progress(text: &str) {
@@ -103,65 +198,313 @@ fn progress(text: &str) {
     std::io::stdout().flush().ok();
 }
 
-async fn introduce(world: &World, unattended: bool) -> Result<()> {
-    let leader = world
-        .daemons
-        .wait_leader(Duration::from_secs(30))
-        .await?
-        .url();
-    for daemon in world.daemons.all() {
-        let mark = if daemon.url() == leader {
-            "  (leads)"
+fn keys(ports: &[u16]) -> String {
+    ports
+        .iter()
+        .map(|port| format!("127.0.0.1:{port}"))
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+impl Cluster {
+    /// The server that takes the writes at present.
+    fn primary(&self) -> Option<&Server> {
+        let since = Instant::now().checked_sub(Duration::from_secs(1))?;
+        let writes = self.ledger.acknowledged_since(since);
+        let (port, _) = writes.into_iter().max_by_key(|(_, writes)| *writes)?;
+        let server = self.fleet.server(port).ok()?;
+        server.answers().then_some(server)
+    }
+
+    fn has(&self, port: u16) -> bool {
+        self.fleet.ports().contains(&port)
+    }
+
+    /// Every live server but `old` replicates from `primary`.
+    async fn follows(&self, primary: u16, old: Option<u16>) -> bool {
+        for server in self.fleet.live_except(primary) {
+            if old == Some(server.port()) {
+                continue;
+            }
+            let status = server.replica_status().await.ok().flatten();
+            if !status.is_some_and(|status| status.runs() && status.source_port == primary) {
+                return false;
+            }
+        }
+        true
+    }
+}
+
+impl Show {
+    async fn introduce(&self, unattended: bool) -> Result<()> {
+        let leader = self.daemons.wait_leader(PATIENCE).await?.url();
+        for daemon in self.daemons.all() {
+            let mark = if daemon.url() == leader {
+                "  (leads)"
+            } else {
+                ""
+            };
+            println!("  daemon   {}{mark}", daemon.url());
+        }
+        for (at, cluster) in self.clusters.iter().enumerate() {
+            let ports = cluster.fleet.ports();
+            let (primary, replicas) = ports.split_first().context("an empty fleet")?;
+            let replicas: Vec<String> = replicas.iter().map(u16::to_string).collect();
+            println!(
+                "  cluster {} {:<8} {:<8} primary 127.0.0.1:{primary}, replicas on {}",
+                at + 1,
+                cluster.name,
+                cluster.fleet.flavour().to_string(),
+                replicas.join(" ")
+            );
+        }
+        let name = &self.clusters[0].name;
+        println!("\n  try      curl -s {leader}/api/clusters-info");
+        println!("           curl -s {leader}/api/topology/{name}");
+        println!("           curl -s {leader}/api/replication-analysis");
+        println!("           curl -s {leader}/api/audit-recovery");
+        if !unattended {
+            let clusters = match self.clusters.len() {
+                1 => "1".to_owned(),
+                count => format!("1 to {count}"),
+            };
+            println!(
+                "\n  keys     {clusters}  kill -9 the primary of that cluster (k: of one in turn)"
+            );
+            println!("           f  freeze (SIGSTOP) a primary        d  kill -9 the raft leader");
+            println!(
+                "           o  start and thaw servers as they were (an old primary is fenced: read-only)"
+            );
+            println!("           r  revive: daemons start, servers return as empty replicas");
+            println!("           q  quit (Ctrl-C too); nothing is left behind");
+        }
+        println!();
+        Ok(())
+    }
+
+    async fn unattended(&self, feed: &mut Feed, kill: Kill) -> Result<bool> {
+        let cluster = &self.clusters[0];
+        let old = cluster.fleet.ports()[0];
+        cluster
+            .ledger
+            .wait_acknowledged(Instant::now(), Some(old), PATIENCE)
+            .await?;
+        feed.look(self).await;
+        let struck = Instant::now();
+        if kill != Kill::Primary {
+            let leader = self.daemons.wait_leader(PATIENCE).await?;
+            feed.line(
+                "you",
+                &format!("kill -9 of the leading daemon {}", leader.url()),
+            );
+            leader.signal(Signal::Kill);
+        }
+        if kill != Kill::Daemon {
+            self.strike(feed, cluster, cluster.fleet.server(old)?, Signal::Kill);
+        }
+        let mut writable = None;
+        while struck.elapsed() < PATIENCE {
+            feed.look(self).await;
+            let write = match kill {
+                Kill::Daemon => cluster.ledger.first_acknowledged(struck, Some(old)),
+                Kill::Primary | Kill::Both => {
+                    cluster.ledger.first_acknowledged_elsewhere(struck, old)
+                }
+            };
+            if writable.is_none()
+                && let Some(write) = write
+            {
+                let after = write.answered.duration_since(struck);
+                feed.line(
+                    "clients",
+                    &format!(
+                        "{}: 127.0.0.1:{} took a write {:.2} s after the kill",
+                        cluster.name,
+                        write.port,
+                        after.as_secs_f64()
+                    ),
+                );
+                writable = Some(write.port);
+            }
+            let dead = (kill != Kill::Daemon).then_some(old);
+            if let Some(port) = writable
+                && feed.leader.is_some()
+                && cluster.follows(port, dead).await
+            {
+                feed.line(
+                    "demo",
+                    &format!("every live replica replicates from 127.0.0.1:{port}"),
+                );
+                feed.look(self).await;
+                return Ok(true);
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        feed.line("demo", "the cluster did not recover");
+        println!("{}", cluster.fleet.describe().await);
+        for daemon in self.daemons.all() {
+            println!("{}", orchestrator_tests::fleet::tail(&[daemon.log()]));
+        }
+        Ok(false)
+    }
+
+    fn strike(&self, feed: &Feed, cluster: &Cluster, server: &Server, signal: Signal) {
+        let word = if signal == Signal::Stop {
+            "freeze"
         } else {
-            ""
+            "kill -9 of"
         };
-        println!("  daemon   {}{mark}", daemon.url());
+        feed.line(
+            "you",
+            &format!("{word} {}'s primary {}", cluster.name, server.key()),
+        );
+        server.signal(signal);
     }
-    for server in world.fleet.servers() {
-        let mark = if server.port() == world.primary() {
-            "  (primary)"
-        } else {
-            ""
-        };
-        println!("  server   {}{mark}", server.key());
+
+    /// Strikes the first cluster from `turn` on that has a primary; the turn after it.
+    fn strike_in_turn(&self, feed: &Feed, turn: usize, signal: Signal) -> usize {
+        for step in 0..self.clusters.len() {
+            let at = (turn + step) % self.clusters.len();
+            let cluster = &self.clusters[at];
+            if let Some(server) = cluster.primary() {
+                self.strike(feed, cluster, server, signal);
+                return at + 1;
+            }
+        }
+        feed.line("demo", "there is no writable primary at present");
+        turn
     }
-    println!("\n  try      curl -s {leader}/api/clusters-info");
-    println!(
-        "           curl -s {leader}/api/topology/{}",
-        world.fleet.server(world.primary())?.key()
-    );
-    println!("           curl -s {leader}/api/replication-analysis");
-    println!("           curl -s {leader}/api/audit-recovery");
-    if !unattended {
-        println!("\n  keys     k  kill -9 the primary         d  kill -9 the raft leader");
-        println!("           o  start a killed server as it was (it is fenced: read-only)");
-        println!("           r  revive: daemons start, servers return as empty replicas");
-        println!("           q  quit (Ctrl-C too); nothing is left behind");
+
+    async fn attended(&self, mut feed: Feed) -> Result<bool> {
+        let _terminal = Terminal::single_keys();
+        let mut keys = read_keys();
+        let mut keys_ended = false;
+        let mut turn = 0;
+        loop {
+            feed.look(self).await;
+            let key = tokio::select! {
+                key = keys.recv(), if !keys_ended => key,
+                () = tokio::time::sleep(LOOK_EVERY) => continue,
+            };
+            match key {
+                Some(digit @ b'1'..=b'9') => {
+                    let cluster = self.clusters.get(usize::from(digit - b'1'));
+                    match cluster.map(|cluster| (cluster, cluster.primary())) {
+                        Some((cluster, Some(server))) => {
+                            self.strike(&feed, cluster, server, Signal::Kill);
+                        }
+                        Some((cluster, None)) => feed.line(
+                            "demo",
+                            &format!("{} has no writable primary at present", cluster.name),
+                        ),
+                        None => {}
+                    }
+                }
+                Some(b'k') => turn = self.strike_in_turn(&feed, turn, Signal::Kill),
+                Some(b'f') => turn = self.strike_in_turn(&feed, turn, Signal::Stop),
+                Some(b'd') => match self.daemons.leader().await {
+                    Some(leader) => {
+                        feed.line(
+                            "you",
+                            &format!("kill -9 of the leading daemon {}", leader.url()),
+                        );
+                        leader.signal(Signal::Kill);
+                    }
+                    None => feed.line("demo", "no daemon leads at present"),
+                },
+                Some(b'o') => self.return_all(&feed)?,
+                Some(b'r') => self.revive(&feed).await?,
+                // The end of input ends the keys, not the show.
+                None => keys_ended = true,
+                Some(b'q') => return Ok(true),
+                Some(_) => {}
+            }
+        }
     }
-    println!();
-    Ok(())
+
+    /// Starts what was killed and thaws what was frozen, with the data that is there.
+    fn return_all(&self, feed: &Feed) -> Result<()> {
+        for server in self.clusters.iter().flat_map(|one| one.fleet.servers()) {
+            if !server.is_running() {
+                feed.line("you", &format!("start {} as it was", server.key()));
+                server.start()?;
+            } else if !server.answers() {
+                feed.line("you", &format!("thaw {}", server.key()));
+                server.signal(Signal::Continue);
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts ended daemons, and rebuilds servers that do not replicate from their cluster's primary.
+    async fn revive(&self, feed: &Feed) -> Result<()> {
+        for daemon in self.daemons.all().iter().filter(|one| !one.is_running()) {
+            feed.line("you", &format!("start the daemon {}", daemon.url()));
+            daemon.start()?;
+        }
+        for cluster in &self.clusters {
+            let Some(primary) = cluster.primary().map(Server::port) else {
+                feed.line(
+                    "demo",
+                    &format!(
+                        "{} has no writable primary to replicate from; wait, then press r again",
+                        cluster.name
+                    ),
+                );
+                continue;
+            };
+            for server in cluster.fleet.servers() {
+                if server.port() == primary {
+                    continue;
+                }
+                if server.answers() {
+                    let status = server.replica_status().await.ok().flatten();
+                    if status.is_some_and(|status| status.source_port == primary) {
+                        continue;
+                    }
+                }
+                feed.line(
+                    "you",
+                    &format!(
+                        "rebuild {} as a replica of 127.0.0.1:{primary}",
+                        server.key()
+                    ),
+                );
+                if let Err(error) = cluster.fleet.replace(server.port(), primary).await {
+                    feed.line("demo", &format!("{error:#}"));
+                }
+            }
+        }
+        // So that the next failure of a cluster is not held back as a flapping one.
+        if let Err(error) = self
+            .daemons
+            .ask_leader("/api/ack-all-recoveries?comment=demo")
+            .await
+        {
+            feed.line("demo", &format!("{error:#}"));
+        }
+        Ok(())
+    }
 }
 
 /// Prints what changes.
 struct Feed {
     began: Instant,
-    ports: Vec<u16>,
     leader: Option<String>,
     problems: Vec<(u16, String)>,
-    writes_to: Vec<u16>,
+    writes_to: BTreeMap<String, Vec<u16>>,
     /// Lines of each recovery's record that were printed, and whether its end was.
     recoveries: BTreeMap<String, (usize, bool)>,
     rate_shown: Instant,
 }
 
 impl Feed {
-    fn new(world: &World) -> Feed {
+    fn new() -> Feed {
         Feed {
             began: Instant::now(),
-            ports: world.fleet.ports(),
             leader: None,
             problems: Vec::new(),
-            writes_to: Vec::new(),
+            writes_to: BTreeMap::new(),
             recoveries: BTreeMap::new(),
             rate_shown: Instant::now(),
         }
@@ -176,10 +519,10 @@ impl Feed {
     }
 
     /// Looks once and prints what is different from the last look.
-    async fn look(&mut self, world: &World, ledger: &Ledger) {
-        self.look_at_clients(ledger);
-        let leader = world.daemons.leader().await;
-        let url = leader.map(|leader| leader.url());
+    async fn look(&mut self, show: &Show) {
+        self.look_at_clients(show);
+        let leader = show.daemons.leader().await;
+        let url = leader.map(Daemon::url);
         if url != self.leader {
             self.line(
                 "raft",
@@ -193,50 +536,53 @@ impl Feed {
                 .get("/api/replication-analysis", Duration::from_secs(1))
                 .await;
             if let Ok(value) = reply.and_then(|reply| reply.json()) {
-                self.look_at_problems(analyses(&value));
+                self.look_at_problems(show, analyses(&value));
             }
-            self.look_at_recoveries(world).await;
+            self.look_at_recoveries(show).await;
         }
-        self.look_at_clients(ledger);
+        self.look_at_clients(show);
     }
 
-    fn look_at_clients(&mut self, ledger: &Ledger) {
+    fn look_at_clients(&mut self, show: &Show) {
         let window = Duration::from_millis(300);
         let Some(since) = Instant::now().checked_sub(window) else {
             return;
         };
-        let writes = ledger.acknowledged_since(since);
-        let to: Vec<u16> = writes.keys().copied().collect();
-        if to != self.writes_to {
-            self.line(
-                "clients",
-                &match &to[..] {
-                    [] => "nobody takes writes".to_owned(),
-                    ports => format!("writes go to {}", keys(ports)),
-                },
-            );
-            self.writes_to = to;
-        } else if self.rate_shown.elapsed() > Duration::from_secs(5) && !writes.is_empty() {
-            let all: u64 = writes.values().sum();
+        let mut all = 0;
+        for cluster in &show.clusters {
+            let writes = cluster.ledger.acknowledged_since(since);
+            all += writes.values().sum::<u64>();
+            let to: Vec<u16> = writes.keys().copied().collect();
+            let before = self.writes_to.get(&cluster.name);
+            if before != Some(&to) {
+                self.line(
+                    "clients",
+                    &match &to[..] {
+                        [] => format!("{}: nobody takes writes", cluster.name),
+                        ports => format!("{}: writes go to {}", cluster.name, keys(ports)),
+                    },
+                );
+                self.writes_to.insert(cluster.name.clone(), to);
+            }
+        }
+        if self.rate_shown.elapsed() > Duration::from_secs(5) && all > 0 {
             let rate = all as f64 / window.as_secs_f64();
-            self.line(
-                "clients",
-                &format!("{rate:.0} writes/s to {}", keys(&self.writes_to)),
-            );
+            self.line("clients", &format!("{rate:.0} writes/s in all"));
             self.rate_shown = Instant::now();
         }
     }
 
-    fn look_at_problems(&mut self, problems: Vec<(u16, String)>) {
+    fn look_at_problems(&mut self, show: &Show, problems: Vec<(u16, String)>) {
         let problems: Vec<_> = problems
             .into_iter()
-            .filter(|(port, _)| self.ports.contains(port))
+            .filter(|(port, _)| name_of(show, *port).is_some())
             .collect();
         for (port, code) in problems
             .iter()
             .filter(|problem| !self.problems.contains(problem))
         {
-            self.line("analysis", &format!("127.0.0.1:{port} {code}"));
+            let name = name_of(show, *port).unwrap_or_default();
+            self.line("analysis", &format!("{name}: 127.0.0.1:{port} {code}"));
         }
         if problems.is_empty() && !self.problems.is_empty() {
             self.line("analysis", "no problem left");
@@ -244,16 +590,17 @@ impl Feed {
         self.problems = problems;
     }
 
-    async fn look_at_recoveries(&mut self, world: &World) {
-        let Ok(recoveries) = world.daemons.audit_recovery().await else {
+    async fn look_at_recoveries(&mut self, show: &Show) {
+        let Ok(recoveries) = show.daemons.audit_recovery().await else {
             return;
         };
         for recovery in recoveries.iter().rev() {
+            let name = name_of(show, recovery.failed_port).unwrap_or_default();
             if !self.recoveries.contains_key(&recovery.uid) {
                 self.line(
                     "recovery",
                     &format!(
-                        "of 127.0.0.1:{}: {}",
+                        "{name}: of 127.0.0.1:{}: {}",
                         recovery.failed_port, recovery.analysis
                     ),
                 );
@@ -263,222 +610,39 @@ impl Feed {
                 .get(&recovery.uid)
                 .copied()
                 .unwrap_or_default();
-            if !ended {
-                let steps = world
-                    .daemons
-                    .recovery_steps(&recovery.uid)
-                    .await
-                    .unwrap_or_default();
-                for step in steps.iter().skip(shown) {
-                    self.line("", step);
-                }
-                shown = shown.max(steps.len());
-                if recovery.successful {
-                    self.line(
-                        "recovery",
-                        &format!("done, 127.0.0.1:{} is the primary", recovery.successor_port),
-                    );
-                    ended = true;
-                }
-                self.recoveries.insert(recovery.uid.clone(), (shown, ended));
+            if ended {
+                continue;
             }
-        }
-    }
-}
-
-fn keys(ports: &[u16]) -> String {
-    ports
-        .iter()
-        .map(|port| format!("127.0.0.1:{port}"))
-        .collect::<Vec<_>>()
-        .join(", ")
-}
-
-const LOOK_EVERY: Duration = Duration::from_millis(100);
-
-/// The server that takes the writes at present.
-fn primary(ledger: &Ledger) -> Option<u16> {
-    let since = Instant::now().checked_sub(Duration::from_secs(1))?;
-    ledger
-        .acknowledged_since(since)
-        .into_iter()
-        .max_by_key(|(_, writes)| *writes)
-        .map(|(port, _)| port)
-}
-
-async fn unattended(world: &World, ledger: &Ledger, feed: &mut Feed, kill: Kill) -> Result<bool> {
-    let patience = Duration::from_secs(60);
-    ledger
-        .wait_acknowledged(Instant::now(), Some(world.primary()), patience)
-        .await?;
-    feed.look(world, ledger).await;
-    let old = world.primary();
-    let struck = Instant::now();
-    if kill != Kill::Primary {
-        let leader = world.daemons.wait_leader(patience).await?;
-        feed.line(
-            "you",
-            &format!("kill -9 of the leading daemon {}", leader.url()),
-        );
-        leader.signal(Signal::Kill);
-    }
-    if kill != Kill::Daemon {
-        feed.line("you", &format!("kill -9 of the primary 127.0.0.1:{old}"));
-        world.fleet.server(old)?.signal(Signal::Kill);
-    }
-    let mut writable = None;
-    while struck.elapsed() < patience {
-        feed.look(world, ledger).await;
-        let write = match kill {
-            Kill::Daemon => ledger.first_acknowledged(struck, Some(old)),
-            Kill::Primary | Kill::Both => ledger.first_acknowledged_elsewhere(struck, old),
-        };
-        if writable.is_none()
-            && let Some(write) = write
-        {
-            let after = write.answered.duration_since(struck);
-            feed.line(
-                "clients",
-                &format!(
-                    "127.0.0.1:{} took a write {:.2} s after the kill",
-                    write.port,
-                    after.as_secs_f64()
-                ),
-            );
-            writable = Some(write.port);
-        }
-        if let Some(port) = writable
-            && feed.leader.is_some()
-            && regrouped(world, old, port, kill).await
-        {
-            feed.line(
-                "demo",
-                &format!("every live replica replicates from 127.0.0.1:{port}"),
-            );
-            feed.look(world, ledger).await;
-            return Ok(true);
-        }
-        tokio::time::sleep(LOOK_EVERY).await;
-    }
-    feed.line("demo", "the fleet did not recover");
-    println!("{}", world.fleet.describe().await);
-    for daemon in world.daemons.all() {
-        println!("{}", orchestrator_tests::fleet::tail(&[daemon.log()]));
-    }
-    Ok(false)
-}
-
-async fn regrouped(world: &World, old: u16, primary: u16, kill: Kill) -> bool {
-    for server in world.fleet.live_except(primary) {
-        if server.port() == old && kill != Kill::Daemon {
-            continue;
-        }
-        let status = server.replica_status().await.ok().flatten();
-        if !status.is_some_and(|status| status.runs() && status.source_port == primary) {
-            return false;
-        }
-    }
-    true
-}
-
-async fn attended(mut world: World, ledger: Ledger, mut feed: Feed) -> Result<bool> {
-    let _terminal = Terminal::single_keys();
-    let mut keys = read_keys();
-    let mut keys_ended = false;
-    loop {
-        feed.look(&world, &ledger).await;
-        let key = tokio::select! {
-            key = keys.recv(), if !keys_ended => key,
-            () = tokio::time::sleep(LOOK_EVERY) => continue,
-        };
-        match key {
-            Some(b'k') => match primary(&ledger) {
-                Some(port) => {
-                    feed.line("you", &format!("kill -9 of the primary 127.0.0.1:{port}"));
-                    world.fleet.server(port)?.signal(Signal::Kill);
-                }
-                None => feed.line("demo", "there is no writable primary at present"),
-            },
-            Some(b'd') => match world.daemons.leader().await {
-                Some(leader) => {
-                    feed.line(
-                        "you",
-                        &format!("kill -9 of the leading daemon {}", leader.url()),
-                    );
-                    leader.signal(Signal::Kill);
-                }
-                None => feed.line("demo", "no daemon leads at present"),
-            },
-            Some(b'o') => {
-                for server in world
-                    .fleet
-                    .servers()
-                    .iter()
-                    .filter(|server| !server.is_running())
-                {
-                    feed.line("you", &format!("start {} as it was", server.key()));
-                    server.start()?;
-                }
+            let steps = show
+                .daemons
+                .recovery_steps(&recovery.uid)
+                .await
+                .unwrap_or_default();
+            for step in steps.iter().skip(shown) {
+                self.line("", &format!("{name}: {step}"));
             }
-            Some(b'r') => revive(&mut world, &ledger, &feed).await?,
-            // The end of input ends the keys, not the show.
-            None => keys_ended = true,
-            Some(b'q') => return Ok(true),
-            Some(_) => {}
+            shown = shown.max(steps.len());
+            if recovery.successful {
+                self.line(
+                    "recovery",
+                    &format!(
+                        "{name}: done, 127.0.0.1:{} is the primary",
+                        recovery.successor_port
+                    ),
+                );
+                ended = true;
+            }
+            self.recoveries.insert(recovery.uid.clone(), (shown, ended));
         }
     }
 }
 
-/// Starts ended daemons, and rebuilds servers that do not replicate from the primary.
-async fn revive(world: &mut World, ledger: &Ledger, feed: &Feed) -> Result<()> {
-    for daemon in world
-        .daemons
-        .all()
+/// The name of the cluster that a server belongs to.
+fn name_of(show: &Show, port: u16) -> Option<&str> {
+    show.clusters
         .iter()
-        .filter(|daemon| !daemon.is_running())
-    {
-        feed.line("you", &format!("start the daemon {}", daemon.url()));
-        daemon.start()?;
-    }
-    let Some(primary) = primary(ledger) else {
-        feed.line(
-            "demo",
-            "there is no writable primary to replicate from; wait, then press r again",
-        );
-        return Ok(());
-    };
-    world.set_primary(primary);
-    for port in world
-        .fleet
-        .ports()
-        .into_iter()
-        .filter(|port| *port != primary)
-    {
-        let server = world.fleet.server(port)?;
-        let status = server.replica_status().await.ok().flatten();
-        if server.is_running() && status.is_some_and(|status| status.source_port == primary) {
-            continue;
-        }
-        feed.line(
-            "you",
-            &format!(
-                "rebuild {} as a replica of 127.0.0.1:{primary}",
-                server.key()
-            ),
-        );
-        if let Err(error) = world.fleet.replace(port, primary).await {
-            feed.line("demo", &format!("{error:#}"));
-        }
-    }
-    // So that the next failure of this cluster is not held back as a flapping one.
-    if let Err(error) = world
-        .daemons
-        .ask_leader("/api/ack-all-recoveries?comment=demo")
-        .await
-    {
-        feed.line("demo", &format!("{error:#}"));
-    }
-    Ok(())
+        .find(|cluster| cluster.has(port))
+        .map(|cluster| cluster.name.as_str())
 }
 
 /// Bytes from standard input, as they come.

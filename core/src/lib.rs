@@ -11,6 +11,7 @@ pub mod analysis;
 pub mod gtid;
 pub mod id;
 pub mod limits;
+pub mod membership;
 pub mod node;
 pub mod policy;
 pub mod recovery;

@@ -3,14 +3,15 @@
 //! Three steps, since raft runs on threads of its own and replays its log into the driver while it starts:
 //! [`Prepared::new`], then the driver runs, then [`crate::raft::start`], then [`Prepared`]'s ends are attached.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use orchestrator_core::id::{Epoch, InstanceKey, NodeId};
+use orchestrator_core::id::{Epoch, InstanceKey, LogPosition, NodeId};
 use orchestrator_core::node::{Fatal, Identification, Input, Node, RaftView, Reply, Request};
 use orchestrator_core::policy::Policy;
-use orchestrator_core::replicated::Replicated;
+use orchestrator_core::replicated::{Members, Replicated};
 use tokio::sync::{mpsc, watch};
 
 use crate::backend::{self, Backend, BackendHealth, Observation, Seen};
@@ -19,10 +20,16 @@ use crate::env::{Env, spawn};
 use crate::fleet::Fleet;
 use crate::hooks::Hooks;
 use crate::http;
-use crate::raft::{ClusterId, PeerMessage, Proposed, RaftHandle, StartDecision, StartReport};
+use crate::raft::{
+    ClusterId, PeerMessage, Proposed, RaftHandle, RaftSummary, StartDecision, StartReport,
+};
 
 /// How long a confirmation of leadership may take.
 const CONFIRM_DEADLINE: Duration = Duration::from_secs(1);
+/// How long a change of members may take to be committed.
+const SEAT_DEADLINE: Duration = Duration::from_secs(10);
+/// The others are looked at this often.
+const SIGHT_INTERVAL: Duration = Duration::from_millis(500);
 /// The state of raft is looked at this often even if nothing was heard of it: leadership ends by silence.
 const RAFT_LOOK: Duration = Duration::from_millis(50);
 /// Age of the oldest change that is not in the backend, at which leadership is yielded, and at which the daemon ends.
@@ -156,6 +163,7 @@ impl<E: Env> Attachable<E> {
         let consensus = Raft(raft.clone());
         // The slot was empty: a daemon is attached once.
         let _ = slot.set(consensus);
+        let joins_with_rows = matches!(report.decision, StartDecision::WaitAsStranger { .. });
         match &report.decision {
             StartDecision::Replay { .. } => {}
             StartDecision::Rebuild { reason } | StartDecision::DiscardBackend { reason } => {
@@ -164,7 +172,7 @@ impl<E: Env> Attachable<E> {
                     backend.rebuild(reason.clone());
                 }
             }
-            // Raft did not start with these, or waits and says so itself.
+            // Raft did not start with these; or waits, says so itself, and the backend stays as it is until the node joins.
             StartDecision::TakeBackend { .. }
             | StartDecision::Refuse { .. }
             | StartDecision::WaitAsStranger { .. } => {}
@@ -173,7 +181,9 @@ impl<E: Env> Attachable<E> {
             raft.clone(),
             ends.handle.clone(),
             backend.clone(),
+            joins_with_rows,
         ));
+        spawn::<E>(look_around(raft.clone(), ends.handle.clone()));
         if let Some(backend) = &backend {
             spawn::<E>(yield_when_behind(raft.clone(), backend.health()));
         }
@@ -306,6 +316,27 @@ impl<E: Env> Consensus for Raft<E> {
     fn tell_one(&self, to: NodeId, bytes: Vec<u8>) {
         self.0.tell(to, bytes);
     }
+
+    async fn seat(
+        &self,
+        base: LogPosition,
+        members: Members,
+        invited: BTreeSet<NodeId>,
+    ) -> Result<(), String> {
+        self.0.seat(base, &members, &invited, SEAT_DEADLINE).await
+    }
+
+    async fn hand_over(&self, to: BTreeSet<NodeId>) -> Result<(), String> {
+        self.0.transfer_to(&to).await
+    }
+
+    fn explain(&self, reasons: BTreeMap<NodeId, String>) {
+        self.0.explain(reasons);
+    }
+
+    fn greet(&self, addresses: BTreeSet<String>) {
+        self.0.greet(addresses);
+    }
 }
 
 fn raft_view<E: Env>(raft: &RaftHandle<E>) -> RaftView {
@@ -405,7 +436,12 @@ async fn audit<E: Env>(driver: DriverHandle) {
 }
 
 /// Tells the driver what raft looks like, whenever that changes.
-async fn follow_raft<E: Env>(raft: RaftHandle<E>, driver: DriverHandle, backend: Option<Backend>) {
+async fn follow_raft<E: Env>(
+    raft: RaftHandle<E>,
+    driver: DriverHandle,
+    backend: Option<Backend>,
+    joins_with_rows: bool,
+) {
     let mut cluster = None;
     let mut changes = raft.watch();
     let mut told = None;
@@ -417,6 +453,11 @@ async fn follow_raft<E: Env>(raft: RaftHandle<E>, driver: DriverHandle, backend:
             cluster = Some(found);
             if let Some(backend) = &backend {
                 backend.set_cluster(found);
+                if joins_with_rows {
+                    backend.rebuild(
+                        "this node was let into the cluster with a backend that was used before",
+                    );
+                }
             }
         }
         if told.as_ref() != Some(&view) {
@@ -441,6 +482,23 @@ async fn follow_raft<E: Env>(raft: RaftHandle<E>, driver: DriverHandle, backend:
     }
 }
 
+/// Tells the driver what the other daemons look like.
+async fn look_around<E: Env>(raft: RaftHandle<E>, driver: DriverHandle) {
+    let mut ends = raft.watch();
+    loop {
+        driver.input(Input::Sight(Box::new(raft.sight())));
+        let wait = crate::env::sleep::<E>(SIGHT_INTERVAL);
+        let ended = tokio::select! {
+            biased;
+            ended = closed(&mut ends) => ended,
+            () = wait => false,
+        };
+        if ended {
+            return;
+        }
+    }
+}
+
 /// The cluster as far as it is known.
 struct Known(Option<ClusterId>);
 
@@ -451,6 +509,12 @@ impl std::fmt::Display for Known {
             None => f.write_str("unknown"),
         }
     }
+}
+
+/// Returns once raft has ended.
+async fn closed(watch: &mut watch::Receiver<RaftSummary>) -> bool {
+    while watch.changed().await.is_ok() {}
+    true
 }
 
 async fn hear_peers(mut messages: mpsc::Receiver<PeerMessage>, driver: DriverHandle) {
@@ -540,8 +604,10 @@ impl<E: Env> http::Daemon for Served<E> {
     ) -> Result<T, http::Gone> {
         self.handle
             .look(move |node, now| {
+                let members = node.members_view();
                 look(&http::Sight {
                     now,
+                    members: &members,
                     instances: &node.observed().instances,
                     replicated: node.replicated(),
                     diagnosis: node.diagnosis(),

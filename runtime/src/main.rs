@@ -1,4 +1,4 @@
-//! The daemon's command line: `orchestrator [--config FILE] http`.
+//! The daemon's command line: `orchestrator [--config FILE] http`, and two verbs for a raft cluster in need.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -16,6 +16,10 @@ use orchestrator::mysql::Mysql;
 use orchestrator::{backend, raft, wiring};
 use orchestrator_core::node::Input;
 use tokio::signal::unix::{SignalKind, signal};
+
+mod verbs;
+
+use verbs::Verb;
 
 /// Keeps fleets of MySQL and MariaDB servers writable.
 #[derive(Debug, Parser)]
@@ -37,8 +41,19 @@ struct Arguments {
     /// `text` or `json`, one object a line; else `LogFormat` of the configuration.
     #[arg(long)]
     log_format: Option<Format>,
-    /// `http`: run the daemon.
+    /// `http`: run the daemon. `raft`: with one of the words `form` and `recover`.
     mode: String,
+    /// What `raft` is to do.
+    words: Vec<String>,
+    /// `raft form`: the only nodes to form the cluster with, separated by commas, this one included.
+    #[arg(long)]
+    with: Option<String>,
+    /// `raft recover`: from `RaftDataDir`.
+    #[arg(long)]
+    from_raft_dir: bool,
+    /// `raft recover`: do it, and not only say what it would do.
+    #[arg(long)]
+    yes: bool,
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
@@ -60,14 +75,28 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> anyhow::Result<()> {
-    if arguments.mode != "http" {
-        bail!(
-            "'{}' is not a mode of this version: it runs as `orchestrator http`; commands go through the HTTP API",
-            arguments.mode
-        );
-    }
+    let words: Vec<&str> = arguments.words.iter().map(String::as_str).collect();
+    let verb = match (arguments.mode.as_str(), words.as_slice()) {
+        ("http", []) => None,
+        ("raft", ["form"]) => Some(Verb::Form(arguments.with.clone().unwrap_or_default())),
+        ("raft", ["recover"]) if arguments.from_raft_dir => Some(Verb::Recover {
+            is_meant: arguments.yes,
+        }),
+        ("raft", ["recover"]) => bail!(
+            "raft recover needs --from-raft-dir; the state is not read back from a backend by this version"
+        ),
+        _ => bail!(
+            "'{} {}' is not a mode of this version: it runs as `orchestrator http`, and knows `orchestrator raft form --with \
+             A,B` and `orchestrator raft recover --from-raft-dir`; commands go through the HTTP API",
+            arguments.mode,
+            words.join(" ")
+        ),
+    };
     let env = |name: &str| std::env::var(name).ok();
     let loaded = Settings::load(arguments.config.as_deref(), &env)?;
+    if let Some(verb) = verb {
+        return verbs::run(verb, &loaded.settings);
+    }
     let log_format = match arguments.log_format {
         Some(Format::Text) => LogFormat::Text,
         Some(Format::Json) => LogFormat::Json,

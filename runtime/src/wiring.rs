@@ -153,6 +153,8 @@ pub fn raft_settings(settings: &Settings) -> anyhow::Result<RaftSettings> {
     result.nodes = raft.nodes.iter().map(ToString::to_string).collect();
     result.heartbeat_ms = millis(raft.heartbeat);
     result.election_timeout_ms = millis(raft.election_timeout);
+    result.replace_silent = raft.replace_silent;
+    result.replace_per_hour = raft.replace_per_hour;
     Ok(result)
 }
 

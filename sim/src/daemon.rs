@@ -12,7 +12,7 @@ use orchestrator::driver::DriverHandle;
 use orchestrator::env::{sleep, spawn};
 use orchestrator::hooks::NoHooks;
 use orchestrator::http;
-use orchestrator::raft::{self, RaftSettings, ReplicaRequest};
+use orchestrator::raft::{self, Entry, RaftSettings, ReplicaRequest};
 use orchestrator::trace::event;
 use orchestrator_core::id::{LogPosition, NodeId};
 use orchestrator_core::node::Identification;
@@ -279,8 +279,8 @@ async fn listen(
 ) {
     while let Some(request) = requests.recv().await {
         if let (Some(daemon), ReplicaRequest::Apply { entries, .. }) = (&told, &request) {
-            for (at, bytes) in entries {
-                if let Some(bytes) = bytes {
+            for (at, entry) in entries {
+                if let Entry::Command(bytes) = entry {
                     witness::committed(daemon, *at, bytes);
                 }
             }

@@ -1,6 +1,11 @@
 //! What a node wants done, as plain data.
 
-use alloc::{boxed::Box, string::String, vec::Vec};
+use alloc::{
+    boxed::Box,
+    collections::{BTreeMap, BTreeSet},
+    string::String,
+    vec::Vec,
+};
 use core::{fmt, time::Duration};
 use serde::{Deserialize, Serialize};
 
@@ -8,7 +13,7 @@ use super::input::Opinion;
 use crate::{
     id::{Epoch, InstanceKey, LogPosition, NodeId, ProposalId, RequestId, StepId, Uid},
     recovery::{Hook, HookFacts, Step},
-    replicated::{Answer, Change, Refusal},
+    replicated::{Answer, Change, Members, Refusal},
     topology::ProbeFailure,
 };
 
@@ -63,6 +68,21 @@ pub enum Effect {
     Tell(PeerMessage),
     /// Tell one.
     TellOne(NodeId, PeerMessage),
+    /// Append exactly these members, if the last ones are those of the entry `base`; before that, let the invited join.
+    /// Ends in [`super::Input::Seated`].
+    Seat {
+        base: LogPosition,
+        members: Members,
+        invited: BTreeSet<NodeId>,
+    },
+    /// Give leadership to one of these. Ends in [`super::Input::Seated`].
+    HandOver {
+        to: BTreeSet<NodeId>,
+    },
+    /// Tell newcomers that ask why they are not let in.
+    Explain(BTreeMap<NodeId, String>),
+    /// Look who answers at these raft addresses too, from here on.
+    Greet(BTreeSet<String>),
     Answer(RequestId, Reply),
 }
 
@@ -86,6 +106,25 @@ pub enum PeerMessage {
     Digest {
         at: LogPosition,
         digest: [u8; 32],
+    },
+    /// To the leader: propose this about me.
+    Propose(Word),
+}
+
+/// What a member has its leader propose about it; whom it is about is known from the connection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Word {
+    Describe {
+        raft_address: String,
+        http_uri: String,
+        host_name: String,
+        build: String,
+        reads_command: u32,
+        reads_snapshot: u32,
+    },
+    Declare {
+        entries: Vec<String>,
+        identities: Vec<NodeId>,
     },
 }
 

@@ -6,9 +6,10 @@ use serde::{Deserialize, Serialize};
 use super::effect::PeerMessage;
 use crate::{
     id::{Epoch, Identity, InstanceKey, LogPosition, NodeId, ProposalId, RequestId, StepId, Uid},
+    membership::Sight,
     policy::Policy,
     recovery::{Hook, HookCounts, Outcome},
-    replicated::{Answer, Command},
+    replicated::{Answer, Command, Entry},
     time::Mono,
     topology::{ProbeFailure, ProbeReport},
 };
@@ -23,11 +24,15 @@ pub enum Input {
     Probed(ProbeEnd),
     /// A sign of life or death from the connections kept to a watched server.
     Signed(InstanceKey, Sign),
-    /// Committed entries, in order; none for raft's own.
-    Committed(Vec<(LogPosition, Option<Vec<u8>>)>),
+    /// Committed entries, in order.
+    Committed(Vec<(LogPosition, Entry)>),
     /// How a proposal ended.
     Proposed(ProposalId, Proposal),
     Raft(RaftView),
+    /// What this daemon sees of the others.
+    Sight(Box<Sight>),
+    /// How appending members, or handing leadership over, ended.
+    Seated(Result<(), String>),
     StepEnded(StepEnd),
     /// A hook of this detection ended.
     DetectionHookEnded {
@@ -166,6 +171,15 @@ pub enum Request {
         owner: String,
         reason: String,
         lasts_s: u64,
+    },
+    /// A daemon is to become a member: the one that answers at this address. Answered when it is, or the change was given
+    /// up.
+    AddPeer {
+        address: String,
+    },
+    /// A member is to leave: the one with this address. Answered like `AddPeer`.
+    RemovePeer {
+        address: String,
     },
     /// The other daemon's opinions, asked again before a verdict.
     Opinions {

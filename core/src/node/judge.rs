@@ -156,6 +156,7 @@ impl Node {
                 ));
             }
             PeerMessage::Digest { at, digest } => self.digest_heard(from, at, digest, out),
+            PeerMessage::Propose(word) => self.propose_for(now, from, word, out),
         }
     }
 

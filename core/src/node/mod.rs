@@ -11,6 +11,7 @@ mod house;
 pub mod input;
 mod invariants;
 mod judge;
+mod members;
 mod observe;
 mod repair;
 mod request;
@@ -25,11 +26,12 @@ use alloc::{
 use core::time::Duration;
 
 use agreement::Agreement;
-pub use effect::{Effect, Fatal, HookRun, Level, Note, Output, PeerMessage, Reply};
+pub use effect::{Effect, Fatal, HookRun, Level, Note, Output, PeerMessage, Reply, Word};
 use hooks::Telling;
 pub use input::{
     Input, Opinion, OpinionKind, ProbeEnd, Proposal, RaftView, Request, Sign, StepEnd,
 };
+pub use members::MembersView;
 use observe::Adopt;
 use rand_core::Rng;
 
@@ -47,7 +49,7 @@ use crate::{
     limits,
     policy::Policy,
     recovery::{HookCounts, Outcome, dead_primary::Progress},
-    replicated::{Command, Replicated, Stamped, wire},
+    replicated::{Command, Entry, Replicated, Stamped, wire},
     time::{Mono, Now, Wall},
     topology::{Edges, Instance},
 };
@@ -85,6 +87,10 @@ enum Cause {
     Recovery(Uid),
     /// Opening a recovery or an operation of this server.
     Begin(InstanceKey, Uid),
+    /// A change of the daemons' own membership, or of what is known of them.
+    Members,
+    /// The same, begun for an operator.
+    MembersFor(RequestId),
     House,
 }
 
@@ -158,6 +164,7 @@ pub struct Node {
     last_led: Option<Epoch>,
     wait_until: BTreeMap<Uid, Mono>,
     house_at: Mono,
+    members: members::Keeping,
     /// Primaries that were promoted away from lately, dialled without pause until this time.
     dialled_until: BTreeMap<InstanceKey, Mono>,
     agreement: Agreement,
@@ -218,6 +225,7 @@ impl Node {
             last_led: None,
             wait_until: BTreeMap::new(),
             house_at: Mono::ZERO,
+            members: members::Keeping::default(),
             dialled_until: BTreeMap::new(),
             agreement: Agreement::default(),
             hooks: HookCounts::default(),
@@ -240,6 +248,8 @@ impl Node {
             Input::Proposed(id, outcome) => self.proposed(now, id, outcome, out),
             Input::Raft(view) => self.raft_changed(now, view, out),
             Input::StepEnded(end) => self.step_ended(now, end, out),
+            Input::Sight(sight) => self.members.sight = *sight,
+            Input::Seated(ended) => self.seat_ended(now, ended, out),
             Input::Peer(from, message) => self.peer_said(now, from, message, out),
             Input::Asked(id, request) => self.asked(now, id, request, out),
             Input::DetectionHookEnded {
@@ -264,6 +274,7 @@ impl Node {
             self.drop_lost(now, out);
             self.keep_watches(now, out);
             self.tell_digest(now, out);
+            self.keep_members(now, out);
             self.keep_house(now, out);
         }
         self.drive_all(now, out);
@@ -539,7 +550,7 @@ impl Context for Judged<'_> {
 }
 
 /// Committed entries as raft delivers them.
-type Entries = Vec<(LogPosition, Option<Vec<u8>>)>;
+type Entries = Vec<(LogPosition, Entry)>;
 
 /// Keeps a box out of the signatures of the parts.
 type Report = Box<crate::topology::ProbeReport>;

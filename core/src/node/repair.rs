@@ -21,7 +21,7 @@ use crate::{
         dead_primary::{self, Move, Progress, Reading, View},
         hook, operation,
     },
-    replicated::{Answer, Change, Command, wire},
+    replicated::{Answer, Change, Command, Entry, wire},
     time::{Mono, Now},
     topology::PromotionRule,
 };
@@ -48,6 +48,7 @@ impl Node {
         self.wait_until.clear();
         self.beginning.clear();
         self.telling.clear();
+        self.members_leadership_changed(now, out);
         // What was proposed under the former epoch is void, or shows when it is applied; nothing waits for its end.
         let void: Vec<ProposalId> = self
             .proposals
@@ -56,8 +57,12 @@ impl Node {
             .map(|(id, _)| *id)
             .collect();
         for id in void {
-            if let Some((Cause::Begin(_, uid), _)) = self.proposals.remove(&id) {
-                self.answer_operation(&uid, unknown(), out);
+            match self.proposals.remove(&id) {
+                Some((Cause::Begin(_, uid), _)) => self.answer_operation(&uid, unknown(), out),
+                Some((Cause::MembersFor(request), _)) => {
+                    out.effects.push(Effect::Answer(request, unknown()));
+                }
+                Some(_) | None => {}
             }
         }
         match self.raft.leading {
@@ -86,12 +91,23 @@ impl Node {
         entries: Entries,
         out: &mut Output,
     ) {
-        for (at, bytes) in entries {
-            let Some(bytes) = bytes else {
-                self.replicated.pass(at);
-                self.note_digest(out);
-                out.applied.push(Answer::Done);
-                continue;
+        for (at, entry) in entries {
+            let bytes = match entry {
+                Entry::Command(bytes) => bytes,
+                Entry::Blank => {
+                    self.replicated.pass(at);
+                    self.note_digest(out);
+                    out.applied.push(Answer::Done);
+                    continue;
+                }
+                Entry::Members(members) => {
+                    let applied = self.replicated.seat(at, &members);
+                    out.applied.push(Answer::Done);
+                    out.changes.extend(applied.changes);
+                    self.note_digest(out);
+                    self.members_seated(now, out);
+                    continue;
+                }
             };
             match wire::decode_command(&bytes) {
                 Ok(stamped) => {
@@ -342,6 +358,9 @@ impl Node {
             | Command::SetRecoveriesEnabled { .. }
             | Command::Acknowledge { .. }
             | Command::MarkFenced { .. } => {}
+            Command::BeginMemberChange { .. } | Command::EndMemberChange { .. } => {
+                self.change_decided(now, command, out);
+            }
         }
     }
 
@@ -485,7 +504,8 @@ impl Node {
                     self.wait_until.insert(uid, now.mono);
                 }
             }
-            Cause::House => {}
+            Cause::House | Cause::Members => {}
+            Cause::MembersFor(request) => self.change_proposed(request, outcome, out),
         }
     }
 

@@ -64,6 +64,8 @@ impl Node {
                 };
                 self.decide(now, id, command, out);
             }
+            Request::AddPeer { address } => self.add_peer(now, id, &address, out),
+            Request::RemovePeer { address } => self.remove_peer(now, id, &address, out),
             Request::Opinions { of } => {
                 out.effects.push(Effect::Tell(PeerMessage::AskOpinion(of)));
                 out.effects.push(Effect::Answer(

@@ -19,6 +19,7 @@ use alloc::{
 };
 use sha2::{Digest as _, Sha256};
 
+use super::members::{ChangeCause, GivenUp, MemberChange, Members, Membership, Swap};
 use super::{
     change::Change,
     command::{AckScope, Answer, Command, Detection, Refusal, Stamped},
@@ -27,6 +28,7 @@ use super::{
         Known, LOST_IN_RECOVERY, Maintenance, Member, Replicated, Tag, Versions,
     },
 };
+
 use crate::{
     id::{ClusterKey, Epoch, Identity, InstanceKey, LogPosition, NodeId, Uid},
     limits::{
@@ -39,6 +41,8 @@ use crate::{
     },
     time::Wall,
 };
+
+mod members;
 
 /// Most rows of each kind that one command removes because their time is over.
 const PURGES_PER_COMMAND_MAX: usize = 32;
@@ -201,13 +205,29 @@ struct Application<'a> {
 impl Application<'_> {
     fn decide(&mut self, command: &Command) -> Decision {
         match command {
-            Command::Declare { node, identities } => self.declare(*node, identities),
+            Command::Declare {
+                node,
+                entries,
+                identities,
+            } => self.declare(*node, entries, identities),
+            Command::BeginMemberChange {
+                epoch,
+                base,
+                wanted,
+                cause,
+            } => self.begin_member_change(*epoch, *base, wanted, cause),
+            Command::EndMemberChange {
+                epoch,
+                base,
+                reason,
+            } => self.end_member_change(*epoch, *base, reason),
             Command::SetVersion { command, snapshot } => self.set_version(*command, *snapshot),
             Command::DescribeMember {
                 node,
                 raft_address,
                 http_uri,
                 host_name,
+                build,
                 reads_command,
                 reads_snapshot,
             } => self.describe_member(
@@ -216,6 +236,7 @@ impl Application<'_> {
                     raft_address: text(raft_address),
                     http_uri: text(http_uri),
                     host_name: text(host_name),
+                    build: text(build),
                     reads_command: *reads_command,
                     reads_snapshot: *reads_snapshot,
                     described: self.now,
@@ -403,74 +424,6 @@ impl Application<'_> {
 
     fn index(&mut self) -> &mut Index {
         Arc::make_mut(&mut self.state.index)
-    }
-
-    // --- the daemons themselves ---
-
-    fn declare(&mut self, node: NodeId, identities: &[NodeId]) -> Decision {
-        let identities: BTreeSet<NodeId> = identities.iter().copied().collect();
-        if identities.is_empty() {
-            return Err(invalid("a declaration of no members"));
-        }
-        if identities.len() > MEMBERS_MAX {
-            return Err(full("declared members", MEMBERS_MAX));
-        }
-        if !self.state.declarations.contains(&node) && self.state.declarations.len() >= MEMBERS_MAX
-        {
-            let oldest = self
-                .state
-                .declarations
-                .iter()
-                .min_by_key(|(_, row)| row.position.index)
-                .map(|(node, _)| *node);
-            if let Some(oldest) = oldest {
-                self.state.declarations.remove(&oldest);
-                self.changes.push(Change::Declaration(oldest, None));
-            }
-        }
-        let row = Declaration {
-            identities,
-            position: self.at,
-            at: self.now,
-        };
-        self.state.declarations.put(node, row.clone());
-        self.changes.push(Change::Declaration(node, Some(row)));
-        Ok(Answer::Done)
-    }
-
-    fn set_version(&mut self, command: u32, snapshot: u32) -> Decision {
-        let held = self.state.versions;
-        if command < held.command || snapshot < held.snapshot {
-            return Err(invalid(format!(
-                "versions {}/{} are switched on already; they never go back",
-                held.command, held.snapshot
-            )));
-        }
-        let wanted = Versions { command, snapshot };
-        if held != wanted {
-            self.state.versions = wanted;
-            self.changes.push(Change::Version(wanted));
-        }
-        Ok(Answer::Done)
-    }
-
-    fn describe_member(&mut self, node: NodeId, member: Member) -> Decision {
-        if !self.state.members.contains(&node) && self.state.members.len() >= MEMBERS_MAX {
-            // Retired identities stay behind; the one that was silent longest makes room.
-            let oldest = self
-                .state
-                .members
-                .iter()
-                .min_by_key(|(node, row)| (row.described, **node))
-                .map(|(node, _)| *node);
-            if let Some(oldest) = oldest {
-                self.state.members.remove(&oldest);
-                self.changes.push(Change::Member(oldest, None));
-            }
-        }
-        self.state.members.put(node, member.clone());
-        self.changes.push(Change::Member(node, Some(member)));
-        Ok(Answer::Done)
     }
 
     // --- the fleet ---

@@ -5,6 +5,7 @@ use alloc::{boxed::Box, string::String, vec::Vec};
 use core::fmt;
 use serde::{Deserialize, Serialize};
 
+use super::members::ChangeCause;
 use crate::{
     id::{Epoch, Identity, InstanceKey, NodeId, StepId, Uid},
     policy::Policy,
@@ -53,9 +54,13 @@ pub enum AckScope {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
     // --- the daemons themselves ---
-    /// A member's list changed: it wants exactly these identities (`RAFT.md` section 4).
+    /// A member's list changed: it wants exactly these identities. The first one of an identity only says what its list
+    /// is.
     Declare {
         node: NodeId,
+        /// The list as it is in the file, with ports.
+        entries: Vec<String>,
+        /// Who answers there.
         identities: Vec<NodeId>,
     },
     /// Switches command and snapshot kinds on, once every member reads them.
@@ -69,10 +74,25 @@ pub enum Command {
         raft_address: String,
         http_uri: String,
         host_name: String,
+        /// The program's version, to be shown.
+        build: String,
         reads_command: u32,
         reads_snapshot: u32,
     },
     SetPolicy(Box<Policy>),
+    /// These are to be the voters; decided from the membership entry with index `base`.
+    BeginMemberChange {
+        epoch: Epoch,
+        base: u64,
+        wanted: Vec<NodeId>,
+        cause: ChangeCause,
+    },
+    /// The change that is under way is given up.
+    EndMemberChange {
+        epoch: Epoch,
+        base: u64,
+        reason: String,
+    },
 
     // --- the fleet ---
     /// These servers are to be probed. `by_operator` overrides a recent forget.

@@ -7,6 +7,7 @@ pub mod change;
 mod codec;
 pub mod command;
 mod invariants;
+pub mod members;
 pub mod snapshot;
 pub mod state;
 mod table;
@@ -16,6 +17,7 @@ pub use apply::Applied;
 pub use change::Change;
 pub use codec::WireError;
 pub use command::{AckScope, Answer, Command, Detection, Refusal, Stamped};
+pub use members::{ChangeCause, Entry, GivenUp, MemberChange, Members, Membership, Swap};
 pub use state::{
     Blocked, Candidate, ClusterRecord, Declaration, Deposed, Downtime, Fenced, Known,
     LOST_IN_RECOVERY, Maintenance, Member, Replicated, Tag, Versions,

@@ -21,6 +21,7 @@ use super::{
     change::Change,
     codec::Wire,
     command::Detection,
+    members::{GivenUp, MemberChange, Membership, Swap},
     table::{HashSum, Table},
 };
 use crate::{
@@ -56,16 +57,21 @@ pub struct Member {
     pub raft_address: String,
     pub http_uri: String,
     pub host_name: String,
+    /// The program's version.
+    pub build: String,
     pub reads_command: u32,
     pub reads_snapshot: u32,
     /// Log time.
     pub described: Wall,
 }
 
-/// The members that a daemon's configuration asks for (`RAFT.md` section 4). Worth nothing once a membership change
-/// was committed after `position`.
+/// The members that a daemon's configuration asks for. Worth nothing once the voters were changed after `position`; the
+/// list stays known, since only another one is declared again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Declaration {
+    /// The list as it is in the file.
+    pub entries: Vec<String>,
+    /// Who answers there; empty for the list that an identity came with.
     pub identities: BTreeSet<NodeId>,
     pub position: LogPosition,
     pub at: Wall,
@@ -213,6 +219,10 @@ pub struct Replicated {
     pub(super) last_detection: u64,
     pub(super) last_recovery: u64,
     pub(super) last_maintenance: u64,
+    pub(super) membership: Membership,
+    pub(super) change: Option<MemberChange>,
+    pub(super) given_up: Option<GivenUp>,
+    pub(super) swaps: Vec<Swap>,
     pub(super) members: Table<NodeId, Member>,
     pub(super) declarations: Table<NodeId, Declaration>,
     pub(super) known: Table<InstanceKey, Known>,
@@ -242,6 +252,10 @@ impl Default for Replicated {
             last_detection: 0,
             last_recovery: 0,
             last_maintenance: 0,
+            membership: Membership::default(),
+            change: None,
+            given_up: None,
+            swaps: Vec::new(),
             members: Table::default(),
             declarations: Table::default(),
             known: Table::default(),
@@ -397,6 +411,59 @@ impl Replicated {
 
     pub fn declarations(&self) -> impl Iterator<Item = (NodeId, &Declaration)> {
         self.declarations.iter().map(|(node, row)| (*node, row))
+    }
+
+    #[must_use]
+    pub fn declaration(&self, node: NodeId) -> Option<&Declaration> {
+        self.declarations.get(&node)
+    }
+
+    /// The members as raft committed them last.
+    #[must_use]
+    pub const fn membership(&self) -> &Membership {
+        &self.membership
+    }
+
+    /// The change of members that is under way.
+    #[must_use]
+    pub const fn member_change(&self) -> Option<&MemberChange> {
+        self.change.as_ref()
+    }
+
+    /// The last change of members that was given up.
+    #[must_use]
+    pub const fn given_up(&self) -> Option<&GivenUp> {
+        self.given_up.as_ref()
+    }
+
+    /// Swaps at an address that were begun in the last hour.
+    #[must_use]
+    pub fn swaps_of(&self, address: &str, at: Wall) -> usize {
+        let hour = Duration::from_secs(3600);
+        self.swaps
+            .iter()
+            .filter(|swap| swap.address == address && swap.at + hour > at)
+            .count()
+    }
+
+    /// What this node declares, if it votes and the voters were not changed since.
+    #[must_use]
+    pub fn standing_declaration(&self, node: NodeId) -> Option<&BTreeSet<NodeId>> {
+        let row = self.declarations.get(&node)?;
+        let stands = row.position.index > self.membership.voters_since.index
+            && self.membership.members.is_voter(node)
+            && !row.identities.is_empty();
+        stands.then_some(&row.identities)
+    }
+
+    /// The voters that declare these members.
+    #[must_use]
+    pub fn declarers_of(&self, wanted: &BTreeSet<NodeId>) -> BTreeSet<NodeId> {
+        self.declarations
+            .iter()
+            .map(|(node, _)| *node)
+            .filter(|node| self.standing_declaration(*node) == Some(wanted))
+            .collect()
     }
 
     // --- the fleet ---
@@ -686,6 +753,10 @@ impl Replicated {
         self.last_detection.put(out);
         self.last_recovery.put(out);
         self.last_maintenance.put(out);
+        self.membership.put(out);
+        self.change.put(out);
+        self.given_up.put(out);
+        self.swaps.put(out);
     }
 
     pub(super) const fn table_hashes(&self) -> [HashSum; 13] {

@@ -10,6 +10,7 @@ use alloc::{string::ToString, vec::Vec};
 use super::{
     codec::{Reader, Wire, WireError, choice, newtype, record},
     command::{AckScope, Answer, Command, Detection, Refusal, Stamped},
+    members::{ChangeCause, GivenUp, MemberChange, Members, Membership, Swap},
     state::{
         Blocked, Candidate, ClusterRecord, Declaration, Deposed, Downtime, Known, Maintenance,
         Member, Tag, Versions,
@@ -326,10 +327,15 @@ choice!(AckScope {
     3 => Cluster { name, alias },
     4 => Instance(key),
 });
+choice!(ChangeCause {
+    0 => Declared,
+    1 => Swapped { former, newcomer, address },
+    2 => Operator { request },
+});
 choice!(Command {
-    0 => Declare { node, identities },
+    0 => Declare { node, entries, identities },
     1 => SetVersion { command, snapshot },
-    2 => DescribeMember { node, raft_address, http_uri, host_name, reads_command, reads_snapshot },
+    2 => DescribeMember { node, raft_address, http_uri, host_name, build, reads_command, reads_snapshot },
     3 => SetPolicy(policy),
     4 => Know { keys, by_operator },
     5 => Forget { keys },
@@ -359,6 +365,8 @@ choice!(Command {
     24 => Acknowledge { scope, owner, comment },
     25 => LiftQuarantine { identity, reason },
     26 => MarkFenced { identity, at_uptime_s },
+    27 => BeginMemberChange { epoch, base, wanted, cause },
+    28 => EndMemberChange { epoch, base, reason },
 });
 choice!(Answer {
     0 => Done,
@@ -385,15 +393,31 @@ record!(Member {
     raft_address,
     http_uri,
     host_name,
+    build,
     reads_command,
     reads_snapshot,
     described,
 });
 record!(Declaration {
+    entries,
     identities,
     position,
     at,
 });
+record!(Members { voters, learners });
+record!(Membership {
+    members,
+    at,
+    voters_since,
+});
+record!(MemberChange {
+    wanted,
+    cause,
+    position,
+    began,
+});
+record!(GivenUp { wanted, reason, at });
+record!(Swap { address, at });
 record!(Known { since });
 record!(ClusterRecord {
     key,

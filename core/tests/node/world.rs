@@ -20,7 +20,7 @@ use orchestrator_core::{
         StepKind,
         forecast::{Forecast, Known, forecast},
     },
-    replicated::{Answer, Replicated, wire},
+    replicated::{Answer, Entry, Replicated, wire},
     time::{Mono, Now, Wall},
     topology::{Flavour, Instance, ProbeFailure},
 };
@@ -694,7 +694,10 @@ impl World {
         if from >= self.log.len() {
             return;
         }
-        let entries = self.log[from..].to_vec();
+        let entries = self.log[from..]
+            .iter()
+            .map(|(at, bytes)| (*at, bytes.clone().map_or(Entry::Blank, Entry::Command)))
+            .collect();
         self.daemons[number].applied = self.log.len();
         self.step(number, Input::Committed(entries));
         if self.daemons[number].applied == self.log.len() {
@@ -889,6 +892,12 @@ impl World {
                 let boot = self.daemons[other].boot;
                 let from = NodeId(number as u64 + 1);
                 self.after(MS, Event::Input(other, boot, Input::Peer(from, message)));
+            }
+            Effect::Seat { .. }
+            | Effect::HandOver { .. }
+            | Effect::Explain(_)
+            | Effect::Greet(_) => {
+                panic!("the members of this world are not changed")
             }
             Effect::Answer(id, reply) => {
                 self.say(format!("daemon{number} answers {id}: {reply:?}"));

@@ -233,6 +233,7 @@ fn fleet_command() -> impl Strategy<Value = Command> {
             }),
         (1..4u64).prop_map(|node| Command::Declare {
             node: NodeId(node),
+            entries: vec![format!("n{node}:1")],
             identities: vec![NodeId(1), NodeId(node)]
         }),
         (1..4u32).prop_map(|version| Command::SetVersion {

@@ -2,7 +2,6 @@
 
 use core::time::Duration;
 use orchestrator_core::{
-    id::NodeId,
     limits::{AUDIT_ENTRIES_MAX, KNOWN_PER_COMMAND_MAX, TAGS_PER_INSTANCE_MAX, TEXT_BYTES_MAX},
     policy::Policy,
     replicated::{Answer, Change, Command, LOST_IN_RECOVERY, Refusal},
@@ -304,29 +303,6 @@ fn versions_never_go_back() {
         Refusal::Invalid(_)
     ));
     assert_eq!(log.state.versions().command, 3);
-}
-
-#[test]
-fn retired_members_make_room() {
-    let mut log = Log::new();
-    for node in 0..70 {
-        log.secs += 1;
-        log.done(Command::DescribeMember {
-            node: NodeId(node),
-            raft_address: "n".into(),
-            http_uri: String::new(),
-            host_name: "n".into(),
-            reads_command: 1,
-            reads_snapshot: 1,
-        });
-        log.done(Command::Declare {
-            node: NodeId(node),
-            identities: vec![NodeId(node)],
-        });
-    }
-    assert_eq!(log.state.members().count(), 64);
-    assert!(log.state.member(NodeId(5)).is_none() && log.state.member(NodeId(6)).is_some());
-    assert_eq!(log.state.declarations().count(), 64);
 }
 
 #[test]

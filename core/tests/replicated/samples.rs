@@ -9,7 +9,7 @@ use orchestrator_core::{
         DeadKind, End, Hook, HookList, Lane, Outcome, Purpose, SourcePosition, Stage, Statement,
         Step, StepKind,
     },
-    replicated::{AckScope, Answer, Command, Detection, Refusal},
+    replicated::{AckScope, Answer, ChangeCause, Command, Detection, Refusal},
     time::Wall,
     topology::PromotionRule,
 };
@@ -187,6 +187,8 @@ pub const fn kind(command: &Command) -> &'static str {
         Command::Declare { .. } => "declare",
         Command::SetVersion { .. } => "set_version",
         Command::DescribeMember { .. } => "describe_member",
+        Command::BeginMemberChange { .. } => "begin_member_change",
+        Command::EndMemberChange { .. } => "end_member_change",
         Command::SetPolicy(_) => "set_policy",
         Command::Know { .. } => "know",
         Command::Forget { .. } => "forget",
@@ -214,7 +216,7 @@ pub const fn kind(command: &Command) -> &'static str {
     }
 }
 
-pub const KINDS: usize = 27;
+pub const KINDS: usize = 29;
 
 fn begin(name: &str, purpose: Purpose) -> Command {
     Command::BeginRecovery {
@@ -271,7 +273,37 @@ pub fn commands() -> Vec<Command> {
     let mut commands = vec![
         Command::Declare {
             node: NodeId(u64::MAX),
+            entries: vec!["n1:10008".into(), "[::1]:7".into()],
             identities: vec![NodeId(1), NodeId(300)],
+        },
+        Command::BeginMemberChange {
+            epoch: epoch(3),
+            base: 300,
+            wanted: vec![NodeId(1), NodeId(2)],
+            cause: ChangeCause::Declared,
+        },
+        Command::BeginMemberChange {
+            epoch: epoch(3),
+            base: 0,
+            wanted: vec![NodeId(1)],
+            cause: ChangeCause::Swapped {
+                former: NodeId(2),
+                newcomer: NodeId(3),
+                address: "n3:10008".into(),
+            },
+        },
+        Command::BeginMemberChange {
+            epoch: epoch(3),
+            base: 7,
+            wanted: vec![NodeId(1)],
+            cause: ChangeCause::Operator {
+                request: "an operator adds n4:10008".into(),
+            },
+        },
+        Command::EndMemberChange {
+            epoch: epoch(3),
+            base: 301,
+            reason: "it was not done within 600 s".into(),
         },
         Command::SetVersion {
             command: 2,
@@ -282,6 +314,7 @@ pub fn commands() -> Vec<Command> {
             raft_address: "n1:10008".into(),
             http_uri: "http://n1:3000".into(),
             host_name: "n1".into(),
+            build: "1.0.0".into(),
             reads_command: 1,
             reads_snapshot: 1,
         },

@@ -3,7 +3,9 @@
 use orchestrator_core::{
     id::{InstanceKey, LogPosition, NodeId},
     recovery::{DeadKind, End, Purpose},
-    replicated::{Command, Replicated, Stamped, WireError, snapshot::SNAPSHOT_VERSION},
+    replicated::{
+        ChangeCause, Command, Members, Replicated, Stamped, WireError, snapshot::SNAPSHOT_VERSION,
+    },
     time::Wall,
 };
 
@@ -133,6 +135,18 @@ fn ten_thousand_servers_and_a_hundred_thousand_lines_come_back() {
 #[test]
 fn a_golden_snapshot_is_read() {
     let mut log = new_log();
+    let members = Members {
+        voters: vec![[NodeId(1), NodeId(2), NodeId(u64::MAX)].into()],
+        learners: [NodeId(4)].into(),
+    };
+    log.index += 1;
+    let at = LogPosition {
+        index: log.index,
+        term: 3,
+        node: NodeId(0),
+    };
+    log.state.seat(at, &members);
+    let base = at.index;
     for command in samples::commands() {
         // These would take away what is to be in the file.
         if matches!(
@@ -161,12 +175,36 @@ fn a_golden_snapshot_is_read() {
     log.apply(Command::Forget {
         keys: vec![key("z")],
     });
+    log.apply(Command::BeginMemberChange {
+        epoch: epoch(3),
+        base,
+        wanted: vec![NodeId(1), NodeId(3), NodeId(u64::MAX)],
+        cause: ChangeCause::Swapped {
+            former: NodeId(2),
+            newcomer: NodeId(3),
+            address: "n2:10008".into(),
+        },
+    });
+    log.apply(Command::EndMemberChange {
+        epoch: epoch(3),
+        base,
+        reason: "it did not answer".into(),
+    });
+    log.apply(Command::BeginMemberChange {
+        epoch: epoch(3),
+        base,
+        wanted: vec![NodeId(1), NodeId(2)],
+        cause: ChangeCause::Operator {
+            request: "an operator removes n9:10008".into(),
+        },
+    });
     log.begin("running", &key("y"));
     log.begin("blocked", &key("y"));
     assert_eq!(log.state.deposed().count(), 1);
     assert_eq!(log.state.blocked().count(), 1);
     assert_eq!(log.state.members().count(), 1);
     assert_eq!(log.state.declarations().count(), 1);
+    assert!(log.state.member_change().is_some() && log.state.given_up().is_some());
     let bytes = log.state.encode_snapshot();
     let digest = log.state.digest().to_vec();
     crate::wire::check_golden("snapshot", &[bytes, digest]);

@@ -502,8 +502,8 @@ pub static KEYS: &[Key] = &[
     // Raft: the keys that the original does not have.
     uint("RaftHeartbeatMillis", 50).rule(Rule::AtLeast(1)).effective().ours(),
     uint("RaftElectionTimeoutMillis", 250).rule(Rule::AtLeast(1)).effective().ours(),
-    uint("RaftReplaceSilentSeconds", 30).ours(),
-    uint("RaftReplacePerHour", 3).ours(),
+    uint("RaftReplaceSilentSeconds", 30).effective().ours(),
+    uint("RaftReplacePerHour", 3).effective().ours(),
 ];
 
 #[cfg(test)]

@@ -1,14 +1,15 @@
 //! Effects in tasks of their own. No policy, no retry: each ends in one input.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::marker::PhantomData;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use orchestrator_core::id::{Epoch, NodeId};
+use orchestrator_core::id::{Epoch, LogPosition, NodeId};
 use orchestrator_core::node::{Effect, HookRun, Input, Proposal, StepEnd};
 use orchestrator_core::recovery::Outcome;
-use orchestrator_core::replicated::wire;
+use orchestrator_core::replicated::{Members, wire};
 use orchestrator_core::time::Mono;
 use tokio::sync::{Semaphore, mpsc};
 
@@ -29,6 +30,19 @@ pub trait Consensus: Clone + Send + Sync + 'static {
     fn confirm(&self) -> impl Future<Output = Result<(Epoch, Duration), String>> + Send;
     fn tell(&self, bytes: Vec<u8>);
     fn tell_one(&self, to: NodeId, bytes: Vec<u8>);
+    /// Appends exactly these members after the entry `base`, and lets the invited join before.
+    fn seat(
+        &self,
+        base: LogPosition,
+        members: Members,
+        invited: BTreeSet<NodeId>,
+    ) -> impl Future<Output = Result<(), String>> + Send;
+    /// Gives leadership to one of these.
+    fn hand_over(&self, to: BTreeSet<NodeId>) -> impl Future<Output = Result<(), String>> + Send;
+    /// Newcomers are told why they are not let in.
+    fn explain(&self, reasons: BTreeMap<NodeId, String>);
+    /// It is looked who answers at these addresses.
+    fn greet(&self, addresses: BTreeSet<String>);
 }
 
 /// How a proposal ended, in bytes.
@@ -171,6 +185,40 @@ impl<E: Env, F: Fleet, C: Consensus> Executor<E, F, C> {
                     (self.consensus.get(), postcard::to_stdvec(&message))
                 {
                     consensus.tell_one(to, bytes);
+                }
+            }
+            Effect::Seat {
+                base,
+                members,
+                invited,
+            } => {
+                let Some(consensus) = self.consensus.get().cloned() else {
+                    send(Input::Seated(Err(String::from("raft is not up"))));
+                    return;
+                };
+                spawn::<E>(async move {
+                    let ended = consensus.seat(base, members, invited).await;
+                    send(Input::Seated(ended));
+                });
+            }
+            Effect::HandOver { to } => {
+                let Some(consensus) = self.consensus.get().cloned() else {
+                    send(Input::Seated(Err(String::from("raft is not up"))));
+                    return;
+                };
+                spawn::<E>(async move {
+                    let ended = consensus.hand_over(to).await;
+                    send(Input::Seated(ended));
+                });
+            }
+            Effect::Explain(reasons) => {
+                if let Some(consensus) = self.consensus.get() {
+                    consensus.explain(reasons);
+                }
+            }
+            Effect::Greet(addresses) => {
+                if let Some(consensus) = self.consensus.get() {
+                    consensus.greet(addresses);
                 }
             }
             // Answered by the driver itself.

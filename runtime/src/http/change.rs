@@ -22,6 +22,7 @@ use super::names::{self, Matching};
 use super::params::{TagText, simple_time};
 use super::server::{Asked, Wish};
 use super::sight::Sight;
+use crate::raft::normalise_address;
 
 /// For a command to be committed and applied.
 const DECIDE: Duration = Duration::from_secs(10);
@@ -29,6 +30,8 @@ const DECIDE: Duration = Duration::from_secs(10);
 const PROBE: Duration = Duration::from_secs(30);
 /// For a one-step operation to be settled.
 const OPERATE: Duration = Duration::from_secs(60);
+/// For a change of the raft members to be done.
+const CHANGE_MEMBERS: Duration = Duration::from_secs(60);
 /// A downtime for which no duration was given.
 const DOWNTIME: Duration = Duration::from_secs(600);
 
@@ -480,4 +483,43 @@ pub(super) async fn set_writeable<D: Daemon>(asked: &Asked<'_, D>) -> Result<Ans
     let key = names::usable_key(&asked.params)?;
     let request = Request::SetWriteable { key: key.clone() };
     operate(asked, key, request, "Server set as writeable").await
+}
+
+/// A daemon that waits becomes a raft member; answered when it is one.
+pub(super) async fn add_peer<D: Daemon>(asked: &Asked<'_, D>) -> Result<Answer, Failure> {
+    let address = peer_address(asked)?;
+    let request = Request::AddPeer {
+        address: address.clone(),
+    };
+    change_members(asked, request, "Cannot add raft peer").await?;
+    Ok(Answer::bare(&address))
+}
+
+/// A raft member leaves; answered when it has.
+pub(super) async fn remove_peer<D: Daemon>(asked: &Asked<'_, D>) -> Result<Answer, Failure> {
+    let address = peer_address(asked)?;
+    let request = Request::RemovePeer {
+        address: address.clone(),
+    };
+    change_members(asked, request, "Cannot remove raft peer").await?;
+    Ok(Answer::bare(&address))
+}
+
+async fn change_members<D: Daemon>(
+    asked: &Asked<'_, D>,
+    request: Request,
+    what: &str,
+) -> Result<(), Failure> {
+    decided(asked.shared.daemon.ask(request, CHANGE_MEMBERS).await)
+        .map(drop)
+        .map_err(|failure| Failure {
+            message: format!("{what}: {}", failure.message),
+            ..failure
+        })
+}
+
+/// The raft address of a request, with its port.
+fn peer_address<D: Daemon>(asked: &Asked<'_, D>) -> Result<String, Failure> {
+    let text = asked.params.get("addr").unwrap_or_default();
+    normalise_address(text, asked.facts.default_port).map_err(Failure::plain)
 }

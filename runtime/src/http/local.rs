@@ -7,7 +7,7 @@ use orchestrator_core::id::NodeId;
 
 use super::answer::{Answer, Document, Failure};
 use super::json::health::ZERO_TIME;
-use super::json::{HealthStatus, NodeHealth, RaftStatus};
+use super::json::{HealthStatus, NodeHealth, RaftMember, RaftStatus, RaftStranger};
 use super::server::Asked;
 use super::{Daemon, Peer, Sight, VERSION};
 use crate::raft::RaftState;
@@ -50,9 +50,28 @@ pub(super) fn raft_health<D: Daemon>(asked: &Asked<'_, D>) -> Result<Answer, Fai
     }
 }
 
-pub(super) fn raft_status<D: Daemon>(asked: &Asked<'_, D>) -> Answer {
+pub(super) async fn raft_status<D: Daemon>(asked: &Asked<'_, D>) -> Result<Answer, Failure> {
     let facts = asked.facts;
-    Answer::bare(&RaftStatus {
+    let look = |sight: &Sight<'_>| {
+        let change = sight.replicated.member_change().map(|change| {
+            let wanted: Vec<String> = change.wanted.iter().map(NodeId::to_string).collect();
+            format!("to {}: {}", wanted.join(", "), change.cause)
+        });
+        (described(sight), change, sight.members.clone())
+    };
+    let (described, change, view) = asked.shared.daemon.read(look).await?;
+    let member = |peer: &Peer| {
+        let described = described.get(&peer.node).cloned().unwrap_or_default();
+        RaftMember {
+            node: peer.node.to_string(),
+            address: peer.address.clone(),
+            hostname: described.host_name,
+            app_version: described.build,
+            voter: peer.is_voter,
+            healthy: peer.is_healthy,
+        }
+    };
+    Ok(Answer::bare(&RaftStatus {
         raft_bind: facts.bind.clone(),
         raft_advertise: facts.advertise.clone(),
         state: String::from(facts.state.as_str()),
@@ -61,7 +80,23 @@ pub(super) fn raft_status<D: Daemon>(asked: &Asked<'_, D>) -> Answer {
         leader: leader_address(asked),
         leader_uri: leader_uri(asked),
         peers: peer_addresses(asked),
-    })
+        node: facts.node.to_string(),
+        cluster: facts.cluster.clone(),
+        term: facts.term,
+        reason: facts.health.clone().err().unwrap_or_default(),
+        members: facts.peers.iter().map(member).collect(),
+        change: change.unwrap_or_default(),
+        waiting: view.waiting,
+        strangers: view
+            .strangers
+            .into_iter()
+            .map(|(node, address, reason)| RaftStranger {
+                node: node.to_string(),
+                address,
+                reason,
+            })
+            .collect(),
+    }))
 }
 
 pub(super) fn raft_peers<D: Daemon>(asked: &Asked<'_, D>) -> Answer {
@@ -73,8 +108,8 @@ pub(super) fn raft_peers<D: Daemon>(asked: &Asked<'_, D>) -> Answer {
 pub(super) async fn health<D: Daemon>(asked: &Asked<'_, D>) -> Result<Answer, Failure> {
     let facts = asked.facts;
     let settings = &asked.shared.settings;
-    let described = asked.shared.daemon.read(described).await;
-    let error = match &described {
+    let shown = asked.shared.daemon.read(shown).await;
+    let error = match &shown {
         Ok(_) if facts.state == RaftState::Shutdown => Some("raft has shut down"),
         Ok(_) => None,
         Err(super::Gone) => Some(match &facts.health {
@@ -82,7 +117,7 @@ pub(super) async fn health<D: Daemon>(asked: &Asked<'_, D>) -> Result<Answer, Fa
             Ok(()) | Err(_) => "the node has ended",
         }),
     };
-    let (host_names, alarms) = described.unwrap_or_default();
+    let (members, alarms) = shown.unwrap_or_default();
     let leader = leader_address(asked);
     let status = HealthStatus {
         healthy: error.is_none(),
@@ -99,7 +134,7 @@ pub(super) async fn health<D: Daemon>(asked: &Asked<'_, D>) -> Result<Answer, Fa
             .peers
             .iter()
             .filter(|peer| peer.is_healthy)
-            .map(|peer| node_health(asked, peer, &host_names))
+            .map(|peer| node_health(asked, peer, &members))
             .collect(),
         raft_leader: leader,
         is_raft_leader: facts.is_leading,
@@ -122,12 +157,29 @@ pub(super) async fn health<D: Daemon>(asked: &Asked<'_, D>) -> Result<Answer, Fa
     })
 }
 
-/// The members' host names, as they described themselves, and those that hold another state, in words.
-fn described(sight: &Sight<'_>) -> (BTreeMap<NodeId, String>, Vec<String>) {
+/// What a member said of itself that people want to read.
+#[derive(Debug, Clone, Default)]
+struct Described {
+    host_name: String,
+    build: String,
+}
+
+/// The members as they described themselves.
+fn described(sight: &Sight<'_>) -> BTreeMap<NodeId, Described> {
     let members = sight.replicated.members();
-    let names = members
-        .map(|(node, member)| (node, member.host_name.clone()))
-        .collect();
+    members
+        .map(|(node, member)| {
+            let described = Described {
+                host_name: member.host_name.clone(),
+                build: member.build.clone(),
+            };
+            (node, described)
+        })
+        .collect()
+}
+
+/// The members as they described themselves, and those that hold another state, in words.
+fn shown(sight: &Sight<'_>) -> (BTreeMap<NodeId, Described>, Vec<String>) {
     let alarms = sight
         .disagreements
         .iter()
@@ -137,26 +189,25 @@ fn described(sight: &Sight<'_>) -> (BTreeMap<NodeId, String>, Vec<String>) {
             )
         })
         .collect();
-    (names, alarms)
+    (described(sight), alarms)
 }
 
 fn node_health<D: Daemon>(
     asked: &Asked<'_, D>,
     peer: &Peer,
-    host_names: &BTreeMap<NodeId, String>,
+    members: &BTreeMap<NodeId, Described>,
 ) -> NodeHealth {
     let settings = &asked.shared.settings;
     let is_this = peer.node == asked.facts.node;
     let own = |text: &str| String::from(if is_this { text } else { "" });
-    let described = host_names.get(&peer.node).cloned().unwrap_or_default();
+    let described = members.get(&peer.node).cloned().unwrap_or_default();
+    let or_own = |said: String, own_text: &str| {
+        if said.is_empty() { own(own_text) } else { said }
+    };
     NodeHealth {
-        hostname: if described.is_empty() {
-            own(&settings.process.host_name)
-        } else {
-            described
-        },
+        hostname: or_own(described.host_name, &settings.process.host_name),
         token: own(&settings.process.token),
-        app_version: own(VERSION),
+        app_version: or_own(described.build, VERSION),
         db_backend: own(&settings.backend),
         last_reported: String::from(ZERO_TIME),
         ..NodeHealth::default()

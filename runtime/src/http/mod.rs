@@ -71,6 +71,8 @@ pub struct Peer {
     pub address: String,
     /// Where its HTTP API is, `scheme://host:port`; empty when it is not known.
     pub http_uri: String,
+    /// It votes; else it only holds the log.
+    pub is_voter: bool,
     /// It was heard of lately. Followers hear little of each other: the leader's list is the complete one.
     pub is_healthy: bool,
 }
@@ -91,6 +93,11 @@ pub struct RaftFacts {
     /// `RaftBind` and `RaftAdvertise`, as `host:port`.
     pub bind: String,
     pub advertise: String,
+    /// `DefaultRaftPort`
+    pub default_port: u16,
+    /// The cluster's id; empty while there is none.
+    pub cluster: String,
+    pub term: u64,
 }
 
 /// A member counts as healthy when it was heard of within this time.
@@ -109,6 +116,9 @@ impl RaftFacts {
             peers: Vec::new(),
             bind: String::new(),
             advertise: String::new(),
+            default_port: 0,
+            cluster: String::new(),
+            term: 0,
         }
     }
 
@@ -123,6 +133,7 @@ impl RaftFacts {
                 node: member.node,
                 address: member.address.clone().unwrap_or_default(),
                 http_uri: member.http_uri.clone().unwrap_or_default(),
+                is_voter: member.voter,
                 is_healthy: member.refusal.is_none()
                     && member.last_contact.is_some_and(|since| since <= HEARD),
             })
@@ -133,6 +144,7 @@ impl RaftFacts {
                 node,
                 address: String::new(),
                 http_uri: String::new(),
+                is_voter: true,
                 is_healthy: false,
             });
             if let Some(address) = &status.leader_address {
@@ -159,6 +171,11 @@ impl RaftFacts {
             peers,
             bind: status.bind.clone(),
             advertise: status.advertise.clone(),
+            default_port: status.default_port,
+            cluster: status
+                .cluster
+                .map_or_else(String::new, |cluster| cluster.to_string()),
+            term: summary.term,
         }
     }
 }

@@ -496,6 +496,8 @@ async fn act<D: Daemon>(
         Action::DisableRecoveries => change::set_recoveries_enabled(asked, Wish::Disabled).await,
         Action::EnableRecoveries => change::set_recoveries_enabled(asked, Wish::Enabled).await,
         Action::CheckRecoveries => audit::check_recoveries(asked).await,
+        Action::AddPeer => change::add_peer(asked).await,
+        Action::RemovePeer => change::remove_peer(asked).await,
         Action::SetReadOnly => change::set_read_only(asked).await,
         Action::SetWriteable => change::set_writeable(asked).await,
         Action::Alive => Ok(Answer::bare(&"OK")),
@@ -505,7 +507,7 @@ async fn act<D: Daemon>(
         Action::RaftState => Ok(local::raft_state(asked)),
         Action::RaftLeader => Ok(local::raft_leader(asked)),
         Action::RaftHealth => local::raft_health(asked),
-        Action::RaftStatus => Ok(local::raft_status(asked)),
+        Action::RaftStatus => local::raft_status(asked).await,
         Action::RaftPeers => Ok(local::raft_peers(asked)),
         Action::NotServed => Err(Failure::not_served("not served")),
     }

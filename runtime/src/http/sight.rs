@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use orchestrator_core::analysis::{Diagnosis, Filters};
 use orchestrator_core::id::{InstanceKey, LogPosition, NodeId};
+use orchestrator_core::node::MembersView;
 use orchestrator_core::policy::Policy;
 use orchestrator_core::replicated::Replicated;
 use orchestrator_core::time::Now;
@@ -22,6 +23,8 @@ pub struct Sight<'a> {
     pub filters: &'a Filters,
     /// Members whose state differs from this daemon's, and since which entry.
     pub disagreements: &'a BTreeMap<NodeId, LogPosition>,
+    /// What there is to show of the raft cluster's members.
+    pub members: &'a MembersView,
 }
 
 impl<'a> Sight<'a> {

@@ -1,15 +1,15 @@
 //! The API over real loopback sockets, with a daemon that is a few tables and a list of what it was asked.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use orchestrator_core::analysis::{Diagnosis, Filters, Judging, View};
 use orchestrator_core::id::{Epoch, InstanceKey, LogPosition, NodeId, Uid};
-use orchestrator_core::node::{Reply, Request};
+use orchestrator_core::node::{MembersView, Reply, Request};
 use orchestrator_core::policy::Policy;
 use orchestrator_core::recovery::{DeadKind, End, Purpose};
-use orchestrator_core::replicated::{Answer, Command, Detection, Replicated, Stamped};
+use orchestrator_core::replicated::{Answer, Command, Detection, Members, Replicated, Stamped};
 use orchestrator_core::time::{Mono, Now, Wall};
 use orchestrator_core::topology::{
     Edges, Instance, Place, ProbeFailure, ProbeReport, ReplicaStatus, ThreadState, Version,
@@ -33,6 +33,7 @@ pub(super) fn facts_of_a_follower(leader_uri: &str) -> RaftFacts {
         node: NodeId(node),
         address: format!("10.0.0.{node}:10008"),
         http_uri: String::from(http_uri),
+        is_voter: true,
         is_healthy: true,
     };
     RaftFacts {
@@ -44,6 +45,9 @@ pub(super) fn facts_of_a_follower(leader_uri: &str) -> RaftFacts {
         peers: vec![peer(1, ""), peer(2, leader_uri)],
         bind: String::from("0.0.0.0:10008"),
         advertise: String::from("10.0.0.1:10008"),
+        default_port: 10_008,
+        cluster: String::from("c1"),
+        term: 3,
     }
 }
 
@@ -223,6 +227,7 @@ impl Daemon for Fake {
                 diagnosis: &Diagnosis::of(view, judging),
                 filters: &world.filters,
                 disagreements: &world.disagreements,
+                members: &MembersView::default(),
             }))
         })
     }
@@ -252,6 +257,7 @@ impl Daemon for Fake {
                 reason,
                 until: NOW.wall + Duration::from_secs(lasts_s),
             })),
+            Request::AddPeer { .. } | Request::RemovePeer { .. } => Reply::Decided(Answer::Done),
             Request::Opinions { .. } => Reply::Failed(String::from("not for HTTP")),
         }
     }
@@ -931,11 +937,24 @@ fn a_replaced_primary_does_not_keep_the_alias() {
 fn health_lists_the_members_by_name() {
     run(async {
         let fake = Fake::new();
+        fake.with(|world| {
+            let members = Members {
+                voters: vec![[NodeId(1), NodeId(2)].into()],
+                learners: BTreeSet::new(),
+            };
+            let at = LogPosition {
+                index: world.replicated.applied().index + 1,
+                term: 1,
+                node: NodeId(0),
+            };
+            world.replicated.seat(at, &members);
+        });
         fake.apply(Command::DescribeMember {
             node: NodeId(2),
             raft_address: String::from("10.0.0.2:10008"),
             http_uri: String::from("http://10.0.0.2:3000"),
             host_name: String::from("orc2"),
+            build: String::from("2.0.0"),
             reads_command: 1,
             reads_snapshot: 1,
         });
@@ -960,6 +979,44 @@ fn health_lists_the_members_by_name() {
         assert_eq!(
             (&nodes[1]["Hostname"], &nodes[1]["Token"]),
             (&json!("orc2"), &json!(""))
+        );
+        assert_eq!(nodes[1]["AppVersion"], "2.0.0");
+        let status = site.json("/api/raft-status").await;
+        assert_eq!(status["Members"][1]["Hostname"], "orc2");
+        assert_eq!(status["Members"][1]["Voter"], true);
+        assert_eq!(
+            (&status["Reason"], &status["Change"]),
+            (&json!(""), &json!(""))
+        );
+    });
+}
+
+#[test]
+fn peers_are_added_and_removed_by_their_raft_address() {
+    run(async {
+        let fake = Fake::new();
+        fake.with(|world| world.facts = facts_of_the_leader());
+        let site = site(fake, Settings::default()).await;
+        assert_eq!(site.json("/api/raft-add-peer/n4").await, "n4:10008");
+        assert_eq!(site.json("/api/raft-remove-peer/n3:7").await, "n3:7");
+        let address = |text: &str| String::from(text);
+        assert_eq!(
+            site.fake.asked(),
+            [
+                Request::AddPeer {
+                    address: address("n4:10008")
+                },
+                Request::RemovePeer {
+                    address: address("n3:7")
+                }
+            ]
+        );
+        site.fake.with(|world| {
+            world.reply = Some(Reply::Failed(String::from("it did not answer")));
+        });
+        site.get("/api/raft-add-peer/n4").await.expect_error(
+            "500 Internal Server Error",
+            "Cannot add raft peer: it did not answer",
         );
     });
 }
@@ -1024,6 +1081,7 @@ fn raft_facts_come_from_what_raft_shows() {
         node: NodeId(1),
         boot: 1,
         cluster: None,
+        default_port: 10_008,
         bind: String::from("0.0.0.0:10008"),
         advertise: String::from("10.0.0.1:10008"),
         summary: RaftSummary {

@@ -1,6 +1,6 @@
 //! Raft as a whole, on loopback and real files: what this daemon relies on, shown on three nodes in one process.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -20,6 +20,7 @@ struct Lines {
     at: LogPosition,
     /// Snapshots that were installed in this run.
     installed: u64,
+    seated: Seated,
 }
 
 struct Daemon {
@@ -35,15 +36,19 @@ async fn drive(mut requests: mpsc::Receiver<ReplicaRequest>, state: watch::Sende
             ReplicaRequest::Apply { entries, reply } => {
                 let mut answers = Vec::new();
                 state.send_modify(|state| {
-                    for (at, command) in entries {
+                    for (at, entry) in entries {
                         assert!(
                             at.index > state.at.index || state.at.index == 0,
                             "{at} is applied after {}",
                             state.at
                         );
                         state.at = at;
-                        if let Some(command) = command {
-                            state.lines.push(String::from_utf8(command).unwrap());
+                        match entry {
+                            Entry::Command(command) => {
+                                state.lines.push(String::from_utf8(command).unwrap());
+                            }
+                            Entry::Members(members) => state.seated = Seated { members, at },
+                            Entry::Blank => {}
                         }
                         answers.push(state.lines.len().to_string().into_bytes());
                     }
@@ -495,6 +500,7 @@ fn a_directory_belongs_to_one_process_and_one_cluster() {
         .err()
         .unwrap();
         assert!(matches!(ahead, StartError::Refused(_)), "{ahead}");
+        assert!(ahead.to_string().contains("went back"), "{ahead}");
         // A refused start lets go of everything.
         let again = begin(&with(cluster, at)).await;
         assert_eq!(
@@ -537,8 +543,15 @@ fn an_identity_that_went_back_is_refused_and_retires() {
         );
         assert!(!back.handle.summary().healthy);
         back.handle.shutdown().await;
-        let refused = try_start(settings[victim].clone()).await.err().unwrap();
-        assert!(matches!(refused, StartError::Retired(_)), "{refused}");
+        // The next start sets its files aside and is somebody else, who waits to be let in.
+        let again = begin(&settings[victim]).await;
+        assert_ne!(again.report.node, back.report.node);
+        assert_eq!(again.report.cluster, None);
+        let aside = folders[victim]
+            .0
+            .join(format!("retired-{}", back.report.node));
+        assert!(aside.join("identity").exists() && aside.join("raft.sqlite").exists());
+        again.handle.shutdown().await;
         for daemon in &daemons {
             daemon.handle.shutdown().await;
         }
@@ -708,6 +721,7 @@ fn nobody_is_listened_to_before_both_sides_are_named() {
             let hello = Hello {
                 sender: stranger(77, cluster),
                 to,
+                invites: false,
             };
             let (answer, mut stream) = knock(address, &hello).await;
             assert_eq!(answer.sender.node, own);
@@ -762,6 +776,7 @@ fn a_restarted_voter_gives_no_vote_at_first() {
         let hello = Hello {
             sender: stranger(other, voter.handle.cluster()),
             to: voter.report.node.0,
+            invites: false,
         };
         let (answer, mut stream) = knock(&voter.report.listening, &hello).await;
         assert_eq!(answer.refusal, None);
@@ -840,6 +855,229 @@ fn a_leader_that_vanishes_is_replaced() {
         for daemon in &daemons {
             daemon.handle.shutdown().await;
         }
+    });
+}
+
+/// The members as this daemon's raft committed them last, and the entry that made them so.
+#[derive(Default, Clone, PartialEq, Eq, Debug)]
+struct Seated {
+    members: Members,
+    at: LogPosition,
+}
+
+/// Waits until a daemon applied these voters.
+async fn seated(daemon: &Daemon, voters: &[&[NodeId]]) -> Seated {
+    let wanted: Vec<BTreeSet<NodeId>> = voters
+        .iter()
+        .map(|set| set.iter().copied().collect())
+        .collect();
+    let mut state = daemon.state.clone();
+    let held = within(
+        "the voters are these",
+        state.wait_for(|state| state.seated.members.voters == wanted),
+    )
+    .await;
+    held.unwrap().seated.clone()
+}
+
+fn members_of(voters: &[&[NodeId]], learners: &[NodeId]) -> Members {
+    Members {
+        voters: voters
+            .iter()
+            .map(|set| set.iter().copied().collect())
+            .collect(),
+        learners: learners.iter().copied().collect(),
+    }
+}
+
+/// Three that are a cluster, and a fourth that is not.
+async fn three_and_a_stranger(folders: &[Folder; 4]) -> (Vec<Daemon>, Daemon) {
+    let all = settings(folders).await;
+    let mut three = Vec::new();
+    for one in &all[..3] {
+        let mut one = one.clone();
+        one.nodes.truncate(3);
+        three.push(begin(&one).await);
+    }
+    healthy(&three.iter().collect::<Vec<_>>()).await;
+    (three, begin(&all[3]).await)
+}
+
+/// Waits until a daemon sees another one answer at its address.
+async fn sees(daemon: &Daemon, other: NodeId) {
+    let look = async {
+        loop {
+            let sight = daemon.handle.sight();
+            let seen = sight.nodes.get(&other);
+            if seen.is_some_and(|seen| seen.answers.is_some()) {
+                return;
+            }
+            crate::env::sleep::<TokioEnv>(Duration::from_millis(20)).await;
+        }
+    };
+    within("a newcomer is seen", look).await;
+}
+
+const SEAT: Duration = Duration::from_secs(30);
+
+#[test]
+fn a_newcomer_joins_as_a_learner_gets_the_log_and_votes() {
+    run(async {
+        let folders: [Folder; 4] = folders("joins");
+        let (three, fourth) = three_and_a_stranger(&folders).await;
+        let everybody: Vec<&Daemon> = three.iter().collect();
+        let at = propose(&everybody, "before").await;
+        let leads = leader(&everybody).await;
+        let leading = &three[leads];
+        let newcomer = fourth.report.node;
+        // It waits, and says for what; nobody was disturbed by it.
+        let mut watch = fourth.handle.watch();
+        let waits = watch.wait_for(|summary| {
+            let reason = summary.reason.as_deref().unwrap_or_default();
+            reason.contains("waits for a member of it to let it in")
+        });
+        drop(within("it waits", waits).await.unwrap());
+        sees(leading, newcomer).await;
+        let ids: Vec<NodeId> = three.iter().map(|daemon| daemon.report.node).collect();
+        let first = seated(leading, &[&ids]).await;
+        let invited = BTreeSet::from([newcomer]);
+
+        // A learner holds the log and has no vote.
+        let learning = members_of(&[&ids], &[newcomer]);
+        leading
+            .handle
+            .seat(first.at, &learning, &invited, SEAT)
+            .await
+            .unwrap();
+        assert_eq!(same(&[leading, &fourth], at).await, ["before"]);
+        assert_eq!(fourth.handle.cluster(), leading.handle.cluster());
+        assert_eq!(fourth.handle.summary().state, RaftState::Learner);
+        assert!(!fourth.handle.summary().healthy);
+
+        // Decided from an entry that is not the last one: refused, whatever it says.
+        let stale = leading
+            .handle
+            .seat(first.at, &members_of(&[&ids], &[]), &BTreeSet::new(), SEAT)
+            .await;
+        assert!(stale.is_err());
+
+        // Voters are changed by way of both sets, one entry at a time.
+        let held = leading.state.borrow().seated.clone();
+        assert_eq!(held.members, learning);
+        let next: Vec<NodeId> = ids
+            .iter()
+            .copied()
+            .filter(|node| *node != three[(leads + 1) % 3].report.node)
+            .chain([newcomer])
+            .collect();
+        let at_once = leading
+            .handle
+            .seat(held.at, &members_of(&[&next], &[]), &BTreeSet::new(), SEAT)
+            .await;
+        assert!(
+            at_once.is_err(),
+            "two voters were changed without both sets"
+        );
+        let both = members_of(&[&ids, &next], &[]);
+        leading
+            .handle
+            .seat(held.at, &both, &BTreeSet::new(), SEAT)
+            .await
+            .unwrap();
+        let held = seated(leading, &[&ids, &next]).await;
+        // There it stays until somebody finishes it.
+        leading
+            .handle
+            .seat(held.at, &members_of(&[&next], &[]), &BTreeSet::new(), SEAT)
+            .await
+            .unwrap();
+        seated(&fourth, &[&next]).await;
+        healthy(&[&fourth]).await;
+        let gone = &three[(leads + 1) % 3];
+        let stay: Vec<&Daemon> = three
+            .iter()
+            .filter(|daemon| daemon.report.node != gone.report.node)
+            .chain([&fourth])
+            .collect();
+        let at = propose(&stay, "after").await;
+        assert_eq!(same(&stay, at).await, ["before", "after"]);
+
+        // The one that was removed still runs and disturbs nobody: no election is won and no term grows by it.
+        let term = leading.handle.summary().term;
+        crate::env::sleep::<TokioEnv>(Duration::from_secs(5)).await;
+        assert_eq!(leading.handle.summary().term, term);
+        assert!(leading.handle.leading().is_some());
+        assert!(!gone.handle.summary().healthy);
+        for daemon in three.iter().chain([&fourth]) {
+            daemon.handle.shutdown().await;
+        }
+    });
+}
+
+#[test]
+fn the_next_leader_finishes_what_another_left_in_two_sets() {
+    run(async {
+        let folders: [Folder; 4] = folders("halves");
+        let (mut three, fourth) = three_and_a_stranger(&folders).await;
+        let everybody: Vec<&Daemon> = three.iter().collect();
+        let leads = leader(&everybody).await;
+        let newcomer = fourth.report.node;
+        sees(&three[leads], newcomer).await;
+        let ids: Vec<NodeId> = three.iter().map(|daemon| daemon.report.node).collect();
+        let next: Vec<NodeId> = ids.iter().copied().chain([newcomer]).collect();
+        let first = seated(&three[leads], &[&ids]).await;
+        let leading = &three[leads].handle;
+        let learning = members_of(&[&ids], &[newcomer]);
+        leading
+            .seat(first.at, &learning, &BTreeSet::from([newcomer]), SEAT)
+            .await
+            .unwrap();
+        let at = three[leads].state.borrow().seated.at;
+        leading
+            .seat(at, &members_of(&[&ids, &next], &[]), &BTreeSet::new(), SEAT)
+            .await
+            .unwrap();
+        three.remove(leads).handle.vanish().await;
+        let left: Vec<&Daemon> = three.iter().chain([&fourth]).collect();
+        let leads = leader(&left).await;
+        let held = seated(left[leads], &[&ids, &next]).await;
+        left[leads]
+            .handle
+            .seat(held.at, &members_of(&[&next], &[]), &BTreeSet::new(), SEAT)
+            .await
+            .unwrap();
+        let at = propose(&left, "goes on").await;
+        same(&left, at).await;
+        for daemon in left {
+            daemon.handle.shutdown().await;
+        }
+    });
+}
+
+#[test]
+fn nobody_is_let_into_a_cluster_that_its_list_does_not_lead_to() {
+    run(async {
+        let folder = Folder::make("uninvited");
+        let alone = RaftSettings {
+            nodes: vec!["127.0.0.1:1".to_owned(), "127.0.0.1:2".to_owned()],
+            ..RaftSettings::new(&folder.0, "127.0.0.1:0")
+        };
+        let waiting = begin(&alone).await;
+        let hello = Hello {
+            sender: stranger(77, Some(ClusterId([9; 32]))),
+            to: waiting.report.node.0,
+            invites: true,
+        };
+        let (answer, mut stream) = knock(&waiting.report.listening, &hello).await;
+        let refusal = answer.refusal.unwrap();
+        assert!(
+            refusal.text.contains("none of this node's RaftNodes"),
+            "{}",
+            refusal.text
+        );
+        assert!(request(&mut stream, &ask_for_vote(77)).await.is_err());
+        assert_eq!(waiting.handle.cluster(), None);
+        waiting.handle.shutdown().await;
     });
 }
 

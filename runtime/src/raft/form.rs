@@ -2,10 +2,12 @@
 //!
 //! Decides when a cluster is formed: when every entry of the list answers with an identity of its own, all of them empty
 //! and all reporting the same set. The lowest identity then initialises. The cluster's id is the hash of the set, so a
-//! node that decides later than another decides the same. Never forms with fewer than all, and never by itself again.
+//! node that decides later than another decides the same. Never forms with fewer than all unless an
+//! operator says with whom, and never by itself again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,13 +19,25 @@ use super::id::{ClusterId, NodeId};
 use super::identity::cluster_of;
 use super::link::{DIAL_DEADLINE, greet};
 use super::node::{Node, locked};
+use super::normalise_address;
+use super::sight;
 use super::wire::Introduction;
-use crate::env::{Env, sleep, timeout_io};
+use crate::env::{Env, replace_file, sleep, timeout_io};
 
 /// Between two rounds of dialling while there is no cluster.
 const FORM_INTERVAL: Duration = Duration::from_millis(200);
-/// Between two rounds of dialling entries that lead to nobody known, once there is one.
-const GREET_INTERVAL: Duration = Duration::from_secs(5);
+/// The same while the others have a cluster, which this node waits to be let into.
+const ASK_INTERVAL: Duration = Duration::from_secs(1);
+/// Between two rounds of dialling whoever is not heard, once there is one.
+const GREET_INTERVAL: Duration = Duration::from_secs(2);
+
+/// A file that asks a waiting daemon to form with some nodes only, and the one that tells what came of it.
+const WISH: &str = "form-request";
+const WISH_OUTCOME: &str = "form-outcome";
+/// For so long is it tried.
+pub(super) const WISH_KEPT: Duration = Duration::from_secs(60);
+/// A stranger that was not heard for so long is not dialled any more.
+const STRANGER_KEPT: Duration = Duration::from_secs(60);
 
 /// What dialling one entry of the list found.
 #[derive(Debug, Clone)]
@@ -52,10 +66,7 @@ pub(super) fn formation(own: u64, empty: bool, found: &[Found]) -> Formation {
         match answer {
             Ok(introduction) => {
                 if let Some(other) = by_node.insert(introduction.node, entry) {
-                    return Formation::Wrong(format!(
-                        "the RaftNodes entries {other} and {entry} lead to one node, {}; each entry names a node of its own",
-                        NodeId(introduction.node)
-                    ));
+                    return Formation::Wrong(two_entries(other, entry, introduction.node));
                 }
             }
             Err(error) => missing.push(format!("{entry} ({error})")),
@@ -74,10 +85,7 @@ pub(super) fn formation(own: u64, empty: bool, found: &[Found]) -> Formation {
     let members: Vec<u64> = by_node.keys().copied().collect();
     if !by_node.contains_key(&own) {
         let entries: Vec<&str> = found.iter().map(|found| found.entry.as_str()).collect();
-        return Formation::Wrong(format!(
-            "none of the RaftNodes entries ({}) leads to this node; the list names every node, this one included",
-            entries.join(", ")
-        ));
+        return Formation::Wrong(not_listed(&entries));
     }
     let wait = |reason: String| Formation::Wait {
         reason,
@@ -123,7 +131,7 @@ pub(super) fn formation(own: u64, empty: bool, found: &[Found]) -> Formation {
     Formation::Form(members)
 }
 
-/// Runs until raft ends: forms the cluster if there is none, then keeps peers' addresses known.
+/// Runs until raft ends: forms the cluster if there is none, then keeps peers' addresses known and strangers looked after.
 pub(super) async fn run<E: Env>(node: Arc<Node<E>>) {
     let mut stop = node.stop.subscribe();
     let outcome = E::Rt::select2(stop.wait_for(|stop| *stop), form_then_greet(&node)).await;
@@ -133,41 +141,244 @@ pub(super) async fn run<E: Env>(node: Arc<Node<E>>) {
 }
 
 async fn form_then_greet<E: Env>(node: &Arc<Node<E>>) -> Result<(), String> {
+    let mut wish: Option<Wish> = None;
     while node.cluster().is_none() {
-        let found = dial_all(node).await;
+        if let Some(asked) = asked_to_form(node).await {
+            match asked {
+                Ok(with) => {
+                    wish = Some(Wish {
+                        with,
+                        until: E::mono() + WISH_KEPT,
+                    });
+                }
+                Err(why) => tell_outcome(node, format!("refused: {why}")).await,
+            }
+        }
+        let mut found = dial_all(node).await;
+        if let Some(Wish { with, until }) = &wish {
+            let late = (E::mono() >= *until).then(|| {
+                let waiting = locked(&node.waiting).clone();
+                format!(
+                    "not formed within {} s: {}",
+                    WISH_KEPT.as_secs(),
+                    waiting.unwrap_or_default()
+                )
+            });
+            if let Some(why) = late.or_else(|| forbidden(&found, with)) {
+                tell_outcome(node, format!("refused: {why}")).await;
+                wish = None;
+            } else {
+                found.retain(|found| with.contains(&found.entry));
+            }
+        }
+        let clusters: BTreeSet<[u8; 32]> = found
+            .iter()
+            .filter_map(|found| found.answer.as_ref().ok()?.cluster)
+            .collect();
+        let interval = if clusters.is_empty() {
+            FORM_INTERVAL
+        } else {
+            ASK_INTERVAL
+        };
+        *locked(&node.clusters_listed) = clusters;
         match formation(node.id, node.is_empty(), &found) {
             Formation::Wait { reason, listed } => {
                 *locked(&node.listed) = listed;
-                let news = locked(&node.waiting).replace(reason.clone()).as_ref() != Some(&reason);
-                if news {
-                    tracing::info!("{reason}");
-                }
-                sleep::<E>(FORM_INTERVAL).await;
+                wait_because(node, reason);
+                sleep::<E>(interval).await;
             }
             Formation::Wrong(reason) => return Err(reason),
             Formation::Form(members) => {
                 locked(&node.listed).clone_from(&members);
-                found_cluster(node, members).await?;
+                let entries = found.into_iter().map(|found| found.entry).collect();
+                found_cluster(node, members, entries).await?;
+                if wish.take().is_some() {
+                    tell_outcome(node, "formed".to_owned()).await;
+                }
             }
         }
     }
     initialise(node).await?;
     *locked(&node.waiting) = None;
+    let mut is_list_checked = false;
     loop {
-        let now = E::mono();
-        for entry in &node.settings.nodes {
-            let known = {
-                let peers = locked(&node.peers);
-                let peer = peers.at_address(entry).and_then(|peer| peers.get(peer));
-                peer.and_then(|peer| peer.heard)
-                    .is_some_and(|heard| now < heard + GREET_INTERVAL)
-            };
-            if !known && *entry != node.settings.advertise {
-                let _ = timeout_io::<E, _>(DIAL_DEADLINE, greet(node, entry, 0)).await;
-            }
+        if sight::members(node).contains(&node.id) {
+            // What was said before this node was let in.
+            locked(&node.remarks).clear();
+        }
+        for address in unheard(node) {
+            let _ = timeout_io::<E, _>(DIAL_DEADLINE, greet(node, &address, 0)).await;
+        }
+        if !is_list_checked && let Some(leads_to) = sight::whole_list(node) {
+            check_list(node, &leads_to)?;
+            is_list_checked = true;
         }
         sleep::<E>(GREET_INTERVAL).await;
     }
+}
+
+/// What an operator asks for with `orchestrator raft form`: to form with these only.
+struct Wish {
+    with: Vec<String>,
+    until: Duration,
+}
+
+/// Asks the daemon that waits on this raft data directory to form its cluster with these nodes only. Blocks.
+///
+/// # Errors
+/// The request cannot be left there.
+pub fn ask_to_form<E: Env>(directory: &Path, with: &[String]) -> io::Result<()> {
+    let outcome = directory.join(WISH_OUTCOME);
+    if E::exists(&outcome)? {
+        E::remove_file(&outcome)?;
+    }
+    replace_file::<E>(&directory.join(WISH), with.join("\n").as_bytes())
+}
+
+/// What came of it, once something did. Blocks.
+///
+/// # Errors
+/// It cannot be read.
+pub fn outcome_of_forming<E: Env>(directory: &Path) -> io::Result<Option<String>> {
+    let outcome = directory.join(WISH_OUTCOME);
+    if !E::exists(&outcome)? {
+        return Ok(None);
+    }
+    let text = E::read_file(&outcome)?;
+    E::remove_file(&outcome)?;
+    Ok(Some(String::from_utf8_lossy(&text).into_owned()))
+}
+
+/// The nodes that an operator wants this node to form with, if one asked since the last look.
+async fn asked_to_form<E: Env>(node: &Arc<Node<E>>) -> Option<Result<Vec<String>, String>> {
+    let path = node.directory.join(WISH);
+    let text = E::blocking(move || -> io::Result<Option<Vec<u8>>> {
+        if !E::exists(&path)? {
+            return Ok(None);
+        }
+        let text = E::read_file(&path)?;
+        E::remove_file(&path)?;
+        Ok(Some(text))
+    })
+    .await;
+    let text = match text {
+        Ok(text) => String::from_utf8_lossy(&text?).into_owned(),
+        Err(error) => return Some(Err(error.to_string())),
+    };
+    let mut with = Vec::new();
+    for entry in text.lines() {
+        match normalise_address(entry, node.settings.default_port) {
+            Ok(entry) if !node.settings.nodes.contains(&entry) => {
+                return Some(Err(format!("{entry} is not in RaftNodes")));
+            }
+            Ok(entry) => with.push(entry),
+            Err(why) => return Some(Err(why)),
+        }
+    }
+    Some(Ok(with))
+}
+
+/// Why nobody may form with these only: somebody who was left out can be reached and remembers something.
+fn forbidden(found: &[Found], with: &[String]) -> Option<String> {
+    found.iter().find_map(|found| {
+        let introduction = found.answer.as_ref().ok()?;
+        let remembers = introduction.cluster.is_some() || !introduction.empty;
+        remembers.then(|| {
+            let left_out = if with.contains(&found.entry) {
+                ""
+            } else {
+                ", which was left out,"
+            };
+            format!("{}{left_out} is not empty", found.entry)
+        })
+    })
+}
+
+async fn tell_outcome<E: Env>(node: &Arc<Node<E>>, outcome: String) {
+    tracing::warn!("raft form: {outcome}");
+    let path = node.directory.join(WISH_OUTCOME);
+    let written = E::blocking(move || replace_file::<E>(&path, outcome.as_bytes())).await;
+    if let Err(error) = written {
+        tracing::warn!("the outcome of raft form is not written: {error}");
+    }
+}
+
+/// Says why this node waits: to its log when that is news, and to whoever asks.
+fn wait_because<E: Env>(node: &Node<E>, reason: String) {
+    let reason = match node.remark() {
+        Some(remark) => format!("{reason}: {remark}"),
+        None => reason,
+    };
+    let is_news = locked(&node.waiting).replace(reason.clone()).as_ref() != Some(&reason);
+    if is_news {
+        tracing::info!("{reason}");
+    }
+}
+
+/// The addresses to be dialled: entries of the list and members that were not heard lately, and strangers, whose addresses
+/// must lead to them.
+fn unheard<E: Env>(node: &Node<E>) -> Vec<String> {
+    let now = E::mono();
+    let mut addresses = node.settings.nodes.clone();
+    addresses.extend(locked(&node.greeted).iter().cloned());
+    let members = sight::members(node);
+    {
+        let strangers = locked(&node.strangers);
+        let fresh = strangers
+            .iter()
+            .filter(|(_, stranger)| now < stranger.heard + STRANGER_KEPT);
+        addresses.extend(fresh.map(|(_, stranger)| stranger.introduction.advertise.clone()));
+    }
+    // Who hears no leader asks everybody: whether it is a member still is said in a handshake only.
+    let is_lonely = sight::is_lonely(node);
+    let own_entries = locked(&node.own_entries).clone();
+    let peers = locked(&node.peers);
+    for member in members {
+        addresses.extend(peers.addresses(member));
+    }
+    let mut unheard = Vec::new();
+    for address in addresses {
+        let is_heard = peers
+            .at_address(&address)
+            .and_then(|peer| peers.get(peer)?.heard)
+            .is_some_and(|heard| now < heard + GREET_INTERVAL);
+        let is_own = address == node.settings.advertise || own_entries.contains(&address);
+        let is_due = is_lonely || !is_heard;
+        if !address.is_empty() && is_due && !is_own && !unheard.contains(&address) {
+            unheard.push(address);
+        }
+    }
+    unheard
+}
+
+/// What is wrong with the list of a member, once all of its entries were answered.
+fn check_list<E: Env>(node: &Node<E>, leads_to: &[(String, u64)]) -> Result<(), String> {
+    let mut by_node: BTreeMap<u64, &str> = BTreeMap::new();
+    for (entry, led) in leads_to {
+        if let Some(other) = by_node.insert(*led, entry) {
+            return Err(two_entries(other, entry, *led));
+        }
+    }
+    if by_node.contains_key(&node.id) {
+        Ok(())
+    } else {
+        let entries: Vec<&str> = leads_to.iter().map(|(entry, _)| entry.as_str()).collect();
+        Err(not_listed(&entries))
+    }
+}
+
+fn two_entries(one: &str, other: &str, node: u64) -> String {
+    format!(
+        "the RaftNodes entries {one} and {other} lead to one node, {}; each entry names a node of its own",
+        NodeId(node)
+    )
+}
+
+fn not_listed(entries: &[&str]) -> String {
+    format!(
+        "none of the RaftNodes entries ({}) leads to this node; the list names every node, this one included",
+        entries.join(", ")
+    )
 }
 
 async fn dial_all<E: Env>(node: &Arc<Node<E>>) -> Vec<Found> {
@@ -190,10 +401,19 @@ async fn dial_all<E: Env>(node: &Arc<Node<E>>) -> Vec<Found> {
 }
 
 /// Makes this node a founder, durably, before anything is said in the cluster's name.
-async fn found_cluster<E: Env>(node: &Arc<Node<E>>, members: Vec<u64>) -> Result<(), String> {
+async fn found_cluster<E: Env>(
+    node: &Arc<Node<E>>,
+    members: Vec<u64>,
+    entries: Vec<String>,
+) -> Result<(), String> {
+    let _joining = node.joining.lock().await;
+    if node.cluster().is_some() {
+        return Ok(());
+    }
     let mut identity = locked(&node.identity).clone();
     identity.cluster = Some(cluster_of(&members));
     identity.founders = members;
+    identity.entries = entries;
     let (directory, record) = (node.directory.clone(), identity.clone());
     let saved: io::Result<()> = E::blocking(move || record.save::<E>(&directory)).await;
     saved.map_err(|error| format!("the identity record cannot be written: {error}"))?;
@@ -314,6 +534,19 @@ mod tests {
             formation(1, false, &found(&[1, 2, 3])),
             "this node is not empty",
         );
+    }
+
+    #[test]
+    fn some_form_only_while_nobody_who_is_reached_remembers() {
+        let mut nodes = found(&[1, 2, 3]);
+        let with = ["n1:1".to_owned(), "n2:1".to_owned()];
+        assert_eq!(forbidden(&nodes, &with), None);
+        nodes[2].answer = Err("connection refused".to_owned());
+        assert_eq!(forbidden(&nodes, &with), None);
+        let mut nodes = found(&[1, 2, 3]);
+        change(&mut nodes, 2, |node| node.empty = false);
+        let why = forbidden(&nodes, &with).unwrap();
+        assert!(why.contains("n3:1, which was left out"), "{why}");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! *Leading* has one meaning here, and everything that acts as the leader uses it: openraft says so, the first entry of
 //! the term is applied, and a quorum acknowledged within the longest election timeout.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
 use std::path::Path;
@@ -30,6 +31,7 @@ use super::types::{Metrics, Proposal, Raft};
 use super::wire::{COMMAND_BYTES_MAX, LogIdV1, Response};
 use super::{
     RaftSettings, ReplicaRequest, StartError, StartReport, form, normalise_address, post, serve,
+    sight,
 };
 use crate::env::{Env, Mutant, sleep, sleep_until, spawn, timeout};
 
@@ -84,6 +86,8 @@ pub struct RaftStatusView {
     pub boot: u64,
     pub cluster: Option<ClusterId>,
     pub bind: String,
+    /// `DefaultRaftPort`
+    pub default_port: u16,
     pub advertise: String,
     pub summary: RaftSummary,
     pub leader_address: Option<String>,
@@ -147,7 +151,7 @@ pub struct AskError(pub String);
 
 /// The handle; all clones are one raft.
 pub struct RaftHandle<E: Env> {
-    node: Arc<Node<E>>,
+    pub(super) node: Arc<Node<E>>,
     summary: watch::Receiver<RaftSummary>,
     post: mpsc::Sender<Letter>,
 }
@@ -173,9 +177,17 @@ pub async fn start<E: Env>(
     let mut settings = checked(settings)?;
     let directory = settings.data_dir.clone();
     let lock = open_directory::<E>(&directory).await?;
-    let (identity, minted) = read_identity::<E>(&directory).await?;
-    if let Some(reason) = identity.retired {
-        return Err(StartError::Retired(reason));
+    let (mut identity, mut minted) = read_identity::<E>(&directory).await?;
+    if let Some(reason) = identity.retired.clone() {
+        let path = directory.clone();
+        let aside = E::blocking(move || identity.set_aside::<E>(&path))
+            .await
+            .map_err(io_error)?;
+        tracing::warn!(
+            "an identity was retired here ({reason}); its files are in {}, and this node comes back as another",
+            aside.display()
+        );
+        (identity, minted) = read_identity::<E>(&directory).await?;
     }
     let broken = {
         let directory = directory.clone();
@@ -239,7 +251,11 @@ async fn start_with<E: Env>(
             .map_err(damaged_or_io)?
     };
     check_snapshot(&file, &store)?;
-    let decision = decide(settings, &identity, &store)?;
+    let held = file.newest().and_then(|head| head.last);
+    let decision = decide(settings, &identity, &store, held)?;
+    if let StartDecision::TakeBackend { at } = &decision {
+        return Err(gone_back::<E>(settings, identity, *at).await);
+    }
 
     let listener = E::bind(&settings.bind).await.map_err(|error| {
         StartError::Settings(format!(
@@ -274,6 +290,14 @@ async fn start_with<E: Env>(
         identity: Mutex::new(identity.clone()),
         store: store.clone(),
         peers: Mutex::new(peers),
+        strangers: Mutex::default(),
+        clusters_listed: Mutex::default(),
+        own_entries: Mutex::default(),
+        explained: Mutex::default(),
+        greeted: Mutex::default(),
+        remarks: Mutex::default(),
+        joining: tokio::sync::Mutex::default(),
+        backend_cluster: settings.backend.and_then(|backend| backend.cluster),
         raft: OnceLock::new(),
         pool: Pool::default(),
         unused_backend: !matches!(decision, StartDecision::WaitAsStranger { .. }),
@@ -332,11 +356,11 @@ async fn start_with<E: Env>(
     Ok((handle, report))
 }
 
-fn io_error(error: io::Error) -> StartError {
+pub(super) fn io_error(error: io::Error) -> StartError {
     StartError::Io(error.to_string())
 }
 
-fn damaged_or_io(error: io::Error) -> StartError {
+pub(super) fn damaged_or_io(error: io::Error) -> StartError {
     match error.kind() {
         io::ErrorKind::InvalidData => StartError::Damaged(error.to_string()),
         _ => io_error(error),
@@ -344,7 +368,7 @@ fn damaged_or_io(error: io::Error) -> StartError {
 }
 
 /// The settings with their addresses in full, or what is wrong with them.
-fn checked(mut settings: RaftSettings) -> Result<RaftSettings, StartError> {
+pub(super) fn checked(mut settings: RaftSettings) -> Result<RaftSettings, StartError> {
     let port = settings.default_port;
     let full = |what: &str, text: &str| {
         normalise_address(text, port)
@@ -402,7 +426,7 @@ fn resolve_advertise(settings: &mut RaftSettings, listening: &str) -> Result<(),
     Ok(())
 }
 
-async fn open_directory<E: Env>(directory: &Path) -> Result<E::DirLock, StartError> {
+pub(super) async fn open_directory<E: Env>(directory: &Path) -> Result<E::DirLock, StartError> {
     let path = directory.to_path_buf();
     let locked = E::blocking(move || {
         E::create_dir_all(&path)?;
@@ -431,7 +455,10 @@ async fn read_identity<E: Env>(directory: &Path) -> Result<(Identity, bool), Sta
 }
 
 /// The log is never purged beyond the snapshot file, and what was committed is in one of the two.
-fn check_snapshot<E: Env>(file: &SnapshotFile, store: &LogStore<E>) -> Result<(), StartError> {
+pub(super) fn check_snapshot<E: Env>(
+    file: &SnapshotFile,
+    store: &LogStore<E>,
+) -> Result<(), StartError> {
     let held = file.newest().and_then(|head| head.last);
     if let Some(purged) = store.purged()
         && held < Some(purged)
@@ -463,30 +490,68 @@ fn decide<E: Env>(
     settings: &RaftSettings,
     identity: &Identity,
     store: &LogStore<E>,
+    held: Option<LogIdV1>,
 ) -> Result<StartDecision, StartError> {
     let pair = |id: LogIdV1| (id.term, id.index);
     let term_at = |index| store.term_at(index);
+    // A snapshot that is newer than the log takes its place: a crash may have come before the log was cut.
+    let beyond = held.filter(|held| Some(*held) > store.last());
     let facts = LogFacts {
         cluster: identity.cluster,
-        purged: store.purged().map(pair),
-        last: store.last().map(pair),
+        purged: beyond.or(store.purged()).map(pair),
+        last: beyond.or(store.last()).map(pair),
         term_at: &term_at,
     };
+    let is_foreign = settings
+        .backend
+        .and_then(|backend| backend.cluster)
+        .is_some_and(|cluster| identity.cluster != Some(cluster));
+    if facts.last.is_none()
+        && store.is_empty()
+        && identity.cluster.is_some()
+        && identity.founders.is_empty()
+        && !is_foreign
+    {
+        // It was let in and got nothing so far; whatever rows there are came from elsewhere.
+        return Ok(StartDecision::Rebuild {
+            reason: "this node was let into the cluster and holds nothing of it so far".to_owned(),
+        });
+    }
     let decision = decide_start(settings.backend, &facts);
     match &decision {
         StartDecision::Refuse { .. } if E::has(Mutant::ForeignBackend) => {
             Ok(StartDecision::Replay { from: None })
         }
         StartDecision::Refuse { reason } => Err(StartError::Refused(reason.clone())),
-        StartDecision::TakeBackend { at } => Err(StartError::Refused(format!(
-            "the backend ({at}) is ahead of the raft data directory: the directory went back, as after a restored backup. \
-             This program does not take the backend's state over yet: move the raft data directory away; the node then comes \
-             back as another and gets its state from the other members"
-        ))),
         StartDecision::Replay { .. }
+        | StartDecision::TakeBackend { .. }
         | StartDecision::Rebuild { .. }
         | StartDecision::DiscardBackend { .. }
         | StartDecision::WaitAsStranger { .. } => Ok(decision),
+    }
+}
+
+/// The backend knows entries that the directory does not: the directory went back, and with it what this identity promised.
+/// It is retired, unless nobody else could give the state back.
+async fn gone_back<E: Env>(
+    settings: &RaftSettings,
+    mut identity: Identity,
+    at: LogPosition,
+) -> StartError {
+    let what = format!(
+        "the backend ({at}) is ahead of the raft data directory, which went back, as after a restored backup"
+    );
+    if settings.nodes.len() < 2 {
+        return StartError::Refused(format!(
+            "{what}, and there is no other member to get the state from: restore the newer directory; or move the backend \
+             away, and what the directory does not know is lost"
+        ));
+    }
+    identity.retired = Some(what.clone());
+    let directory = settings.data_dir.clone();
+    match E::blocking(move || identity.save::<E>(&directory)).await {
+        Ok(()) => StartError::Retired(what),
+        Err(error) => io_error(error),
     }
 }
 
@@ -606,10 +671,17 @@ fn why_unhealthy<E: Env>(
         let waiting = locked(&node.waiting).clone();
         return Some(waiting.unwrap_or_else(|| "the cluster is being formed".to_owned()));
     }
+    let lonely = |what: &str| {
+        let because = sight::memory_lost(node).or_else(|| node.remark());
+        Some(match because {
+            Some(why) => format!("{what}: {why}"),
+            None => what.to_owned(),
+        })
+    };
     match state {
-        RaftState::Leader => Some("it was elected, and no quorum answers".to_owned()),
-        RaftState::Candidate => Some("there is no leader; it stands for election".to_owned()),
-        RaftState::Learner => Some("it is no voter".to_owned()),
+        RaftState::Leader => lonely("it was elected, and no quorum answers"),
+        RaftState::Candidate => lonely("there is no leader; it stands for election"),
+        RaftState::Learner => lonely("it is no voter"),
         RaftState::Shutdown => Some("raft has ended".to_owned()),
         RaftState::Follower => {
             let heard = *locked(&node.leader_heard);
@@ -620,7 +692,7 @@ fn why_unhealthy<E: Env>(
             if fresh {
                 None
             } else {
-                Some("no leader was heard within an election timeout".to_owned())
+                lonely("no leader was heard within an election timeout")
             }
         }
     }
@@ -874,6 +946,7 @@ impl<E: Env> RaftHandle<E> {
             boot: node.boot,
             cluster: node.cluster(),
             bind: node.settings.bind.clone(),
+            default_port: node.settings.default_port,
             advertise: node.settings.advertise.clone(),
             leader_address: None,
             leader_http_uri: None,
@@ -1008,12 +1081,12 @@ impl<E: Env> RaftHandle<E> {
         self.transfer(None).await
     }
 
-    /// Gives leadership to one voter, as soon as it has the whole log.
-    pub async fn transfer_to(&self, to: NodeId) -> Result<(), String> {
-        self.transfer(Some(to.0)).await
+    /// Gives leadership to one of these voters, as soon as one has the whole log.
+    pub async fn transfer_to(&self, to: &BTreeSet<NodeId>) -> Result<(), String> {
+        self.transfer(Some(to)).await
     }
 
-    async fn transfer(&self, wanted: Option<u64>) -> Result<(), String> {
+    async fn transfer(&self, wanted: Option<&BTreeSet<NodeId>>) -> Result<(), String> {
         let raft = self.node.raft.get().ok_or("raft is being started")?;
         let outcome = timeout::<E, _>(self.node.settings.election_timeout(), async {
             let mut metrics = raft.metrics();
@@ -1083,7 +1156,11 @@ impl<E: Env> RaftHandle<E> {
 }
 
 /// The voter to give leadership to: one that holds the whole log.
-fn whole_log<E: Env>(own: u64, metrics: &Metrics<E>, wanted: Option<u64>) -> Option<u64> {
+fn whole_log<E: Env>(
+    own: u64,
+    metrics: &Metrics<E>,
+    wanted: Option<&BTreeSet<NodeId>>,
+) -> Option<u64> {
     let replication = metrics.replication.as_ref()?;
     metrics
         .membership_config
@@ -1093,7 +1170,7 @@ fn whole_log<E: Env>(own: u64, metrics: &Metrics<E>, wanted: Option<u64>) -> Opt
             let matched = replication
                 .get(voter)
                 .and_then(|id| id.as_ref().map(|id| id.index));
-            wanted.is_none_or(|wanted| wanted == *voter)
+            wanted.is_none_or(|wanted| wanted.contains(&NodeId(*voter)))
                 && matched.is_some()
                 && matched >= metrics.last_log_index
         })

@@ -14,6 +14,10 @@ use super::id::{ClusterId, NodeId};
 use crate::env::{Env, replace_file};
 
 const FILE: &str = "identity";
+/// How the folder of a retired identity begins.
+const RETIRED: &str = "retired-";
+/// It stays where it is: this process holds it.
+const LOCK_FILE: &str = "lock";
 const FIRST_LINE: &str = "orchestrator raft identity 1";
 /// How the first line of any version begins.
 const FIRST_WORDS: &str = "orchestrator raft identity ";
@@ -28,6 +32,8 @@ pub(super) struct Identity {
     pub(super) boot: u64,
     /// The members the cluster was formed with, sorted; kept so that an interrupted formation is completed alike.
     pub(super) founders: Vec<u64>,
+    /// The list of nodes that the cluster was formed with, or with which this node was let in.
+    pub(super) entries: Vec<String>,
     /// Why this identity must not be used again.
     pub(super) retired: Option<String>,
 }
@@ -64,10 +70,52 @@ impl Identity {
                 cluster: None,
                 boot: 1,
                 founders: Vec::new(),
+                entries: Vec::new(),
                 retired: None,
             };
             Ok((identity, true))
         }
+    }
+
+    /// Another identity for a directory that has none. Nothing is written. Blocks.
+    pub(super) fn mint<E: Env>() -> io::Result<Self> {
+        Ok(Identity {
+            node: mint::<E>()?,
+            cluster: None,
+            boot: 0,
+            founders: Vec::new(),
+            entries: Vec::new(),
+            retired: None,
+        })
+    }
+
+    /// Reads the record as it is. Blocks.
+    pub(super) fn read<E: Env>(directory: &Path) -> Result<Option<Self>, IdentityError> {
+        let path = path(directory);
+        if !E::exists(&path)? {
+            return Ok(None);
+        }
+        let bytes = E::read_file(&path)?;
+        check_version(&bytes)?;
+        decode(&bytes).map(Some).map_err(IdentityError::Damaged)
+    }
+
+    /// Moves everything of a retired identity into a folder of its own, the record last, so that an interrupted move is
+    /// gone on with. Blocks.
+    pub(super) fn set_aside<E: Env>(&self, directory: &Path) -> io::Result<PathBuf> {
+        let aside = directory.join(format!("{RETIRED}{}", self.node));
+        E::create_dir_all(&aside)?;
+        let names = E::list_dir(directory)?;
+        let others = names
+            .iter()
+            .map(String::as_str)
+            .filter(|name| *name != FILE && *name != LOCK_FILE && !name.starts_with(RETIRED));
+        for name in others.chain([FILE]) {
+            E::rename(&directory.join(name), &aside.join(name))?;
+        }
+        E::sync_dir(&aside)?;
+        E::sync_dir(directory)?;
+        Ok(aside)
     }
 
     /// Writes the record durably. Blocks.
@@ -126,6 +174,9 @@ fn encode(identity: &Identity) -> Vec<u8> {
     for founder in &identity.founders {
         let _ = writeln!(text, "founder {}", NodeId(*founder));
     }
+    for entry in &identity.entries {
+        let _ = writeln!(text, "entry {entry}");
+    }
     if let Some(reason) = &identity.retired {
         let _ = writeln!(text, "retired {}", reason.replace('\n', " "));
     }
@@ -148,8 +199,8 @@ fn decode(bytes: &[u8]) -> Result<Identity, String> {
             "it begins with '{first}', and this program reads '{FIRST_LINE}'"
         ));
     }
-    let (mut node, mut cluster, mut boot, mut founders, mut retired) =
-        (None, None, None, Vec::new(), None);
+    let (mut node, mut cluster, mut boot, mut retired) = (None, None, None, None);
+    let (mut founders, mut entries) = (Vec::new(), Vec::new());
     for line in lines {
         let (key, value) = line.split_once(' ').unwrap_or((line, ""));
         let wrong = || format!("the value of '{key}' is '{value}'");
@@ -158,6 +209,7 @@ fn decode(bytes: &[u8]) -> Result<Identity, String> {
             "cluster" => cluster = Some(parse_cluster(value).ok_or_else(wrong)?),
             "boot" => boot = Some(value.parse().map_err(|_| wrong())?),
             "founder" => founders.push(u64::from_str_radix(value, 16).map_err(|_| wrong())?),
+            "entry" => entries.push(value.to_owned()),
             "retired" => retired = Some(value.to_owned()),
             _ => return Err(format!("the line '{line}' is not known")),
         }
@@ -167,6 +219,7 @@ fn decode(bytes: &[u8]) -> Result<Identity, String> {
         cluster,
         boot: boot.ok_or("it has no boot number")?,
         founders,
+        entries,
         retired,
     })
 }
@@ -218,6 +271,7 @@ mod tests {
             cluster: Some(cluster_of(&[3, 1, 2])),
             boot: 9,
             founders: vec![1, 2, 0x1234],
+            entries: vec!["n1:10008".to_owned(), "[::1]:7".to_owned()],
             retired: Some("went back".to_owned()),
         };
         assert_eq!(decode(&encode(&identity)).unwrap(), identity);
@@ -230,6 +284,7 @@ mod tests {
             cluster: Some(cluster_of(&[7])),
             boot: 3,
             founders: vec![7],
+            entries: Vec::new(),
             retired: None,
         };
         let bytes = encode(&identity);

@@ -235,6 +235,34 @@ async fn dial_peer<E: Env>(node: &Arc<Node<E>>, peer: u64) -> io::Result<Connect
     Err(last)
 }
 
+/// Lets a newcomer into this daemon's cluster.
+pub(super) async fn invite<E: Env>(node: &Arc<Node<E>>, newcomer: u64) -> io::Result<()> {
+    let mut addresses = locked(&node.peers).addresses(newcomer);
+    if let Some(stranger) = locked(&node.strangers).get(newcomer) {
+        let answered = stranger
+            .answered
+            .as_ref()
+            .map(|(address, _)| address.clone());
+        addresses.extend(answered);
+    }
+    let mut last = io::Error::new(
+        io::ErrorKind::NotFound,
+        format!("no address is known of node {}", NodeId(newcomer)),
+    );
+    for address in addresses {
+        let hello = Hello {
+            sender: node.introduction(),
+            to: newcomer,
+            invites: true,
+        };
+        match timeout_io::<E, _>(DIAL_DEADLINE, say_hello(node, &address, hello)).await {
+            Ok(_) => return Ok(()),
+            Err(error) => last = io::Error::new(error.kind(), format!("{address}: {error}")),
+        }
+    }
+    Err(last)
+}
+
 /// Connects to an address and exchanges introductions; `wanted` is the identity that is meant, or 0. The caller bounds it
 /// in time.
 pub(super) async fn greet<E: Env>(
@@ -242,14 +270,25 @@ pub(super) async fn greet<E: Env>(
     address: &str,
     wanted: u64,
 ) -> io::Result<(Introduction, E::Stream)> {
-    let mut stream = E::connect(address).await?;
     let hello = Hello {
         sender: node.introduction(),
         to: wanted,
+        invites: false,
     };
+    say_hello(node, address, hello).await
+}
+
+async fn say_hello<E: Env>(
+    node: &Arc<Node<E>>,
+    address: &str,
+    hello: Hello,
+) -> io::Result<(Introduction, E::Stream)> {
+    let mut stream = E::connect(address).await?;
+    let wanted = hello.to;
     wire::write_frame(&mut stream, &wire::encode_frame(&hello)?).await?;
     let answer: HelloAnswer =
         wire::decode_frame(&wire::read_frame(&mut stream, HELLO_BYTES_MAX).await?)?;
+    node.note_remark(address, answer.remark);
     node.judge_answer(wanted, address, &answer.sender)
         .map_err(io::Error::other)?;
     match answer.refusal {

@@ -18,7 +18,7 @@ use super::id::{LogPosition, NodeId};
 use super::snapshot::{Head, SnapshotFile};
 use super::types::{Answer, Config, LogId, Snapshot, SnapshotData, SnapshotMeta, StoredMembership};
 use super::wire::{self, invalid};
-use super::{Image, ReplicaRequest};
+use super::{Entry, Image, ReplicaRequest};
 use crate::env::Env;
 
 /// Entries handed over at once, at most.
@@ -73,7 +73,7 @@ impl<E: Env> Machine<E> {
 
     async fn hand_over(
         &mut self,
-        entries: Vec<(LogPosition, Option<Vec<u8>>)>,
+        entries: Vec<(LogPosition, Entry)>,
         responders: Vec<Option<openraft::storage::ApplyResponder<Config<E>>>>,
     ) -> io::Result<()> {
         let count = entries.len();
@@ -132,18 +132,21 @@ impl<E: Env> RaftStateMachine<Config<E>> for Machine<E> {
         let (mut entries, mut responders, mut bytes) = (Vec::new(), Vec::new(), 0);
         while let Some((entry, responder)) = stream.try_next().await? {
             let id = entry.log_id;
-            let (leader, command) = match entry.payload {
-                EntryPayload::Blank => (0, None),
-                EntryPayload::Normal(proposal) => (proposal.leader, Some(proposal.command)),
+            let (leader, entry) = match entry.payload {
+                EntryPayload::Blank => (0, Entry::Blank),
+                EntryPayload::Normal(proposal) => {
+                    bytes += proposal.command.len();
+                    (proposal.leader, Entry::Command(proposal.command))
+                }
                 EntryPayload::Membership(membership) => {
+                    let members = wire::members(&membership);
                     self.membership = StoredMembership::<E>::new(Some(id), membership);
-                    (0, None)
+                    (0, Entry::Members(members))
                 }
             };
             self.applied = Some(id);
             self.leader = leader;
-            bytes += command.as_ref().map_or(0, Vec::len);
-            entries.push((position::<E>(&id, leader), command));
+            entries.push((position::<E>(&id, leader), entry));
             responders.push(responder);
             if self.broken.is_some()
                 || entries.len() >= APPLY_ENTRIES_MAX

@@ -18,9 +18,12 @@ mod machine;
 mod node;
 mod peers;
 mod post;
+mod recover;
 mod serve;
+mod sight;
 mod snapshot;
 pub mod start;
+mod strangers;
 mod types;
 mod wire;
 
@@ -34,14 +37,17 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use orchestrator_core::id::InstanceKey;
+pub use orchestrator_core::replicated::{Entry, Members};
 use tokio::sync::{mpsc, oneshot};
 
 pub use self::broken::note_broken;
+pub use self::form::{ask_to_form, outcome_of_forming};
 pub use self::handle::{
     AskError, Confirmation, MemberView, NotLeading, Proposed, RaftHandle, RaftState,
     RaftStatusView, RaftSummary, check_unused, start,
 };
 pub use self::id::{ClusterId, Epoch, LogPosition, NodeId};
+pub use self::recover::{Recovery, examine};
 pub use self::start::{BackendPosition, StartDecision, decide_start};
 pub use self::wire::COMMAND_BYTES_MAX;
 
@@ -66,6 +72,12 @@ pub struct RaftSettings {
     pub election_timeout_ms: u64,
     /// The newest version of commands and snapshots this program reads, told to peers.
     pub own_version: u32,
+    /// The program's version, to be shown.
+    pub build: String,
+    /// `RaftReplaceSilentSeconds`
+    pub replace_silent: Duration,
+    /// `RaftReplacePerHour`
+    pub replace_per_hour: u64,
     /// What the backend says of itself; `None` when it is empty.
     pub backend: Option<BackendPosition>,
     pub log: LogBounds,
@@ -108,6 +120,9 @@ impl RaftSettings {
             heartbeat_ms: 50,
             election_timeout_ms: 250,
             own_version: 1,
+            build: env!("CARGO_PKG_VERSION").to_owned(),
+            replace_silent: Duration::from_secs(30),
+            replace_per_hour: 3,
             backend: None,
             log: LogBounds::default(),
         }
@@ -144,9 +159,9 @@ pub type Image = Box<dyn FnOnce() -> Vec<u8> + Send>;
 
 /// What raft asks of the task that holds the state. Requests are served in the order they come.
 pub enum ReplicaRequest {
-    /// Apply committed entries, in order; `None` for those that carry no command. One answer an entry.
+    /// Apply committed entries, in order. One answer an entry.
     Apply {
-        entries: Vec<(LogPosition, Option<Vec<u8>>)>,
+        entries: Vec<(LogPosition, Entry)>,
         reply: oneshot::Sender<Vec<Vec<u8>>>,
     },
     /// Take an image of the state as it is, without copying more than must be.
@@ -209,7 +224,7 @@ pub enum StartError {
     Io(String),
     /// What is on the disk is damaged, or is not this program's.
     Damaged(String),
-    /// This identity must not be used again.
+    /// This identity must not be used again; the next start makes another.
     Retired(String),
     /// Backend and raft data directory do not belong together.
     Refused(String),
@@ -233,7 +248,7 @@ impl fmt::Display for StartError {
             ),
             StartError::Retired(what) => write!(
                 formatter,
-                "this identity is retired: {what}. Move the raft data directory away and start again with an empty one"
+                "this identity is retired: {what}. At the next start this node comes back as another"
             ),
         }
     }

@@ -1,5 +1,6 @@
 //! What the parts of raft share in one daemon, and how an introduction is judged.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -11,10 +12,14 @@ use super::identity::Identity;
 use super::link::Pool;
 use super::log::LogStore;
 use super::peers::{Judgement, Peers};
+use super::strangers::Strangers;
 use super::types::Raft;
 use super::wire::{Hello, Introduction, PROTOCOL, Refusal, RefusalKind};
 use super::{PeerMessage, RaftSettings};
 use crate::env::{Env, Mutant};
+
+/// Bytes of a remark that are taken from a peer, at most.
+const REMARK_BYTES_MAX: usize = 2_000;
 
 /// One daemon's raft.
 pub(super) struct Node<E: Env> {
@@ -27,10 +32,25 @@ pub(super) struct Node<E: Env> {
     pub(super) identity: Mutex<Identity>,
     pub(super) store: LogStore<E>,
     pub(super) peers: Mutex<Peers>,
+    pub(super) strangers: Mutex<Strangers>,
+    /// The clusters that the entries of the own list belong to, by the last round of dialling them.
+    pub(super) clusters_listed: Mutex<BTreeSet<[u8; 32]>>,
+    /// Entries of the own list that led to this daemon itself.
+    pub(super) own_entries: Mutex<BTreeSet<String>>,
+    /// Addresses that the members know of, beside the own list.
+    pub(super) greeted: Mutex<BTreeSet<String>>,
+    /// Why newcomers are not let in, to be told to them.
+    pub(super) explained: Mutex<BTreeMap<u64, String>>,
+    /// Why this daemon is no member, as members said last, by the address that said it.
+    pub(super) remarks: Mutex<BTreeMap<String, String>>,
+    /// Held while the record learns of a cluster: it is founded or joined, once.
+    pub(super) joining: tokio::sync::Mutex<()>,
     pub(super) raft: OnceLock<Raft<E>>,
     pub(super) pool: Pool<E>,
     /// May take part in a first formation: nothing was ever written, and the backend holds no cluster's state.
     pub(super) unused_backend: bool,
+    /// The cluster whose state the backend holds.
+    pub(super) backend_cluster: Option<ClusterId>,
     /// The identities that the list of nodes leads to; empty until all are known.
     pub(super) listed: Mutex<Vec<u64>>,
     /// The leader that was heard last, and when.
@@ -113,6 +133,8 @@ impl<E: Env> Node<E> {
             // Who dials a list learns who is there; who is there learns who dials, if they belong together.
             if from.node != self.id && own == from.cluster {
                 self.meet(from, None);
+            } else if from.node != self.id {
+                locked(&self.strangers).introduce(from, None, E::mono());
             }
             return Verdict::Introduced;
         }
@@ -164,7 +186,12 @@ impl<E: Env> Node<E> {
                 NodeId(wanted)
             ));
         }
-        if from.node == self.id || from.cluster != self.cluster().map(|cluster| cluster.0) {
+        if from.node == self.id {
+            locked(&self.own_entries).insert(address.to_owned());
+            return Ok(());
+        }
+        if from.cluster != self.cluster().map(|cluster| cluster.0) {
+            locked(&self.strangers).introduce(from, Some(address), E::mono());
             return Ok(());
         }
         match self.meet(from, Some(address)) {
@@ -186,6 +213,7 @@ impl<E: Env> Node<E> {
         };
         match judgement {
             Judgement::Fine(changed) => {
+                locked(&self.strangers).forget(from.node);
                 if changed && let Some(record) = record {
                     self.save_peer(from.node, &record);
                 }
@@ -240,10 +268,78 @@ impl<E: Env> Node<E> {
                     );
                 }
                 self.fail(format!(
-                    "{text}. This identity is retired: move the raft data directory away and start again with an empty one"
+                    "{text}. This identity is retired; at the next start this node comes back as another"
                 ));
             }
         }
+    }
+
+    /// A member of a cluster lets this daemon in: from here on it belongs there, durably. Accepted from the one cluster
+    /// that its own list leads to, by a daemon that holds nothing of another.
+    ///
+    /// # Errors
+    /// Why not, in words.
+    pub(super) async fn join(&self, cluster: [u8; 32]) -> Result<(), String> {
+        let _joining = self.joining.lock().await;
+        let cluster = ClusterId(cluster);
+        let mut identity = locked(&self.identity).clone();
+        match identity.cluster {
+            Some(own) if own == cluster => return Ok(()),
+            Some(own) => return Err(format!("this node belongs to cluster {own} already")),
+            None => {}
+        }
+        if !self.store.is_empty() {
+            return Err(
+                "this node belongs to no cluster and its raft directory is not empty".to_owned(),
+            );
+        }
+        if let Some(held) = self.backend_cluster
+            && held != cluster
+        {
+            return Err(format!(
+                "the backend of this node belongs to cluster {held}, and it is let into {cluster}: give it an empty backend"
+            ));
+        }
+        let listed = locked(&self.clusters_listed).clone();
+        if !listed.contains(&cluster.0) {
+            return Err(format!(
+                "none of this node's RaftNodes answers as a member of cluster {cluster}"
+            ));
+        }
+        if listed.len() > 1 {
+            return Err("this node's RaftNodes lead to members of several clusters".to_owned());
+        }
+        identity.cluster = Some(cluster);
+        identity.founders = Vec::new();
+        identity.entries.clone_from(&self.settings.nodes);
+        let (directory, record) = (self.directory.clone(), identity.clone());
+        E::blocking(move || record.save::<E>(&directory))
+            .await
+            .map_err(|error| format!("the identity record cannot be written: {error}"))?;
+        tracing::info!(cluster = %cluster, "this node is let into the raft cluster");
+        *locked(&self.identity) = identity;
+        *locked(&self.waiting) = None;
+        Ok(())
+    }
+
+    /// Keeps what a member said of why this daemon is none, or that it said nothing.
+    pub(super) fn note_remark(&self, address: &str, remark: Option<String>) {
+        let mut remarks = locked(&self.remarks);
+        match remark.filter(|remark| remark.len() <= REMARK_BYTES_MAX) {
+            Some(remark) => remarks.insert(address.to_owned(), remark),
+            None => remarks.remove(address),
+        };
+    }
+
+    /// What members say of why this daemon is none, once each.
+    pub(super) fn remark(&self) -> Option<String> {
+        let remarks = locked(&self.remarks);
+        let distinct: BTreeSet<&String> = remarks.values().collect();
+        if distinct.is_empty() {
+            return None;
+        }
+        let all: Vec<&str> = distinct.into_iter().map(String::as_str).collect();
+        Some(all.join("; "))
     }
 
     /// Notes the term, and the entry of that term, that a peer is known to have on stable storage.

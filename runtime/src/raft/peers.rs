@@ -45,6 +45,10 @@ pub(super) struct Peer {
     pub(super) instance: Option<u64>,
     pub(super) heard: Option<Duration>,
     pub(super) version: Option<u32>,
+    /// Where it says it is reached.
+    pub(super) advertise: String,
+    /// The address that led to it when it was dialled last, and when.
+    pub(super) answered: Option<(String, Duration)>,
     /// Why it is not listened to, or why it does not listen.
     pub(super) refusal: Option<String>,
 }
@@ -133,6 +137,10 @@ impl Peers {
         self.0.get(&node)
     }
 
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u64, &Peer)> {
+        self.0.iter().map(|(node, peer)| (*node, peer))
+    }
+
     /// The addresses to dial for an identity, best first.
     pub(super) fn addresses(&self, node: u64) -> Vec<String> {
         self.0
@@ -186,6 +194,10 @@ impl Peers {
         peer.instance = Some(from.instance);
         peer.heard = Some(now);
         peer.version = Some(from.version);
+        peer.advertise.clone_from(&from.advertise);
+        if let Some(address) = dialled {
+            peer.answered = Some((address.to_owned(), now));
+        }
         peer.refusal = None;
         peer.record.seen.advance(from.boot, from.term, from.last);
         if from.http_uri.len() <= ADDRESS_BYTES_MAX {

@@ -181,7 +181,7 @@ async fn shake_hands<E: Env>(
     peer: &str,
 ) -> io::Result<Option<u64>> {
     let frame = wire::read_frame(stream, HELLO_BYTES_MAX).await?;
-    let (from, verdict) = match wire::decode_frame::<Hello>(&frame) {
+    let (caller, verdict) = match wire::decode_frame::<Hello>(&frame) {
         Ok(hello) => {
             let last = hello
                 .sender
@@ -190,7 +190,7 @@ async fn shake_hands<E: Env>(
             if hello.sender.term.max(last).max(hello.sender.boot) > NUMBER_MAX {
                 return Err(invalid("an introduction with impossible numbers"));
             }
-            (hello.sender.node, node.judge_hello(&hello))
+            (hello.sender.node, judge(node, &hello).await)
         }
         Err(error) => {
             let text = format!("{}: {error}", Node::<E>::version_text());
@@ -204,23 +204,40 @@ async fn shake_hands<E: Env>(
         }
     };
     let (refusal, from) = match verdict {
-        Verdict::Accepted => (None, Some(from)),
+        Verdict::Accepted => (None, Some(caller)),
         Verdict::Introduced => (None, None),
         Verdict::Refused(why) => {
-            let said = (from, why.text.clone());
+            let said = (caller, why.text.clone());
             let is_news = locked(&node.last_refused).replace(said.clone()) != Some(said);
             if is_news {
-                tracing::info!(peer, from = %NodeId(from), "raft connection refused: {}", why.text);
+                tracing::info!(peer, from = %NodeId(caller), "raft connection refused: {}", why.text);
             }
             (Some(why), None)
         }
     };
+    let remark = locked(&node.explained).get(&caller).cloned();
     let answer = HelloAnswer {
         sender: node.introduction(),
         refusal,
+        remark,
     };
     wire::write_frame(stream, &wire::encode_frame(&answer)?).await?;
     Ok(from)
+}
+
+/// Joins whoever invites this daemon, and judges.
+async fn judge<E: Env>(node: &Arc<Node<E>>, hello: &Hello) -> Verdict {
+    if hello.invites
+        && hello.to == node.id
+        && let Some(cluster) = hello.sender.cluster
+        && let Err(text) = node.join(cluster).await
+    {
+        return Verdict::Refused(Refusal {
+            kind: RefusalKind::OtherCluster,
+            text,
+        });
+    }
+    node.judge_hello(hello)
 }
 
 /// A snapshot that is being received.

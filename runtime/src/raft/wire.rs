@@ -15,11 +15,12 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
+use super::id::NodeId;
 use super::types::{Entry, LogId, Membership, Proposal, StoredMembership, Vote};
 use crate::env::Env;
 
 /// The version of the frames; also what a handshake states.
-pub(super) const PROTOCOL: u8 = 1;
+pub(super) const PROTOCOL: u8 = 2;
 /// The version of a stored entry.
 const ENTRY_FORMAT: u8 = 1;
 /// Bytes of one frame after its length, at most.
@@ -82,6 +83,8 @@ pub(super) struct Hello {
     pub(super) sender: Introduction,
     /// The identity that is meant, or 0: "whoever you are, introduce yourself", after which the connection ends.
     pub(super) to: u64,
+    /// The sender lets the one that is meant into its cluster.
+    pub(super) invites: bool,
 }
 
 /// The other side's answer to [`Hello`].
@@ -90,6 +93,8 @@ pub(super) struct HelloAnswer {
     pub(super) sender: Introduction,
     /// Why nothing that follows on this connection is processed; `None`: go on.
     pub(super) refusal: Option<Refusal>,
+    /// Why the one who dialled is no member, as far as the other side knows.
+    pub(super) remark: Option<String>,
 }
 
 /// Why a daemon does not listen to another.
@@ -382,6 +387,27 @@ pub(super) fn mirror_membership(membership: &Membership) -> MembershipV1 {
     }
 }
 
+/// The members as the layer above knows them.
+pub(super) fn members(membership: &Membership) -> super::Members {
+    let set = |set: &BTreeSet<u64>| set.iter().map(|node| NodeId(*node)).collect();
+    super::Members {
+        voters: membership.get_joint_config().iter().map(set).collect(),
+        learners: membership.learner_ids().map(NodeId).collect(),
+    }
+}
+
+/// The same, the other way round.
+pub(super) fn membership_of(members: &super::Members) -> io::Result<Membership> {
+    membership(MembershipV1 {
+        voters: members
+            .voters
+            .iter()
+            .map(|set| set.iter().map(|node| node.0).collect())
+            .collect(),
+        members: members.all().iter().map(|node| node.0).collect(),
+    })
+}
+
 pub(super) fn stored_membership<E: Env>(
     mirror: StoredMembershipV1,
 ) -> io::Result<StoredMembership<E>> {
@@ -485,7 +511,7 @@ mod tests {
             transfer: true,
         })
         .unwrap();
-        assert_eq!(frame, [0, 0, 0, 10, 1, 1, 0xac, 2, 1, 0, 1, 2, 9, 1]);
+        assert_eq!(frame, [0, 0, 0, 10, 2, 1, 0xac, 2, 1, 0, 1, 2, 9, 1]);
     }
 
     #[test]
@@ -499,7 +525,7 @@ mod tests {
         check(&[0, 0, 0, 11], 10, "a frame of 11 bytes");
         check(&[255; 4], FRAME_BYTES_MAX, "a frame of 4294967295 bytes");
         check(&[0, 0], 10, "unexpected end");
-        check(&[0, 0, 0, 5, 1, 2], 10, "unexpected end");
+        check(&[0, 0, 0, 5, 2, 2], 10, "unexpected end");
         assert!(
             decode_frame::<Request>(&[9, 0])
                 .unwrap_err()

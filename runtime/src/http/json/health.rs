@@ -1,4 +1,4 @@
-//! `HealthStatus`, `NodeHealth`, `RaftStatus`.
+//! `HealthStatus`, `NodeHealth`, `RaftStatus` and what it lists.
 
 use serde::Serialize;
 
@@ -57,4 +57,39 @@ pub struct RaftStatus {
     #[serde(rename = "LeaderURI")]
     pub leader_uri: String,
     pub peers: Vec<String>,
+    /// This daemon's identity, in hex.
+    pub node: String,
+    pub cluster: String,
+    pub term: u64,
+    /// Why it is not healthy; empty when it is.
+    pub reason: String,
+    pub members: Vec<RaftMember>,
+    /// The change of members that is under way; empty for none.
+    pub change: String,
+    /// Why a change of members stands still, or why `RaftNodes` is not obeyed.
+    pub waiting: Vec<String>,
+    /// Daemons that ask to be let in.
+    pub strangers: Vec<RaftStranger>,
+}
+
+/// A member of the raft cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct RaftMember {
+    pub node: String,
+    pub address: String,
+    pub hostname: String,
+    pub app_version: String,
+    pub voter: bool,
+    pub healthy: bool,
+}
+
+/// A daemon that is no member.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct RaftStranger {
+    pub node: String,
+    pub address: String,
+    /// Why it is not let in.
+    pub reason: String,
 }

@@ -20,7 +20,7 @@ pub mod recovery;
 pub use analysis::ReplicationAnalysis;
 pub use cluster::ClusterInfo;
 pub use envelope::{Code, Envelope};
-pub use health::{HealthStatus, NodeHealth, RaftStatus};
+pub use health::{HealthStatus, NodeHealth, RaftMember, RaftStatus, RaftStranger};
 pub use instance::Instance;
 pub use recovery::{BlockedTopologyRecovery, TopologyRecovery, TopologyRecoveryStep};
 

@@ -1,0 +1,514 @@
+//! The daemons' own membership: each member has said of itself what is true, the leader makes the next move of
+//! [`membership`], and whoever asks is told why somebody waits.
+//!
+//! One move at a time: nothing is decided while a proposal or an effect of this kind is on its way. What an effect came to
+//! is not believed but looked at, in what is committed.
+
+use alloc::{
+    collections::{BTreeMap, BTreeSet},
+    format,
+    string::{String, ToString},
+    vec::Vec,
+};
+use core::time::Duration;
+
+use super::{Cause, Effect, Level, Node, Output, PeerMessage, Proposal, Reply, Word, note};
+use crate::{
+    id::{NodeId, RequestId},
+    membership::{self, Judgement, Move, Sight, View},
+    replicated::{Answer, ChangeCause, Command, Refusal},
+    time::{Mono, Now},
+};
+
+/// An effect of which nothing is heard for so long is taken for lost.
+const SEAT_LOST: Duration = Duration::from_secs(20);
+/// What the leader did not commit is said to it again after this time.
+const SAY_AGAIN: Duration = Duration::from_secs(2);
+/// Most operators that wait for a change of members.
+const WAITING_MAX: usize = 16;
+
+/// What is kept between looks at the membership.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Keeping {
+    pub(super) sight: Sight,
+    leading_since: Option<Mono>,
+    /// An effect is on its way since.
+    seating: Option<Mono>,
+    /// When something was said to the leader last.
+    said: Option<Mono>,
+    /// What the last look came to.
+    judgement: Judgement,
+    /// Where daemons are looked for.
+    greeted: BTreeSet<String>,
+    /// Why the own list is not declared.
+    not_declared: Option<String>,
+    /// Who waits for the change that is under way.
+    waiting: Vec<RequestId>,
+    /// The last failure of an effect, so that it is told of once.
+    failure: Option<String>,
+}
+
+/// What a daemon shows of the membership.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct MembersView {
+    /// Why a change stands still, or why a list is not obeyed.
+    pub waiting: Vec<String>,
+    /// Newcomers, with their addresses and why they are not let in.
+    pub strangers: Vec<(NodeId, String, String)>,
+}
+
+impl Node {
+    /// What there is to show of the membership.
+    #[must_use]
+    pub fn members_view(&self) -> MembersView {
+        let keeping = &self.members;
+        let waiting = keeping.judgement.waiting.iter();
+        let strangers = keeping.judgement.strangers.iter();
+        MembersView {
+            waiting: waiting.chain(&keeping.not_declared).cloned().collect(),
+            strangers: strangers
+                .map(|(node, why)| {
+                    let seen = keeping.sight.nodes.get(node);
+                    let address = seen.map_or_else(String::new, |seen| seen.address.clone());
+                    (*node, address, why.clone())
+                })
+                .collect(),
+        }
+    }
+
+    pub(super) fn keep_members(&mut self, now: Now, out: &mut Output) {
+        self.say_own(now, out);
+        let view = View {
+            now,
+            own: self.raft.node,
+            replicated: &self.replicated,
+            sight: &self.members.sight,
+            leading_since: self.members.leading_since,
+        };
+        let judgement = membership::judge(&view);
+        if judgement.strangers != self.members.judgement.strangers {
+            self.tell_of_strangers(&judgement.strangers, out);
+            out.effects
+                .push(Effect::Explain(judgement.strangers.clone()));
+        }
+        if judgement.waiting != self.members.judgement.waiting
+            && let Some(waiting) = &judgement.waiting
+        {
+            note(
+                out,
+                Level::Warning,
+                None,
+                format!("the change of members waits: {waiting}"),
+            );
+        }
+        let next = judgement.next.clone();
+        self.members.judgement = judgement;
+        let addresses = membership::addresses(&self.replicated);
+        if addresses != self.members.greeted {
+            out.effects.push(Effect::Greet(addresses.clone()));
+            self.members.greeted = addresses;
+        }
+        if let Some(since) = self.members.seating {
+            if now.mono.since(since) < SEAT_LOST {
+                return;
+            }
+            self.members.seating = None;
+        }
+        let is_pending = self
+            .proposals
+            .values()
+            .any(|(cause, _)| matches!(cause, Cause::Members | Cause::MembersFor(_)));
+        if let Some(next) = next
+            && !is_pending
+        {
+            self.make_move(now, next, out);
+        }
+    }
+
+    fn make_move(&mut self, now: Now, next: Move, out: &mut Output) {
+        let Some(epoch) = self.leading() else { return };
+        match next {
+            Move::Begin {
+                base,
+                wanted,
+                cause,
+            } => {
+                let command = Command::BeginMemberChange {
+                    epoch,
+                    base,
+                    wanted: wanted.into_iter().collect(),
+                    cause,
+                };
+                self.propose(now, Cause::Members, command, out);
+            }
+            Move::GiveUp { base, reason } => {
+                let command = Command::EndMemberChange {
+                    epoch,
+                    base,
+                    reason,
+                };
+                self.propose(now, Cause::Members, command, out);
+            }
+            Move::SwitchOn(versions) => {
+                let command = Command::SetVersion {
+                    command: versions.command,
+                    snapshot: versions.snapshot,
+                };
+                self.propose(now, Cause::Members, command, out);
+            }
+            Move::Seat {
+                base,
+                members,
+                invited,
+            } => {
+                note(out, Level::Info, None, format!("members to be: {members}"));
+                self.members.seating = Some(now.mono);
+                out.effects.push(Effect::Seat {
+                    base,
+                    members,
+                    invited,
+                });
+            }
+            Move::HandOver(to) => {
+                note(
+                    out,
+                    Level::Info,
+                    None,
+                    "this daemon leaves the cluster: another one is to lead".to_string(),
+                );
+                self.members.seating = Some(now.mono);
+                out.effects.push(Effect::HandOver { to });
+            }
+        }
+    }
+
+    fn tell_of_strangers(&self, strangers: &BTreeMap<NodeId, String>, out: &mut Output) {
+        for (node, why) in strangers {
+            if self.members.judgement.strangers.get(node) != Some(why) {
+                note(
+                    out,
+                    Level::Warning,
+                    None,
+                    format!(
+                        "{} asks to join and is not let in: {why}",
+                        self.members.sight.name(*node)
+                    ),
+                );
+            }
+        }
+    }
+
+    // --- what this daemon says of itself ---
+
+    /// Has the leader propose what the log does not know of this daemon.
+    fn say_own(&mut self, now: Now, out: &mut Output) {
+        let own = self.raft.node;
+        if !self.replicated.membership().members.contains(own) {
+            return;
+        }
+        let again = self
+            .members
+            .said
+            .is_none_or(|at| now.mono.since(at) >= SAY_AGAIN);
+        if !again {
+            return;
+        }
+        let mut words = Vec::new();
+        let me = self.members.sight.own.clone();
+        let described = self.replicated.member(own).is_some_and(|member| {
+            member.raft_address == me.raft_address
+                && member.http_uri == me.http_uri
+                && member.host_name == self.identification.host_name
+                && member.build == me.build
+                && member.reads_command == me.reads_command
+                && member.reads_snapshot == me.reads_snapshot
+        });
+        if !described && !me.raft_address.is_empty() {
+            words.push(Word::Describe {
+                raft_address: me.raft_address,
+                http_uri: me.http_uri,
+                host_name: self.identification.host_name.clone(),
+                build: me.build,
+                reads_command: me.reads_command,
+                reads_snapshot: me.reads_snapshot,
+            });
+        }
+        let view = View {
+            now,
+            own,
+            replicated: &self.replicated,
+            sight: &self.members.sight,
+            leading_since: None,
+        };
+        let mut not_declared = None;
+        match membership::word(&view) {
+            None => {}
+            Some(membership::Word::First(entries)) => words.push(Word::Declare {
+                entries,
+                identities: Vec::new(),
+            }),
+            Some(membership::Word::Wants(entries, identities)) => words.push(Word::Declare {
+                entries,
+                identities: identities.into_iter().collect(),
+            }),
+            Some(membership::Word::Not(why)) => not_declared = Some(why),
+        }
+        if let Some(why) = &not_declared
+            && self.members.not_declared.as_ref() != Some(why)
+        {
+            note(out, Level::Warning, None, why.clone());
+        }
+        self.members.not_declared = not_declared;
+        if words.is_empty() {
+            return;
+        }
+        if self.leading().is_some() {
+            for word in words {
+                self.propose_for(now, own, word, out);
+            }
+        } else if let Some(leader) = self.raft.leader.filter(|leader| *leader != own) {
+            for word in words {
+                out.effects
+                    .push(Effect::TellOne(leader, PeerMessage::Propose(word)));
+            }
+        } else {
+            return;
+        }
+        self.members.said = Some(now.mono);
+    }
+
+    /// Proposes what a member says of itself.
+    pub(super) fn propose_for(&mut self, now: Now, from: NodeId, word: Word, out: &mut Output) {
+        if self.leading().is_none() || !self.replicated.membership().members.contains(from) {
+            return;
+        }
+        let command = match word {
+            Word::Describe {
+                raft_address,
+                http_uri,
+                host_name,
+                build,
+                reads_command,
+                reads_snapshot,
+            } => Command::DescribeMember {
+                node: from,
+                raft_address,
+                http_uri,
+                host_name,
+                build,
+                reads_command,
+                reads_snapshot,
+            },
+            Word::Declare {
+                entries,
+                identities,
+            } => Command::Declare {
+                node: from,
+                entries,
+                identities,
+            },
+        };
+        self.propose(now, Cause::House, command, out);
+    }
+
+    // --- what happened ---
+
+    pub(super) fn members_leadership_changed(&mut self, now: Now, out: &mut Output) {
+        self.members.leading_since = self.raft.leading.map(|_| now.mono);
+        self.members.seating = None;
+        self.members.failure = None;
+        // Told again: what was said while raft was being started was heard by nobody.
+        self.members.greeted.clear();
+        if self.raft.leading.is_none() {
+            for request in core::mem::take(&mut self.members.waiting) {
+                let why = "the change of members was begun, and goes on under another leader";
+                out.effects
+                    .push(Effect::Answer(request, Reply::Unknown(why.to_string())));
+            }
+        }
+    }
+
+    /// Raft committed other members.
+    pub(super) fn members_seated(&mut self, now: Now, out: &mut Output) {
+        let members = &self.replicated.membership().members;
+        note(out, Level::Info, None, format!("members: {members}"));
+        self.members.failure = None;
+        self.house_at = now.mono;
+        if self.replicated.member_change().is_none() && !members.is_joint() {
+            for request in core::mem::take(&mut self.members.waiting) {
+                let done = Reply::Decided(Answer::Done);
+                out.effects.push(Effect::Answer(request, done));
+            }
+        }
+    }
+
+    /// A change was begun or given up.
+    pub(super) fn change_decided(&mut self, now: Now, command: &Command, out: &mut Output) {
+        self.house_at = now.mono;
+        if let Some(change) = self.replicated.member_change() {
+            let wanted: Vec<String> = change
+                .wanted
+                .iter()
+                .map(|node| self.members.sight.name(*node))
+                .collect();
+            note(
+                out,
+                Level::Warning,
+                None,
+                format!(
+                    "the members are changed to {}: {}",
+                    wanted.join(", "),
+                    change.cause
+                ),
+            );
+        } else if let Command::EndMemberChange { reason, .. } = command {
+            note(
+                out,
+                Level::Error,
+                None,
+                format!("the change of members is given up: {reason}"),
+            );
+            for request in core::mem::take(&mut self.members.waiting) {
+                let why = format!("the change of members was given up: {reason}");
+                out.effects
+                    .push(Effect::Answer(request, Reply::Failed(why)));
+            }
+        }
+    }
+
+    /// An effect came back.
+    pub(super) fn seat_ended(&mut self, now: Now, ended: Result<(), String>, out: &mut Output) {
+        self.members.seating = None;
+        match ended {
+            Ok(()) => self.house_at = now.mono,
+            Err(why) => {
+                if self.members.failure.as_ref() != Some(&why) {
+                    note(
+                        out,
+                        Level::Warning,
+                        None,
+                        format!("the members were not changed, it is tried again: {why}"),
+                    );
+                }
+                self.members.failure = Some(why);
+            }
+        }
+    }
+
+    // --- what operators ask for ---
+
+    pub(super) fn add_peer(&mut self, now: Now, id: RequestId, address: &str, out: &mut Output) {
+        let sight = &self.members.sight;
+        let members = &self.replicated.membership().members;
+        let found = sight
+            .nodes
+            .iter()
+            .find(|(_, seen)| seen.address == *address && seen.answers.is_some())
+            .map(|(node, _)| *node);
+        let Some(node) = found.filter(|node| !members.is_voter(*node)) else {
+            let why = if self.member_at(address).is_some() {
+                format!("{address} is a member already")
+            } else {
+                format!("no daemon that waits to be let in answers at {address}: start it first")
+            };
+            return refuse(id, why, out);
+        };
+        let request = format!("an operator adds {address}");
+        self.change_to(now, id, request, out, |wanted| {
+            wanted.insert(node);
+        });
+    }
+
+    pub(super) fn remove_peer(&mut self, now: Now, id: RequestId, address: &str, out: &mut Output) {
+        let Some(node) = self.member_at(address) else {
+            return refuse(id, format!("no member has the address {address}"), out);
+        };
+        let request = format!("an operator removes {address}");
+        self.change_to(now, id, request, out, |wanted| {
+            wanted.remove(&node);
+        });
+    }
+
+    /// The voter with this raft address.
+    fn member_at(&self, address: &str) -> Option<NodeId> {
+        let members = &self.replicated.membership().members;
+        self.replicated
+            .members()
+            .find(|(node, row)| row.raft_address == address && members.is_voter(*node))
+            .map(|(node, _)| node)
+    }
+
+    fn change_to(
+        &mut self,
+        now: Now,
+        id: RequestId,
+        request: String,
+        out: &mut Output,
+        edit: impl FnOnce(&mut BTreeSet<NodeId>),
+    ) {
+        let Some(epoch) = self.leading() else { return };
+        let membership = self.replicated.membership();
+        let Some(voters) = membership.members.settled() else {
+            return refuse(id, "a change of members is being finished".to_string(), out);
+        };
+        if self.members.waiting.len() >= WAITING_MAX {
+            return refuse(id, "too many changes of members wait".to_string(), out);
+        }
+        let mut wanted = voters.clone();
+        edit(&mut wanted);
+        let view = View {
+            now,
+            own: self.raft.node,
+            replicated: &self.replicated,
+            sight: &self.members.sight,
+            leading_since: self.members.leading_since,
+        };
+        if let Err(why) = membership::check_begin(&view, voters, &wanted) {
+            return refuse(id, why, out);
+        }
+        let command = Command::BeginMemberChange {
+            epoch,
+            base: membership.at.index,
+            wanted: wanted.into_iter().collect(),
+            cause: ChangeCause::Operator { request },
+        };
+        if !self.propose(now, Cause::MembersFor(id), command, out) {
+            refuse(id, "too many proposals are on their way".to_string(), out);
+        }
+    }
+
+    pub(super) fn change_proposed(
+        &mut self,
+        request: RequestId,
+        outcome: Proposal,
+        out: &mut Output,
+    ) {
+        let reply = match outcome {
+            Proposal::Committed(Answer::Numbered(index)) => {
+                let begun = self
+                    .replicated
+                    .member_change()
+                    .is_some_and(|change| change.position.index == index);
+                if begun {
+                    self.members.waiting.push(request);
+                    return;
+                }
+                Reply::Decided(Answer::Done)
+            }
+            Proposal::Committed(Answer::Refused(refusal)) => Reply::Refused(refusal),
+            Proposal::Committed(answer) => Reply::Decided(answer),
+            Proposal::Refused => Reply::NotLeading {
+                leader: self.raft.leader,
+            },
+            Proposal::Unknown => {
+                Reply::Unknown("whether the change of members was begun is not known".to_string())
+            }
+        };
+        out.effects.push(Effect::Answer(request, reply));
+    }
+}
+
+fn refuse(id: RequestId, why: String, out: &mut Output) {
+    out.effects
+        .push(Effect::Answer(id, Reply::Refused(Refusal::Invalid(why))));
+}

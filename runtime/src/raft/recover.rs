@@ -1,0 +1,272 @@
+//! Recovery of a cluster that lost its majority for good: what one node holds becomes the state of another cluster, of
+//! which it is the only member.
+//!
+//! Offline, on an operator's word, never by itself. Everything that this node's directory holds is taken, also entries of
+//! which it does not know whether they were committed: what was acknowledged is among them, if this node had it at all.
+//! The node gets another identity and the cluster another id, so that nothing of the former cluster is ever taken for
+//! this one's. The former directory is kept.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use openraft::storage::{RaftLogReader, RaftLogStorage};
+use orchestrator_core::id::{ClusterId, LogPosition, NodeId};
+use orchestrator_core::replicated::{Members, Replicated, wire as commands};
+
+use super::handle::{check_snapshot, checked, damaged_or_io, io_error, open_directory};
+use super::identity::{Identity, IdentityError, cluster_of};
+use super::log::{LogError, LogStore};
+use super::snapshot::{Head, SnapshotFile};
+use super::types::Entry;
+use super::wire::{self, LogIdV1, MembershipV1, StoredMembershipV1, VoteV1};
+use super::{RaftSettings, StartError};
+use crate::env::Env;
+
+/// Entries read from the log at once.
+const READ_AT_ONCE: u64 = 1_000;
+
+/// What a directory holds, and what it would become.
+pub struct Recovery<E: Env> {
+    directory: PathBuf,
+    advertise: String,
+    pub former: NodeId,
+    pub cluster: Option<ClusterId>,
+    /// Up to here this node knew that entries were committed.
+    pub committed: Option<u64>,
+    /// The last entry that it holds.
+    pub last: LogPosition,
+    /// The members of the former cluster, by address where it is known.
+    pub members: Vec<String>,
+    pub state: Replicated,
+    lock: E::DirLock,
+}
+
+/// Reads a raft data directory that no daemon uses. Changes nothing.
+///
+/// # Errors
+/// It is in use, is damaged, or there is nothing in it.
+pub async fn examine<E: Env>(settings: RaftSettings) -> Result<Recovery<E>, StartError> {
+    let settings = checked(settings)?;
+    let directory = settings.data_dir.clone();
+    let lock = open_directory::<E>(&directory).await?;
+    let path = directory.clone();
+    let identity = E::blocking(move || Identity::read::<E>(&path))
+        .await
+        .map_err(|error| match error {
+            IdentityError::Io(error) => io_error(error),
+            IdentityError::Damaged(what) => {
+                StartError::Damaged(format!("the identity record: {what}"))
+            }
+        })?;
+    let Some(identity) = identity else {
+        return Err(StartError::Refused(format!(
+            "{} holds no raft node",
+            directory.display()
+        )));
+    };
+    let opened = LogStore::<E>::open(&directory, identity.node.0, false)
+        .await
+        .map_err(log_error)?;
+    let read = read::<E>(&directory, &opened.store).await;
+    let committed = opened.store.committed().map(|id| id.index);
+    opened.store.close().await;
+    let (state, last) = read?;
+    let described = |node: &NodeId| match state.member(*node) {
+        Some(member) => format!("{} ({node})", member.raft_address),
+        None => node.to_string(),
+    };
+    let members = state
+        .membership()
+        .members
+        .all()
+        .iter()
+        .map(described)
+        .collect();
+    Ok(Recovery {
+        directory,
+        advertise: settings.advertise,
+        former: identity.node,
+        cluster: identity.cluster,
+        committed,
+        last,
+        members,
+        state,
+        lock,
+    })
+}
+
+/// The state with everything applied that the directory holds, and the last entry.
+async fn read<E: Env>(
+    directory: &Path,
+    store: &LogStore<E>,
+) -> Result<(Replicated, LogPosition), StartError> {
+    let path = directory.to_path_buf();
+    let file = E::blocking(move || SnapshotFile::open::<E>(&path))
+        .await
+        .map_err(damaged_or_io)?;
+    check_snapshot(&file, store)?;
+    let held = E::blocking(move || file.read::<E>())
+        .await
+        .map_err(damaged_or_io)?;
+    let mut state = Replicated::default();
+    if let Some((_, data)) = held {
+        let image = data.get(LEADER_BYTES..).unwrap_or_default();
+        state = Replicated::decode_snapshot(image)
+            .map_err(|error| StartError::Damaged(format!("the snapshot: {error}")))?;
+    }
+    let Some(last) = store.last().map(|id| id.index) else {
+        let at = state.applied();
+        return Ok((state, at));
+    };
+    let mut reader = store.clone();
+    let mut next = if state.applied().index == 0 {
+        0
+    } else {
+        state.applied().index + 1
+    };
+    let mut at = state.applied();
+    while next <= last {
+        let upto = last.min(next + READ_AT_ONCE - 1);
+        let entries = reader
+            .try_get_log_entries(next..=upto)
+            .await
+            .map_err(damaged_or_io)?;
+        for entry in entries {
+            at = apply::<E>(&mut state, entry)?;
+        }
+        next = upto + 1;
+    }
+    Ok((state, at))
+}
+
+/// A snapshot's data begins with the leader that wrote its last entry.
+const LEADER_BYTES: usize = 8;
+
+fn apply<E: Env>(state: &mut Replicated, entry: Entry<E>) -> Result<LogPosition, StartError> {
+    let id = wire::mirror_log_id::<E>(&entry.log_id);
+    let position = |node: u64| LogPosition {
+        index: id.index,
+        term: id.term,
+        node: NodeId(node),
+    };
+    let at = match entry.payload {
+        openraft::EntryPayload::Blank => {
+            state.pass(position(0));
+            position(0)
+        }
+        openraft::EntryPayload::Membership(membership) => {
+            state.seat(position(0), &wire::members(&membership));
+            position(0)
+        }
+        openraft::EntryPayload::Normal(proposal) => {
+            let at = position(proposal.leader);
+            let command = commands::decode_command(&proposal.command)
+                .map_err(|error| StartError::Damaged(format!("entry {at}: {error}")))?;
+            state.apply(at, &command);
+            at
+        }
+    };
+    Ok(at)
+}
+
+fn log_error(error: LogError) -> StartError {
+    match error {
+        LogError::Io(what) => StartError::Io(what),
+        LogError::Damaged(what) => StartError::Damaged(what),
+    }
+}
+
+impl<E: Env> Recovery<E> {
+    /// Makes the directory of a cluster with this node as its only member, and keeps the former one under the name that is
+    /// given back, with the cluster's id.
+    ///
+    /// # Errors
+    /// The machine did not do what was asked; the former directory is then where it was, or under its other name.
+    pub async fn carry_out(self) -> Result<(PathBuf, ClusterId), StartError> {
+        let mut identity = E::blocking(Identity::mint::<E>).await.map_err(io_error)?;
+        let node = identity.node.0;
+        let cluster = cluster_of(&[node]);
+        identity.cluster = Some(cluster);
+        identity.entries = vec![self.advertise.clone()];
+        // One entry further, so that no position of the former cluster means this state.
+        let at = LogIdV1 {
+            term: self.last.term,
+            index: self.last.index + 1,
+        };
+        let mut state = self.state;
+        let members = Members {
+            voters: vec![BTreeSet::from([NodeId(node)])],
+            learners: BTreeSet::new(),
+        };
+        let position = LogPosition {
+            index: at.index,
+            term: at.term,
+            node: NodeId(0),
+        };
+        state.seat(position, &members);
+        let head = Head {
+            last: Some(at),
+            membership: StoredMembershipV1 {
+                at: Some(at),
+                membership: MembershipV1 {
+                    voters: vec![BTreeSet::from([node])],
+                    members: BTreeSet::from([node]),
+                },
+            },
+        };
+        let mut data = vec![0; LEADER_BYTES];
+        data.extend(state.encode_snapshot());
+
+        let made = beside(&self.directory, "recovering");
+        let (path, record) = (made.clone(), identity.clone());
+        E::blocking(move || {
+            E::create_dir_all(&path)?;
+            for name in E::list_dir(&path)? {
+                E::remove_file(&path.join(name))?;
+            }
+            SnapshotFile::open::<E>(&path)?.write::<E>(head, &data)?;
+            record.save::<E>(&path)
+        })
+        .await
+        .map_err(io_error)?;
+        let opened = LogStore::<E>::open(&made, node, true)
+            .await
+            .map_err(log_error)?;
+        // The next term is a later one than any that wrote an entry.
+        let vote = VoteV1 {
+            term: at.term,
+            node,
+            committed: false,
+        };
+        let mut store = opened.store;
+        let voted = store.save_vote(&wire::vote::<E>(vote)).await;
+        store.close().await;
+        voted.map_err(io_error)?;
+
+        let former = beside(
+            &self.directory,
+            &format!("before-recovery-{}", E::wall().as_secs()),
+        );
+        let (directory, kept) = (self.directory, former.clone());
+        E::blocking(move || {
+            E::rename(&directory, &kept)?;
+            E::rename(&made, &directory)?;
+            match directory.parent() {
+                Some(parent) if !parent.as_os_str().is_empty() => E::sync_dir(parent),
+                Some(_) | None => Ok(()),
+            }
+        })
+        .await
+        .map_err(io_error)?;
+        drop(self.lock);
+        Ok((former, cluster))
+    }
+}
+
+/// `<directory>.<what>`
+fn beside(directory: &Path, what: &str) -> PathBuf {
+    let mut name = directory.as_os_str().to_owned();
+    name.push(".");
+    name.push(what);
+    PathBuf::from(name)
+}

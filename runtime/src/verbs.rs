@@ -1,0 +1,148 @@
+//! `orchestrator raft form` and `orchestrator raft recover`: what is done to a raft cluster on an operator's word only.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use orchestrator::config::{BackendKind, Settings};
+use orchestrator::env::{DedicatedRuntime, Env, TokioEnv, sleep};
+use orchestrator::{raft, wiring};
+
+/// A waiting daemon answers within this time.
+const FORM_PATIENCE: Duration = Duration::from_secs(75);
+const LOOK: Duration = Duration::from_millis(200);
+
+/// What is to be done.
+pub enum Verb {
+    /// Form the cluster with these nodes only.
+    Form(String),
+    Recover {
+        /// Else it is only said what would be done.
+        is_meant: bool,
+    },
+}
+
+/// # Errors
+/// It was not done, in words.
+pub fn run(verb: Verb, settings: &Settings) -> anyhow::Result<()> {
+    let raft_settings = wiring::raft_settings(settings)?;
+    let runtime = DedicatedRuntime::start("raft", 1)?;
+    let outcome = match verb {
+        Verb::Form(with) => runtime.run(form(raft_settings, with)),
+        Verb::Recover { is_meant } => runtime.run(recover(settings, raft_settings, is_meant)),
+    };
+    runtime.stop();
+    outcome
+}
+
+async fn form(settings: raft::RaftSettings, with: String) -> anyhow::Result<()> {
+    let entries: Vec<String> = with
+        .split(',')
+        .map(|entry| entry.trim().to_owned())
+        .filter(|entry| !entry.is_empty())
+        .collect();
+    if entries.is_empty() {
+        bail!("name the nodes to form with: --with A,B; and type the same on each of them");
+    }
+    // Whoever holds the directory is the daemon that waits.
+    match raft::check_unused::<TokioEnv>(&settings).await {
+        Err(raft::StartError::InUse(_)) => {}
+        Ok(()) => bail!("no daemon runs on {}", settings.data_dir.display()),
+        Err(error) => return Err(error.into()),
+    }
+    let directory = settings.data_dir.clone();
+    TokioEnv::blocking(move || raft::ask_to_form::<TokioEnv>(&directory, &entries))
+        .await
+        .with_context(|| settings.data_dir.display().to_string())?;
+    println!("asked; type the same on the other nodes of the list within a minute");
+    let deadline = TokioEnv::mono() + FORM_PATIENCE;
+    while TokioEnv::mono() < deadline {
+        let directory = settings.data_dir.clone();
+        let outcome =
+            TokioEnv::blocking(move || raft::outcome_of_forming::<TokioEnv>(&directory)).await?;
+        match outcome.as_deref() {
+            None => sleep::<TokioEnv>(LOOK).await,
+            Some("formed") => {
+                println!("the cluster is formed");
+                return Ok(());
+            }
+            Some(why) => bail!("{why}"),
+        }
+    }
+    bail!("the daemon did not answer: it has a cluster already, or has ended; see its log")
+}
+
+async fn recover(
+    settings: &Settings,
+    raft_settings: raft::RaftSettings,
+    is_meant: bool,
+) -> anyhow::Result<()> {
+    let directory = raft_settings.data_dir.clone();
+    let recovery = raft::examine::<TokioEnv>(raft_settings).await?;
+    let committed = recovery
+        .committed
+        .map_or_else(|| String::from("nothing"), |index| format!("entry {index}"));
+    println!(
+        "{} is node {} of cluster {}",
+        directory.display(),
+        recovery.former,
+        recovery
+            .cluster
+            .map_or_else(|| String::from("none"), |cluster| cluster.to_string())
+    );
+    println!("its members: {}", recovery.members.join(", "));
+    println!(
+        "it holds the log up to entry {}, of {} UTC; it knows that {committed} was committed",
+        recovery.last,
+        recovery.state.log_time()
+    );
+    println!(
+        "LOST is whatever the other members decided after that entry; entries that were not known to be committed count"
+    );
+    println!(
+        "the cluster gets another id and this node as its only member; the others are to be started with empty raft \
+         directories and backends, and are let in when all of RaftNodes answer"
+    );
+    if !is_meant {
+        println!("nothing was changed; to do it, type the same with --yes, on ONE node");
+        return Ok(());
+    }
+    let (former, cluster) = recovery.carry_out().await?;
+    println!(
+        "done: cluster {cluster}; the former directory is {}",
+        former.display()
+    );
+    if let BackendKind::Sqlite { data_file } = &settings.backend.kind {
+        for moved in set_backend_aside(Path::new(data_file))? {
+            println!(
+                "the backend is rebuilt at the next start; its former file is {}",
+                moved.display()
+            );
+        }
+    }
+    Ok(())
+}
+
+/// The rows belong to the former cluster: they are rewritten from the raft directory.
+fn set_backend_aside(file: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let mut moved = Vec::new();
+    let seconds = TokioEnv::wall().as_secs();
+    for end in ["-wal", "-shm", ""] {
+        let with_end = |name: &Path, end: &str| {
+            let mut name = name.as_os_str().to_owned();
+            name.push(end);
+            PathBuf::from(name)
+        };
+        let from = with_end(file, end);
+        if !from.exists() {
+            continue;
+        }
+        let former = with_end(file, &format!(".before-recovery-{seconds}"));
+        let to = with_end(&former, end);
+        std::fs::rename(&from, &to).with_context(|| from.display().to_string())?;
+        if end.is_empty() {
+            moved.push(to);
+        }
+    }
+    Ok(moved)
+}

@@ -23,6 +23,10 @@ const RAFT_PORT: u16 = 10_008;
 #[derive(Clone, Debug)]
 pub struct DaemonOptions {
     pub count: u8,
+    /// Daemons that are configured with the others, in whose `RaftNodes` they are not, and not started.
+    pub spare: u8,
+    /// So many of the `count` are not started.
+    pub late: u8,
     /// Keys beside those that `FAILOVER.md` section 8 calls the default configuration. `{daemon}` in a text stands for the
     /// daemon's number, from 1.
     pub settings: Map<String, Value>,
@@ -33,6 +37,8 @@ impl DaemonOptions {
     pub fn default_configuration() -> DaemonOptions {
         DaemonOptions {
             count: 3,
+            spare: 0,
+            late: 0,
             settings: Map::new(),
         }
     }
@@ -109,6 +115,64 @@ impl Daemon {
         self.process.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Its raft address, with port.
+    pub fn raft(&self) -> String {
+        format!("{}:{RAFT_PORT}", self.address)
+    }
+
+    /// Writes another `RaftNodes` into its file; obeyed at the next start.
+    pub fn set_nodes(&self, nodes: &[&Daemon]) -> Result<()> {
+        let path = self.folder.join("orchestrator.conf.json");
+        let mut configuration: Value = serde_json::from_str(&fs::read_to_string(&path)?)?;
+        configuration["RaftNodes"] = nodes
+            .iter()
+            .map(|node| node.address.to_string())
+            .collect::<Vec<_>>()
+            .into();
+        fs::write(path, format!("{configuration:#}\n"))?;
+        Ok(())
+    }
+
+    /// Removes its raft directory and its backend, as when the machine is provisioned anew. It must not run.
+    pub fn wipe(&self) -> Result<()> {
+        ensure!(!self.is_running(), "{} runs", self.url());
+        fs::remove_dir_all(self.folder.join("raft"))?;
+        for name in [
+            "orchestrator.db",
+            "orchestrator.db-wal",
+            "orchestrator.db-shm",
+        ] {
+            let path = self.folder.join(name);
+            if path.exists() {
+                fs::remove_file(path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Kills it and waits until it is gone.
+    pub async fn kill(&self) -> Result<()> {
+        self.signal(Signal::Kill);
+        self.wait_ended(Duration::from_secs(10)).await.map(drop)
+    }
+
+    /// Runs the program with its configuration and other words, to its end; what it said, and whether it succeeded.
+    pub fn run(&self, words: &[&str]) -> Result<(bool, String)> {
+        let output = Command::new(&self.binary)
+            .arg(format!(
+                "--config={}",
+                self.folder.join("orchestrator.conf.json").display()
+            ))
+            .args(words)
+            .current_dir(&self.folder)
+            .output()?;
+        let said = [output.stdout, output.stderr].concat();
+        Ok((
+            output.status.success(),
+            String::from_utf8_lossy(&said).into_owned(),
+        ))
+    }
+
     pub fn start(&self) -> Result<()> {
         let mut process = self.process();
         if process.as_mut().is_some_and(Process::is_running) {
@@ -182,12 +246,13 @@ impl Daemons {
     pub fn start(options: &DaemonOptions) -> Result<Daemons> {
         let binary = binary()?;
         let scratch = Scratch::create("daemons")?;
-        let addresses = free_addresses(options.count)?;
+        let addresses = free_addresses(options.count + options.spare)?;
+        let members = &addresses[..usize::from(options.count)];
         let mut daemons = Vec::new();
         for (number, address) in (1u8..).zip(&addresses) {
             let folder = scratch.path().join(address.to_string());
             fs::create_dir(&folder)?;
-            let configuration = configuration(number, *address, &addresses, &folder, options);
+            let configuration = configuration(number, *address, members, &folder, options);
             fs::write(
                 folder.join("orchestrator.conf.json"),
                 format!("{configuration:#}\n"),
@@ -199,7 +264,7 @@ impl Daemons {
                 process: Mutex::new(None),
             });
         }
-        for daemon in &daemons {
+        for daemon in &daemons[..members.len() - usize::from(options.late)] {
             daemon.start()?;
         }
         Ok(Daemons { daemons, scratch })

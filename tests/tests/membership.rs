@@ -1,0 +1,213 @@
+//! Members that come and go, with real daemons on loopback and no fleet: a wiped one, one replaced by another by restarts,
+//! and a cluster of which only one memory is left.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use orchestrator_tests::daemons::{Daemon, DaemonOptions, Daemons};
+use orchestrator_tests::wait::{Look, until};
+use serde_json::{Value, json};
+
+const PATIENCE: Duration = Duration::from_secs(120);
+const ASK: Duration = Duration::from_secs(5);
+
+fn options(spare: u8, late: u8) -> DaemonOptions {
+    let mut options = DaemonOptions {
+        spare,
+        late,
+        ..DaemonOptions::default_configuration()
+    };
+    // A machine that is busy with other things does not lose its members by it.
+    for (key, value) in [
+        ("RaftReplaceSilentSeconds", json!(8)),
+        ("RaftHeartbeatMillis", json!(100)),
+        ("RaftElectionTimeoutMillis", json!(1000)),
+    ] {
+        options.settings.insert(key.to_owned(), value);
+    }
+    options
+}
+
+async fn status(daemon: &Daemon) -> Result<Value> {
+    daemon.get("/api/raft-status", ASK).await?.json()
+}
+
+/// Waits until each of these says that exactly these are the members, all of them voters, and that it is healthy.
+async fn members(daemons: &[&Daemon]) -> Result<()> {
+    let mut wanted: Vec<String> = daemons.iter().map(|daemon| daemon.raft()).collect();
+    wanted.sort();
+    for daemon in daemons {
+        let what = format!("{} shows the members {wanted:?}", daemon.url());
+        until(&what, PATIENCE, Duration::from_millis(100), async || {
+            let Ok(status) = status(daemon).await else {
+                return Look::not("no answer");
+            };
+            let rows = status["Members"].as_array().cloned().unwrap_or_default();
+            let mut found: Vec<&str> = rows
+                .iter()
+                .filter(|row| row["Voter"] == true)
+                .filter_map(|row| row["Address"].as_str())
+                .collect();
+            found.sort_unstable();
+            if found == wanted && rows.len() == wanted.len() && status["Healthy"] == true {
+                Look::Holds(())
+            } else {
+                Look::not(format!("{status:#}"))
+            }
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+async fn says(daemon: &Daemon, path: &str, wanted: &str) -> Result<()> {
+    let what = format!("{}{path} says '{wanted}'", daemon.url());
+    until(&what, PATIENCE, Duration::from_millis(100), async || {
+        match daemon.get(path, ASK).await {
+            Ok(reply) if reply.body.contains(wanted) => Look::Holds(()),
+            Ok(reply) => Look::not(format!("{} {}", reply.status, reply.body)),
+            Err(error) => Look::not(error),
+        }
+    })
+    .await
+}
+
+/// Has something decided that must not be lost.
+async fn write(daemons: &Daemons, name: &str) -> Result<()> {
+    daemons
+        .ask_leader(&format!("/api/tag/{name}/3306/written/once"))
+        .await
+        .map(drop)
+}
+
+/// The leader knows all that was decided.
+async fn holds(daemons: &Daemons, names: &[&str]) -> Result<()> {
+    let tagged = daemons.ask_leader("/api/tagged?tag=written").await?;
+    let found: Vec<&str> = tagged
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|key| key["Hostname"].as_str())
+        .collect();
+    for name in names {
+        ensure!(found.contains(name), "{name} is lost: {tagged}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_wiped_daemon_comes_back_and_one_is_replaced_by_another() -> Result<()> {
+    let daemons = Daemons::start(&options(1, 0))?;
+    let [n1, n2, n3, n4] = daemons.all() else {
+        anyhow::bail!("four daemons");
+    };
+    daemons.wait_leader(PATIENCE).await?;
+    members(&[n1, n2, n3]).await?;
+    // Everybody is known by name.
+    until("every member is described", PATIENCE, Duration::from_millis(100), async || {
+        let Ok(status) = status(n1).await else {
+            return Look::not("no answer");
+        };
+        let rows = status["Members"].as_array().cloned().unwrap_or_default();
+        if rows.iter().all(|row| row["AppVersion"] != "" && row["Hostname"] != "") {
+            Look::Holds(())
+        } else {
+            Look::not(format!("{rows:?}"))
+        }
+    })
+    .await?;
+    write(&daemons, "before").await?;
+
+    // Killed and provisioned anew: it waits for its place, unhealthy, with the reason on both sides.
+    n3.kill().await?;
+    n3.wipe()?;
+    n3.start()?;
+    says(n3, "/api/raft-health", "RaftReplaceSilentSeconds").await?;
+    ensure!(n3.get("/api/raft-health", ASK).await?.status == 500);
+    members(&[n1, n2, n3]).await?;
+    write(&daemons, "between").await?;
+
+    // Node 4 takes the place of node 3, which is stopped.
+    n3.kill().await?;
+    for daemon in [n1, n2, n4] {
+        daemon.set_nodes(&[n1, n2, n4])?;
+    }
+    n4.start()?;
+    says(n4, "/api/raft-health", "RaftNodes").await?;
+    ensure!(n4.get("/api/leader-check", ASK).await?.status == 404);
+    let before = status(n1).await?["Term"].clone();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    ensure!(status(n1).await?["Term"] == before, "the stranger cost a term");
+    n1.kill().await?;
+    n1.start()?;
+    says(n4, "/api/raft-health", "1 of 3 members").await?;
+    n2.kill().await?;
+    n2.start()?;
+    members(&[n1, n2, n4]).await?;
+    write(&daemons, "after").await?;
+
+    // One more may be lost.
+    let leader = daemons.wait_leader(PATIENCE).await?;
+    leader.kill().await?;
+    daemons.wait_leader(PATIENCE).await?;
+    holds(&daemons, &["before", "between", "after"]).await
+}
+
+#[tokio::test]
+async fn a_cluster_of_which_one_memory_is_left_is_recovered_by_hand() -> Result<()> {
+    let daemons = Daemons::start(&options(0, 0))?;
+    let [n1, n2, n3] = daemons.all() else {
+        anyhow::bail!("three daemons");
+    };
+    daemons.wait_leader(PATIENCE).await?;
+    members(&[n1, n2, n3]).await?;
+    write(&daemons, "kept").await?;
+    for daemon in [n2, n3] {
+        daemon.kill().await?;
+        daemon.wipe()?;
+        daemon.start()?;
+    }
+    says(n1, "/api/raft-health", "raft recover").await?;
+    let former = status(n1).await?;
+
+    // Refused while the daemon runs; says what it would do; does it.
+    let recover = ["raft", "recover", "--from-raft-dir"];
+    let (is_done, said) = n1.run(&recover)?;
+    ensure!(!is_done && said.contains("in use"), "{said}");
+    n1.kill().await?;
+    let (is_done, said) = n1.run(&recover)?;
+    ensure!(is_done && said.contains("nothing was changed"), "{said}");
+    let (is_done, said) = n1.run(&["raft", "recover", "--from-raft-dir", "--yes"])?;
+    ensure!(is_done && said.contains("before-recovery-"), "{said}");
+    n1.start()?;
+    // The others wait with empty directories, and are let in since the list of the only member names them.
+    members(&[n1, n2, n3]).await?;
+    let status = status(n1).await?;
+    ensure!(status["Cluster"] != former["Cluster"] && status["Node"] != former["Node"]);
+    holds(&daemons, &["kept"]).await
+}
+
+#[tokio::test]
+async fn two_of_three_form_a_cluster_on_an_operators_word() -> Result<()> {
+    let daemons = Daemons::start(&options(0, 1))?;
+    let [n1, n2, n3] = daemons.all() else {
+        anyhow::bail!("three daemons");
+    };
+    says(n1, "/api/raft-health", "waiting for").await?;
+    ensure!(daemons.leader().await.is_none(), "two of three formed by themselves");
+    let with = format!("{},{}", n1.raft(), n2.raft());
+    let words = ["raft", "form", "--with", &with];
+    let (first, second) = std::thread::scope(|scope| {
+        let first = scope.spawn(|| n1.run(&words));
+        let second = scope.spawn(|| n2.run(&words));
+        (first.join(), second.join())
+    });
+    for outcome in [first, second] {
+        let (is_done, said) = outcome.ok().context("a thread ended")??;
+        ensure!(is_done && said.contains("the cluster is formed"), "{said}");
+    }
+    members(&[n1, n2]).await?;
+    // The third one is in everybody's list, and is let in when it comes.
+    n3.start()?;
+    members(&[n1, n2, n3]).await
+}

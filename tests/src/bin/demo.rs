@@ -327,8 +327,11 @@ impl Show {
                 writable = Some(write.port);
             }
             let dead = (kill != Kill::Daemon).then_some(old);
+            let recorded =
+                kill == Kill::Daemon || feed.recoveries.values().any(|(_, ended)| *ended);
             if let Some(port) = writable
                 && feed.leader.is_some()
+                && recorded
                 && cluster.follows(port, dead).await
             {
                 feed.line(

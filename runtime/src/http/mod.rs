@@ -86,7 +86,7 @@ pub struct RaftFacts {
     pub is_leading: bool,
     /// A voter that leads, or heard its leader within an election timeout; else why it is not.
     pub health: Result<(), String>,
-    /// The leader of the current term, this daemon included; none while nobody is known to be.
+    /// The leader of the current term, this daemon included; none while nobody is known to be, or the last one is silent.
     pub leader: Option<Peer>,
     /// All members, this daemon included.
     pub peers: Vec<Peer>,
@@ -139,7 +139,15 @@ impl RaftFacts {
             })
             .collect();
         let known = |node: NodeId| peers.iter().find(|peer| peer.node == node).cloned();
-        let leader = summary.leader.map(|node| {
+        // Raft goes on naming the last leader for as long as nobody else is elected.
+        let is_silent = |node: &NodeId| {
+            let mut members = status.members.iter();
+            members
+                .find(|member| member.node == *node)
+                .is_some_and(|member| member.last_contact.is_none_or(|since| since > HEARD))
+        };
+        let leader = summary.leader.filter(|node| !is_silent(node));
+        let leader = leader.map(|node| {
             let mut leader = known(node).unwrap_or(Peer {
                 node,
                 address: String::new(),

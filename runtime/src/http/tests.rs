@@ -1110,6 +1110,9 @@ fn raft_facts_come_from_what_raft_shows() {
     assert_eq!(healthy, [true, true, false]);
     assert_eq!(facts.health, Ok(()));
     assert!(!facts.is_leading);
+    // A leader that was not heard for long is none: a daemon alone says so, and shows what it sees itself.
+    status.summary.leader = Some(NodeId(3));
+    assert_eq!(RaftFacts::of(&status).leader, None);
     // A leader that is no member yet is still the leader.
     status.summary.leader = Some(NodeId(9));
     status.summary.healthy = false;
@@ -1412,5 +1415,71 @@ fn a_dead_primary_is_analysed() {
         ] {
             assert_eq!(site.json(path).await["Details"], json!([]), "{path}");
         }
+    });
+}
+
+/// The script of the original cannot be changed where it is installed: how it spells requests, and what it needs of answers.
+#[test]
+fn the_requests_of_the_original_client_are_understood() {
+    run(async {
+        let site = site(Fake::new(), Settings::default()).await;
+        // A cluster by alias, name, server, and server without its port; a slash behind what was left out.
+        for hint in [
+            "shop",
+            "db1.example:3306",
+            "db2.example:3306",
+            "db2.example",
+            "db1.example%3A3306",
+        ] {
+            for slash in ["", "/"] {
+                let info = site.json(&format!("/api/cluster-info/{hint}{slash}")).await;
+                assert_eq!(info["ClusterName"], "db1.example:3306", "{hint}");
+            }
+        }
+        for path in [
+            "/api/downtimed/",
+            "/api/tagged/?tag=a=b,~c",
+            "/api/search?s=",
+        ] {
+            assert!(site.json(path).await.is_array(), "{path}");
+        }
+        // Texts of the path are percent-encoded, slashes in them too.
+        let begun = site
+            .json("/api/begin-downtime/db2.example/3306/an%20na/50%25%20%2F%202/10m")
+            .await;
+        assert_eq!(begun["Details"]["Hostname"], "db2.example");
+        let asked = site.fake.with(|world| world.asked.clone());
+        let is_whole = |request: &Request| match request {
+            Request::BeginDowntime { owner, reason, .. } => owner == "an na" && reason == "50% / 2",
+            _ => false,
+        };
+        assert!(asked.iter().any(is_whole), "{asked:?}");
+        // Tags of `untag` come as they were typed.
+        for path in [
+            "/api/untag/db2.example/3306?tag=a=b",
+            "/api/untag-all?tag=a=b",
+        ] {
+            assert_eq!(site.json(path).await["Details"], json!([]), "{path}");
+        }
+        // Whatever is not JSON, or empty, is asked for eight times, or taken for a success.
+        for path in [
+            "/api/no-such-thing",
+            "/api/discover/",
+            "/api/begin-downtime/db2.example/3306/o//10m",
+            "/api/move-gtid/db2.example/3306/db1.example/3306",
+            "/api/heuristic-cluster-pool-instances/shop/",
+            "/api/submit-masters-to-kv-stores/",
+            "/api/raft-yield-hint/db",
+        ] {
+            let received = site.get(path).await;
+            assert_eq!(received.json()["Code"], "ERROR", "{path}");
+        }
+        // Its probe: no more than an answer, and nothing done.
+        let before = site.fake.with(|world| world.asked.len());
+        for path in ["/", "/api", "/api/"] {
+            let received = request(&site.address, "HEAD", path, "").await;
+            assert!(!received.status.contains("401"), "{received:?}");
+        }
+        assert_eq!(site.fake.with(|world| world.asked.len()), before);
     });
 }

@@ -1,6 +1,7 @@
 //! Adapters and the daemon: everything that touches the world, generic over [`env::Env`].
 
 pub mod backend;
+pub mod command_line;
 pub mod config;
 pub mod daemon;
 pub mod driver;

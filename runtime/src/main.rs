@@ -1,4 +1,4 @@
-//! The daemon's command line: `orchestrator [--config FILE] http`, and two verbs for a raft cluster in need.
+//! The program: `orchestrator [--config FILE] http` runs the daemon; what else may be typed is answered by [`command_line`].
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use clap::Parser;
-use orchestrator::config::{LogFormat, Settings};
+use orchestrator::command_line::{self, Arguments, Refused, Wish};
+use orchestrator::config::Settings;
 use orchestrator::daemon::Prepared;
 use orchestrator::env::{DedicatedRuntime, Env, TokioEnv};
 use orchestrator::hooks::{Hooks, Processes};
@@ -21,50 +21,36 @@ mod verbs;
 
 use verbs::Verb;
 
-/// Keeps fleets of MySQL and MariaDB servers writable.
-#[derive(Debug, Parser)]
-#[command(name = "orchestrator", version)]
-struct Arguments {
-    /// Configuration file; otherwise those of the standard places that exist, one laid over the other.
-    #[arg(long)]
-    config: Option<PathBuf>,
-    /// Log everything.
-    #[arg(long)]
-    debug: bool,
-    /// Log what is worth knowing: accepted, since it is the default.
-    #[arg(long)]
-    #[allow(dead_code, reason = "accepted for scripts that give it")]
-    verbose: bool,
-    /// Log errors only.
-    #[arg(long)]
-    quiet: bool,
-    /// `text` or `json`, one object a line; else `LogFormat` of the configuration.
-    #[arg(long)]
-    log_format: Option<Format>,
-    /// `http`: run the daemon. `raft`: with one of the words `form` and `recover`.
-    mode: String,
-    /// What `raft` is to do.
-    words: Vec<String>,
-    /// `raft form`: the only nodes to form the cluster with, separated by commas, this one included.
-    #[arg(long)]
-    with: Option<String>,
-    /// `raft recover`: from `RaftDataDir`.
-    #[arg(long)]
-    from_raft_dir: bool,
-    /// `raft recover`: do it, and not only say what it would do.
-    #[arg(long)]
-    yes: bool,
-}
-
-#[derive(Debug, Clone, Copy, clap::ValueEnum)]
-enum Format {
-    Text,
-    Json,
-}
-
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    match run(arguments) {
+    let arguments = match command_line::parse(std::env::args_os().skip(1)) {
+        Ok(arguments) => arguments,
+        Err(refused) => return refuse(&refused),
+    };
+    let done = match &arguments.wish {
+        Wish::Serve => run(arguments),
+        Wish::Print(text) => {
+            print!("{text}");
+            Ok(())
+        }
+        Wish::Command { name, forced } => match load(&arguments) {
+            Ok(settings) => match command_line::answer_command(name, *forced, &settings) {
+                Ok(text) => {
+                    print!("{text}");
+                    Ok(())
+                }
+                Err(refused) => return refuse(&refused),
+            },
+            Err(error) => Err(error),
+        },
+        Wish::Form { with } => {
+            load(&arguments).and_then(|settings| verbs::run(Verb::Form(with.clone()), &settings))
+        }
+        Wish::Recover { is_meant } => {
+            let is_meant = *is_meant;
+            load(&arguments).and_then(|settings| verbs::run(Verb::Recover { is_meant }, &settings))
+        }
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("orchestrator: {error:#}");
@@ -74,35 +60,29 @@ fn main() -> ExitCode {
     }
 }
 
+fn refuse(refused: &Refused) -> ExitCode {
+    eprintln!("orchestrator: {}", refused.text.trim_end());
+    ExitCode::from(refused.code)
+}
+
+fn load(arguments: &Arguments) -> anyhow::Result<Settings> {
+    let env = |name: &str| std::env::var(name).ok();
+    Ok(Settings::load(arguments.config.as_deref(), &env)?.settings)
+}
+
 fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let words: Vec<&str> = arguments.words.iter().map(String::as_str).collect();
-    let verb = match (arguments.mode.as_str(), words.as_slice()) {
-        ("http", []) => None,
-        ("raft", ["form"]) => Some(Verb::Form(arguments.with.clone().unwrap_or_default())),
-        ("raft", ["recover"]) if arguments.from_raft_dir => Some(Verb::Recover {
-            is_meant: arguments.yes,
-        }),
-        ("raft", ["recover"]) => bail!(
-            "raft recover needs --from-raft-dir; the state is not read back from a backend by this version"
-        ),
-        _ => bail!(
-            "'{} {}' is not a mode of this version: it runs as `orchestrator http`, and knows `orchestrator raft form --with \
-             A,B` and `orchestrator raft recover --from-raft-dir`; commands go through the HTTP API",
-            arguments.mode,
-            words.join(" ")
-        ),
-    };
     let env = |name: &str| std::env::var(name).ok();
     let loaded = Settings::load(arguments.config.as_deref(), &env)?;
-    if let Some(verb) = verb {
-        return verbs::run(verb, &loaded.settings);
+    let process = &loaded.settings.process;
+    let log_format = arguments.log_format.unwrap_or(process.log_format);
+    let level = if process.debug { "debug" } else { "info" };
+    wiring::start_log(arguments.level.unwrap_or(level), log_format);
+    if !arguments.ignored.is_empty() {
+        tracing::warn!(
+            "these flags mean nothing to the daemon: {}",
+            arguments.ignored.join(", ")
+        );
     }
-    let log_format = match arguments.log_format {
-        Some(Format::Text) => LogFormat::Text,
-        Some(Format::Json) => LogFormat::Json,
-        None => loaded.settings.process.log_format,
-    };
-    wiring::start_log(&arguments_level(&arguments, &loaded.settings), log_format);
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
@@ -268,15 +248,4 @@ async fn serve(
         tracing::warn!("raft did not end within 5 s; ending without it");
     }
     Ok(())
-}
-
-fn arguments_level(arguments: &Arguments, settings: &Settings) -> String {
-    let level = if arguments.quiet {
-        "error"
-    } else if arguments.debug || settings.process.debug {
-        "debug"
-    } else {
-        "info"
-    };
-    String::from(level)
 }

@@ -3,6 +3,8 @@
 #
 #   tests/setup.sh compiler  a C compiler (the bundled SQLite is C)
 #   tests/setup.sh build     that, and what the tests call: curl, git, make
+#   tests/setup.sh client    jq, which orchestrator-client needs beside curl
+#   tests/setup.sh haproxy   HAProxy's program, to try the example with; its service is not left running
 #   tests/setup.sh mariadb   MariaDB's server program, from this distribution's packages; no service is started
 #   tests/setup.sh mysql     MySQL 9.x out of Debian's unstable suite, kept in a cache outside the clone
 #   tests/setup.sh all       all of these
@@ -64,6 +66,25 @@ setup_build() {
   command -v curl >/dev/null || want+=(curl ca-certificates)
   command -v git >/dev/null || want+=(git)
   [ ${#want[@]} = 0 ] || apt_install "${want[@]}"
+}
+
+setup_client() {
+  local want=()
+  command -v curl >/dev/null || want+=(curl ca-certificates)
+  command -v jq >/dev/null || want+=(jq)
+  [ ${#want[@]} = 0 ] || apt_install "${want[@]}"
+  say "client: $(jq --version)"
+}
+
+find_haproxy() { PATH=$PATH:/usr/sbin:/usr/local/sbin command -v haproxy; }
+
+setup_haproxy() {
+  if ! find_haproxy >/dev/null; then
+    apt_install haproxy
+    # The package starts a service that has nothing to do here.
+    if [ -d /run/systemd/system ]; then as_root systemctl disable --now haproxy >/dev/null 2>&1 || true; fi
+  fi
+  say "haproxy: $("$(find_haproxy)" -v | head -n 1)"
 }
 
 find_mariadbd() { PATH=$PATH:/usr/sbin:/usr/local/sbin command -v mariadbd; }
@@ -132,8 +153,10 @@ what=${1:-}
 case $what in
   compiler) setup_compiler ;;
   build) setup_build ;;
+  client) setup_client ;;
+  haproxy) setup_haproxy ;;
   mariadb) setup_mariadb ;;
   mysql) setup_mysql ;;
-  all) setup_build; setup_mariadb; setup_mysql ;;
+  all) setup_build; setup_client; setup_haproxy; setup_mariadb; setup_mysql ;;
   *) sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "$0" >&2; exit 2 ;;
 esac

@@ -1193,3 +1193,30 @@ proptest! {
         }
     }
 }
+
+/// Whoever copies a sample must not be warned of it: every key in it is obeyed.
+#[test]
+fn the_sample_configurations_load_without_a_warning() {
+    let in_kubernetes = include_str!("../../packaging/kubernetes/orchestrator.yaml")
+        .split("orchestrator.conf.json: |\n")
+        .nth(1)
+        .and_then(|rest| rest.split("\n---\n").next())
+        .expect("a configuration in the ConfigMap")
+        .replace("@POD@", "orchestrator-1");
+    for (name, text) in [
+        (
+            "raft",
+            include_str!("../../packaging/conf/orchestrator-raft.conf.json"),
+        ),
+        (
+            "alone",
+            include_str!("../../packaging/conf/orchestrator-alone.conf.json"),
+        ),
+        ("kubernetes", &in_kubernetes),
+    ] {
+        let env = |_: &str| Some(String::from("secret"));
+        let loaded = parse_files(&[(name, text.as_bytes())], &env).expect("it loads");
+        assert_eq!(loaded.warnings, Vec::<String>::new(), "{name}");
+        assert_eq!(loaded.settings.raft.is_some(), name != "alone");
+    }
+}

@@ -39,7 +39,7 @@ impl Oracles {
     /// # Errors
     /// The first promise that this event breaks.
     pub fn observe(&mut self, at: Duration, event: &Event, hosts: &[Host]) -> Result<(), String> {
-        self.one_leader.observe(event)?;
+        self.one_leader.observe(at, event)?;
         self.intent_first.observe(event)?;
         self.epochs_in_order.observe(event)?;
         nothing_forgotten::observe(event)?;

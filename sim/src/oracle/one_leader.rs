@@ -3,8 +3,12 @@
 //! never goes back to an earlier term; one whose directories were removed is another voter.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use crate::witness::Event;
+
+/// A daemon looks at its own leadership this often, and tells of its end so much later at most.
+const LOOK: Duration = Duration::from_millis(60);
 
 /// Who led, and who promised what.
 #[derive(Debug, Default)]
@@ -13,13 +17,20 @@ pub struct OneLeader {
     leaders: BTreeMap<(String, u64), (String, usize)>,
     /// Who leads now, and in which cluster; of one that is frozen nobody knows.
     leading: BTreeMap<String, String>,
+    /// Who led when another began, who that was, and when.
+    overlap: Option<(String, String, Duration)>,
     votes: BTreeMap<String, (u64, String)>,
 }
 
 impl OneLeader {
     /// # Errors
     /// Two leaders, or two votes.
-    pub fn observe(&mut self, event: &Event) -> Result<(), String> {
+    pub fn observe(&mut self, at: Duration, event: &Event) -> Result<(), String> {
+        if let Some((first, second, since)) = &self.overlap
+            && at > *since + LOOK
+        {
+            return Err(format!("one leader: {first} and {second} lead at once"));
+        }
         match event {
             Event::Leads {
                 daemon,
@@ -43,11 +54,13 @@ impl OneLeader {
                 if let Some((other, _)) =
                     leading.find(|(other, theirs)| *theirs == cluster && *other != daemon)
                 {
-                    return Err(format!("one leader: {other} and {daemon} lead at once"));
+                    self.overlap = Some((other.clone(), daemon.clone(), at));
                 }
             }
             Event::NoLongerLeads { daemon } => {
                 self.leading.remove(daemon);
+                self.overlap
+                    .take_if(|(first, second, _)| first == daemon || second == daemon);
             }
             Event::Votes {
                 daemon,

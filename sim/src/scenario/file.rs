@@ -53,9 +53,6 @@ pub struct Expect {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PolicyChange {
-    /// `DelayMasterPromotionIfSQLThreadNotUpToDate: false`
-    #[serde(default)]
-    pub skip_drain: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gone_patience: Option<String>,
     /// `RefuseLossyPromotion`

@@ -39,7 +39,6 @@ pub(super) fn limit(scenario: &Scenario) -> Duration {
 /// The machines and the script of a plan.
 pub(super) fn world<E: Engine>(scenario: Arc<Scenario>, plan: Plan) -> (Vec<Machine>, Script) {
     let mut policy = default_policy();
-    policy.skip_drain = scenario.policy.skip_drain;
     policy.refuse_lossy = scenario.policy.refuse_lossy;
     if let Some(patience) = &scenario.policy.gone_patience {
         policy.gone_patience = super::action::parse_duration(patience).unwrap_or_default();

@@ -26,8 +26,6 @@ pub use tokio_env::{DedicatedRuntime, TokioEnv};
 pub enum Mutant {
     /// The handshake does not ask whether the caller means this node.
     AnyTarget,
-    /// Votes are taken from members only.
-    VotesOfMembersOnly,
     /// The log is cut up to where it was applied, whatever the snapshot file covers.
     PurgeBeyondSnapshot,
     /// A backend of another cluster is taken for this node's own.
@@ -40,8 +38,6 @@ pub enum Mutant {
     UnsyncedLog,
     /// Statements are sent without asking whether this daemon still leads.
     NoConfirmation,
-    /// What was intended is carried out before it is committed.
-    ActBeforeIntent,
 }
 
 /// One kind of world. All functions are associated: an implementation is a marker type, and where several machines

@@ -12,7 +12,6 @@ use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, TransferLeaderError, TransferLeaderRequest,
     VoteRequest,
 };
-use openraft_rt::watch::WatchReceiver;
 use openraft_rt::{AsyncRuntime, Select2};
 use sha2::{Digest, Sha256};
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -276,9 +275,7 @@ async fn answer<E: Env>(
             if vote.node == from {
                 node.saw(from, vote.term, None);
             }
-            if withholds_votes(node)
-                || (E::has(Mutant::VotesOfMembersOnly) && !is_member(raft, vote.node))
-            {
+            if withholds_votes(node) {
                 return Ok(withheld(node));
             }
             let mut rpc = VoteRequest::new(wire::vote::<E>(vote), last.map(wire::log_id::<E>));
@@ -485,14 +482,6 @@ async fn install<E: Env>(raft: &Raft<E>, incoming: Incoming) -> io::Result<Respo
 /// leader that it acknowledged before the restart could still believe in it.
 fn withholds_votes<E: Env>(node: &Node<E>) -> bool {
     E::mono() < node.votes_from && !E::has(Mutant::EarlyVotes)
-}
-
-/// What a mistake would ask: nothing is filtered by membership.
-fn is_member<E: Env>(raft: &Raft<E>, node: u64) -> bool {
-    let metrics = raft.metrics();
-    let metrics = metrics.borrow_watched();
-    let membership = metrics.membership_config.membership();
-    membership.voter_ids().any(|voter| voter == node)
 }
 
 fn withheld<E: Env>(node: &Node<E>) -> Response {

@@ -35,6 +35,8 @@ const RAFT_LOOK: Duration = Duration::from_millis(50);
 /// Age of the oldest change that is not in the backend, at which leadership is yielded, and at which the daemon ends.
 const BACKEND_YIELD: Duration = Duration::from_secs(5);
 const BACKEND_LOST: Duration = Duration::from_secs(30);
+/// Messages of peers that may wait in the driver's inbox.
+const PEER_MESSAGES_AHEAD: usize = 64;
 /// How often the whole replicated state is looked at.
 const AUDIT_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -518,7 +520,16 @@ async fn closed(watch: &mut watch::Receiver<RaftSummary>) -> bool {
 }
 
 async fn hear_peers(mut messages: mpsc::Receiver<PeerMessage>, driver: DriverHandle) {
+    let mut ahead = 0;
     while let Some(message) = messages.recv().await {
+        // The driver's inbox has no bound of its own: whoever talks more than it can take in waits for it.
+        ahead += 1;
+        if ahead >= PEER_MESSAGES_AHEAD {
+            ahead = 0;
+            if driver.look(|_, _| ()).await.is_err() {
+                return;
+            }
+        }
         match postcard::from_bytes(&message.bytes) {
             Ok(decoded) => driver.input(Input::Peer(message.from, decoded)),
             Err(error) => {

@@ -96,12 +96,11 @@ impl Node {
         };
         let facts = HookFacts {
             idempotency_key: format!("detection-{number}/{hook}"),
-            cluster_alias: detection.cluster_alias.clone(),
             ..self.facts(
                 now,
                 &detection.server,
                 &detection.analysis,
-                &detection.cluster_name,
+                (&detection.cluster_name, &detection.cluster_alias),
                 &detection.replicas,
             )
         };
@@ -254,7 +253,6 @@ impl Node {
         let facts = HookFacts {
             idempotency_key: format!("{uid}/{hook}"),
             uid: uid.to_string(),
-            cluster_alias: recovery.cluster_alias.clone(),
             is_successful: successor.is_some(),
             lost: recovery.lost.clone(),
             successor,
@@ -262,7 +260,7 @@ impl Node {
                 now,
                 &recovery.server,
                 &recovery.analysis,
-                &recovery.cluster_name,
+                (&recovery.cluster_name, &recovery.cluster_alias),
                 &recovery.replicas,
             )
         };
@@ -283,12 +281,20 @@ impl Node {
         now: Now,
         failed: &InstanceKey,
         analysis: &str,
-        cluster_name: &str,
+        (cluster_name, alias): (&str, &str),
         replicas: &[InstanceKey],
     ) -> HookFacts {
         let code = Code::parse(analysis);
         let record = self.replicated.cluster_named(cluster_name);
-        let alias = record.map_or("", |record| record.shown_alias());
+        let domain = record.map_or("", |record| record.domain.as_str());
+        // Where none is known hooks have always been told the name.
+        let or_name = |text: &str| {
+            if text.is_empty() {
+                cluster_name.to_owned()
+            } else {
+                text.to_owned()
+            }
+        };
         HookFacts {
             idempotency_key: String::new(),
             failure_type: analysis.to_owned(),
@@ -297,8 +303,8 @@ impl Node {
             command: String::new(),
             failed: failed.clone(),
             cluster_name: cluster_name.to_owned(),
-            cluster_alias: alias.to_owned(),
-            cluster_domain: record.map_or_else(String::new, |record| record.domain.clone()),
+            cluster_alias: or_name(alias),
+            cluster_domain: or_name(domain),
             replicas: replicas.to_vec(),
             is_downtimed: self.replicated.downtime_of(failed, now.wall).is_some(),
             recovers_primary: self.filters.recover_primary.matches(cluster_name, alias),

@@ -90,6 +90,14 @@ fn hooks_are_told_what_happened() {
     let before = of(HookList::OnFailureDetection);
     assert_eq!(before.failure_type, "DeadMaster");
     assert_eq!(before.instance_type, "master");
+    assert_eq!(
+        (
+            before.cluster_alias.as_str(),
+            before.cluster_domain.as_str()
+        ),
+        ("db1:3306", "db1:3306"),
+        "where there is none, the name stands for it"
+    );
     assert_eq!(before.failed, key(1));
     assert_eq!(before.replicas, [key(2), key(3), key(4)]);
     assert!(before.recovers_primary && before.uid.is_empty() && before.successor.is_none());

@@ -17,7 +17,7 @@ use crate::env::Env;
 use crate::hooks::Hooks;
 use crate::http;
 use crate::mysql::{DetectQueries, OwnName, ProbeSettings, TlsMode};
-use crate::raft::RaftSettings;
+use crate::raft::{RaftSettings, TlsFiles};
 
 /// Logs go to standard error, one line each; `RUST_LOG` refines the level.
 pub fn start_log(level: &str, format: LogFormat) {
@@ -153,6 +153,25 @@ pub fn raft_settings(settings: &Settings) -> anyhow::Result<RaftSettings> {
     result.nodes = raft.nodes.iter().map(ToString::to_string).collect();
     result.heartbeat_ms = millis(raft.heartbeat);
     result.election_timeout_ms = millis(raft.election_timeout);
+    let tls = &raft.tls;
+    result.tls_refuses_plain = tls.refuses_plain;
+    result.tls = match (&tls.certificate, &tls.key, &tls.authorities) {
+        (None, None, None) => None,
+        (Some(certificate), Some(key), Some(authorities)) => Some(TlsFiles {
+            certificate: certificate.clone(),
+            key: key.clone(),
+            authorities: authorities.clone(),
+        }),
+        _ => bail!(
+            "RaftTLSCertFile, RaftTLSKeyFile and RaftTLSCAFile belong together: set all three or none"
+        ),
+    };
+    if result.tls.is_none() && !tls.refuses_plain && result.nodes.len() > 1 {
+        tracing::warn!(
+            "NOT PROTECTED: whoever reaches the raft port can join in and read everything; make certificates (orchestrator raft \
+             init-certs) and set RaftTLSCertFile, RaftTLSKeyFile and RaftTLSCAFile, or keep the port on a trusted network"
+        );
+    }
     result.replace_silent = raft.replace_silent;
     result.replace_per_hour = raft.replace_per_hour;
     Ok(result)

@@ -502,6 +502,10 @@ pub static KEYS: &[Key] = &[
     // Raft: the keys that the original does not have.
     uint("RaftHeartbeatMillis", 50).rule(Rule::AtLeast(1)).effective().ours(),
     uint("RaftElectionTimeoutMillis", 250).rule(Rule::AtLeast(1)).effective().ours(),
+    text("RaftTLSCertFile", "").effective().ours(),
+    text("RaftTLSKeyFile", "").effective().ours(),
+    text("RaftTLSCAFile", "").effective().ours(),
+    flag("RaftTLSRefusePlainText", false).effective().ours().guards(),
     uint("RaftReplaceSilentSeconds", 30).effective().ours(),
     uint("RaftReplacePerHour", 3).effective().ours(),
 ];

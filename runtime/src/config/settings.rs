@@ -235,6 +235,16 @@ pub struct RaftSettings {
     pub election_timeout: Duration,
     pub replace_silent: Duration,
     pub replace_per_hour: u64,
+    pub tls: RaftTls,
+}
+
+/// TLS between the daemons.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct RaftTls {
+    pub certificate: Option<PathBuf>,
+    pub key: Option<PathBuf>,
+    pub authorities: Option<PathBuf>,
+    pub refuses_plain: bool,
 }
 
 /// When TLS is used towards monitored servers.
@@ -890,6 +900,12 @@ impl<'v> Reader<'v> {
             election_timeout: self.milliseconds("RaftElectionTimeoutMillis"),
             replace_silent: self.seconds("RaftReplaceSilentSeconds"),
             replace_per_hour: self.count("RaftReplacePerHour"),
+            tls: RaftTls {
+                certificate: self.optional("RaftTLSCertFile").map(PathBuf::from),
+                key: self.optional("RaftTLSKeyFile").map(PathBuf::from),
+                authorities: self.optional("RaftTLSCAFile").map(PathBuf::from),
+                refuses_plain: self.flag("RaftTLSRefusePlainText"),
+            },
         };
         // Placeholders are common in files that do not enable raft: only an enabled raft has checked addresses.
         enabled.then(|| match (bind, advertise, nodes) {

@@ -1087,3 +1087,113 @@ fn a_handle_is_shared_between_threads() {
     fn check<T: Send + Sync + Clone>() {}
     check::<RaftHandle<TokioEnv>>();
 }
+/// Certificates of one authority for a host.
+fn certificates(folder: &Folder, host: &str) -> TlsFiles {
+    init_certificates(&folder.0, &[String::from(host)]).unwrap();
+    TlsFiles {
+        certificate: folder.0.join(format!("{host}.pem")),
+        key: folder.0.join(format!("{host}.key")),
+        authorities: folder.0.join("ca.pem"),
+    }
+}
+
+#[test]
+fn members_with_certificates_speak_tls() {
+    run(async {
+        let folders = folders::<3>("tls");
+        let keys = Folder::make("tls-keys");
+        let files = certificates(&keys, "127.0.0.1");
+        let settings: Vec<RaftSettings> = settings(&folders)
+            .await
+            .into_iter()
+            .map(|settings| RaftSettings {
+                tls: Some(files.clone()),
+                tls_refuses_plain: true,
+                ..settings
+            })
+            .collect();
+        let mut daemons = Vec::new();
+        for settings in &settings {
+            daemons.push(begin(settings).await);
+        }
+        let all: Vec<&Daemon> = daemons.iter().collect();
+        leader(&all).await;
+        propose(&all, "x").await;
+        healthy(&all).await;
+
+        // Without TLS nobody is heard, not even to be introduced: the connection ends without a word.
+        let mut plain = TokioEnv::connect(&settings[0].nodes[0]).await.unwrap();
+        wire::write_frame(&mut plain, &[0; 64]).await.unwrap();
+        let answer = within(
+            "an end",
+            wire::read_frame(&mut plain, wire::HELLO_BYTES_MAX),
+        )
+        .await;
+        assert!(answer.is_err());
+        for daemon in &daemons {
+            daemon.handle.shutdown().await;
+        }
+    });
+}
+
+/// A cluster is moved to TLS member by member: who has certificates goes on with who has none.
+#[test]
+fn a_cluster_may_be_half_way_to_tls() {
+    run(async {
+        let folders = folders::<3>("half-tls");
+        let keys = Folder::make("half-tls-keys");
+        let files = certificates(&keys, "127.0.0.1");
+        let mut settings = settings(&folders).await;
+        settings[0].tls = Some(files.clone());
+        settings[1].tls = Some(files);
+        let mut daemons = Vec::new();
+        for settings in &settings {
+            daemons.push(begin(settings).await);
+        }
+        let all: Vec<&Daemon> = daemons.iter().collect();
+        leader(&all).await;
+        propose(&all, "x").await;
+        healthy(&all).await;
+        for daemon in &daemons {
+            daemon.handle.shutdown().await;
+        }
+    });
+}
+
+/// A certificate of the right authority for another host is nobody's here, whichever side shows it.
+#[test]
+fn a_certificate_is_for_one_host() {
+    use super::tls::Security;
+    run(async {
+        let keys = Folder::make("one-host");
+        let right = Security::new(Some(certificates(&keys, "127.0.0.1")), true);
+        let wrong = Security::new(Some(certificates(&keys, "node9")), true);
+        let elsewhere = Folder::make("another-authority");
+        let foreign = Security::new(Some(certificates(&elsewhere, "127.0.0.1")), true);
+        let mut listener = TokioEnv::bind("127.0.0.1:0").await.unwrap();
+        let address = TokioEnv::local_address(&listener).unwrap();
+        let mut meet = async |server: &Security, client: &Security| {
+            let accept = async {
+                let (stream, _) = TokioEnv::accept(&mut listener).await.unwrap();
+                let mut wire = server.accept::<TokioEnv>(stream).await?;
+                // TLS 1.3 tells of a refused certificate with what comes next.
+                let read = wire::read_frame(&mut wire, 64).await;
+                read.map(|_| wire.vouches_for(&address))
+            };
+            let connect = async {
+                let mut wire = client.connect::<TokioEnv>(&address).await?;
+                wire::write_frame(&mut wire, &wire::encode_frame(&7_u64).unwrap()).await
+            };
+            within("a meeting", async { tokio::join!(accept, connect) }).await
+        };
+        let (accepted, connected) = meet(&right, &right).await;
+        assert_eq!((accepted.unwrap(), connected.unwrap()), (Ok(()), ()));
+        let (_, connected) = meet(&wrong, &right).await;
+        assert!(connected.is_err(), "it is not the host that was dialled");
+        let (accepted, _) = meet(&right, &wrong).await;
+        let why = accepted.unwrap().unwrap_err();
+        assert!(why.contains("is not for 127.0.0.1"), "{why}");
+        let (accepted, _) = meet(&right, &foreign).await;
+        assert!(accepted.is_err(), "it is another authority's");
+    });
+}

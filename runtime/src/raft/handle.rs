@@ -27,6 +27,7 @@ use super::peers::Peers;
 use super::post::{Letter, MESSAGES_MAX};
 use super::snapshot::SnapshotFile;
 use super::start::{LogFacts, StartDecision, decide_start};
+use super::tls::Security;
 use super::types::{Metrics, Proposal, Raft};
 use super::wire::{COMMAND_BYTES_MAX, LogIdV1, Response};
 use super::{
@@ -257,6 +258,8 @@ async fn start_with<E: Env>(
         return Err(gone_back::<E>(settings, identity, *at).await);
     }
 
+    let security = Security::new(settings.tls.clone(), settings.tls_refuses_plain);
+    security.check::<E>().await.map_err(StartError::Settings)?;
     let listener = E::bind(&settings.bind).await.map_err(|error| {
         StartError::Settings(format!(
             "RaftBind {} cannot be listened on: {error}",
@@ -300,6 +303,7 @@ async fn start_with<E: Env>(
         backend_cluster: settings.backend.and_then(|backend| backend.cluster),
         raft: OnceLock::new(),
         pool: Pool::default(),
+        security,
         unused_backend: !matches!(decision, StartDecision::WaitAsStranger { .. }),
         listed: Mutex::new(Vec::new()),
         leader_heard: Mutex::new(None),

@@ -23,6 +23,7 @@ use tokio::sync::oneshot;
 
 use super::id::NodeId;
 use super::node::{Node, locked};
+use super::tls::Wire;
 use super::types::{Config, Snapshot, SnapshotData, Vote};
 use super::wire::{
     self, AppendAnswer, FRAME_BYTES_MAX, HELLO_BYTES_MAX, Hello, HelloAnswer, Introduction,
@@ -46,7 +47,7 @@ const IDLE_AGE_MAX: Duration = Duration::from_secs(90);
 
 /// A connection after its handshake.
 struct Connection<E: Env> {
-    stream: E::Stream,
+    stream: Wire<E::Stream>,
     /// When it was used last.
     used: Duration,
 }
@@ -269,7 +270,7 @@ pub(super) async fn greet<E: Env>(
     node: &Arc<Node<E>>,
     address: &str,
     wanted: u64,
-) -> io::Result<(Introduction, E::Stream)> {
+) -> io::Result<(Introduction, Wire<E::Stream>)> {
     let hello = Hello {
         sender: node.introduction(),
         to: wanted,
@@ -282,8 +283,8 @@ async fn say_hello<E: Env>(
     node: &Arc<Node<E>>,
     address: &str,
     hello: Hello,
-) -> io::Result<(Introduction, E::Stream)> {
-    let mut stream = E::connect(address).await?;
+) -> io::Result<(Introduction, Wire<E::Stream>)> {
+    let mut stream = node.security.connect::<E>(address).await?;
     let wanted = hello.to;
     wire::write_frame(&mut stream, &wire::encode_frame(&hello)?).await?;
     let answer: HelloAnswer =

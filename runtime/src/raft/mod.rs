@@ -8,6 +8,7 @@
 //! two histories; nobody is listened to before a handshake named both sides and their cluster.
 
 mod broken;
+mod certificates;
 mod form;
 mod handle;
 pub mod id;
@@ -24,6 +25,7 @@ mod sight;
 mod snapshot;
 pub mod start;
 mod strangers;
+mod tls;
 mod types;
 mod wire;
 
@@ -41,6 +43,7 @@ pub use orchestrator_core::replicated::{Entry, Members};
 use tokio::sync::{mpsc, oneshot};
 
 pub use self::broken::note_broken;
+pub use self::certificates::init_certificates;
 pub use self::form::{ask_to_form, outcome_of_forming};
 pub use self::handle::{
     AskError, Confirmation, MemberView, NotLeading, Proposed, RaftHandle, RaftState,
@@ -49,6 +52,7 @@ pub use self::handle::{
 pub use self::id::{ClusterId, Epoch, LogPosition, NodeId};
 pub use self::recover::{Recovery, examine};
 pub use self::start::{BackendPosition, StartDecision, decide_start};
+pub use self::tls::TlsFiles;
 pub use self::wire::COMMAND_BYTES_MAX;
 
 /// How one daemon's raft is set up.
@@ -81,6 +85,10 @@ pub struct RaftSettings {
     /// What the backend says of itself; `None` when it is empty.
     pub backend: Option<BackendPosition>,
     pub log: LogBounds,
+    /// Certificates for mutual TLS; none: the port is open to whoever reaches it.
+    pub tls: Option<TlsFiles>,
+    /// `RaftTLSRefusePlainText`
+    pub tls_refuses_plain: bool,
 }
 
 /// How much log is kept.
@@ -125,6 +133,8 @@ impl RaftSettings {
             replace_per_hour: 3,
             backend: None,
             log: LogBounds::default(),
+            tls: None,
+            tls_refuses_plain: false,
         }
     }
 

@@ -13,6 +13,7 @@ use super::link::Pool;
 use super::log::LogStore;
 use super::peers::{Judgement, Peers};
 use super::strangers::Strangers;
+use super::tls::Security;
 use super::types::Raft;
 use super::wire::{Hello, Introduction, PROTOCOL, Refusal, RefusalKind};
 use super::{PeerMessage, RaftSettings};
@@ -47,6 +48,7 @@ pub(super) struct Node<E: Env> {
     pub(super) joining: tokio::sync::Mutex<()>,
     pub(super) raft: OnceLock<Raft<E>>,
     pub(super) pool: Pool<E>,
+    pub(super) security: Security,
     /// May take part in a first formation: nothing was ever written, and the backend holds no cluster's state.
     pub(super) unused_backend: bool,
     /// The cluster whose state the backend holds.

@@ -19,6 +19,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use super::PeerMessage;
 use super::id::NodeId;
 use super::node::{Node, Verdict, locked};
+use super::tls::Wire;
 use super::types::{Raft, Snapshot, SnapshotMeta};
 use super::wire::{
     self, AppendAnswer, FRAME_BYTES_MAX, HELLO_BYTES_MAX, Hello, HelloAnswer, LogIdV1, Refusal,
@@ -126,13 +127,15 @@ pub(super) async fn serve<E: Env>(node: Arc<Node<E>>, mut listener: E::Listener)
 
 async fn serve_until_stop<E: Env>(
     node: Arc<Node<E>>,
-    mut stream: E::Stream,
+    stream: E::Stream,
     peer: String,
     entered: UnknownOne,
     room: Arc<Semaphore>,
 ) {
     let mut stop = node.stop.subscribe();
     let serving = async {
+        let mut stream =
+            timeout_io::<E, _>(HELLO_DEADLINE, node.security.accept::<E>(stream)).await?;
         let from =
             timeout_io::<E, _>(HELLO_DEADLINE, shake_hands(&node, &mut stream, &peer)).await?;
         drop(entered);
@@ -150,7 +153,7 @@ async fn serve_until_stop<E: Env>(
 
 async fn serve_member<E: Env>(
     node: &Arc<Node<E>>,
-    mut stream: E::Stream,
+    mut stream: Wire<E::Stream>,
     from: u64,
 ) -> io::Result<()> {
     let mut snapshot = None;
@@ -176,7 +179,7 @@ async fn serve_member<E: Env>(
 /// The identity whose requests follow; `None` when none are to follow.
 async fn shake_hands<E: Env>(
     node: &Arc<Node<E>>,
-    stream: &mut E::Stream,
+    stream: &mut Wire<E::Stream>,
     peer: &str,
 ) -> io::Result<Option<u64>> {
     let frame = wire::read_frame(stream, HELLO_BYTES_MAX).await?;
@@ -189,7 +192,14 @@ async fn shake_hands<E: Env>(
             if hello.sender.term.max(last).max(hello.sender.boot) > NUMBER_MAX {
                 return Err(invalid("an introduction with impossible numbers"));
             }
-            (hello.sender.node, judge(node, &hello).await)
+            let verdict = match stream.vouches_for(&hello.sender.advertise) {
+                Ok(()) => judge(node, &hello).await,
+                Err(text) => Verdict::Refused(Refusal {
+                    kind: RefusalKind::OtherNode,
+                    text,
+                }),
+            };
+            (hello.sender.node, verdict)
         }
         Err(error) => {
             let text = format!("{}: {error}", Node::<E>::version_text());

@@ -1,0 +1,386 @@
+//! Mutual TLS on the raft port.
+//!
+//! Each side shows a certificate of the cluster's authority and demands one. Who is dialled must have a certificate for the
+//! address that was dialled; who dials, for the address that it says others reach it at. The files are read again for a
+//! connection that comes a while after the last, so that certificates are renewed without a restart; connections that are
+//! open stay so.
+//!
+//! With certificates both kinds of connections are taken, told apart by their first byte, so that a cluster can be moved to
+//! TLS member by member; `RaftTLSRefusePlainText` ends that. A frame of ours begins with the high byte of a small length, a
+//! TLS record with 22.
+
+use std::io;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+use crate::env::Env;
+
+/// The first byte of a TLS connection: a handshake record.
+const TLS_RECORD: u8 = 22;
+/// Files are read again when they were read longer ago than this.
+const READ_AGAIN: Duration = Duration::from_secs(5);
+
+/// The certificates of one daemon.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// `RaftTLSCertFile`: PEM, this node's first.
+    pub certificate: PathBuf,
+    /// `RaftTLSKeyFile`
+    pub key: PathBuf,
+    /// `RaftTLSCAFile`: who may vouch for members.
+    pub authorities: PathBuf,
+}
+
+/// How connections are made safe.
+#[derive(Debug)]
+pub(super) struct Security {
+    files: Option<TlsFiles>,
+    refuses_plain: bool,
+    loaded: Mutex<Option<Loaded>>,
+}
+
+#[derive(Debug, Clone)]
+struct Loaded {
+    /// By [`Env::mono`].
+    at: Duration,
+    contents: [Vec<u8>; 3],
+    server: Arc<ServerConfig>,
+    client: Arc<ClientConfig>,
+}
+
+impl Security {
+    pub(super) fn new(files: Option<TlsFiles>, refuses_plain: bool) -> Self {
+        Security {
+            files,
+            refuses_plain,
+            loaded: Mutex::new(None),
+        }
+    }
+
+    /// Reads the files; without any there is nothing to read.
+    ///
+    /// # Errors
+    /// Which file is wrong, and how.
+    pub(super) async fn check<E: Env>(&self) -> Result<(), String> {
+        match &self.files {
+            None if self.refuses_plain => Err(String::from(
+                "RaftTLSRefusePlainText is set and RaftTLSCertFile is not: set RaftTLSCertFile, RaftTLSKeyFile and RaftTLSCAFile",
+            )),
+            None => Ok(()),
+            Some(files) => self.load::<E>(files).await.map(drop),
+        }
+    }
+
+    async fn load<E: Env>(&self, files: &TlsFiles) -> Result<Loaded, String> {
+        let held = self
+            .loaded
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let now = E::mono();
+        if let Some(loaded) = &held
+            && now.saturating_sub(loaded.at) < READ_AGAIN
+        {
+            return Ok(loaded.clone());
+        }
+        let files = files.clone();
+        let before = held.as_ref().map(|loaded| loaded.contents.clone());
+        let read = E::blocking(move || read::<E>(&files, before.as_ref())).await;
+        let loaded = match (read, held) {
+            (Ok(Some((contents, server, client))), held) => {
+                if held.is_some() {
+                    tracing::info!("the certificates of the raft port were read again");
+                }
+                Loaded {
+                    at: now,
+                    contents,
+                    server,
+                    client,
+                }
+            }
+            (Ok(None), Some(held)) => Loaded { at: now, ..held },
+            (Err(why), Some(held)) => {
+                tracing::error!("the former certificates of the raft port stay in use: {why}");
+                Loaded { at: now, ..held }
+            }
+            (Ok(None), None) => return Err(String::from("the certificates were not read")),
+            (Err(why), None) => return Err(why),
+        };
+        *self.loaded.lock().unwrap_or_else(PoisonError::into_inner) = Some(loaded.clone());
+        Ok(loaded)
+    }
+
+    /// Dials. The caller bounds it in time.
+    pub(super) async fn connect<E: Env>(&self, address: &str) -> io::Result<Wire<E::Stream>> {
+        let Some(files) = &self.files else {
+            return Ok(Wire::Plain(Prefixed::new(E::connect(address).await?)));
+        };
+        let loaded = self.load::<E>(files).await.map_err(io::Error::other)?;
+        let host = host_of(address);
+        let name = ServerName::try_from(host.to_owned())
+            .map_err(|error| io::Error::other(format!("{host}: {error}")))?;
+        let stream = Prefixed::new(E::connect(address).await?);
+        let secured = TlsConnector::from(loaded.client)
+            .connect(name, stream)
+            .await;
+        match secured {
+            Ok(stream) => Ok(Wire::Client(Box::new(stream))),
+            // A member that has no certificates so far closes the connection. One whose certificate is wrong is not spoken to.
+            Err(error) if !self.refuses_plain && was_closed(&error) => {
+                Ok(Wire::Plain(Prefixed::new(E::connect(address).await?)))
+            }
+            Err(error) => Err(io::Error::new(
+                error.kind(),
+                format!("TLS with {address}: {error}"),
+            )),
+        }
+    }
+
+    /// Takes a connection in. The caller bounds it in time.
+    pub(super) async fn accept<E: Env>(&self, stream: E::Stream) -> io::Result<Wire<E::Stream>> {
+        let mut stream = Prefixed::new(stream);
+        let Some(files) = &self.files else {
+            return Ok(Wire::Plain(stream));
+        };
+        if stream.peek().await? != TLS_RECORD {
+            if self.refuses_plain {
+                return Err(io::Error::new(
+                    io::ErrorKind::PermissionDenied,
+                    "a connection without TLS, and RaftTLSRefusePlainText is set",
+                ));
+            }
+            return Ok(Wire::Plain(stream));
+        }
+        let loaded = self.load::<E>(files).await.map_err(io::Error::other)?;
+        let stream = TlsAcceptor::from(loaded.server).accept(stream).await?;
+        Ok(Wire::Server(Box::new(stream)))
+    }
+}
+
+type Configurations = ([Vec<u8>; 3], Arc<ServerConfig>, Arc<ClientConfig>);
+
+/// Both configurations, if the files are other ones than `before`. Blocks.
+fn read<E: Env>(
+    files: &TlsFiles,
+    before: Option<&[Vec<u8>; 3]>,
+) -> Result<Option<Configurations>, String> {
+    let read = |key: &str, path: &PathBuf| {
+        E::read_file(path).map_err(|error| format!("{key} {}: {error}", path.display()))
+    };
+    let contents = [
+        read("RaftTLSCertFile", &files.certificate)?,
+        read("RaftTLSKeyFile", &files.key)?,
+        read("RaftTLSCAFile", &files.authorities)?,
+    ];
+    if before == Some(&contents) {
+        return Ok(None);
+    }
+    let certificates = |key: &str, bytes: &[u8]| {
+        let read: Result<Vec<CertificateDer<'static>>, _> =
+            CertificateDer::pem_slice_iter(bytes).collect();
+        match read {
+            Ok(certificates) if !certificates.is_empty() => Ok(certificates),
+            Ok(_) => Err(format!("{key} holds no certificate")),
+            Err(error) => Err(format!("{key}: {error}")),
+        }
+    };
+    let chain = certificates("RaftTLSCertFile", &contents[0])?;
+    let key = PrivateKeyDer::from_pem_slice(&contents[1])
+        .map_err(|error| format!("RaftTLSKeyFile: {error}"))?;
+    let mut roots = RootCertStore::empty();
+    for authority in certificates("RaftTLSCAFile", &contents[2])? {
+        roots
+            .add(authority)
+            .map_err(|error| format!("RaftTLSCAFile: {error}"))?;
+    }
+    let (roots, provider) = (
+        Arc::new(roots),
+        Arc::new(rustls::crypto::ring::default_provider()),
+    );
+    let verifier = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone())
+        .build()
+        .map_err(|error| format!("RaftTLSCAFile: {error}"))?;
+    let wrong = |error: rustls::Error| format!("RaftTLSCertFile and RaftTLSKeyFile: {error}");
+    let server = ServerConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .map_err(wrong)?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(chain.clone(), key.clone_key())
+        .map_err(wrong)?;
+    let client = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(wrong)?
+        .with_root_certificates(roots)
+        .with_client_auth_cert(chain, key)
+        .map_err(wrong)?;
+    Ok(Some((contents, Arc::new(server), Arc::new(client))))
+}
+
+/// The peer ended the connection instead of an answer: unread bytes make a reset of it.
+fn was_closed(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::UnexpectedEof
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::BrokenPipe
+    )
+}
+
+/// The host of `host:port`, without brackets.
+fn host_of(address: &str) -> &str {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    host.trim_start_matches('[').trim_end_matches(']')
+}
+
+/// A connection of the raft port.
+pub(super) enum Wire<S> {
+    Plain(Prefixed<S>),
+    Server(Box<tokio_rustls::server::TlsStream<Prefixed<S>>>),
+    Client(Box<tokio_rustls::client::TlsStream<Prefixed<S>>>),
+}
+
+impl<S> Wire<S> {
+    /// Whoever dialled has a certificate for the address that it names as its own. Without TLS nobody vouches for anybody.
+    ///
+    /// # Errors
+    /// What is wrong, for the refusal.
+    pub(super) fn vouches_for(&self, address: &str) -> Result<(), String> {
+        let Wire::Server(stream) = self else {
+            return Ok(());
+        };
+        let host = host_of(address);
+        let wrong = |why: String| {
+            Err(format!(
+                "its certificate is not for {host}, where it says it is reached (RaftAdvertise): {why}"
+            ))
+        };
+        let Some(certificate) = stream
+            .get_ref()
+            .1
+            .peer_certificates()
+            .and_then(<[_]>::first)
+        else {
+            return wrong(String::from("it showed none"));
+        };
+        let name = match ServerName::try_from(host) {
+            Ok(name) => name,
+            Err(error) => return wrong(error.to_string()),
+        };
+        webpki::EndEntityCert::try_from(certificate)
+            .and_then(|certificate| certificate.verify_is_valid_for_subject_name(&name))
+            .or_else(|error| wrong(error.to_string()))
+    }
+}
+
+/// A stream of which the first byte may have been looked at.
+pub(super) struct Prefixed<S> {
+    first: Option<u8>,
+    stream: S,
+}
+
+impl<S> Prefixed<S> {
+    const fn new(stream: S) -> Self {
+        Prefixed {
+            first: None,
+            stream,
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> Prefixed<S> {
+    /// The first byte, which stays to be read.
+    async fn peek(&mut self) -> io::Result<u8> {
+        let first = self.stream.read_u8().await?;
+        self.first = Some(first);
+        Ok(first)
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Prefixed<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if buffer.remaining() > 0
+            && let Some(first) = self.first.take()
+        {
+            buffer.put_slice(&[first]);
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Prefixed<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match &mut *self {
+            Wire::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
+            Wire::Server(stream) => Pin::new(stream).poll_read(context, buffer),
+            Wire::Client(stream) => Pin::new(stream).poll_read(context, buffer),
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match &mut *self {
+            Wire::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
+            Wire::Server(stream) => Pin::new(stream).poll_write(context, bytes),
+            Wire::Client(stream) => Pin::new(stream).poll_write(context, bytes),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut *self {
+            Wire::Plain(stream) => Pin::new(stream).poll_flush(context),
+            Wire::Server(stream) => Pin::new(stream).poll_flush(context),
+            Wire::Client(stream) => Pin::new(stream).poll_flush(context),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut *self {
+            Wire::Plain(stream) => Pin::new(stream).poll_shutdown(context),
+            Wire::Server(stream) => Pin::new(stream).poll_shutdown(context),
+            Wire::Client(stream) => Pin::new(stream).poll_shutdown(context),
+        }
+    }
+}

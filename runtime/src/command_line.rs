@@ -167,6 +167,8 @@ pub enum Wish {
         /// `--yes`; else it is only said what would be done.
         is_meant: bool,
     },
+    /// `raft init-certs DIRECTORY HOST...`
+    InitCertificates { folder: PathBuf, hosts: Vec<String> },
     /// `-c COMMAND`, `cli`, or `help`: needs the configuration to be answered.
     Command {
         name: String,
@@ -315,6 +317,18 @@ fn read(matches: &ArgMatches) -> Result<Arguments, Refused> {
             ["raft", "recover"] if is_true("from-raft-dir") => Wish::Recover {
                 is_meant: is_true("yes"),
             },
+            ["raft", "init-certs", folder, hosts @ ..] if !hosts.is_empty() => {
+                Wish::InitCertificates {
+                    folder: PathBuf::from(folder),
+                    hosts: hosts.iter().map(|host| String::from(*host)).collect(),
+                }
+            }
+            ["raft", "init-certs", ..] => {
+                return Err(Refused::new(
+                    "raft init-certs needs a directory and the hosts of RaftAdvertise: orchestrator raft init-certs certs node1 \
+                     node2 node3",
+                ));
+            }
             ["raft", "recover"] => {
                 return Err(Refused::new(
                     "raft recover needs --from-raft-dir; the state is not read back from a backend by this version",
@@ -635,6 +649,15 @@ mod tests {
         for (line, is_meant) in [("", false), (" --yes", true)] {
             let line = format!("raft recover --from-raft-dir{line}");
             assert_eq!(parsed(&line).unwrap().wish, Wish::Recover { is_meant });
+            let made = Wish::InitCertificates {
+                folder: PathBuf::from("certs"),
+                hosts: vec![String::from("node1"), String::from("::1")],
+            };
+            assert_eq!(
+                parsed("raft init-certs certs node1 ::1").unwrap().wish,
+                made
+            );
+            assert!(parsed("raft init-certs certs").is_err());
         }
         let refused = parsed("raft recover").unwrap_err();
         assert!(refused.text.contains("needs --from-raft-dir"));
@@ -659,7 +682,11 @@ mod tests {
     fn answered(line: &str, settings: &Settings) -> Result<String, Refused> {
         match parsed(line).unwrap().wish {
             Wish::Command { name, forced } => answer_command(&name, forced, settings),
-            other @ (Wish::Serve | Wish::Print(_) | Wish::Form { .. } | Wish::Recover { .. }) => {
+            other @ (Wish::Serve
+            | Wish::Print(_)
+            | Wish::Form { .. }
+            | Wish::Recover { .. }
+            | Wish::InitCertificates { .. }) => {
                 panic!("{line}: {other:?}")
             }
         }

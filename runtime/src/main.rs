@@ -45,6 +45,7 @@ fn main() -> ExitCode {
         Wish::Form { with } => {
             load(&arguments).and_then(|settings| verbs::run(Verb::Form(with.clone()), &settings))
         }
+        Wish::InitCertificates { folder, hosts } => verbs::init_certificates(folder, hosts),
         Wish::Recover { is_meant } => {
             let is_meant = *is_meant;
             load(&arguments).and_then(|settings| verbs::run(Verb::Recover { is_meant }, &settings))

@@ -1,4 +1,4 @@
-//! `orchestrator raft form` and `orchestrator raft recover`: what is done to a raft cluster on an operator's word only.
+//! `orchestrator raft form`, `recover` and `init-certs`: what is done for a raft cluster on an operator's word only.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -33,6 +33,19 @@ pub fn run(verb: Verb, settings: &Settings) -> anyhow::Result<()> {
     };
     runtime.stop();
     outcome
+}
+
+/// # Errors
+/// What could not be made, in words.
+pub fn init_certificates(folder: &Path, hosts: &[String]) -> anyhow::Result<()> {
+    let written = raft::init_certificates(folder, hosts).map_err(anyhow::Error::msg)?;
+    if written.is_empty() {
+        println!("everything is there already in {}", folder.display());
+    }
+    for file in written {
+        println!("{}", file.display());
+    }
+    Ok(())
 }
 
 async fn form(settings: raft::RaftSettings, with: String) -> anyhow::Result<()> {
@@ -119,6 +132,12 @@ async fn recover(
                 moved.display()
             );
         }
+    }
+    if let BackendKind::Mysql(backend) = &settings.backend.kind {
+        println!(
+            "the schema {} at {}:{} belongs to the former cluster: rename or drop it before the next start; it is made anew",
+            backend.database, backend.host, backend.port
+        );
     }
     Ok(())
 }

@@ -6,6 +6,7 @@
 //! MariaDB's relay logs are never purged: threads are started and stopped in the one safe order (F1, F2).
 
 use alloc::{
+    boxed::Box,
     collections::{BTreeMap, BTreeSet},
     format,
     string::{String, ToString},
@@ -892,6 +893,11 @@ impl<V: View> Plan<'_, V> {
             }
         }
         steps.extend(self.fence_returned(steps.len() as u64, progress));
+        match self.open_again(&candidate, steps.len() as u64, progress) {
+            Opened::Yes => {}
+            Opened::Pending => pending = true,
+            Opened::No(step) => steps.push(*step),
+        }
         let tries = self.recovery.steps_of(StepKind::Reset).count();
         match self
             .recovery
@@ -959,6 +965,38 @@ impl<V: View> Plan<'_, V> {
             participants: self.siblings(),
             lines,
         }
+    }
+
+    /// The promoted server may have been restarted since it was opened, and have come back closed, as its file says.
+    fn open_again(&self, candidate: &InstanceKey, offset: u64, progress: &Progress) -> Opened {
+        let opening = self.recovery.steps.values().filter(|(step, _)| {
+            step.server == *candidate && matches!(step.kind, StepKind::Promote | StepKind::Reopen)
+        });
+        let mut opened = progress.began;
+        for (step, phase) in opening {
+            if matches!(phase, Phase::Intended(epoch) if *epoch == self.mine) {
+                return Opened::Pending;
+            }
+            opened = opened.max(progress.ended_at.get(&step.id).copied().unwrap_or(opened));
+        }
+        let is_closed = self
+            .view
+            .reading(candidate)
+            .is_some_and(|reading| reading.seen > opened && reading.report.read_only);
+        if !is_closed
+            || !self.view.policy().apply_promotion
+            || self.tries(StepKind::Reopen, candidate) >= PROMOTE_TRIES
+        {
+            return Opened::Yes;
+        }
+        Opened::No(Box::new(self.step(
+            offset,
+            StepKind::Reopen,
+            candidate,
+            Lane::Act,
+            vec![Statement::MakeWriteable],
+            REOPEN_DEADLINE,
+        )))
     }
 
     /// The last attempt on this server ended less than a moment ago.
@@ -1411,6 +1449,14 @@ pub(super) fn semi_sync_refusal(failed: &InstanceKey, report: &ProbeReport) -> O
             semi_sync.source_wait_count
         )
     })
+}
+
+/// Whether the promoted server takes writes, as far as is known.
+enum Opened {
+    Yes,
+    Pending,
+    /// It is to be opened by this step.
+    No(Box<Step>),
 }
 
 enum Ready {

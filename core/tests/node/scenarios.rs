@@ -618,6 +618,39 @@ fn a_primary_that_returns_after_the_promotion_is_closed_and_no_cluster_of_its_ow
     });
 }
 
+/// The promoted server is restarted while the others are regrouped, and comes back closed, as its file says; the leader that
+/// opened it is gone. It is opened again before the recovery ends.
+#[test]
+fn a_promoted_server_that_restarts_during_the_regroup_is_opened_again() {
+    for_both(|flavour| {
+        for with_leader in [false, true] {
+            let mut world = World::new(flavour, 3);
+            // One that cannot be regrouped keeps the recovery open for a while.
+            world.server(4).stuck = true;
+            world.run(SEC);
+            world.kill(1);
+            world.expect(5 * SEC, "a promotion", |world| {
+                world.writeable().contains(&key(2))
+            });
+            if with_leader {
+                let leader = world.leader.expect("a leader");
+                world.kill_daemon(leader);
+            }
+            world.kill(2);
+            world.restart(2);
+            if with_leader {
+                world.run(400 * MS);
+                let next = (0..3).find(|number| world.daemons[*number].up);
+                world.elect(next.expect("one is up"));
+            }
+            world.expect(60 * SEC, "a finished recovery", |world| {
+                world.running().is_none()
+            });
+            assert_eq!(world.writeable(), [key(2)], "{}", world.story());
+        }
+    });
+}
+
 /// Log time never goes back: it stays where a clock that was ahead for a moment has brought it.
 #[test]
 fn a_clock_that_was_ahead_leaves_no_deposed_primary_open() {

@@ -60,7 +60,7 @@ part_simulation() {
 # One fleet at a time: they share the machine's cores, and times are judged.
 part_real() {
   local binary
-  for binary in facts grants oracle real hooks backend membership client deployment; do
+  for binary in facts grants oracle real hooks backend daemons client deployment; do
     cargo test --workspace --test "$binary" --locked -- --test-threads=1 || return 1
   done
 }

@@ -62,13 +62,16 @@ async fn members(daemons: &[&Daemon]) -> Result<()> {
 
 async fn says(daemon: &Daemon, path: &str, wanted: &str) -> Result<()> {
     let what = format!("{}{path} says '{wanted}'", daemon.url());
-    until(&what, PATIENCE, Duration::from_millis(100), async || {
-        match daemon.get(path, ASK).await {
+    until(
+        &what,
+        PATIENCE,
+        Duration::from_millis(100),
+        async || match daemon.get(path, ASK).await {
             Ok(reply) if reply.body.contains(wanted) => Look::Holds(()),
             Ok(reply) => Look::not(format!("{} {}", reply.status, reply.body)),
             Err(error) => Look::not(error),
-        }
-    })
+        },
+    )
     .await
 }
 
@@ -104,17 +107,25 @@ async fn a_wiped_daemon_comes_back_and_one_is_replaced_by_another() -> Result<()
     daemons.wait_leader(PATIENCE).await?;
     members(&[n1, n2, n3]).await?;
     // Everybody is known by name.
-    until("every member is described", PATIENCE, Duration::from_millis(100), async || {
-        let Ok(status) = status(n1).await else {
-            return Look::not("no answer");
-        };
-        let rows = status["Members"].as_array().cloned().unwrap_or_default();
-        if rows.iter().all(|row| row["AppVersion"] != "" && row["Hostname"] != "") {
-            Look::Holds(())
-        } else {
-            Look::not(format!("{rows:?}"))
-        }
-    })
+    until(
+        "every member is described",
+        PATIENCE,
+        Duration::from_millis(100),
+        async || {
+            let Ok(status) = status(n1).await else {
+                return Look::not("no answer");
+            };
+            let rows = status["Members"].as_array().cloned().unwrap_or_default();
+            if rows
+                .iter()
+                .all(|row| row["AppVersion"] != "" && row["Hostname"] != "")
+            {
+                Look::Holds(())
+            } else {
+                Look::not(format!("{rows:?}"))
+            }
+        },
+    )
     .await?;
     write(&daemons, "before").await?;
 
@@ -137,7 +148,10 @@ async fn a_wiped_daemon_comes_back_and_one_is_replaced_by_another() -> Result<()
     ensure!(n4.get("/api/leader-check", ASK).await?.status == 404);
     let before = status(n1).await?["Term"].clone();
     tokio::time::sleep(Duration::from_secs(5)).await;
-    ensure!(status(n1).await?["Term"] == before, "the stranger cost a term");
+    ensure!(
+        status(n1).await?["Term"] == before,
+        "the stranger cost a term"
+    );
     n1.kill().await?;
     n1.start()?;
     says(n4, "/api/raft-health", "1 of 3 members").await?;
@@ -194,7 +208,10 @@ async fn two_of_three_form_a_cluster_on_an_operators_word() -> Result<()> {
         anyhow::bail!("three daemons");
     };
     says(n1, "/api/raft-health", "waiting for").await?;
-    ensure!(daemons.leader().await.is_none(), "two of three formed by themselves");
+    ensure!(
+        daemons.leader().await.is_none(),
+        "two of three formed by themselves"
+    );
     let with = format!("{},{}", n1.raft(), n2.raft());
     let words = ["raft", "form", "--with", &with];
     let (first, second) = std::thread::scope(|scope| {

@@ -1022,7 +1022,7 @@ mod tests {
         let checksums: Vec<String> = MIGRATIONS.iter().map(Migration::checksum).collect();
         assert_eq!(
             checksums,
-            ["b83c78aa77ed637ae4815997dd84a09da4d912944c143ffb3f4f8b73c0f73c36"]
+            ["8be2a98acbe0d74d8435f970ead2b5eeb1b042c619a32aebc5d9a050226a32b8"]
         );
     }
 

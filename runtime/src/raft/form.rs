@@ -280,8 +280,19 @@ async fn asked_to_form<E: Env>(node: &Arc<Node<E>>) -> Option<Result<Vec<String>
 
 /// Why nobody may form with these only: somebody who was left out can be reached and remembers something.
 fn forbidden(found: &[Found], with: &[String]) -> Option<String> {
+    let members: Vec<u64> = found
+        .iter()
+        .filter(|found| with.contains(&found.entry))
+        .filter_map(|found| found.answer.as_ref().ok())
+        .map(|introduction| introduction.node)
+        .collect();
+    let wanted = cluster_of(&members).0;
     found.iter().find_map(|found| {
         let introduction = found.answer.as_ref().ok()?;
+        // It was sooner to do what this node was asked for.
+        if with.contains(&found.entry) && introduction.cluster == Some(wanted) {
+            return None;
+        }
         let remembers = introduction.cluster.is_some() || !introduction.empty;
         remembers.then(|| {
             let left_out = if with.contains(&found.entry) {
@@ -520,6 +531,22 @@ mod tests {
         let mut nodes = found(&[1, 2, 3]);
         change(&mut nodes, 1, |node| node.listed = vec![1, 2, 4]);
         check(formation(1, true, &nodes), "n2:1 has a list of other nodes");
+    }
+
+    #[test]
+    fn the_first_of_those_who_form_by_hand_keeps_no_other_from_it() {
+        let mut nodes = found(&[1, 2]);
+        let with: Vec<String> = nodes.iter().map(|found| found.entry.clone()).collect();
+        assert_eq!(forbidden(&nodes, &with), None);
+        change(&mut nodes, 1, |node| {
+            node.empty = false;
+            node.cluster = Some(cluster_of(&[1, 2]).0);
+        });
+        assert_eq!(forbidden(&nodes, &with), None);
+        change(&mut nodes, 1, |node| {
+            node.cluster = Some(cluster_of(&[2, 3]).0);
+        });
+        assert!(forbidden(&nodes, &with).is_some());
     }
 
     #[test]

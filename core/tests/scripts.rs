@@ -68,11 +68,15 @@ fn uuid(server_id: u32) -> String {
 }
 
 impl Choosing {
-    /// `1-10` is what the primary wrote (on MariaDB, up to the last of it); `own` what the server wrote itself.
+    /// `1-10` is what the primary wrote (on MariaDB, up to the last of it, which `7@1-10` says that server 7 wrote); `own` what the server wrote itself.
     fn set(&self, server_id: u32, text: &str, own: Option<&str>) -> Failable<GtidSet> {
         Ok(if self.flavour == Flavour::Mariadb {
             let last = text.rsplit('-').next().unwrap_or_default();
-            GtidSet::parse(gtid::Flavour::Mariadb, &format!("0-{PRIMARY_ID}-{last}"))?
+            let writer = match text.split_once('@') {
+                Some((writer, _)) => writer.parse()?,
+                None => PRIMARY_ID,
+            };
+            GtidSet::parse(gtid::Flavour::Mariadb, &format!("0-{writer}-{last}"))?
         } else {
             let own = own.map_or(String::new(), |own| format!(",{}:{own}", uuid(server_id)));
             let text = format!("{}:{text}{own}", uuid(PRIMARY_ID));

@@ -99,8 +99,12 @@ pub fn choose(contenders: &[Contender<'_>], failed: Failed<'_>, policy: &Policy)
     // Holders of everything that any halted replica holds.
     let holds_all = |key: &InstanceKey| {
         held.get(key).is_some_and(|mine| {
-            held.values()
-                .all(|theirs| mine.is_superset(theirs).unwrap_or(false))
+            held.values().all(|theirs| {
+                matches!(
+                    mine.compare(theirs),
+                    Ok(SetOrder::Equal | SetOrder::Superset)
+                )
+            })
         })
     };
     let mut full: Vec<&Contender<'_>> = eligible
@@ -131,13 +135,24 @@ pub fn choose(contenders: &[Contender<'_>], failed: Failed<'_>, policy: &Policy)
                  supported by this version",
                 contenders
                     .iter()
-                    .filter(|contender| missing(&held, best.key, contender.key) > 0)
-                    .map(|contender| format!(
-                        "{} holds {} transaction(s) that {} lacks",
-                        contender.key,
-                        missing(&held, best.key, contender.key),
-                        best.key
-                    ))
+                    .filter_map(|contender| {
+                        let lacks = missing(&held, best.key, contender.key);
+                        if lacks > 0 {
+                            Some(format!(
+                                "{} holds {lacks} transaction(s) that {} lacks",
+                                contender.key, best.key
+                            ))
+                        } else if held[best.key].compare(&held[contender.key])
+                            == Ok(SetOrder::Diverged)
+                        {
+                            Some(format!(
+                                "{} and {} hold different transactions of one number",
+                                best.key, contender.key
+                            ))
+                        } else {
+                            None
+                        }
+                    })
                     .collect::<Vec<_>>()
                     .join(", ")
             ),

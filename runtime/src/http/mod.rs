@@ -35,7 +35,7 @@ pub mod sight;
 #[cfg(test)]
 mod tests;
 
-pub use server::{ServeError, listen, serve};
+pub use server::{ServeError, converse, listen, serve};
 pub use settings::{Authentication, Process, Settings, Unserved, VERSION};
 pub use sight::Sight;
 

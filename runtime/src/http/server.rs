@@ -21,6 +21,7 @@ use hyper::server::conn::http1;
 use hyper::service::Service as _;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, watch};
 
 use super::access::{self, Caller};
@@ -98,7 +99,7 @@ pub async fn serve<E: Env, D: Daemon>(
                     tracing::warn!(%peer, limit = CONNECTIONS_MAX, "HTTP connection refused: too many are open");
                     continue;
                 };
-                let connection = connection::<E, D>(
+                let connection = connection::<E, D, _>(
                     stream,
                     peer,
                     Arc::clone(&shared),
@@ -143,8 +144,25 @@ impl Activity {
     }
 }
 
-async fn connection<E: Env, D: Daemon>(
-    stream: E::Stream,
+/// Serves one connection to its end, over any stream; `peer` is the other side's `ip:port`.
+///
+/// # Errors
+/// When the settings cannot be served.
+pub async fn converse<E: Env, D: Daemon, S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    peer: String,
+    settings: Settings,
+    daemon: D,
+) -> Result<(), ServeError> {
+    let shared = Arc::new(Shared { daemon, settings });
+    let router = router::<E, D>(&shared)?;
+    let (_running, stop) = watch::channel(false);
+    connection::<E, D, S>(stream, peer, shared, router, stop).await;
+    Ok(())
+}
+
+async fn connection<E: Env, D: Daemon, S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
     peer: String,
     shared: Arc<Shared<D>>,
     router: Router,

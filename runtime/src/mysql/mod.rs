@@ -27,6 +27,7 @@ use orchestrator_core::recovery::Step;
 use orchestrator_core::time::Mono;
 use orchestrator_core::topology::{ProbeFailure, ProbeReport};
 
+mod check;
 pub(crate) mod connect;
 mod dialect;
 mod grants;
@@ -37,6 +38,7 @@ mod settings;
 mod table;
 mod watch;
 
+pub use check::check_tables;
 pub use settings::{DetectQueries, OwnName, ProbeSettings, TlsMode};
 
 use self::connect::Dialer;

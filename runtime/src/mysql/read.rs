@@ -72,7 +72,7 @@ enum Cadence {
 }
 
 impl Part {
-    const OURS: &'static [Part] = &[
+    pub const OURS: &'static [Part] = &[
         Part::Live,
         Part::Status,
         Part::ReplicaStatus,
@@ -94,7 +94,7 @@ impl Part {
         Part::Dumps,
         Part::BinlogStatus,
     ];
-    const USERS: &'static [Part] = &[
+    pub const USERS: &'static [Part] = &[
         Part::Lag,
         Part::ClusterAlias,
         Part::ClusterDomain,

@@ -165,7 +165,7 @@ fn check_version(bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-fn encode(identity: &Identity) -> Vec<u8> {
+pub(super) fn encode(identity: &Identity) -> Vec<u8> {
     let mut text = format!("{FIRST_LINE}\nnode {}\n", identity.node);
     if let Some(cluster) = identity.cluster {
         let _ = writeln!(text, "cluster {cluster}");
@@ -185,7 +185,7 @@ fn encode(identity: &Identity) -> Vec<u8> {
     text.into_bytes()
 }
 
-fn decode(bytes: &[u8]) -> Result<Identity, String> {
+pub(super) fn decode(bytes: &[u8]) -> Result<Identity, String> {
     let text = std::str::from_utf8(bytes).map_err(|_| "it is not text".to_owned())?;
     let start = text.rfind("sum ").ok_or("its checksum is missing")?;
     let (body, sum) = text.split_at(start);
@@ -235,7 +235,7 @@ fn parse_cluster(text: &str) -> Option<ClusterId> {
     Some(ClusterId(id))
 }
 
-fn checksum(text: &str) -> String {
+pub(super) fn checksum(text: &str) -> String {
     Sha256::digest(text.as_bytes())
         .iter()
         .take(8)

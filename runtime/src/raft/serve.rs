@@ -524,7 +524,7 @@ fn voted<E: Env>(
     }
 }
 
-fn check_numbers(request: &Request) -> io::Result<()> {
+pub(super) fn check_numbers(request: &Request) -> io::Result<()> {
     let id =
         |id: &Option<LogIdV1>| id.is_none_or(|id| id.term <= NUMBER_MAX && id.index <= NUMBER_MAX);
     let vote = |vote: &VoteV1| vote.term <= NUMBER_MAX;

@@ -16,7 +16,7 @@ use crate::env::{Env, Mutant, replace_file};
 
 const FILE: &str = "snapshot";
 /// The last byte is the format's version.
-const MAGIC: &[u8; 8] = b"ORCSNAP\x01";
+pub(super) const MAGIC: &[u8; 8] = b"ORCSNAP\x01";
 const DIGEST_BYTES: usize = 32;
 
 /// Where a snapshot stands.
@@ -80,7 +80,7 @@ impl SnapshotFile {
     }
 }
 
-fn encode(head: &Head, data: &[u8]) -> io::Result<Vec<u8>> {
+pub(super) fn encode(head: &Head, data: &[u8]) -> io::Result<Vec<u8>> {
     let head = postcard::to_stdvec(head).map_err(invalid)?;
     let mut bytes = Vec::with_capacity(MAGIC.len() + 4 + head.len() + data.len() + DIGEST_BYTES);
     bytes.extend_from_slice(MAGIC);
@@ -92,7 +92,7 @@ fn encode(head: &Head, data: &[u8]) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn decode(bytes: &[u8]) -> io::Result<(Head, Vec<u8>)> {
+pub(super) fn decode(bytes: &[u8]) -> io::Result<(Head, Vec<u8>)> {
     let damaged = |what: &str| invalid(format!("the snapshot file is damaged: {what}"));
     let (prefix, version) = MAGIC.split_at(7);
     if bytes.len() < MAGIC.len() + 4 + DIGEST_BYTES {

@@ -1,0 +1,69 @@
+//! For fuzzing: bytes from other daemons and from the raft directory go through everything that reads them.
+
+use sha2::{Digest as _, Sha256};
+
+use super::serve::check_numbers;
+use super::wire::{self, Hello, HelloAnswer, Request, Response};
+use super::{identity, snapshot};
+use crate::env::TokioEnv;
+
+/// Panics only if a promise is broken: what is read is written and read to the same.
+pub fn check_bytes(bytes: &[u8]) {
+    let framed: Vec<u8> = [wire::PROTOCOL].iter().chain(bytes).copied().collect();
+    for frame in [bytes, &framed] {
+        check_message::<Hello>(frame);
+        check_message::<HelloAnswer>(frame);
+        check_message::<Response>(frame);
+        if let Some(request) = check_message::<Request>(frame) {
+            if let Request::Append { entries, .. } = &request {
+                for found in entries {
+                    // A membership that contradicts itself is refused.
+                    if let Ok(entry) = wire::entry::<TokioEnv>(found.clone()) {
+                        assert_eq!(wire::mirror_entry::<TokioEnv>(&entry), *found);
+                    }
+                }
+            }
+            let _ = check_numbers(&request);
+        }
+    }
+    if let Ok(entry) = wire::decode_entry(bytes) {
+        let written = wire::encode_entry(&entry).expect("it was read");
+        assert_eq!(wire::decode_entry(&written).expect("of our own"), entry);
+    }
+    // A snapshot file, and one whose checksum is right.
+    let _ = snapshot::decode(bytes);
+    let mut sound = snapshot::MAGIC.to_vec();
+    sound.extend_from_slice(bytes);
+    let sum = Sha256::digest(&sound);
+    sound.extend_from_slice(&sum);
+    if let Ok((head, data)) = snapshot::decode(&sound) {
+        let written = snapshot::encode(&head, &data).expect("it was read");
+        assert_eq!(
+            snapshot::decode(&written).expect("of our own"),
+            (head, data)
+        );
+    }
+    let body = String::from_utf8_lossy(bytes);
+    let summed = format!("{body}sum {}\n", identity::checksum(&body));
+    for record in [bytes, summed.as_bytes()] {
+        if let Ok(found) = identity::decode(record) {
+            assert_eq!(
+                identity::decode(&identity::encode(&found)).as_ref(),
+                Ok(&found)
+            );
+        }
+    }
+}
+
+fn check_message<T>(frame: &[u8]) -> Option<T>
+where
+    T: serde::Serialize + serde::de::DeserializeOwned + PartialEq + std::fmt::Debug,
+{
+    let message = wire::decode_frame::<T>(frame).ok()?;
+    let written = wire::encode_frame(&message).expect("it was read");
+    assert_eq!(
+        wire::decode_frame::<T>(&written[4..]).expect("of our own"),
+        message
+    );
+    Some(message)
+}

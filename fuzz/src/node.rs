@@ -71,6 +71,8 @@ struct World {
     /// Steps whose effects are out.
     running: Vec<Running>,
     last_request: u64,
+    /// What was put in so far, for the message of a failure.
+    story: Vec<String>,
 }
 
 fn key(number: u8) -> InstanceKey {
@@ -112,6 +114,7 @@ impl World {
             proposed: BTreeMap::new(),
             running: Vec::new(),
             last_request: 0,
+            story: Vec::new(),
         };
         if bytes.below(4) == 3 {
             world.step(Input::LocalHooks(HookCounts::of(|list| {
@@ -188,6 +191,16 @@ impl World {
             wall: self.wall,
         };
         let mut outputs = [Output::default(), Output::default()];
+        let told = match &input {
+            Input::Committed(entries) => entries
+                .iter()
+                .filter_map(|(_, bytes)| wire::decode_command(bytes.as_deref()?).ok())
+                .map(|stamped| format!("committed {:?}", stamped.command))
+                .collect::<Vec<_>>()
+                .join(", "),
+            other => format!("{other:?}"),
+        };
+        self.story.push(told);
         for ((node, random), out) in self
             .nodes
             .iter_mut()
@@ -207,7 +220,12 @@ impl World {
             one.effects.len()
         );
         assert!(one.notes.len() <= OUTPUT_MAX, "{} notes", one.notes.len());
-        assert_eq!(one.fatal, None);
+        assert!(
+            one.fatal.is_none(),
+            "{:?} after\n{}",
+            one.fatal,
+            self.story.join("\n")
+        );
         for effect in one.effects {
             match effect {
                 Effect::Propose { id, bytes, .. } => {

@@ -2,6 +2,7 @@
 //! entry after which it was found.
 
 use alloc::{
+    collections::BTreeSet,
     format,
     string::{String, ToString},
 };
@@ -18,7 +19,35 @@ impl Replicated {
     /// # Errors
     /// What does not hold, in words.
     pub fn check_changes(&self, changes: &[Change]) -> Result<(), String> {
-        for change in changes {
+        // One command may change a row and then remove it: what holds afterwards is the last that was said of it.
+        let (mut clusters, mut recoveries) = (BTreeSet::new(), BTreeSet::new());
+        let (mut known, mut deposed) = (BTreeSet::new(), BTreeSet::new());
+        for change in changes.iter().rev() {
+            let is_last = match change {
+                Change::Cluster(key, _) => clusters.insert(key),
+                Change::Recovery(number, _) => recoveries.insert(number),
+                Change::Known(key, _) => known.insert(key),
+                Change::Deposed(identity, _) => deposed.insert(identity),
+                Change::Version(_)
+                | Change::Member(..)
+                | Change::Declaration(..)
+                | Change::Policy(_)
+                | Change::Forgotten(..)
+                | Change::ClusterAlias { .. }
+                | Change::ClusterAliasOverride { .. }
+                | Change::ClusterDomain { .. }
+                | Change::Downtime(..)
+                | Change::Maintenance(..)
+                | Change::Candidate(..)
+                | Change::Tag { .. }
+                | Change::GlobalStop(_)
+                | Change::Detection(..)
+                | Change::RecoveryLine { .. }
+                | Change::Blocked(..) => true,
+            };
+            if !is_last {
+                continue;
+            }
             match change {
                 Change::Cluster(key, row) => match (row, self.clusters.get(key)) {
                     (Some(_), Some(record)) => self.check_cluster(key, record)?,
@@ -210,6 +239,29 @@ mod tests {
         assert_eq!(state.check_changes(&applied.changes), Ok(()));
         assert_eq!(state.check_invariants(), Ok(()));
         (state, applied)
+    }
+
+    #[test]
+    fn a_row_that_is_changed_and_removed_by_one_command_is_sound() {
+        let mut state = Replicated::default();
+        let key = |name: &str| InstanceKey::new(name, 3306);
+        let record = |primary: &str, members: &[&str]| Command::RecordCluster {
+            primary: key(primary),
+            identity: None,
+            members: members.iter().map(|name| key(name)).collect(),
+        };
+        // The last one takes the members of the one before it, and then its row.
+        let commands = [
+            record("db5", &["db5"]),
+            record("db4", &["db2", "db4"]),
+            record("db5", &["db2", "db4", "db5"]),
+        ];
+        for (index, command) in (1..).zip(commands) {
+            let applied = apply(&mut state, index, command);
+            assert_eq!(state.check_changes(&applied.changes), Ok(()), "{index}");
+        }
+        assert_eq!(state.clusters().count(), 1);
+        assert_eq!(state.check_invariants(), Ok(()));
     }
 
     #[test]

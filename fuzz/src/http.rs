@@ -8,7 +8,7 @@ use std::{
 };
 
 use orchestrator::{
-    env::TokioEnv,
+    env::{TokioEnv, timeout},
     http::{Daemon, Gone, RaftFacts, Settings, Sight, converse},
     raft::RaftState,
 };
@@ -61,7 +61,7 @@ pub fn run(data: &[u8]) {
             answer
         };
         let both = async { tokio::join!(serving, asking).1 };
-        tokio::time::timeout(PATIENCE, both)
+        timeout::<TokioEnv, _>(PATIENCE, both)
             .await
             .expect("a connection ends")
     });

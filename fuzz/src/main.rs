@@ -4,9 +4,10 @@
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     process::ExitCode,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
+use orchestrator::env::{Env as _, TokioEnv};
 use orchestrator_fuzz::{
     TARGETS, Target,
     mutate::{Random, mutate},
@@ -48,9 +49,9 @@ fn main() -> ExitCode {
 fn fuzz(target: Target, lasts: Duration, seed: u64) -> std::io::Result<Option<String>> {
     let mut pool: Vec<Vec<u8>> = target.corpus()?.into_iter().map(|(_, data)| data).collect();
     let mut random = Random::new(seed);
-    let began = Instant::now();
+    let began = TokioEnv::mono();
     let mut runs = 0_u64;
-    while began.elapsed() < lasts {
+    while TokioEnv::mono().saturating_sub(began) < lasts {
         let mut data = pool[random.below(pool.len())].clone();
         let other = pool[random.below(pool.len())].clone();
         mutate(

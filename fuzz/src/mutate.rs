@@ -11,7 +11,7 @@ impl Random {
         Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
 
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
@@ -23,7 +23,7 @@ impl Random {
         if count == 0 {
             return 0;
         }
-        usize::try_from(self.next() % count as u64).expect("less than a usize")
+        usize::try_from(self.draw() % count as u64).expect("less than a usize")
     }
 }
 

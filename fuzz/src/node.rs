@@ -150,7 +150,7 @@ impl World {
                 let is_leading = bytes.below(4) != 0;
                 self.lead(is_leading);
             }
-            8 | 9 | 10 => self.commit(bytes),
+            8..=10 => self.commit(bytes),
             11 => {
                 if let Ok(command) = wire::decode_command(bytes.piece()) {
                     self.apply(wire::encode_command(&command));

@@ -15,7 +15,7 @@ use orchestrator::{
 use orchestrator_core::{
     analysis::{Diagnosis, Filters, Judging, View},
     id::{InstanceKey, LogPosition, NodeId},
-    node::{Reply, Request},
+    node::{MembersView, Reply, Request},
     replicated::{Answer, Command, Replicated, Stamped},
     time::{Mono, Now, Wall},
     topology::{Edges, Instance, Place, ProbeReport, ReplicaStatus, ThreadState, Version},
@@ -194,6 +194,7 @@ impl Daemon for Fake {
             diagnosis: &Diagnosis::of(view, judging),
             filters: &filters,
             disagreements: &BTreeMap::new(),
+            members: &MembersView::default(),
         }))
     }
 
@@ -215,6 +216,9 @@ impl Daemon for Fake {
             peers: Vec::new(),
             bind: String::from("127.0.0.1:10008"),
             advertise: String::from("127.0.0.1:10008"),
+            default_port: 10_008,
+            cluster: String::from("c1"),
+            term: 3,
         }
     }
 }

@@ -12,7 +12,7 @@ use orchestrator_core::{
     },
     policy::Policy,
     recovery::{Hook, HookCounts, HookList, Outcome, Step},
-    replicated::{Answer, Command, Replicated, wire},
+    replicated::{Answer, Command, Entry, Replicated, wire},
     time::{Mono, Now, Wall},
     topology::{
         Flavour, ProbeFailure, ProbeReport, PromotionRule, ReplicaStatus, ThreadState, UsingGtid,
@@ -194,7 +194,10 @@ impl World {
         let told = match &input {
             Input::Committed(entries) => entries
                 .iter()
-                .filter_map(|(_, bytes)| wire::decode_command(bytes.as_deref()?).ok())
+                .filter_map(|(_, entry)| match entry {
+                    Entry::Command(bytes) => wire::decode_command(bytes).ok(),
+                    Entry::Blank | Entry::Members(_) => None,
+                })
                 .map(|stamped| format!("committed {:?}", stamped.command))
                 .collect::<Vec<_>>()
                 .join(", "),
@@ -245,7 +248,11 @@ impl World {
                 | Effect::FenceFrozen { .. }
                 | Effect::Tell(_)
                 | Effect::TellOne(..)
-                | Effect::Answer(..) => {}
+                | Effect::Answer(..)
+                | Effect::Greet(_)
+                | Effect::Seat { .. }
+                | Effect::HandOver { .. }
+                | Effect::Explain(_) => {}
             }
         }
     }
@@ -322,7 +329,7 @@ impl World {
         let mut further = self.nodes[0].replicated().clone();
         let decoded = wire::decode_command(&command).expect("a command");
         let answer = further.apply(at, &decoded).answer;
-        self.step(Input::Committed(vec![(at, Some(command))]));
+        self.step(Input::Committed(vec![(at, Entry::Command(command))]));
         assert_eq!(self.nodes[0].digest(), further.digest());
         answer
     }

@@ -45,8 +45,8 @@ use tokio::sync::{mpsc, oneshot};
 
 pub use self::broken::note_broken;
 pub use self::certificates::init_certificates;
-pub use self::form::{ask_to_form, outcome_of_forming};
 pub use self::check::check_bytes;
+pub use self::form::{ask_to_form, outcome_of_forming};
 pub use self::handle::{
     AskError, Confirmation, MemberView, NotLeading, Proposed, RaftHandle, RaftState,
     RaftStatusView, RaftSummary, check_unused, start,

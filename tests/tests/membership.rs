@@ -1,5 +1,6 @@
 //! Members that come and go, with real daemons on loopback and no fleet: a wiped one, one replaced by another by restarts,
 //! and a cluster of which only one memory is left.
+#![allow(clippy::disallowed_methods)]
 
 use std::time::Duration;
 

@@ -10,6 +10,7 @@
 //! `rows` says what is written, `tables` into which tables, `writer` when, `sqlite` and `mysql` how.
 
 mod database;
+mod migrations;
 mod mysql;
 mod observe;
 mod rows;

@@ -20,11 +20,10 @@ use orchestrator_core::topology::ProbeFailure;
 use sha2::{Digest as _, Sha256};
 
 use super::database::{Attempt, Found, Held, Rewrite, Source, Stamp};
+use super::migrations::{MIGRATIONS_TABLE, Migration, missing, newest_version};
 use super::rows::{Row, Value, Write, hex, timestamp};
 use super::tables::{Kind, Role, TABLES, Table};
-use super::{
-    ASIDE_MAX, Adopted, BackendError, Deploy, IN_USE, Place, RUNS_KEPT, Settings, database,
-};
+use super::{ASIDE_MAX, Adopted, BackendError, IN_USE, Place, RUNS_KEPT, Settings, database};
 use crate::config::{MaxAllowedPacket, MysqlBackend};
 use crate::env::Env;
 use crate::mysql::connect::{Dialer, query_within};
@@ -38,33 +37,6 @@ const DEFINE_DEADLINE: Duration = Duration::from_secs(300);
 const DEPLOY_WAIT_S: u32 = 30;
 /// What a statement may take where the configuration sets no bound.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
-
-const MIGRATIONS_TABLE: &str = "orchestrator_migrations";
-
-/// One step of the schema; its text is what its checksum is of.
-struct Migration {
-    version: i64,
-    name: &'static str,
-    tables: &'static [&'static Table],
-}
-
-/// Only ever appended to.
-const MIGRATIONS: &[Migration] = &[Migration {
-    version: 1,
-    name: "tables",
-    tables: TABLES,
-}];
-
-impl Migration {
-    fn checksum(&self) -> String {
-        let mut hash = Sha256::new();
-        for table in self.tables {
-            hash.update(create_table(table));
-            hash.update("\n");
-        }
-        hex(&hash.finalize())
-    }
-}
 
 /// An open connection to the schema.
 pub(super) struct Database {
@@ -527,10 +499,6 @@ fn quote(name: &str) -> String {
 
 // --- the schema ---
 
-fn newest_version() -> i64 {
-    MIGRATIONS.last().map_or(0, |migration| migration.version)
-}
-
 fn column_type(kind: Kind) -> String {
     match kind {
         Kind::Id => String::from("bigint NOT NULL"),
@@ -544,13 +512,6 @@ fn column_type(kind: Kind) -> String {
         // Without `NULL` some versions make a timestamp that is never null.
         Kind::MaybeTime => String::from("timestamp NULL DEFAULT NULL"),
         Kind::Bytes => String::from("mediumblob NULL"),
-    }
-}
-
-const fn may_be_null(kind: Kind) -> bool {
-    match kind {
-        Kind::MaybeNumber | Kind::MaybeFlag | Kind::MaybeTime | Kind::Bytes => true,
-        Kind::Id | Kind::Name(_) | Kind::Text | Kind::Number | Kind::Flag | Kind::Time => false,
     }
 }
 
@@ -579,6 +540,15 @@ fn create_table(table: &Table) -> String {
         quote(table.name),
         parts.join(", ")
     )
+}
+
+fn checksum(migration: &Migration) -> String {
+    let mut hash = Sha256::new();
+    for table in migration.tables {
+        hash.update(create_table(table));
+        hash.update("\n");
+    }
+    hex(&hash.finalize())
 }
 
 async fn deploy<E: Env>(
@@ -622,45 +592,9 @@ async fn deploy_locked<E: Env>(
             }
         }
     }
-    let mut missing = Vec::new();
-    for migration in MIGRATIONS {
-        match done.get(&migration.version) {
-            None => missing.push(migration),
-            Some(checksum) if *checksum == migration.checksum() => {}
-            Some(checksum) => {
-                return Err(BackendError::Schema {
-                    place: session.place.clone(),
-                    reason: format!(
-                        "its migration {} ({}) has checksum {checksum}, this release's has {}: another build made it",
-                        migration.version,
-                        migration.name,
-                        migration.checksum()
-                    ),
-                });
-            }
-        }
-    }
-    if let Some(newest) = done
-        .keys()
-        .next_back()
-        .filter(|newest| **newest > newest_version())
-    {
-        tracing::warn!(
-            "{} has the schema of a later release (version {newest}, this one knows {}); columns are only ever added, going on",
-            session.place,
-            newest_version()
-        );
-    }
+    let missing = missing(&done, checksum, &session.place, settings.deploy)?;
     if missing.is_empty() {
         return Ok(None);
-    }
-    if let Deploy::Refuse { key } = settings.deploy {
-        return Err(BackendError::Schema {
-            place: session.place.clone(),
-            reason: format!(
-                "its tables are not those of this release and {key} forbids to change them; unset it for one start"
-            ),
-        });
     }
     migrate::<E>(session, &missing, is_ours, settings, wall).await
 }
@@ -694,7 +628,7 @@ async fn migrate<E: Env>(
         let values = [
             Value::Number(migration.version),
             migration.name.into(),
-            migration.checksum().into(),
+            checksum(migration).into(),
             settings.app_version.clone().into(),
             wall.into(),
         ];
@@ -866,7 +800,7 @@ fn fits(table: &Table, present: &[Present], key: Option<&BTreeSet<String>>) -> b
         return false;
     }
     present.iter().all(|held| match table.column(&held.name) {
-        Some(column) => !(held.is_required && may_be_null(column.kind)),
+        Some(column) => !(held.is_required && column.kind.may_be_null()),
         None => !held.is_required || held.has_default,
     })
 }
@@ -1014,12 +948,13 @@ async fn remember_run<E: Env>(
 
 #[cfg(test)]
 mod tests {
+    use super::super::migrations::MIGRATIONS;
     use super::*;
 
     /// A change of the tables is a new migration: schemas that exist would otherwise be refused.
     #[test]
     fn migrations_are_what_they_were() {
-        let checksums: Vec<String> = MIGRATIONS.iter().map(Migration::checksum).collect();
+        let checksums: Vec<String> = MIGRATIONS.iter().map(checksum).collect();
         assert_eq!(
             checksums,
             ["8be2a98acbe0d74d8435f970ead2b5eeb1b042c619a32aebc5d9a050226a32b8"]

@@ -21,9 +21,10 @@ use rusqlite::{
 use sha2::{Digest as _, Sha256};
 
 use super::database::{Found, Held, Rewrite, Stamp};
+use super::migrations::{MIGRATIONS_TABLE, Migration, missing, newest_version};
 use super::rows::{Row, Value, Write, hex, timestamp};
 use super::tables::{Kind, Role, TABLES, Table};
-use super::{ASIDE_MAX, Adopted, BackendError, Deploy, IN_USE, Place, RUNS_KEPT, Settings};
+use super::{ASIDE_MAX, Adopted, BackendError, IN_USE, Place, RUNS_KEPT, Settings};
 use crate::env::Env;
 
 /// How long a statement waits for another process's lock on the file.
@@ -35,38 +36,6 @@ const STATEMENTS_KEPT: usize = 256;
 
 /// A file that is no file.
 const MEMORY: &str = ":memory:";
-
-const MIGRATIONS_TABLE: &str = "orchestrator_migrations";
-
-/// One step of the schema. Its text is what its checksum is of; what it does to a file that has some of it already is
-/// decided when it runs.
-struct Migration {
-    version: i64,
-    name: &'static str,
-    tables: &'static [&'static Table],
-}
-
-/// Only ever appended to.
-const MIGRATIONS: &[Migration] = &[Migration {
-    version: 1,
-    name: "tables",
-    tables: TABLES,
-}];
-
-impl Migration {
-    fn checksum(&self) -> String {
-        let mut hash = Sha256::new();
-        for table in self.tables {
-            hash.update(create_table(table));
-            hash.update("\n");
-            for index in table.indexes {
-                hash.update(create_index(table, index));
-                hash.update("\n");
-            }
-        }
-        hex(&hash.finalize())
-    }
-}
 
 impl ToSql for Value {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
@@ -203,45 +172,10 @@ impl Database {
         } else {
             BTreeMap::new()
         };
-        let mut missing = Vec::new();
-        for migration in MIGRATIONS {
-            match done.get(&migration.version) {
-                None => missing.push(migration),
-                Some(checksum) if *checksum == migration.checksum() => {}
-                Some(checksum) => {
-                    return Err(BackendError::Schema {
-                        place: Place::Sqlite(path),
-                        reason: format!(
-                            "its migration {} ({}) has checksum {checksum}, this release's has {}: another build made it",
-                            migration.version,
-                            migration.name,
-                            migration.checksum()
-                        ),
-                    });
-                }
-            }
-        }
-        if let Some(newest) = done
-            .keys()
-            .next_back()
-            .filter(|newest| **newest > newest_version())
-        {
-            tracing::warn!(
-                "{} has the schema of a later release (version {newest}, this one knows {}); columns are only ever added, going on",
-                path.display(),
-                newest_version()
-            );
-        }
+        let place = Place::Sqlite(path.clone());
+        let missing = missing(&done, checksum, &place, settings.deploy)?;
         if missing.is_empty() {
             return Ok(None);
-        }
-        if let Deploy::Refuse { key } = settings.deploy {
-            return Err(BackendError::Schema {
-                place: Place::Sqlite(path),
-                reason: format!(
-                    "its tables are not those of this release and {key} forbids to change them; unset it for one start"
-                ),
-            });
         }
         let adopted = migrate(&transaction, &missing, is_ours, settings, wall).map_err(explain)?;
         transaction.commit().map_err(explain)?;
@@ -341,10 +275,6 @@ impl Database {
     }
 }
 
-fn newest_version() -> i64 {
-    MIGRATIONS.last().map_or(0, |migration| migration.version)
-}
-
 fn column_type(kind: Kind) -> String {
     match kind {
         // Exactly this spelling makes the number the row's own.
@@ -358,13 +288,6 @@ fn column_type(kind: Kind) -> String {
         Kind::Time => String::from("timestamp not null default '1971-01-01 00:00:00'"),
         Kind::MaybeTime => String::from("timestamp null"),
         Kind::Bytes => String::from("blob null"),
-    }
-}
-
-const fn may_be_null(kind: Kind) -> bool {
-    match kind {
-        Kind::MaybeNumber | Kind::MaybeFlag | Kind::MaybeTime | Kind::Bytes => true,
-        Kind::Id | Kind::Name(_) | Kind::Text | Kind::Number | Kind::Flag | Kind::Time => false,
     }
 }
 
@@ -391,6 +314,19 @@ fn create_index(table: &Table, columns: &[&str]) -> String {
         table.name,
         columns.join(", ")
     )
+}
+
+fn checksum(migration: &Migration) -> String {
+    let mut hash = Sha256::new();
+    for table in migration.tables {
+        hash.update(create_table(table));
+        hash.update("\n");
+        for index in table.indexes {
+            hash.update(create_index(table, index));
+            hash.update("\n");
+        }
+    }
+    hex(&hash.finalize())
 }
 
 /// A name of a database whose makers may have chosen any.
@@ -714,7 +650,7 @@ fn migrate(
             (
                 migration.version,
                 migration.name,
-                migration.checksum(),
+                checksum(migration),
                 &settings.app_version,
                 timestamp(wall),
             ),
@@ -857,7 +793,7 @@ fn fits(connection: &Connection, table: &Table) -> rusqlite::Result<bool> {
         return Ok(false);
     }
     let takes_ours = present.iter().all(|held| match table.column(&held.name) {
-        Some(column) => !(held.is_required && may_be_null(column.kind)),
+        Some(column) => !(held.is_required && column.kind.may_be_null()),
         None => !held.is_required || held.has_default,
     });
     let forbids_equal_rows = unique_indexes(connection, table.name)?
@@ -880,18 +816,19 @@ fn name_aside(connection: &Connection, table: &Table) -> rusqlite::Result<String
 
 #[cfg(test)]
 mod tests {
+    use super::super::migrations::MIGRATIONS;
     use super::*;
 
     /// A change of the tables is a new migration: files that exist would otherwise be refused.
     #[test]
     fn migrations_are_what_they_were() {
-        for (migration, checksum) in MIGRATIONS
+        for (migration, wanted) in MIGRATIONS
             .iter()
             .zip(["b923cdf74e661aa54a5ebcc7d072d9082ef4ba56e6060cb78f64988f557f12da"])
         {
             assert_eq!(
-                migration.checksum(),
-                checksum,
+                checksum(migration),
+                wanted,
                 "migration {}",
                 migration.version
             );

@@ -26,6 +26,15 @@ pub(super) enum Kind {
     Bytes,
 }
 
+impl Kind {
+    pub(super) const fn may_be_null(self) -> bool {
+        match self {
+            Self::MaybeNumber | Self::MaybeFlag | Self::MaybeTime | Self::Bytes => true,
+            Self::Id | Self::Name(_) | Self::Text | Self::Number | Self::Flag | Self::Time => false,
+        }
+    }
+}
+
 /// A column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Column {

@@ -302,7 +302,9 @@ pub fn default_policy() -> Policy {
     }
 }
 
-fn settings(name: &str, policy: Policy) -> DaemonSettings {
+/// What the daemon of this name is set up with.
+#[must_use]
+pub fn settings(name: &str, policy: Policy) -> DaemonSettings {
     DaemonSettings {
         identification: Identification {
             host_name: name.to_owned(),
@@ -324,7 +326,9 @@ fn settings(name: &str, policy: Policy) -> DaemonSettings {
     }
 }
 
-fn raft_settings(name: &str, names: &[String]) -> RaftSettings {
+/// Raft of the daemon of this name, with these in its list.
+#[must_use]
+pub fn raft_settings(name: &str, names: &[String]) -> RaftSettings {
     let data_dir = PathBuf::from(format!("/{name}/raft"));
     let address = |name: &str| format!("{name}:{RAFT_PORT}");
     let mut settings = RaftSettings::new(data_dir, format!("0.0.0.0:{RAFT_PORT}"));
@@ -334,7 +338,9 @@ fn raft_settings(name: &str, names: &[String]) -> RaftSettings {
     settings
 }
 
-fn backend_settings(name: &str) -> backend::Settings {
+/// The backend of the daemon of this name.
+#[must_use]
+pub fn backend_settings(name: &str) -> backend::Settings {
     backend::Settings {
         place: backend::Place::Sqlite(PathBuf::from(format!("/{name}/orchestrator.sqlite3"))),
         deploy: backend::Deploy::Apply,

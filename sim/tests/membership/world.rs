@@ -3,31 +3,27 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use orchestrator::backend;
-use orchestrator::daemon::{DaemonSettings, Prepared};
+use orchestrator::daemon::Prepared;
 use orchestrator::driver::DriverHandle;
 use orchestrator::env::{sleep, spawn};
-use orchestrator::hooks::NoHooks;
-use orchestrator::http;
-use orchestrator::raft::{self, RaftSettings};
+use orchestrator::raft;
 use orchestrator_core::id::{InstanceKey, LogPosition, NodeId};
-use orchestrator_core::node::{Identification, Reply, Request};
+use orchestrator_core::node::{Reply, Request};
 use orchestrator_core::policy::Policy;
 use orchestrator_core::replicated::{Answer, Command, Members};
 use orchestrator_sim::browser;
+use orchestrator_sim::daemon::{backend_settings, raft_settings, settings};
 use orchestrator_sim::disk;
 use orchestrator_sim::engine::{Engine, Machine, MadsimEnv, run_traced};
 use orchestrator_sim::model::{SimFleet, World as _};
 
 type E = MadsimEnv;
 
-const HTTP_PORT: u16 = 3000;
-const RAFT_PORT: u16 = 10_008;
 /// Machines of a world: three with daemons at first, and two for later.
 const MACHINES: u8 = 5;
 const LOOK: Duration = Duration::from_millis(100);
@@ -138,13 +134,16 @@ impl World {
         let words = |error: &dyn std::fmt::Display| error.to_string();
         let seed = <E as orchestrator::env::Env>::random_seed().map_err(|error| words(&error))?;
         let nodes = self.lock().lists[name].clone();
-        let mut settings = raft_settings(name, &nodes);
+        let mut raft_settings = raft_settings(name, &nodes);
+        // Newcomers are sent a snapshot as often as the log.
+        raft_settings.log.snapshot_entries = 60;
+        raft_settings.log.keep_entries = 30;
         let opened = backend::open::<E>(backend_settings(name))
             .await
             .map_err(|error| words(&error))?;
-        settings.backend = opened.for_start();
+        raft_settings.backend = opened.for_start();
         let prepared = Prepared::<E, _>::new(
-            daemon_settings(name),
+            settings(name, Policy::default()),
             SimFleet::<E>::default(),
             seed,
             Some(opened),
@@ -152,7 +151,7 @@ impl World {
         let (driver, attachable) = prepared.split();
         spawn::<E>(driver);
         let replica = attachable.ends.replica.clone();
-        let (raft, report) = raft::start::<E>(settings, replica)
+        let (raft, report) = raft::start::<E>(raft_settings, replica)
             .await
             .map_err(|error| words(&error))?;
         let running = attachable.attach(raft, report).await?;
@@ -399,54 +398,4 @@ pub fn are_members(seen: &[Seen], names: &[&str]) -> bool {
             .iter()
             .filter(|seen| names.contains(&seen.name.as_str()))
             .all(|seen| seen.members.settled() == Some(&nodes) && seen.members.learners.is_empty())
-}
-
-fn daemon_settings(name: &str) -> DaemonSettings {
-    DaemonSettings {
-        identification: Identification {
-            host_name: name.to_owned(),
-            token: format!("token-of-{name}"),
-        },
-        policy: Policy::default(),
-        listen: format!("0.0.0.0:{HTTP_PORT}"),
-        http: http::Settings {
-            process: http::Process {
-                host_name: name.to_owned(),
-                full_host_name: String::new(),
-                token: format!("token-of-{name}"),
-            },
-            ..http::Settings::default()
-        },
-        probes_max: 10,
-        seeds: Vec::new(),
-        hooks: Arc::new(NoHooks),
-    }
-}
-
-fn raft_settings(name: &str, nodes: &[String]) -> RaftSettings {
-    let data_dir = PathBuf::from(format!("/{name}/raft"));
-    let mut settings = RaftSettings::new(data_dir, format!("0.0.0.0:{RAFT_PORT}"));
-    settings.advertise = format!("{name}:{RAFT_PORT}");
-    settings.http_uri = format!("http://{name}:{HTTP_PORT}");
-    settings.nodes = nodes
-        .iter()
-        .map(|node| format!("{node}:{RAFT_PORT}"))
-        .collect();
-    // Newcomers are sent a snapshot as often as the log.
-    settings.log.snapshot_entries = 60;
-    settings.log.keep_entries = 30;
-    settings
-}
-
-fn backend_settings(name: &str) -> backend::Settings {
-    backend::Settings {
-        place: backend::Place::Sqlite(PathBuf::from(format!("/{name}/orchestrator.sqlite3"))),
-        deploy: backend::Deploy::Apply,
-        daemon: format!("/{name}/raft"),
-        host_name: name.to_owned(),
-        token: format!("token-of-{name}"),
-        app_version: String::from("simulated"),
-        extra_info: String::from("HttpMode"),
-        command: String::from("http"),
-    }
 }

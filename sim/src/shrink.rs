@@ -32,6 +32,8 @@ pub fn shrink(
     };
     let mut attempt = |best: &mut Shrunk, lines: Vec<Planned>| {
         let plan = Plan {
+            // What a scenario's script is to come to says nothing of a part of it.
+            is_calm: best.plan.is_calm && lines.len() == best.plan.lines.len(),
             lines,
             ..best.plan.clone()
         };
@@ -122,6 +124,19 @@ mod tests {
             "{lines:?}"
         );
         assert!(lines[1].starts_with("at 30ms"), "{lines:?}");
+    }
+
+    #[test]
+    fn what_a_whole_script_is_to_come_to_is_not_asked_of_a_part() {
+        let calm = Plan {
+            is_calm: true,
+            ..plan(4)
+        };
+        let run = |plan: &Plan| {
+            let failure = || Failure::Safety("expected: something".to_owned());
+            plan.is_calm.then(failure)
+        };
+        assert_eq!(shrink(&calm, run, |_| ()).unwrap().plan.lines.len(), 4);
     }
 
     #[test]

@@ -57,6 +57,10 @@ pub fn hash(mut state: u64, bytes: &[u8]) -> u64 {
     state
 }
 
+/// Most events of a run, about a hundred times what one has: a program that does the same thing again and again without
+/// waiting would go on until the memory is full.
+const EVENTS_MAX: u64 = 2_000_000;
+
 /// What [`hash`] starts from.
 pub const HASH_START: u64 = 0xcbf2_9ce4_8422_2325;
 
@@ -133,6 +137,10 @@ fn record(kind: &'static str, what: fmt::Arguments<'_>, is_heard: bool) {
         let trace = &mut recorder.trace;
         trace.hash = hash(hash(trace.hash, line.as_bytes()), b"\n");
         trace.events += 1;
+        assert!(
+            trace.events < EVENTS_MAX,
+            "the run turns in a circle: {EVENTS_MAX} events, the last: {line}"
+        );
         trace.ended_at = at;
         if recorder.keep_lines {
             trace.lines.push(line.clone());

@@ -28,6 +28,8 @@ use crate::{
 
 /// Least pause between two thoughts about one recovery.
 const WAIT_MIN: core::time::Duration = core::time::Duration::from_millis(1);
+/// Pause after a move that was refused or not committed.
+const MOVE_AGAIN_AFTER: core::time::Duration = core::time::Duration::from_millis(100);
 
 fn unknown() -> Reply {
     Reply::Unknown("it was proposed, and whether it was committed is not known".to_string())
@@ -498,10 +500,12 @@ impl Node {
                         Some(&uid),
                         format!("a move was refused: {refusal}"),
                     );
-                    self.wait_until
-                        .insert(uid, now.mono + core::time::Duration::from_millis(100));
-                } else {
+                    self.wait_until.insert(uid, now.mono + MOVE_AGAIN_AFTER);
+                } else if matches!(outcome, Proposal::Committed(_)) {
                     self.wait_until.insert(uid, now.mono);
+                } else {
+                    // A leader that hands over refuses at once, until its successor is elected.
+                    self.wait_until.insert(uid, now.mono + MOVE_AGAIN_AFTER);
                 }
             }
             Cause::House | Cause::Members => {}

@@ -60,6 +60,21 @@ fn primary_killed() {
 }
 
 #[test]
+fn a_leader_that_hands_over_does_not_repeat_its_proposals_without_pause() {
+    let mut world = World::new(Flavour::Mysql, 3);
+    world.kill(1);
+    world.run_until(2 * SEC, |world| !world.recoveries().is_empty());
+    world.hands_over_until = world.now + SEC;
+    world.expect_succeeded(3 * SEC, 2);
+    assert!(world.proposals_refused > 0, "{}", world.story());
+    assert!(
+        world.proposals_refused < 50,
+        "{} times in a second",
+        world.proposals_refused
+    );
+}
+
+#[test]
 fn a_replica_that_received_most_is_promoted() {
     for_both(|flavour| {
         let mut world = World::new(flavour, 3);

@@ -103,6 +103,10 @@ pub struct World {
     log: Vec<(LogPosition, Option<Vec<u8>>)>,
     pub leader: Option<usize>,
     pub term: u64,
+    /// Until then the leader takes no proposals, as one that hands over.
+    pub hands_over_until: u64,
+    /// How many it did not take.
+    pub proposals_refused: usize,
     pub fleet: Fleet,
     /// Daemon and server that cannot reach each other.
     pub cut: BTreeSet<(usize, InstanceKey)>,
@@ -197,6 +201,8 @@ impl World {
             log: Vec::new(),
             leader: None,
             term: 0,
+            hands_over_until: 0,
+            proposals_refused: 0,
             fleet,
             cut: BTreeSet::new(),
             oracle: Replicated::default(),
@@ -854,7 +860,13 @@ impl World {
                     "daemon{number} proposes {}",
                     short(&format!("{:?}", stamped.command))
                 ));
-                if self.leader == Some(number) {
+                if self.leader == Some(number) && self.now < self.hands_over_until {
+                    self.proposals_refused += 1;
+                    self.after(
+                        MS / 100,
+                        Event::Input(number, boot, Input::Proposed(id, Proposal::Refused)),
+                    );
+                } else if self.leader == Some(number) {
                     let term = self.term;
                     self.after(
                         2 * MS,

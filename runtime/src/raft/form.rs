@@ -31,6 +31,9 @@ const ASK_INTERVAL: Duration = Duration::from_secs(1);
 /// Between two rounds of dialling whoever is not heard, once there is one.
 const GREET_INTERVAL: Duration = Duration::from_secs(2);
 
+/// How long a member's list must be found wrong in the same way, after a start, before the daemon ends for it.
+const LIST_WRONG_PATIENCE: Duration = Duration::from_secs(30);
+
 /// A file that asks a waiting daemon to form with some nodes only, and the one that tells what came of it.
 const WISH: &str = "form-request";
 const WISH_OUTCOME: &str = "form-outcome";
@@ -201,6 +204,7 @@ async fn form_then_greet<E: Env>(node: &Arc<Node<E>>) -> Result<(), String> {
     initialise(node).await?;
     *locked(&node.waiting) = None;
     let mut is_list_checked = false;
+    let mut wrong: Option<(String, Duration)> = None;
     loop {
         if sight::members(node).contains(&node.id) {
             // What was said before this node was let in.
@@ -209,9 +213,12 @@ async fn form_then_greet<E: Env>(node: &Arc<Node<E>>) -> Result<(), String> {
         for address in unheard(node) {
             let _ = timeout_io::<E, _>(DIAL_DEADLINE, greet(node, &address, 0)).await;
         }
-        if !is_list_checked && let Some(leads_to) = sight::whole_list(node) {
-            check_list(node, &leads_to)?;
-            is_list_checked = true;
+        if !is_list_checked {
+            match sight::whole_list(node).map(|leads_to| check_list(node, &leads_to)) {
+                None => wrong = None,
+                Some(Ok(())) => is_list_checked = true,
+                Some(Err(reason)) => wrong = Some(still_wrong::<E>(wrong, reason)?),
+            }
         }
         sleep::<E>(GREET_INTERVAL).await;
     }
@@ -375,6 +382,28 @@ fn check_list<E: Env>(node: &Node<E>, leads_to: &[(String, u64)]) -> Result<(), 
     } else {
         let entries: Vec<&str> = leads_to.iter().map(|(entry, _)| entry.as_str()).collect();
         Err(not_listed(&entries))
+    }
+}
+
+/// A list is wrong when it is found so without a break: names lead astray for a while, and a member does not end for that.
+fn still_wrong<E: Env>(
+    before: Option<(String, Duration)>,
+    reason: String,
+) -> Result<(String, Duration), String> {
+    let now = E::mono();
+    match before {
+        Some((same, since)) if same == reason => {
+            if now >= since + LIST_WRONG_PATIENCE {
+                Err(reason)
+            } else {
+                Ok((same, since))
+            }
+        }
+        _ => {
+            let patience = LIST_WRONG_PATIENCE.as_secs();
+            tracing::error!("{reason}; this daemon ends if that holds for {patience} s");
+            Ok((reason, now))
+        }
     }
 }
 

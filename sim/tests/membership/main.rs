@@ -167,7 +167,7 @@ async fn mistaken(world: World, _seed: u64) {
     world.set_list("n3", &["n1", "n2"]);
     world.restart("n3").await;
     world
-        .until(secs(20), "node 3 ends", |_| world.ended("n3").is_some())
+        .until(secs(60), "node 3 ends", |_| world.ended("n3").is_some())
         .await;
     let why = world.ended("n3").unwrap_or_default();
     assert!(why.contains("leads to this node"), "{why}");

@@ -307,6 +307,7 @@ async fn start_with<E: Env>(
         unused_backend: !matches!(decision, StartDecision::WaitAsStranger { .. }),
         listed: Mutex::new(Vec::new()),
         leader_heard: Mutex::new(None),
+        hand_over: Mutex::default(),
         votes_from,
         inbox,
         stop: watch::Sender::new(false),
@@ -317,7 +318,13 @@ async fn start_with<E: Env>(
     });
 
     let config = raft_config::<E>(settings, promised)?;
-    let machine = Machine::<E>::new(replica, file, node.directory.clone(), broken);
+    let machine = Machine::<E>::new(
+        node.store.clone(),
+        replica,
+        file,
+        node.directory.clone(),
+        broken,
+    );
     let raft = Raft::<E>::new(
         node.id,
         Arc::new(config),
@@ -597,7 +604,7 @@ fn leading_by<E: Env>(node: &Node<E>, metrics: &Metrics<E>) -> Option<Epoch> {
         return None;
     }
     let applied = metrics.last_applied.as_ref()?;
-    if applied.leader_id.term != metrics.current_term {
+    if applied.leader_id.term != metrics.current_term || hands_over(node, metrics) {
         return None;
     }
     let alone = metrics
@@ -617,6 +624,12 @@ fn leading_by<E: Env>(node: &Node<E>, metrics: &Metrics<E>) -> Option<Epoch> {
             node.boot
         },
     })
+}
+
+/// It gives its leadership of this term away. Its successor is elected without waiting for this node's lease, so this one
+/// stops leading first.
+fn hands_over<E: Env>(node: &Node<E>, metrics: &Metrics<E>) -> bool {
+    locked(&node.hand_over).term == Some(metrics.current_term)
 }
 
 fn summarise<E: Env>(node: &Node<E>) -> RaftSummary {
@@ -683,6 +696,7 @@ fn why_unhealthy<E: Env>(
         })
     };
     match state {
+        RaftState::Leader if hands_over(node, metrics) => lonely("it hands its leadership over"),
         RaftState::Leader => lonely("it was elected, and no quorum answers"),
         RaftState::Candidate => lonely("there is no leader; it stands for election"),
         RaftState::Learner => lonely("it is no voter"),
@@ -904,13 +918,16 @@ impl<E: Env> RaftHandle<E> {
             Some(Err(error)) => return Err(NotLeading(error.to_string())),
             Some(Ok(_)) => {}
         }
+        let valid_until = asked + self.node.settings.election_timeout_min();
+        // Noted before leadership is looked at again: a hand-over that began meanwhile waits for it.
+        {
+            let mut hand_over = locked(&self.node.hand_over);
+            hand_over.confirmed_until = hand_over.confirmed_until.max(valid_until);
+        }
         if self.leading() != Some(epoch) {
             return Err(not("leadership changed meanwhile"));
         }
-        Ok(Confirmation {
-            epoch,
-            valid_until: asked + self.node.settings.election_timeout_min(),
-        })
+        Ok(Confirmation { epoch, valid_until })
     }
 
     /// What matters at once, as it is.
@@ -1090,34 +1107,42 @@ impl<E: Env> RaftHandle<E> {
         self.transfer(Some(to)).await
     }
 
+    /// Leads no more in this term from the moment on in which a voter was found, and asks that voter once every
+    /// confirmation that was given has run out. Without such a voter it leads on.
     async fn transfer(&self, wanted: Option<&BTreeSet<NodeId>>) -> Result<(), String> {
-        let raft = self.node.raft.get().ok_or("raft is being started")?;
-        let outcome = timeout::<E, _>(self.node.settings.election_timeout(), async {
-            let mut metrics = raft.metrics();
+        let node = &self.node;
+        let raft = node.raft.get().ok_or("raft is being started")?;
+        let mut metrics = raft.metrics();
+        let outcome = timeout::<E, _>(node.settings.election_timeout(), async {
             let mut asked = false;
             loop {
-                let to = {
+                let (term, to) = {
                     let metrics = metrics.borrow_and_update();
                     if metrics.state != ServerState::Leader {
                         return Ok(());
                     }
-                    if asked {
-                        None
-                    } else {
-                        whole_log(self.node.id, &metrics, wanted)
-                    }
+                    (metrics.current_term, whole_log(node.id, &metrics, wanted))
                 };
-                if let Some(to) = to {
-                    raft.trigger()
-                        .transfer_leader(to)
-                        .await
-                        .map_err(|error| error.to_string())?;
+                if !asked && to.is_some() {
+                    let confirmed_until = {
+                        let mut hand_over = locked(&node.hand_over);
+                        if hand_over.term == Some(term) {
+                            return Err("leadership is being handed over already".to_owned());
+                        }
+                        hand_over.term = Some(term);
+                        hand_over.confirmed_until
+                    };
                     asked = true;
+                    sleep::<E>(confirmed_until.saturating_sub(E::mono())).await;
+                    // Whoever has the whole log by then: nothing was added to it meanwhile by this node.
+                    let to = whole_log(node.id, &metrics.borrow_watched(), wanted).or(to);
+                    if let Some(to) = to {
+                        let asking = raft.trigger().transfer_leader(to).await;
+                        asking.map_err(|error| error.to_string())?;
+                    }
                 }
-                metrics
-                    .changed()
-                    .await
-                    .map_err(|_| "raft has ended".to_owned())?;
+                let changed = metrics.changed().await;
+                changed.map_err(|_| "raft has ended".to_owned())?;
             }
         })
         .await;

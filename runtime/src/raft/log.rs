@@ -21,7 +21,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::peers::PeerRecord;
 use super::types::{Config, Entry, LogId, Vote};
@@ -139,6 +139,8 @@ impl Shared {
 pub(super) struct LogStore<E: Env> {
     jobs: mpsc::UnboundedSender<Job<E>>,
     shared: Arc<Mutex<Shared>>,
+    /// The index of the last entry that the file certainly has. Closed when the writer has ended.
+    flushed: watch::Receiver<u64>,
 }
 
 impl<E: Env> Clone for LogStore<E> {
@@ -146,6 +148,7 @@ impl<E: Env> Clone for LogStore<E> {
         LogStore {
             jobs: self.jobs.clone(),
             shared: self.shared.clone(),
+            flushed: self.flushed.clone(),
         }
     }
 }
@@ -168,11 +171,16 @@ impl<E: Env> LogStore<E> {
         let path = directory.join(FILE);
         let (connection, shared, peers) =
             E::blocking(move || load::<E>(&path, node, minted)).await?;
+        let (tell, flushed) = watch::channel(index_of(shared.durable));
         let shared = Arc::new(Mutex::new(shared));
         let (jobs, queue) = mpsc::unbounded_channel();
-        spawn::<E>(write_jobs::<E>(connection, queue, shared.clone()));
+        spawn::<E>(write_jobs::<E>(connection, queue, shared.clone(), tell));
         Ok(Opened {
-            store: LogStore { jobs, shared },
+            store: LogStore {
+                jobs,
+                shared,
+                flushed,
+            },
             peers,
         })
     }
@@ -187,6 +195,13 @@ impl<E: Env> LogStore<E> {
 
     pub(super) fn durable(&self) -> Durable {
         self.lock().durable
+    }
+
+    /// Returns when the file certainly has the entry at `index`; in error if it never will.
+    pub(super) async fn flushed_to(&self, index: u64) -> io::Result<()> {
+        let mut flushed = self.flushed.clone();
+        let waited = flushed.wait_for(|last| *last >= index).await.map(drop);
+        waited.map_err(|_| stopped(&self.lock()))
     }
 
     /// Nothing was ever written: no vote, no entry.
@@ -285,6 +300,10 @@ impl<E: Env> LogStore<E> {
     }
 }
 
+fn index_of(durable: Durable) -> u64 {
+    durable.last.map_or(0, |last| last.index)
+}
+
 fn stopped(shared: &Shared) -> io::Error {
     io::Error::other(
         shared
@@ -300,6 +319,7 @@ async fn write_jobs<E: Env>(
     mut connection: Connection,
     mut queue: mpsc::UnboundedReceiver<Job<E>>,
     shared: Arc<Mutex<Shared>>,
+    flushed: watch::Sender<u64>,
 ) {
     let mut jobs = Vec::new();
     let mut close = None;
@@ -334,6 +354,7 @@ async fn write_jobs<E: Env>(
             match outcome {
                 Ok(()) => {
                     shared.durable = last.unwrap_or(shared.durable);
+                    flushed.send_replace(index_of(shared.durable));
                     shared.commit_longest =
                         shared.commit_longest.max(E::mono().saturating_sub(begun));
                     None

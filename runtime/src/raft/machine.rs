@@ -1,7 +1,7 @@
 //! openraft's state machine, without a state: what is applied, imaged and installed belongs to the driver's task, which is
 //! asked through a channel and answers in order.
 //!
-//! Apply never fails and never waits for anything but the driver. A snapshot's image is taken between two applies and is
+//! Apply waits for the driver and for the own log, whose end ends raft anyway, and for nothing else. A snapshot's image is taken between two applies and is
 //! encoded and written outside the driver.
 
 use std::io;
@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::broken::Broken;
 use super::id::{LogPosition, NodeId};
+use super::log::LogStore;
 use super::snapshot::{Head, SnapshotFile};
 use super::types::{Answer, Config, LogId, Snapshot, SnapshotData, SnapshotMeta, StoredMembership};
 use super::wire::{self, invalid};
@@ -30,6 +31,7 @@ const LEADER_BYTES: usize = 8;
 
 /// The adapter that openraft holds.
 pub(super) struct Machine<E: Env> {
+    log: LogStore<E>,
     replica: mpsc::Sender<ReplicaRequest>,
     file: SnapshotFile,
     applied: Option<LogId<E>>,
@@ -43,12 +45,14 @@ pub(super) struct Machine<E: Env> {
 
 impl<E: Env> Machine<E> {
     pub(super) fn new(
+        log: LogStore<E>,
         replica: mpsc::Sender<ReplicaRequest>,
         file: SnapshotFile,
         directory: PathBuf,
         broken: Option<Broken>,
     ) -> Self {
         Machine {
+            log,
             directory,
             broken,
             replica,
@@ -76,6 +80,11 @@ impl<E: Env> Machine<E> {
         entries: Vec<(LogPosition, Entry)>,
         responders: Vec<Option<openraft::storage::ApplyResponder<Config<E>>>>,
     ) -> io::Result<()> {
+        // A leader's entry is committed by its followers' disks, perhaps before its own has it. What is applied goes to
+        // the backend, and a backend that is ahead of its raft data directory means that the directory went back.
+        if let Some((at, _)) = entries.last() {
+            self.log.flushed_to(at.index).await?;
+        }
         let count = entries.len();
         let answers = self
             .ask(|reply| ReplicaRequest::Apply { entries, reply })

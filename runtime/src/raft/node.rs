@@ -57,6 +57,7 @@ pub(super) struct Node<E: Env> {
     pub(super) listed: Mutex<Vec<u64>>,
     /// The leader that was heard last, and when.
     pub(super) leader_heard: Mutex<Option<(u64, Duration)>>,
+    pub(super) hand_over: Mutex<HandOver>,
     /// No vote is given before.
     pub(super) votes_from: Duration,
     pub(super) inbox: mpsc::Sender<PeerMessage>,
@@ -69,6 +70,16 @@ pub(super) struct Node<E: Env> {
     /// Who was refused last, and why: who dials without pause is told of once.
     pub(super) last_refused: Mutex<Option<(u64, String)>>,
     pub(super) lock: Mutex<Option<E::DirLock>>,
+}
+
+/// What giving leadership away has to know.
+#[derive(Debug, Default)]
+pub(super) struct HandOver {
+    /// In this term this node leads no more: openraft takes no proposals and sends no heartbeats once it was told to
+    /// hand over, until a term with another leader.
+    pub(super) term: Option<u64>,
+    /// The last confirmation of leadership is good until then.
+    pub(super) confirmed_until: Duration,
 }
 
 /// The outcome of a handshake on the side that was dialled.

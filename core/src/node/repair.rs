@@ -781,13 +781,17 @@ impl View for Seen<'_> {
     }
 
     fn replicas_of(&self, key: &InstanceKey) -> Vec<InstanceKey> {
-        self.node
-            .observed
-            .edges
-            .replicas_of(key)
-            .iter()
-            .cloned()
-            .collect()
+        let observed = &self.node.observed;
+        let follow = observed.edges.replicas_of(key).iter();
+        // Of a member that this process never read nobody knows whom it follows.
+        let record = self.node.replicated.cluster_of(key);
+        let unread = record.into_iter().flat_map(|record| {
+            record.members.iter().filter(|member| {
+                let instance = observed.instances.get(*member);
+                *member != key && instance.is_some_and(|instance| instance.report.is_none())
+            })
+        });
+        follow.chain(unread).cloned().collect()
     }
 
     fn rule(&self, key: &InstanceKey) -> PromotionRule {

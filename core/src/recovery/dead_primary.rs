@@ -74,7 +74,7 @@ pub trait View {
     fn reading(&self, key: &InstanceKey) -> Option<Reading<'_>>;
     /// When a probe last ended there, well or not.
     fn checked(&self, key: &InstanceKey) -> Option<Mono>;
-    /// Servers that replicate from this one, by what they say.
+    /// Servers that replicate from this one, by what they say, and recorded members of its cluster that were never read.
     fn replicas_of(&self, key: &InstanceKey) -> Vec<InstanceKey>;
     fn rule(&self, key: &InstanceKey) -> PromotionRule;
     fn is_ignored_for_promotion(&self, key: &InstanceKey) -> bool;

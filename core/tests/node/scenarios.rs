@@ -92,6 +92,28 @@ fn a_replica_that_received_most_is_promoted() {
 }
 
 #[test]
+fn a_replica_that_the_leader_never_read_is_regrouped_when_it_returns() {
+    for_both(|flavour| {
+        let mut world = World::new(flavour, 5);
+        let leader = world.depose();
+        world.kill_daemon(leader);
+        world.cut.insert((leader, key(3)));
+        world.restart_daemon(leader);
+        world.run(SEC);
+        world.elect(leader);
+        world.run(SEC);
+        world.kill(1);
+        world.expect(2 * SEC, "a promotion", |world| !world.promoted.is_empty());
+        world.run(SEC);
+        world.cut.clear();
+        world.expect_succeeded(10 * SEC, 2);
+        world.run(SEC);
+        assert_follow(&mut world, &[3, 4, 5, 6], 2);
+        assert_eq!(world.last().lost, []);
+    });
+}
+
+#[test]
 fn a_stopped_applier_is_drained_and_its_relay_log_kept() {
     for_both(|flavour| {
         let mut world = World::new(flavour, 2);

@@ -253,6 +253,21 @@ impl Node {
                         };
                         out.effects.extend(effect);
                     }
+                } else if self.last_led == Some(*epoch) {
+                    // Its own, committed while it had no quorum: nobody sends these, so none has happened, should it lead on
+                    // under this epoch.
+                    let held_back = steps.iter().map(|step| {
+                        let reason = "not sent: its leader had no quorum when it was committed";
+                        let outcome = Outcome::Refused {
+                            code: 0,
+                            reason: reason.to_string(),
+                        };
+                        (step.id, outcome)
+                    });
+                    self.outcomes
+                        .entry(uid.clone())
+                        .or_default()
+                        .extend(held_back);
                 }
                 let is_promotion = *stage == Stage::Promote
                     && steps.iter().any(|step| step.kind == StepKind::Promote);

@@ -1027,7 +1027,7 @@ fn deposed_at_every_move(flavour: Flavour, way: Way) {
     let mut last = 0;
     for at in 1.. {
         let mut world = World::new(flavour, 3);
-        world.orphans_survive = matches!(way, Way::Deposed | Way::Killed);
+        world.orphans_survive = matches!(way, Way::Deposed | Way::Killed | Way::RegainedLate);
         // The second is behind, so that it matters who is promoted.
         world.server(2).deaf = true;
         world.run(SEC);
@@ -1046,7 +1046,7 @@ fn deposed_at_every_move(flavour: Flavour, way: Way) {
             world.kill_daemon(0);
         }
         world.run(400 * MS);
-        if way == Way::Regained {
+        if way.leads_on() {
             world.regain(0);
         } else {
             world.elect(1);
@@ -1068,7 +1068,7 @@ fn deposed_at_every_move(flavour: Flavour, way: Way) {
         );
         // Steps of a leader without a quorum are refused: then the recovery fails, is undone, and is begun again.
         let counted = world.recoveries().into_iter().filter(|recovery| {
-            way != Way::Regained || matches!(recovery.end, Some((_, End::Succeeded)))
+            !way.leads_on() || matches!(recovery.end, Some((_, End::Succeeded)))
         });
         assert_eq!(counted.count(), 1, "at {at} ({way:?})\n{}", world.story());
         let promoted: std::collections::BTreeSet<&InstanceKey> =
@@ -1099,12 +1099,25 @@ enum Way {
     Killed,
     /// It leads on under its epoch when it finds its quorum again; what it proposed is lost.
     Regained,
+    /// The same, and what it proposed was committed while it had none.
+    RegainedLate,
+}
+
+impl Way {
+    const fn leads_on(self) -> bool {
+        matches!(self, Self::Regained | Self::RegainedLate)
+    }
 }
 
 #[test]
 fn the_leader_loses_its_quorum_at_every_move_and_leads_on() {
     deposed_at_every_move(Flavour::Mariadb, Way::Regained);
     deposed_at_every_move(Flavour::Mysql, Way::Regained);
+}
+
+#[test]
+fn the_leader_loses_its_quorum_at_every_move_and_leads_on_with_what_it_proposed() {
+    for_both(|flavour| deposed_at_every_move(flavour, Way::RegainedLate));
 }
 
 #[test]

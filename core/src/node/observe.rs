@@ -267,6 +267,10 @@ impl Node {
         {
             self.told.remove(key);
         }
+        // It is closed by the next round of housekeeping, and clients may be writing there.
+        if !report.read_only && self.replicated.is_deposed(&identity) {
+            self.house_at = now.mono;
+        }
         self.place(now, key);
         self.refresh(now, key, former_source.as_ref());
         self.follow(now, &report, out);

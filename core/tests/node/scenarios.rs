@@ -640,15 +640,19 @@ fn a_primary_that_returns_after_the_promotion_is_closed_and_no_cluster_of_its_ow
             world.expect(2 * SEC, "a promotion", |world| !world.promoted.is_empty());
             world.run(after);
             world.restart(1);
-            world.expect(3 * SEC, "the fence", |world| world.writeable() == [key(2)]);
+            world.run(MS);
+            world.expect(200 * MS, "the fence", |world| world.writeable() == [key(2)]);
             world.run(30 * SEC);
             assert_eq!(world.writeable(), [key(2)], "{}", world.story());
             assert_eq!(world.promoted.len(), 1);
             assert_eq!(world.oracle.clusters().count(), 1);
             assert_eq!(world.recoveries().len(), 1);
             // Restarted once more, it is closed once more.
+            world.kill(1);
+            world.run(SEC);
             world.restart(1);
-            world.expect(15 * SEC, "the second fence", |world| {
+            world.run(MS);
+            world.expect(200 * MS, "the second fence", |world| {
                 world.writeable() == [key(2)]
             });
         }

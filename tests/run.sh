@@ -72,6 +72,7 @@ part_bench() {
       "$target/failover-bench" --flavour "$flavour" --how "$how" --kills 2 || return 1
     done
   done
+  "$target/leader-bench" --kills 4
 }
 
 parts=("$@")

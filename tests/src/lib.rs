@@ -11,6 +11,7 @@
 pub mod checks;
 pub mod consul;
 pub mod daemons;
+pub mod figures;
 pub mod fleet;
 pub mod ledger;
 pub mod process;

@@ -13,6 +13,7 @@ use anyhow::Result;
 use clap::{Parser, ValueEnum};
 
 use orchestrator_tests::daemons::{DaemonOptions, binary};
+use orchestrator_tests::figures::{Random, machine, quantile};
 use orchestrator_tests::fleet::{Flavour, FleetOptions, ReplicationTiming};
 use orchestrator_tests::world::{Aftermath, Expectation, Strike, World};
 
@@ -100,7 +101,7 @@ async fn bench(arguments: &Arguments) -> Result<bool> {
         .duration_since(UNIX_EPOCH)
         .map_or(1, |since| since.as_secs());
     let seed = arguments.seed.unwrap_or(clock);
-    let mut random = Random(seed | 1);
+    let mut random = Random::new(seed);
     let mut daemons = DaemonOptions::default_configuration();
     for setting in &arguments.settings {
         let (key, value) = setting
@@ -276,45 +277,4 @@ fn report(arguments: &Arguments, tally: &mut Tally) -> bool {
         well = false;
     }
     well
-}
-
-/// The nearest-rank quantile.
-fn quantile(values: &mut [f64], at: f64) -> Option<f64> {
-    values.sort_by(f64::total_cmp);
-    let last = values.len().checked_sub(1)?;
-    let rank = (at * values.len() as f64).ceil() as usize;
-    values.get(rank.saturating_sub(1).min(last)).copied()
-}
-
-/// What the times depend on: processors, their name, load, kernel.
-fn machine() -> String {
-    let read = |path| std::fs::read_to_string(path).unwrap_or_default();
-    let cpus = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
-    let cpuinfo = read("/proc/cpuinfo");
-    let model = cpuinfo
-        .lines()
-        .find_map(|line| {
-            line.strip_prefix("model name")
-                .map(|rest| rest.trim_start_matches([' ', '\t', ':']))
-        })
-        .unwrap_or("unknown");
-    let load = read("/proc/loadavg");
-    let load: Vec<&str> = load.split(' ').take(3).collect();
-    format!(
-        "{cpus} CPUs ({model}), load {}, Linux {}",
-        load.join(" "),
-        read("/proc/sys/kernel/osrelease").trim()
-    )
-}
-
-/// Xorshift: enough to spread moments over a poll.
-struct Random(u64);
-
-impl Random {
-    fn fraction(&mut self) -> f64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11) as f64 / (1_u64 << 53) as f64
-    }
 }

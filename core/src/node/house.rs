@@ -1,5 +1,5 @@
 //! What the leader looks after twice a second: the policy in force, clusters and their names, detections, the
-//! quarantine of deposed primaries, primaries that restarted read-only, and servers long unseen.
+//! quarantine of deposed primaries, and servers long unseen.
 
 use alloc::{
     collections::BTreeMap,
@@ -10,7 +10,7 @@ use alloc::{
 
 use core::time::Duration;
 
-use super::{Cause, Effect, Level, Node, OpinionKind, Output, PeerMessage, note};
+use super::{Cause, Effect, Level, Node, OpinionKind, Output, PeerMessage, note, restart::Fence};
 use crate::{
     analysis::{diagnose::Problem, verdict::Watched},
     id::{Identity, InstanceKey, NodeId},
@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Most proposals one round makes.
-const PROPOSALS_PER_ROUND: usize = 32;
+pub(super) const PROPOSALS_PER_ROUND: usize = 32;
 /// Log time moves only with commands: in a quiet log one without content is written so often.
 const TICK: Duration = Duration::from_secs(60);
 /// A clock that moves the log's time ahead by more than this is worth a word: every window is counted in it.
@@ -67,7 +67,7 @@ impl Node {
         self.record_clusters(now, out, before);
         self.register_detections(now, out, before);
         self.quarantine(now, out);
-        self.reopen(now, out);
+        self.keep_primaries_open(now, out, before);
         self.end_lost_downtimes(now, out);
         self.forget_unseen(now, out);
     }
@@ -334,8 +334,6 @@ impl Node {
             .collect();
         self.fenced_again
             .retain(|identity, _| self.replicated.is_deposed(identity));
-        self.deposed_since
-            .retain(|identity, _| self.replicated.is_deposed(identity));
         for (identity, row) in rows {
             let Some(instance) = self.observed.instances.get(&row.key) else {
                 continue;
@@ -349,14 +347,8 @@ impl Node {
             };
             // Looked at since this daemon knows that it was deposed. Its own clock tells: log time may be far ahead of every
             // wall clock, for as long as one daemon's clock once was.
-            let (by, since) = self
-                .deposed_since
-                .entry(identity.clone())
-                .or_insert_with(|| (row.by.clone(), now.mono));
-            if *by != row.by {
-                (*by, *since) = (row.by.clone(), now.mono);
-            }
-            if !instance.is_last_check_valid() || instance.seen.is_none_or(|seen| seen <= *since) {
+            let since = self.learned.deposed_since(&identity);
+            if !instance.is_last_check_valid() || instance.seen.is_none_or(|seen| seen <= since) {
                 continue;
             }
             let Some(record) = self.replicated.cluster(row.cluster) else {
@@ -379,11 +371,7 @@ impl Node {
                 );
                 continue;
             }
-            let began = instance.seen_at - Duration::from_secs(report.uptime_s + 2);
-            let fenced_in_this_life = row
-                .fenced
-                .as_ref()
-                .is_some_and(|fenced| fenced.at >= began && report.uptime_s >= fenced.uptime_s);
+            let fence = self.fence_of(now, &identity, &row, instance);
             let downtimed_by_a_person = self
                 .replicated
                 .downtime_of(&row.key, now.wall)
@@ -391,21 +379,19 @@ impl Node {
             if downtimed_by_a_person || self.beginning.contains(&row.key) {
                 continue;
             }
-            if report.read_only && !fenced_in_this_life {
-                self.fenced_again.remove(&identity);
-                let command = Command::MarkFenced {
-                    identity,
-                    at_uptime_s: report.uptime_s,
-                };
-                self.propose(now, Cause::House, command, out);
-                continue;
-            }
-            if report.read_only {
-                continue;
-            }
-            if fenced_in_this_life {
-                // Somebody opened it by hand: shown as the loudest problem, not fought.
-                continue;
+            match fence {
+                Fence::Missing => {}
+                // Opened by hand: shown as the loudest problem, not fought.
+                Fence::Holds | Fence::OpenedByPeople => continue,
+                Fence::Unrecorded => {
+                    self.fenced_again.remove(&identity);
+                    let command = Command::MarkFenced {
+                        identity,
+                        at_uptime_s: report.uptime_s,
+                    };
+                    self.propose(now, Cause::House, command, out);
+                    continue;
+                }
             }
             if self.policy().deposed_action == DeposedAction::Report {
                 note(
@@ -483,54 +469,7 @@ impl Node {
         }
     }
 
-    /// A primary that was writable, restarted, is read-only and still has its replicas is made writable again.
-    fn reopen(&mut self, now: Now, out: &mut Output) {
-        if !self.policy().reopen_restarted_primary
-            || !self.replicated.are_recoveries_enabled()
-            || self.policy().observe_only
-        {
-            return;
-        }
-        let restarted: Vec<InstanceKey> = self
-            .was_writeable
-            .iter()
-            .filter(|(key, identity)| {
-                self.observed.instances.get(*key).is_some_and(|instance| {
-                    instance.is_last_check_valid()
-                        && instance.identity() == Some(identity)
-                        && instance.read_only()
-                        && instance.source().is_none()
-                        && !self.observed.edges.replicas_of(key).is_empty()
-                        && !self.replicated.is_deposed(identity)
-                        && self.restarted.contains(*key)
-                        && self.replicated.downtime_of(key, now.wall).is_none()
-                        && !self.beginning.contains(*key)
-                        && self.replicated.cluster_of(key).is_some_and(|record| {
-                            record.primary == **key
-                                && self.replicated.running_on(record.key).is_none()
-                                // Where people did not ask for recoveries nothing is changed.
-                                && self
-                                    .filters
-                                    .recover_primary
-                                    .matches(&record.name, record.shown_alias())
-                        })
-                })
-            })
-            .map(|(key, _)| key.clone())
-            .collect();
-        for key in restarted {
-            note(
-                out,
-                Level::Warning,
-                None,
-                format!("{key} restarted read-only and was writeable: making it writeable again"),
-            );
-            self.restarted.remove(&key);
-            self.open(now, &key, Purpose::Reopen, "", out);
-        }
-    }
-
-    fn open(
+    pub(super) fn open(
         &mut self,
         now: Now,
         key: &InstanceKey,

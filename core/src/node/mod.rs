@@ -15,6 +15,7 @@ mod members;
 mod observe;
 mod repair;
 mod request;
+mod restart;
 
 use alloc::{
     borrow::ToOwned,
@@ -135,10 +136,6 @@ pub struct Node {
     told: BTreeMap<InstanceKey, OpinionKind>,
     late_at: Option<Mono>,
     failing_since: BTreeMap<InstanceKey, Mono>,
-    /// Servers that were seen writeable, and read-only after that.
-    was_writeable: BTreeMap<InstanceKey, Identity>,
-    /// Servers whose uptime went back, until they are seen writeable.
-    restarted: BTreeSet<InstanceKey>,
 
     due: BTreeSet<(Mono, InstanceKey)>,
     due_of: BTreeMap<InstanceKey, Mono>,
@@ -149,8 +146,7 @@ pub struct Node {
     last_proposal: u64,
     discovering: BTreeMap<InstanceKey, Vec<(RequestId, bool)>>,
     operations: BTreeMap<Uid, RequestId>,
-    /// Since when this daemon knows of each deposed primary, and of which recovery.
-    deposed_since: BTreeMap<Identity, (Uid, Mono)>,
+    learned: restart::Learned,
     /// When a deposed primary may be closed again, and how often that was tried.
     fenced_again: BTreeMap<Identity, (Mono, u32)>,
     beginning: BTreeSet<InstanceKey>,
@@ -206,8 +202,6 @@ impl Node {
             told: BTreeMap::new(),
             late_at: None,
             failing_since: BTreeMap::new(),
-            was_writeable: BTreeMap::new(),
-            restarted: BTreeSet::new(),
             due: BTreeSet::new(),
             due_of: BTreeMap::new(),
             in_flight: BTreeMap::new(),
@@ -216,7 +210,7 @@ impl Node {
             last_proposal: 0,
             discovering: BTreeMap::new(),
             operations: BTreeMap::new(),
-            deposed_since: BTreeMap::new(),
+            learned: restart::Learned::default(),
             fenced_again: BTreeMap::new(),
             beginning: BTreeSet::new(),
             last_uid: 0,
@@ -307,6 +301,7 @@ impl Node {
     ) {
         self.replicated = replicated;
         self.installed();
+        self.learn_all(now);
         self.policy_changed(now);
         let known: Vec<InstanceKey> = self.replicated.known().cloned().collect();
         let gone: Vec<InstanceKey> = self

@@ -5,7 +5,10 @@ use core::time::Duration;
 
 use rand_core::Rng;
 
-use super::{Cause, Effect, Level, Node, Output, ProbeEnd, Reply, Report, RequestId, note};
+use super::{
+    Cause, Effect, Level, Node, Output, ProbeEnd, Reply, Report, RequestId, note,
+    restart::UPTIME_SLACK_S,
+};
 use crate::{
     id::InstanceKey,
     limits,
@@ -16,9 +19,6 @@ use crate::{
 
 /// A probe that its adapter did not end by then is forgotten: the adapter's own deadlines are far shorter.
 const PROBE_LOST: Duration = Duration::from_secs(60);
-
-/// Uptimes are whole seconds, and readings take a while.
-const UPTIME_SLACK_S: u64 = 2;
 
 /// Whether a reading makes its server seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,8 +69,6 @@ impl Node {
         self.told.remove(key);
         self.failing_since.remove(key);
         self.observed.standing_still.remove(key);
-        self.was_writeable.remove(key);
-        self.restarted.remove(key);
         self.refresh(now, key, former.as_ref());
         out.effects.push(Effect::Drop { key: key.clone() });
     }
@@ -217,22 +215,6 @@ impl Node {
                 if restarted {
                     note(out, Level::Warning, None, format!("{key} was restarted"));
                 }
-                // Closed by a restart, and not by people.
-                match (before.read_only, report.read_only, restarted) {
-                    (false, true, true) => {
-                        self.restarted.insert(key.clone());
-                        self.was_writeable.insert(key.clone(), identity.clone());
-                    }
-                    (false, true, false) => {
-                        self.restarted.remove(key);
-                        self.was_writeable.remove(key);
-                    }
-                    (true, _, _) | (false, false, _) => {}
-                }
-            }
-            if !report.read_only {
-                self.was_writeable.remove(key);
-                self.restarted.remove(key);
             }
             let lacked = instance
                 .report

@@ -21,7 +21,7 @@ use crate::{
         dead_primary::{self, Move, Progress, Reading, View},
         hook, operation,
     },
-    replicated::{Answer, Change, Command, Entry, wire},
+    replicated::{Answer, Command, Entry, wire},
     time::{Mono, Now},
     topology::PromotionRule,
 };
@@ -120,13 +120,7 @@ impl Node {
                     }
                     self.note_digest(out);
                     for change in &applied.changes {
-                        if let Change::Deposed(identity, Some(row)) = change {
-                            let known = self.deposed_since.get(identity);
-                            if known.is_none_or(|(by, _)| *by != row.by) {
-                                self.deposed_since
-                                    .insert(identity.clone(), (row.by.clone(), now.mono));
-                            }
-                        }
+                        self.learned.follow(now.mono, change);
                     }
                     if let Answer::Refused(refusal) = &applied.answer {
                         note(
@@ -374,7 +368,8 @@ impl Node {
             | Command::DeleteTag { .. }
             | Command::SetRecoveriesEnabled { .. }
             | Command::Acknowledge { .. }
-            | Command::MarkFenced { .. } => {}
+            | Command::MarkFenced { .. }
+            | Command::MarkPrimary { .. } => {}
             Command::BeginMemberChange { .. } | Command::EndMemberChange { .. } => {
                 self.change_decided(now, command, out);
             }
@@ -403,6 +398,7 @@ impl Node {
             End::Failed { reason } => (Level::Error, format!("ended, FAILED: {reason}")),
         };
         note(out, level, Some(uid), text);
+        self.learned.settle(now.mono, recovery.cluster);
         if recovery.purpose.is_recovery() {
             self.repaired_at.insert(recovery.cluster, now.mono);
         }
@@ -858,14 +854,7 @@ impl View for Seen<'_> {
     }
 
     fn was_read_only(&self) -> bool {
-        let key = &self.recovery.server;
-        !self.node.was_writeable.contains_key(key)
-            && self
-                .node
-                .observed
-                .instances
-                .get(key)
-                .is_some_and(crate::topology::Instance::read_only)
+        self.node.was_closed_by_people(&self.recovery.server)
     }
 
     fn hooks(&self) -> &HookCounts {

@@ -24,8 +24,8 @@ use super::{
     change::Change,
     command::{AckScope, Answer, Command, Detection, Refusal, Stamped},
     state::{
-        Blocked, Candidate, ClusterRecord, Declaration, Deposed, Downtime, Ending, Fenced, Index,
-        Known, LOST_IN_RECOVERY, Maintenance, Member, Replicated, Tag, Versions,
+        Blocked, Candidate, ClusterRecord, Declaration, Deposed, Downtime, Ending, Index, Known,
+        LOST_IN_RECOVERY, Maintenance, Member, Replicated, Sighting, Tag, Versions,
     },
 };
 
@@ -36,7 +36,7 @@ use crate::{
         STEPS_PER_RECOVERY_MAX, TAGS_PER_INSTANCE_MAX, TEXT_BYTES_MAX, bounded,
     },
     recovery::{
-        AuditLine, End, Outcome, Phase, Purpose, Recovery, Stage, Step, StepKind,
+        AuditLine, End, Outcome, Phase, Purpose, Recovery, Stage, Statement, Step, StepKind,
         document::Acknowledgement,
     },
     time::Wall,
@@ -412,13 +412,18 @@ impl Application<'_> {
                     .deposed_of(identity)
                     .cloned()
                     .ok_or_else(|| Refusal::NotFound(format!("deposed primary {identity}")))?;
-                row.fenced = Some(Fenced {
+                row.fenced = Some(Sighting {
                     at: self.now,
                     uptime_s: *at_uptime_s,
                 });
                 self.put_deposed(identity, Some(row));
                 Ok(Answer::Done)
             }
+            Command::MarkPrimary {
+                primary,
+                identity,
+                writeable_at_uptime_s,
+            } => self.mark_primary(primary, identity, *writeable_at_uptime_s),
         }
     }
 
@@ -605,12 +610,48 @@ impl Application<'_> {
                 domain: String::new(),
                 members: BTreeSet::new(),
                 recorded: self.now,
+                opened: None,
             },
         };
         self.take_members(&mut record, seen);
         set_primary(&mut record, primary, identity);
         let changed = self.put_cluster(record);
         Ok(Answer::Changed(u64::from(changed)))
+    }
+
+    fn mark_primary(
+        &mut self,
+        primary: &InstanceKey,
+        identity: &Identity,
+        writeable_at_uptime_s: Option<u64>,
+    ) -> Decision {
+        let record = self
+            .state
+            .cluster_of(primary)
+            .filter(|record| record.primary == *primary)
+            .filter(|record| record.identity.as_ref() == Some(identity))
+            .cloned()
+            .ok_or_else(|| Refusal::NotFound(format!("primary {primary} ({identity})")))?;
+        if let Some(running) = self.state.running_on(record.key) {
+            // It may be what changes the server.
+            return Err(Refusal::ClusterBusy {
+                by: running.uid.clone(),
+            });
+        }
+        self.put_opened(record.key, primary, writeable_at_uptime_s);
+        Ok(Answer::Done)
+    }
+
+    /// Records that a server, if it is its cluster's primary, was writeable when it was up for so long, or is meant to be
+    /// closed.
+    fn put_opened(&mut self, cluster: ClusterKey, server: &InstanceKey, uptime_s: Option<u64>) {
+        if let Some(mut record) = self.state.cluster(cluster).cloned()
+            && record.primary == *server
+        {
+            let at = self.now;
+            record.opened = uptime_s.map(|uptime_s| Sighting { at, uptime_s });
+            self.put_cluster(record);
+        }
     }
 
     /// A hash of the position at which the cluster is first recorded.
@@ -1183,6 +1224,9 @@ impl Application<'_> {
         index.running.insert(cluster.key, number);
         let row = self.state.recoveries.put(number, row);
         self.changes.push(Change::Recovery(number, Some(row)));
+        if *purpose == Purpose::SetReadOnly {
+            self.put_opened(cluster.key, server, None);
+        }
         Ok(Answer::Numbered(number))
     }
 
@@ -1318,6 +1362,7 @@ impl Application<'_> {
             domain: String::new(),
             members: BTreeSet::from([beginning.server.clone()]),
             recorded: self.now,
+            opened: None,
         };
         let free = beginning
             .replicas
@@ -1465,6 +1510,14 @@ impl Application<'_> {
         }
         let (number, cluster, server) =
             (recovery.number, recovery.cluster, recovery.server.clone());
+        let is_opened = *ended.end == End::Succeeded
+            && match recovery.purpose {
+                Purpose::Reopen | Purpose::SetWriteable => true,
+                Purpose::DeadPrimary { .. } => recovery
+                    .steps_of(StepKind::Promote)
+                    .any(|(step, _)| step.statements.contains(&Statement::MakeWriteable)),
+                Purpose::Quarantine { .. } | Purpose::SetReadOnly => false,
+            };
         let failed_identity = recovery.identity.clone().or_else(|| {
             self.state
                 .cluster(cluster)
@@ -1497,6 +1550,9 @@ impl Application<'_> {
         }
         if is_recovery && let Some(successor) = ended.successor {
             self.enthrone(uid, cluster, &server, failed_identity, successor, &ended);
+        }
+        if is_opened {
+            self.put_opened(cluster, ended.successor.unwrap_or(&server), Some(0));
         }
         Ok(Answer::Numbered(number))
     }
@@ -1884,6 +1940,14 @@ fn check_promotion(recovery: &Recovery, step: &Step) -> Result<(), Refusal> {
 /// Makes a member the primary; the one before it is remembered.
 fn set_primary(record: &mut ClusterRecord, primary: &InstanceKey, identity: Option<&Identity>) {
     record.members.insert(primary.clone());
+    let is_another = record.primary != *primary
+        || record
+            .identity
+            .as_ref()
+            .is_some_and(|held| identity.is_some_and(|identity| identity != held));
+    if is_another {
+        record.opened = None;
+    }
     if record.primary == *primary {
         if identity.is_some() {
             record.identity = identity.cloned();

@@ -224,10 +224,16 @@ pub enum Command {
         identity: Identity,
         reason: String,
     },
-    /// What the deposed primary's quarantine came to, for the record.
+    /// A deposed primary was seen closed.
     MarkFenced {
         identity: Identity,
         at_uptime_s: u64,
+    },
+    /// A cluster's primary was seen writeable, or closed by people (without an uptime).
+    MarkPrimary {
+        primary: InstanceKey,
+        identity: Identity,
+        writeable_at_uptime_s: Option<u64>,
     },
 }
 

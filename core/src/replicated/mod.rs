@@ -19,6 +19,6 @@ pub use codec::WireError;
 pub use command::{AckScope, Answer, Command, Detection, Refusal, Stamped};
 pub use members::{ChangeCause, Entry, GivenUp, MemberChange, Members, Membership, Swap};
 pub use state::{
-    Blocked, Candidate, ClusterRecord, Declaration, Deposed, Downtime, Fenced, Known,
-    LOST_IN_RECOVERY, Maintenance, Member, Replicated, Tag, Versions,
+    Blocked, Candidate, ClusterRecord, Declaration, Deposed, Downtime, Known, LOST_IN_RECOVERY,
+    Maintenance, Member, Replicated, Sighting, Tag, Versions,
 };

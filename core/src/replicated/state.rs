@@ -106,6 +106,8 @@ pub struct ClusterRecord {
     pub members: BTreeSet<InstanceKey>,
     /// Log time.
     pub recorded: Wall,
+    /// The primary as it was last seen writeable, or made so by us. None where it never was, and where people closed it.
+    pub opened: Option<Sighting>,
 }
 
 impl ClusterRecord {
@@ -180,16 +182,16 @@ pub struct Deposed {
     pub successor: InstanceKey,
     /// Log time.
     pub at: Wall,
-    /// The newest quarantine that succeeded.
-    pub fenced: Option<Fenced>,
+    /// As it was last seen closed: a restart may undo it.
+    pub fenced: Option<Sighting>,
 }
 
-/// A quarantine that succeeded: a restart after it undoes it.
+/// What was true of a server in one of its lives; a restart begins another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Fenced {
-    /// Log time.
+pub struct Sighting {
+    /// Log time at which it was recorded, some time after the server was read.
     pub at: Wall,
-    /// Of the server, in seconds.
+    /// How long the server was up when it was read; 0 where it was not.
     pub uptime_s: u64,
 }
 

@@ -13,7 +13,7 @@ use super::{
     members::{ChangeCause, GivenUp, MemberChange, Members, Membership, Swap},
     state::{
         Blocked, Candidate, ClusterRecord, Declaration, Deposed, Downtime, Known, Maintenance,
-        Member, Tag, Versions,
+        Member, Sighting, Tag, Versions,
     },
 };
 use crate::{
@@ -367,6 +367,7 @@ choice!(Command {
     26 => MarkFenced { identity, at_uptime_s },
     27 => BeginMemberChange { epoch, base, wanted, cause },
     28 => EndMemberChange { epoch, base, reason },
+    29 => MarkPrimary { primary, identity, writeable_at_uptime_s },
 });
 choice!(Answer {
     0 => Done,
@@ -431,6 +432,7 @@ record!(ClusterRecord {
     domain,
     members,
     recorded,
+    opened,
 });
 record!(Downtime {
     owner,
@@ -455,7 +457,7 @@ record!(Deposed {
     at,
     fenced,
 });
-record!(super::state::Fenced { at, uptime_s });
+record!(Sighting { at, uptime_s });
 record!(Blocked {
     cluster_name,
     analysis,

@@ -692,6 +692,96 @@ fn a_promoted_server_that_restarts_during_the_regroup_is_opened_again() {
     });
 }
 
+/// The daemon that promoted it is gone, and no other one has read it since.
+#[test]
+fn a_promoted_server_closed_by_a_restart_is_opened_by_who_never_saw_it_writeable() {
+    for_both(|flavour| {
+        for all_daemons in [false, true] {
+            let mut world = World::new(flavour, 3);
+            world.server(2).starts_read_only = true;
+            world.run(20 * SEC);
+            world.kill(1);
+            world.expect_succeeded(2 * SEC, 2);
+            world.kill(2);
+            let leader = world.leader.expect("a leader");
+            world.kill_daemon(leader);
+            if all_daemons {
+                for other in (0..3).filter(|number| *number != leader) {
+                    world.kill_daemon(other);
+                }
+            }
+            world.run(2 * SEC);
+            world.restart(2);
+            if all_daemons {
+                world.run(4 * SEC);
+                for number in 0..3 {
+                    world.restart_daemon(number);
+                }
+            }
+            world.elect((leader + 1) % 3);
+            world.expect(10 * SEC, "the promoted server open again", |world| {
+                world.writeable() == [key(2)]
+            });
+            assert_eq!(world.recoveries().len(), 1);
+        }
+    });
+}
+
+/// Each daemon that could tell a restart from people's work was started since.
+#[test]
+fn a_primary_closed_by_people_stays_closed_under_daemons_that_did_not_see_it() {
+    let mut world = World::new(Flavour::Mysql, 2);
+    world.run(60 * SEC);
+    world.server(1).read_only = true;
+    world.run(100 * MS);
+    let leader = world.leader.expect("a leader");
+    for number in 0..3 {
+        world.kill_daemon(number);
+    }
+    world.run(60 * SEC);
+    for number in 0..3 {
+        world.restart_daemon(number);
+    }
+    world.elect((leader + 1) % 3);
+    world.run(30 * SEC);
+    assert!(world.server(1).read_only, "{}", world.story());
+    world.server(1).starts_read_only = true;
+    world.restart(1);
+    world.run(30 * SEC);
+    assert!(
+        world.server(1).read_only,
+        "people closed it before\n{}",
+        world.story()
+    );
+}
+
+/// It came back while no daemon reached it, and was up for longer than when it was closed before anybody did.
+#[test]
+fn a_deposed_primary_that_restarted_unseen_is_closed_whatever_the_log_says_of_time() {
+    for ahead in [0, 7_200 * SEC] {
+        let mut world = World::new(Flavour::Mysql, 3);
+        world.clocks_ahead = ahead;
+        world.ask(Request::Decide(Command::SetRecoveriesEnabled {
+            enabled: true,
+        }));
+        world.run(SEC);
+        world.clocks_ahead = 0;
+        world.kill(1);
+        world.expect_succeeded(2 * SEC, 2);
+        world.restart(1);
+        world.run(15 * SEC);
+        assert!(world.server(1).read_only, "{}", world.story());
+        for daemon in 0..3 {
+            world.cut.insert((daemon, key(1)));
+        }
+        world.run(10 * SEC);
+        world.restart(1);
+        world.run(40 * SEC);
+        world.cut.clear();
+        world.expect(15 * SEC, "the fence", |world| world.writeable() == [key(2)]);
+    }
+}
+
 /// Log time never goes back: it stays where a clock that was ahead for a moment has brought it.
 #[test]
 fn a_clock_that_was_ahead_leaves_no_deposed_primary_open() {

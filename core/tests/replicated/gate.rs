@@ -715,6 +715,61 @@ fn undone_and_failed_recoveries_leave_the_cluster_as_it_was() {
     }
 }
 
+/// What is known of the cluster's primary: at which uptime it was writeable.
+fn opened(log: &Log, server: &str) -> Option<u64> {
+    log.state
+        .cluster_of(&key(server))
+        .and_then(|record| record.opened)
+        .map(|opened| opened.uptime_s)
+}
+
+fn mark(server: &str, writeable_at_uptime_s: Option<u64>) -> Command {
+    Command::MarkPrimary {
+        primary: key(server),
+        identity: identity(server),
+        writeable_at_uptime_s,
+    }
+}
+
+#[test]
+fn who_is_primary_and_open_follows_marks_promotions_and_operations() {
+    let mut log = Log::new();
+    assert_eq!(opened(&log, "p"), None);
+    log.done(mark("p", Some(86_400)));
+    assert_eq!(opened(&log, "p"), Some(86_400));
+    assert!(matches!(
+        log.refused(mark("a", Some(1))),
+        Refusal::NotFound(_)
+    ));
+    log.done(log.begin_as("o1", "p", Purpose::SetReadOnly, true));
+    assert_eq!(opened(&log, "p"), None);
+    assert!(matches!(
+        log.refused(mark("p", Some(1))),
+        Refusal::ClusterBusy { .. }
+    ));
+    log.done(log.end("o1", End::Succeeded, None, &[]));
+    assert_eq!(opened(&log, "p"), None);
+    log.done(log.begin_as("o2", "p", Purpose::SetWriteable, true));
+    log.done(log.end("o2", End::Succeeded, None, &[]));
+    assert_eq!(opened(&log, "p"), Some(0));
+    log.done(mark("p", Some(86_400)));
+    // An operation on a replica says nothing of the primary.
+    log.done(log.begin_as("o3", "a", Purpose::SetReadOnly, true));
+    log.done(log.end("o3", End::Succeeded, None, &[]));
+    assert_eq!(opened(&log, "p"), Some(86_400));
+    log.done(log.begin("r1", "p"));
+    let promote = vec![step(1, StepKind::Promote, "a")];
+    log.done(log.intend("r1", Stage::Promote, promote));
+    log.done(log.end("r1", End::Succeeded, Some("a"), &[]));
+    assert_eq!(opened(&log, "a"), Some(0));
+    // What was promoted without being opened is not known to be open.
+    let mut log = Log::new();
+    log.done(mark("p", Some(86_400)));
+    log.done(log.begin("r1", "p"));
+    log.done(log.end("r1", End::Succeeded, Some("a"), &[]));
+    assert_eq!(opened(&log, "a"), None);
+}
+
 #[test]
 fn a_recovery_of_a_cluster_that_nobody_recorded_records_it() {
     let mut log = Log::new();

@@ -153,6 +153,11 @@ fn recovery_command() -> impl Strategy<Value = Command> {
             reason: "rejoined".into()
         }),
         1 => server().prop_map(|key| Command::MarkFenced { identity: identity(&key.host), at_uptime_s: 3 }),
+        1 => (server(), prop::option::of(0..9u64)).prop_map(|(key, writeable_at_uptime_s)| Command::MarkPrimary {
+            identity: identity(&key.host),
+            primary: key,
+            writeable_at_uptime_s,
+        }),
         1 => any::<bool>().prop_map(|enabled| Command::SetRecoveriesEnabled { enabled }),
         1 => (server(), any::<bool>()).prop_map(|(server, is_actionable)| {
             let mut detection = crate::samples::detection();

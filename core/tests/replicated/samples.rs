@@ -213,10 +213,11 @@ pub const fn kind(command: &Command) -> &'static str {
         Command::Acknowledge { .. } => "acknowledge",
         Command::LiftQuarantine { .. } => "lift_quarantine",
         Command::MarkFenced { .. } => "mark_fenced",
+        Command::MarkPrimary { .. } => "mark_primary",
     }
 }
 
-pub const KINDS: usize = 29;
+pub const KINDS: usize = 30;
 
 fn begin(name: &str, purpose: Purpose) -> Command {
     Command::BeginRecovery {
@@ -458,6 +459,16 @@ pub fn commands() -> Vec<Command> {
         Command::MarkFenced {
             identity: identity("p"),
             at_uptime_s: 86_400,
+        },
+        Command::MarkPrimary {
+            primary: key("p"),
+            identity: identity("p"),
+            writeable_at_uptime_s: Some(86_400),
+        },
+        Command::MarkPrimary {
+            primary: key("p"),
+            identity: identity("p"),
+            writeable_at_uptime_s: None,
         },
     ];
     commands.extend(

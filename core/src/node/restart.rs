@@ -1,0 +1,294 @@
+//! Whether a server was restarted since something was recorded of it, and what the leader does with a primary that a
+//! restart has closed: it opens it again.
+//!
+//! That a primary was writeable, and that people closed it, is replicated, so that a leader that never saw it writeable
+//! knows as much as the one that did. A restart shows in the uptime: it is less than what was recorded and the time since
+//! then come to. That time is this process's own, from when it learned of the record on; of wall clocks, which are wrong
+//! now and then, only what lies beyond their usual differences counts. So a restart may remain unseen by a daemon that
+//! was started after it, once the server has been up for longer than recorded: records are renewed as the server ages.
+//!
+//! Holds between calls: `Learned` has each row as it was applied last, or nothing for what this process began with.
+
+use alloc::{collections::BTreeMap, format, vec::Vec};
+use core::time::Duration;
+
+use super::{Cause, Level, Node, Output, house::PROPOSALS_PER_ROUND, note};
+use crate::{
+    id::{ClusterKey, Identity, InstanceKey},
+    recovery::Purpose,
+    replicated::{Change, ClusterRecord, Command, Deposed, Sighting},
+    time::{Mono, Now},
+    topology::Instance,
+};
+
+/// Uptimes are whole seconds, and readings take a while.
+pub(super) const UPTIME_SLACK_S: u64 = 2;
+/// A server that is up for no longer than this is as its start has left it: nobody is so quick.
+const YOUNG_S: u64 = 10;
+/// Wall clocks of daemons may differ by so much without a word.
+const CLOCKS_DIFFER: Duration = Duration::from_secs(60);
+
+/// When this daemon learned what is recorded of lives of servers.
+#[derive(Debug, Default)]
+pub(super) struct Learned {
+    opened: BTreeMap<ClusterKey, (Option<Sighting>, Mono)>,
+    deposed: BTreeMap<Identity, LearnedDeposed>,
+    /// When the newest recovery or operation on a cluster ended: what was read before may be of before it.
+    settled: BTreeMap<ClusterKey, Mono>,
+}
+
+#[derive(Debug)]
+struct LearnedDeposed {
+    row: Deposed,
+    /// That it was deposed by this recovery.
+    since: Mono,
+    /// That it was seen closed.
+    fenced: Mono,
+}
+
+impl Learned {
+    /// A row was applied.
+    pub(super) fn follow(&mut self, now: Mono, change: &Change) {
+        if let Change::Cluster(key, record) = change {
+            match record {
+                Some(record) => self.follow_cluster(now, record.opened, *key),
+                None => {
+                    self.opened.remove(key);
+                    self.settled.remove(key);
+                }
+            }
+        } else if let Change::Deposed(identity, row) = change {
+            match row {
+                Some(row) => self.follow_deposed(now, identity, row),
+                None => {
+                    self.deposed.remove(identity);
+                }
+            }
+        }
+    }
+
+    fn follow_cluster(&mut self, now: Mono, opened: Option<Sighting>, key: ClusterKey) {
+        let held = self.opened.entry(key).or_insert((opened, now));
+        if held.0 != opened {
+            *held = (opened, now);
+        }
+    }
+
+    fn follow_deposed(&mut self, now: Mono, identity: &Identity, row: &Deposed) {
+        let held = self
+            .deposed
+            .entry(identity.clone())
+            .or_insert_with(|| LearnedDeposed {
+                row: row.clone(),
+                since: now,
+                fenced: now,
+            });
+        if held.row.by != row.by {
+            held.since = now;
+        }
+        if held.row.fenced != row.fenced {
+            held.fenced = now;
+        }
+        held.row = row.clone();
+    }
+
+    /// A recovery or operation on a cluster has ended.
+    pub(super) fn settle(&mut self, now: Mono, cluster: ClusterKey) {
+        self.settled.insert(cluster, now);
+    }
+
+    /// Since when this daemon knows that a server was deposed by the recovery that is recorded.
+    pub(super) fn deposed_since(&self, identity: &Identity) -> Mono {
+        self.deposed
+            .get(identity)
+            .map_or(Mono::ZERO, |held| held.since)
+    }
+
+    fn opened_since(&self, cluster: ClusterKey) -> Mono {
+        self.opened.get(&cluster).map_or(Mono::ZERO, |(_, at)| *at)
+    }
+}
+
+/// The server was restarted after it was seen so. `learned` is when this daemon heard of it.
+fn was_restarted_since(now: Now, sighting: Sighting, learned: Mono, server: &Instance) -> bool {
+    let (Some(report), Some(seen)) = (&server.report, server.seen) else {
+        return false;
+    };
+    let seen_at = now.wall - now.mono.since(seen);
+    let passed = seen
+        .since(learned)
+        .max(seen_at.since(sighting.at).saturating_sub(CLOCKS_DIFFER));
+    report.uptime_s + UPTIME_SLACK_S < sighting.uptime_s.saturating_add(passed.as_secs())
+}
+
+/// A record of a server that has aged so much since tells little of a restart that nobody sees.
+fn is_worth_renewing(sighting: Sighting, uptime_s: u64) -> bool {
+    uptime_s >= sighting.uptime_s + YOUNG_S.max(sighting.uptime_s / 2)
+}
+
+/// Where a deposed primary stands that answers again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fence {
+    /// It is closed, and the record says so.
+    Holds,
+    /// It is closed, which is to be recorded.
+    Unrecorded,
+    /// It is open, and nobody has closed it since it started.
+    Missing,
+    /// It is open, and was seen closed in this life.
+    OpenedByPeople,
+}
+
+/// What is to be recorded of a primary, or done with it.
+enum Standing {
+    AsRecorded,
+    /// Writeable with this uptime; without one, people closed it.
+    Mark(Option<u64>),
+    ClosedByRestart,
+}
+
+impl Node {
+    pub(super) fn learn_all(&mut self, now: Now) {
+        let mut learned = core::mem::take(&mut self.learned);
+        learned
+            .opened
+            .retain(|key, _| self.replicated.cluster(*key).is_some());
+        learned
+            .settled
+            .retain(|key, _| self.replicated.cluster(*key).is_some());
+        learned
+            .deposed
+            .retain(|identity, _| self.replicated.is_deposed(identity));
+        for record in self.replicated.clusters() {
+            learned.follow_cluster(now.mono, record.opened, record.key);
+        }
+        for (identity, row) in self.replicated.deposed() {
+            learned.follow_deposed(now.mono, identity, row);
+        }
+        self.learned = learned;
+    }
+
+    /// Of a deposed primary that was read.
+    pub(super) fn fence_of(
+        &self,
+        now: Now,
+        identity: &Identity,
+        row: &Deposed,
+        server: &Instance,
+    ) -> Fence {
+        let uptime_s = server.report.as_ref().map_or(0, |report| report.uptime_s);
+        let learned = self
+            .learned
+            .deposed
+            .get(identity)
+            .map_or(Mono::ZERO, |held| held.fenced);
+        let held = row
+            .fenced
+            .filter(|fenced| !was_restarted_since(now, *fenced, learned, server));
+        match (server.read_only(), held) {
+            (true, Some(fenced)) if !is_worth_renewing(fenced, uptime_s) => Fence::Holds,
+            (true, _) => Fence::Unrecorded,
+            (false, Some(_)) if uptime_s > YOUNG_S => Fence::OpenedByPeople,
+            (false, _) => Fence::Missing,
+        }
+    }
+
+    fn standing_of(&self, now: Now, record: &ClusterRecord) -> Standing {
+        let Some(server) = self.observed.instances.get(&record.primary) else {
+            return Standing::AsRecorded;
+        };
+        let learned = self.learned.opened_since(record.key);
+        let settled = self.learned.settled.get(&record.key).copied();
+        let is_news = server.is_last_check_valid()
+            && server.seen > Some(learned).max(settled)
+            && server.identity() == record.identity.as_ref()
+            && server.source().is_none();
+        let Some(report) = server.report.as_ref().filter(|_| is_news) else {
+            return Standing::AsRecorded;
+        };
+        let uptime_s = report.uptime_s;
+        let is_restarted = |opened| was_restarted_since(now, opened, learned, server);
+        match (report.read_only, record.opened) {
+            (false, None) => Standing::Mark(Some(uptime_s)),
+            (false, Some(opened))
+                if is_restarted(opened) || is_worth_renewing(opened, uptime_s) =>
+            {
+                Standing::Mark(Some(uptime_s))
+            }
+            (false, Some(_)) | (true, None) => Standing::AsRecorded,
+            (true, Some(opened)) if uptime_s <= YOUNG_S || is_restarted(opened) => {
+                Standing::ClosedByRestart
+            }
+            (true, Some(_)) => Standing::Mark(None),
+        }
+    }
+
+    /// Records which primaries are writeable, and which people closed. One that a restart closed is made writeable again.
+    pub(super) fn keep_primaries_open(&mut self, now: Now, out: &mut Output, before: usize) {
+        let mut marks: Vec<Command> = Vec::new();
+        let mut closed: Vec<InstanceKey> = Vec::new();
+        for record in self.replicated.clusters() {
+            if marks.len() + closed.len() + out.effects.len() - before >= PROPOSALS_PER_ROUND {
+                break;
+            }
+            let Some(identity) = record.identity.clone() else {
+                continue;
+            };
+            if self.replicated.running_on(record.key).is_some()
+                || self.beginning.contains(&record.primary)
+                || self.replicated.is_deposed(&identity)
+            {
+                continue;
+            }
+            match self.standing_of(now, record) {
+                Standing::AsRecorded => {}
+                Standing::Mark(writeable_at_uptime_s) => marks.push(Command::MarkPrimary {
+                    primary: record.primary.clone(),
+                    identity,
+                    writeable_at_uptime_s,
+                }),
+                Standing::ClosedByRestart => {
+                    if self.may_reopen(now, record) {
+                        closed.push(record.primary.clone());
+                    }
+                }
+            }
+        }
+        for command in marks {
+            self.propose(now, Cause::House, command, out);
+        }
+        for key in closed {
+            let text =
+                format!("{key} restarted read-only and was writeable: making it writeable again");
+            note(out, Level::Warning, None, text);
+            self.open(now, &key, Purpose::Reopen, "", out);
+        }
+    }
+
+    fn may_reopen(&self, now: Now, record: &ClusterRecord) -> bool {
+        self.policy().reopen_restarted_primary
+            && !self.policy().observe_only
+            && self.replicated.are_recoveries_enabled()
+            && !self.observed.edges.replicas_of(&record.primary).is_empty()
+            && self.replicated.downtime_of(&record.primary, now.wall).is_none()
+            // Where people did not ask for recoveries nothing is changed.
+            && self
+                .filters
+                .recover_primary
+                .matches(&record.name, record.shown_alias())
+    }
+
+    /// The failed primary was closed when it was last read, and no restart had made it so.
+    pub(super) fn was_closed_by_people(&self, primary: &InstanceKey) -> bool {
+        let was_open = self
+            .replicated
+            .cluster_of(primary)
+            .is_some_and(|record| record.primary == *primary && record.opened.is_some());
+        !was_open
+            && self
+                .observed
+                .instances
+                .get(primary)
+                .is_some_and(Instance::read_only)
+    }
+}

@@ -12,6 +12,8 @@ pub const STEPS_PER_RECOVERY_MAX: usize = 4_096;
 pub const TEXT_BYTES_MAX: usize = 4_096;
 /// Longest error text kept from a server, in bytes.
 pub const ERROR_TEXT_BYTES_MAX: usize = 1_024;
+/// Daemons that are remembered as able to see a primary.
+pub const WITNESSES_PER_CLUSTER_MAX: usize = 64;
 /// Most tags one server may carry.
 pub const TAGS_PER_INSTANCE_MAX: usize = 256;
 /// Most requests that may wait for an answer at once.

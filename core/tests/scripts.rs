@@ -312,7 +312,7 @@ impl Runner for Judging {
             "opinion" => {
                 let at = at(&mut args)?;
                 let is_credible = args.take_key("late") != Some("yes");
-                let opinion = self.watched.opinion(at, &self.policy, is_credible);
+                let opinion = self.watched.opinion(at, &self.policy, is_credible, false);
                 output = format!("{opinion:?}\n");
             }
             "verdict" => {

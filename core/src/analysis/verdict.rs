@@ -180,8 +180,16 @@ impl Watched {
     }
 
     /// What this daemon thinks. `credible` is false when its own timers were late, or half of the fleet went at once.
+    /// `vouched` is true when it is on record that this daemon could log in there while the server was well: a process
+    /// that was started since, and let in nowhere, has that right from the one before it.
     #[must_use]
-    pub fn opinion(&self, now: Mono, policy: &Policy, credible: bool) -> OpinionKind {
+    pub fn opinion(
+        &self,
+        now: Mono,
+        policy: &Policy,
+        credible: bool,
+        vouched: bool,
+    ) -> OpinionKind {
         let Some(missing_since) = self.missing_since else {
             return if self.last_life.is_some() {
                 OpinionKind::Alive
@@ -197,6 +205,7 @@ impl Watched {
             || self
                 .last_login
                 .is_some_and(|at| missing_since.since(at) <= policy.poll * LOGIN_POLLS_MAX);
+        let logged_in = logged_in || (vouched && self.last_login.is_none());
         if !credible || !logged_in {
             return OpinionKind::Abstain;
         }
@@ -212,7 +221,7 @@ impl Watched {
                 OpinionKind::Suspect
             };
         }
-        let silent_for = self.last_life.map_or(Duration::ZERO, |at| now.since(at));
+        let silent_for = now.since(self.last_life.unwrap_or(missing_since));
         if self.failed_logins >= FAILED_LOGINS_MIN && silent_for >= SILENT_PATIENCE {
             return OpinionKind::Silent;
         }
@@ -227,10 +236,8 @@ impl Watched {
         if let Some(since) = self.leaving_since {
             next = next.max(since + policy.planned_stop_patience);
         }
-        if self.failed_logins >= FAILED_LOGINS_MIN
-            && let Some(life) = self.last_life
-        {
-            next = next.max(life + SILENT_PATIENCE);
+        if self.failed_logins >= FAILED_LOGINS_MIN {
+            next = next.max(self.last_life.unwrap_or(missing_since) + SILENT_PATIENCE);
         }
         Some(next)
     }
@@ -319,7 +326,7 @@ mod tests {
     }
 
     fn opinion(watched: &Watched, ms: u64) -> OpinionKind {
-        watched.opinion(at(ms), &Policy::default(), true)
+        watched.opinion(at(ms), &Policy::default(), true, false)
     }
 
     #[test]
@@ -384,7 +391,7 @@ mod tests {
         watched.sign(at(1), &Sign::DialRefused);
         assert_eq!(opinion(&watched, 2), OpinionKind::Abstain);
         assert_eq!(
-            alive().opinion(at(1000), &Policy::default(), false),
+            alive().opinion(at(1000), &Policy::default(), false, false),
             OpinionKind::Alive
         );
     }

@@ -2,7 +2,7 @@
 //! quarantine of deposed primaries, and servers long unseen.
 
 use alloc::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     format,
     string::{String, ToString},
     vec::Vec,
@@ -34,6 +34,8 @@ const BLIND_AFTER: Duration = Duration::from_secs(10);
 /// How often the leader asks the others whether they see a server, and of how many servers at once.
 const ASK_AGAIN: Duration = Duration::from_secs(60);
 const ASKED_PER_ROUND: usize = 32;
+/// A primary that somebody saw alive within this time is well.
+const WELL_FOR: Duration = Duration::from_secs(2);
 /// So long after a recovery its replicas may still be dialling their new source.
 const REGROUPED_FOR: Duration = Duration::from_secs(10);
 
@@ -68,6 +70,7 @@ impl Node {
         self.register_detections(now, out, before);
         self.quarantine(now, out);
         self.keep_primaries_open(now, out, before);
+        self.record_witnesses(now, out, before);
         self.end_lost_downtimes(now, out);
         self.forget_unseen(now, out);
     }
@@ -139,6 +142,57 @@ impl Node {
         };
         kind.is_some_and(|kind| kind != OpinionKind::Alive)
             && life.is_none_or(|life| now.mono.since(life) >= BLIND_AFTER)
+    }
+
+    /// Who can see a primary that is well. A daemon that is down loses nothing by it; one that says that it is blind does.
+    fn record_witnesses(&mut self, now: Now, out: &mut Output, before: usize) {
+        let mut commands = Vec::new();
+        for record in self.replicated.clusters() {
+            if commands.len() + out.effects.len() - before >= PROPOSALS_PER_ROUND {
+                break;
+            }
+            let key = &record.primary;
+            let Some(identity) = record.identity.clone() else {
+                continue;
+            };
+            // When a voter last said that this very server is alive.
+            let saw = |voter: &NodeId| {
+                let (kind, meant, at) = if *voter == self.raft.node {
+                    let watched = self.watched.get(key)?;
+                    let kind = self.opinion_of(now.mono, key)?;
+                    (kind, watched.identity.as_ref(), now.mono)
+                } else {
+                    let (opinion, at) = self.heard.get(key)?.get(voter)?;
+                    (opinion.kind, opinion.identity.as_ref(), *at)
+                };
+                (kind == OpinionKind::Alive && meant == Some(&identity)).then_some(at)
+            };
+            let voters = self.raft.voters.iter();
+            let is_well = voters
+                .clone()
+                .filter_map(saw)
+                .any(|at| now.mono.since(at) <= WELL_FOR);
+            if !is_well {
+                continue;
+            }
+            let witnesses: BTreeSet<NodeId> = voters
+                .filter(|voter| {
+                    saw(voter).is_some()
+                        || (record.witnesses.contains(*voter) && !self.is_blind(now, **voter, key))
+                })
+                .copied()
+                .collect();
+            if witnesses != record.witnesses {
+                commands.push(Command::MarkWitnesses {
+                    primary: key.clone(),
+                    identity,
+                    nodes: witnesses.into_iter().collect(),
+                });
+            }
+        }
+        for command in commands {
+            self.propose(now, Cause::House, command, out);
+        }
     }
 
     fn tick(&mut self, now: Now, out: &mut Output) {

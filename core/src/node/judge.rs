@@ -162,16 +162,28 @@ impl Node {
 
     fn own_opinion(&self, now: Now, key: &InstanceKey) -> Opinion {
         let watched = self.watched.get(key);
+        let kind = self.opinion_of(now.mono, key);
         Opinion {
             key: key.clone(),
             identity: watched.and_then(|watched| watched.identity.clone()),
-            kind: watched.map_or(OpinionKind::Abstain, |watched| {
-                watched.opinion(now.mono, self.policy(), self.is_credible(now.mono))
-            }),
+            kind: kind.unwrap_or(OpinionKind::Abstain),
             life_ms_ago: watched
                 .and_then(Watched::last_life)
                 .map(|at| u64::try_from(now.mono.since(at).as_millis()).unwrap_or(u64::MAX)),
         }
+    }
+
+    /// It is on record that this daemon could log in to the primary that is missing.
+    pub(super) fn is_vouched_for(&self, key: &InstanceKey) -> bool {
+        let answered = self
+            .watched
+            .get(key)
+            .and_then(|watched| watched.identity.as_ref());
+        self.replicated.cluster_of(key).is_some_and(|record| {
+            record.primary == *key
+                && record.witnesses.contains(&self.raft.node)
+                && answered.is_none_or(|identity| record.identity.as_ref() == Some(identity))
+        })
     }
 
     /// Keeps pulse and fence connections to every server that has replicas, and to primaries deposed lately.

@@ -379,9 +379,9 @@ impl Node {
     /// What this daemon thinks of a server that it watches.
     #[must_use]
     pub fn opinion_of(&self, now: Mono, key: &InstanceKey) -> Option<OpinionKind> {
-        self.watched
-            .get(key)
-            .map(|watched| watched.opinion(now, self.policy(), self.is_credible(now)))
+        let watched = self.watched.get(key)?;
+        let credible = self.is_credible(now);
+        Some(watched.opinion(now, self.policy(), credible, self.is_vouched_for(key)))
     }
 
     /// A hash of the replicated half: equal at equal positions on all daemons.
@@ -429,6 +429,10 @@ impl Node {
             .iter()
             .filter_map(|(pattern, alias)| Some((regex::Regex::new(pattern).ok()?, alias.clone())))
             .collect();
+        // A verdict that opened nothing under the policy before may open a recovery under this one.
+        for suspicion in self.suspicions.values_mut() {
+            suspicion.again = suspicion.again.min(now.mono);
+        }
         self.rejudge(now, |diagnosis, view, judging| {
             diagnosis.rebuild(view, judging);
         });

@@ -369,7 +369,8 @@ impl Node {
             | Command::SetRecoveriesEnabled { .. }
             | Command::Acknowledge { .. }
             | Command::MarkFenced { .. }
-            | Command::MarkPrimary { .. } => {}
+            | Command::MarkPrimary { .. }
+            | Command::MarkWitnesses { .. } => {}
             Command::BeginMemberChange { .. } | Command::EndMemberChange { .. } => {
                 self.change_decided(now, command, out);
             }

@@ -33,7 +33,8 @@ use crate::{
     id::{ClusterKey, Epoch, Identity, InstanceKey, LogPosition, NodeId, Uid},
     limits::{
         AUDIT_ENTRIES_MAX, ERROR_TEXT_BYTES_MAX, INSTANCES_MAX, KNOWN_PER_COMMAND_MAX,
-        STEPS_PER_RECOVERY_MAX, TAGS_PER_INSTANCE_MAX, TEXT_BYTES_MAX, bounded,
+        STEPS_PER_RECOVERY_MAX, TAGS_PER_INSTANCE_MAX, TEXT_BYTES_MAX, WITNESSES_PER_CLUSTER_MAX,
+        bounded,
     },
     recovery::{
         AuditLine, End, Outcome, Phase, Purpose, Recovery, Stage, Statement, Step, StepKind,
@@ -424,6 +425,11 @@ impl Application<'_> {
                 identity,
                 writeable_at_uptime_s,
             } => self.mark_primary(primary, identity, *writeable_at_uptime_s),
+            Command::MarkWitnesses {
+                primary,
+                identity,
+                nodes,
+            } => self.mark_witnesses(primary, identity, nodes),
         }
     }
 
@@ -611,6 +617,7 @@ impl Application<'_> {
                 members: BTreeSet::new(),
                 recorded: self.now,
                 opened: None,
+                witnesses: BTreeSet::new(),
             },
         };
         self.take_members(&mut record, seen);
@@ -625,13 +632,7 @@ impl Application<'_> {
         identity: &Identity,
         writeable_at_uptime_s: Option<u64>,
     ) -> Decision {
-        let record = self
-            .state
-            .cluster_of(primary)
-            .filter(|record| record.primary == *primary)
-            .filter(|record| record.identity.as_ref() == Some(identity))
-            .cloned()
-            .ok_or_else(|| Refusal::NotFound(format!("primary {primary} ({identity})")))?;
+        let record = self.primary_of(primary, identity)?;
         if let Some(running) = self.state.running_on(record.key) {
             // It may be what changes the server.
             return Err(Refusal::ClusterBusy {
@@ -640,6 +641,33 @@ impl Application<'_> {
         }
         self.put_opened(record.key, primary, writeable_at_uptime_s);
         Ok(Answer::Done)
+    }
+
+    fn mark_witnesses(
+        &mut self,
+        primary: &InstanceKey,
+        identity: &Identity,
+        nodes: &[NodeId],
+    ) -> Decision {
+        let mut record = self.primary_of(primary, identity)?;
+        let nodes = nodes.iter().take(WITNESSES_PER_CLUSTER_MAX);
+        record.witnesses = nodes.copied().collect();
+        let changed = self.put_cluster(record);
+        Ok(Answer::Changed(u64::from(changed)))
+    }
+
+    /// The cluster of which this very server is the primary.
+    fn primary_of(
+        &self,
+        primary: &InstanceKey,
+        identity: &Identity,
+    ) -> Result<ClusterRecord, Refusal> {
+        self.state
+            .cluster_of(primary)
+            .filter(|record| record.primary == *primary)
+            .filter(|record| record.identity.as_ref() == Some(identity))
+            .cloned()
+            .ok_or_else(|| Refusal::NotFound(format!("primary {primary} ({identity})")))
     }
 
     /// Records that a server, if it is its cluster's primary, was writeable when it was up for so long, or is meant to be
@@ -1363,6 +1391,7 @@ impl Application<'_> {
             members: BTreeSet::from([beginning.server.clone()]),
             recorded: self.now,
             opened: None,
+            witnesses: BTreeSet::new(),
         };
         let free = beginning
             .replicas
@@ -1947,6 +1976,7 @@ fn set_primary(record: &mut ClusterRecord, primary: &InstanceKey, identity: Opti
             .is_some_and(|held| identity.is_some_and(|identity| identity != held));
     if is_another {
         record.opened = None;
+        record.witnesses.clear();
     }
     if record.primary == *primary {
         if identity.is_some() {

@@ -235,6 +235,12 @@ pub enum Command {
         identity: Identity,
         writeable_at_uptime_s: Option<u64>,
     },
+    /// These daemons could log in to a cluster's primary while it was well.
+    MarkWitnesses {
+        primary: InstanceKey,
+        identity: Identity,
+        nodes: Vec<NodeId>,
+    },
 }
 
 /// What applying a command came to: the same on every daemon.

@@ -108,6 +108,9 @@ pub struct ClusterRecord {
     pub recorded: Wall,
     /// The primary as it was last seen writeable, or made so by us. None where it never was, and where people closed it.
     pub opened: Option<Sighting>,
+    /// The daemons that could log in to the primary when it was last seen well: what each saw itself is lost with its
+    /// process.
+    pub witnesses: BTreeSet<NodeId>,
 }
 
 impl ClusterRecord {

@@ -368,6 +368,7 @@ choice!(Command {
     27 => BeginMemberChange { epoch, base, wanted, cause },
     28 => EndMemberChange { epoch, base, reason },
     29 => MarkPrimary { primary, identity, writeable_at_uptime_s },
+    30 => MarkWitnesses { primary, identity, nodes },
 });
 choice!(Answer {
     0 => Done,
@@ -433,6 +434,7 @@ record!(ClusterRecord {
     members,
     recorded,
     opened,
+    witnesses,
 });
 record!(Downtime {
     owner,

@@ -492,6 +492,14 @@ impl World {
         self.start(number);
     }
 
+    /// All daemons are told to read their files again.
+    pub fn set_policy(&mut self, policy: &Policy) {
+        self.policy = policy.clone();
+        for number in 0..3 {
+            self.step(number, Input::LocalPolicy(Box::new(policy.clone())));
+        }
+    }
+
     pub fn running(&self) -> Option<&Recovery> {
         self.oracle.running().next()
     }

@@ -158,6 +158,11 @@ fn recovery_command() -> impl Strategy<Value = Command> {
             primary: key,
             writeable_at_uptime_s,
         }),
+        1 => (server(), prop::collection::vec((0..4u64).prop_map(NodeId), 0..3)).prop_map(|(key, nodes)| Command::MarkWitnesses {
+            identity: identity(&key.host),
+            primary: key,
+            nodes,
+        }),
         1 => any::<bool>().prop_map(|enabled| Command::SetRecoveriesEnabled { enabled }),
         1 => (server(), any::<bool>()).prop_map(|(server, is_actionable)| {
             let mut detection = crate::samples::detection();

@@ -214,10 +214,11 @@ pub const fn kind(command: &Command) -> &'static str {
         Command::LiftQuarantine { .. } => "lift_quarantine",
         Command::MarkFenced { .. } => "mark_fenced",
         Command::MarkPrimary { .. } => "mark_primary",
+        Command::MarkWitnesses { .. } => "mark_witnesses",
     }
 }
 
-pub const KINDS: usize = 30;
+pub const KINDS: usize = 31;
 
 fn begin(name: &str, purpose: Purpose) -> Command {
     Command::BeginRecovery {
@@ -469,6 +470,11 @@ pub fn commands() -> Vec<Command> {
             primary: key("p"),
             identity: identity("p"),
             writeable_at_uptime_s: None,
+        },
+        Command::MarkWitnesses {
+            primary: key("p"),
+            identity: identity("p"),
+            nodes: vec![NodeId(1), NodeId(2)],
         },
     ];
     commands.extend(

@@ -859,7 +859,8 @@ impl<V: View> Plan<'_, V> {
                 Some(State::LookAfter(_)) if patient => look.push(key),
                 Some(State::LookAfter(_)) => lost.push(key),
                 Some(State::NotDone(_))
-                    if tries < PROMOTE_TRIES && self.is_just_tried(&key, progress) =>
+                    if tries < PROMOTE_TRIES
+                        && self.is_just_tried(StepKind::Repoint, &key, progress) =>
                 {
                     look.push(key);
                 }
@@ -911,6 +912,13 @@ impl<V: View> Plan<'_, V> {
             )),
             Some(State::Done) => {}
             Some(State::LookAfter(_)) if patient => look.push(candidate.clone()),
+            // A session of the leader before may hold the lock for a moment more.
+            Some(State::NotDone(_))
+                if tries < PROMOTE_TRIES
+                    && self.is_just_tried(StepKind::Reset, &candidate, progress) =>
+            {
+                look.push(candidate.clone());
+            }
             Some(State::NotDone(_)) if tries < PROMOTE_TRIES => {
                 steps.push(self.reset(steps.len() as u64, &candidate));
             }
@@ -1000,9 +1008,9 @@ impl<V: View> Plan<'_, V> {
     }
 
     /// The last attempt on this server ended less than a moment ago.
-    fn is_just_tried(&self, key: &InstanceKey, progress: &Progress) -> bool {
+    fn is_just_tried(&self, kind: StepKind, key: &InstanceKey, progress: &Progress) -> bool {
         self.recovery
-            .steps_of(StepKind::Repoint)
+            .steps_of(kind)
             .filter(|(step, _)| step.server == *key)
             .filter_map(|(step, _)| progress.ended_at.get(&step.id))
             .max()

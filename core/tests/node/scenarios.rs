@@ -894,6 +894,23 @@ fn a_primary_that_died_while_all_daemons_were_down_is_replaced() {
 }
 
 #[test]
+fn a_promoted_server_that_does_not_forget_its_source_at_once_is_asked_again() {
+    for_both(|flavour| {
+        let mut world = World::new(flavour, 3);
+        world
+            .server(2)
+            .refuses
+            .insert("reset replica all".to_string(), 1205);
+        world.kill(1);
+        world.expect(2 * SEC, "a promotion", |world| !world.promoted.is_empty());
+        world.run(700 * MS);
+        world.server(2).refuses.clear();
+        world.expect_succeeded(5 * SEC, 2);
+        assert!(world.server(2).channel.is_none(), "{}", world.story());
+    });
+}
+
+#[test]
 fn a_policy_that_lets_a_dead_primary_be_replaced_is_acted_on_at_once() {
     let mut world = World::with(Flavour::Mysql, 3, |policy| {
         policy.recover_primary_filters = vec!["another".to_string()];

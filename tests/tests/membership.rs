@@ -203,7 +203,7 @@ async fn a_cluster_of_which_one_memory_is_left_is_recovered_by_hand() -> Result<
 #[tokio::test]
 async fn two_of_three_form_a_cluster_on_an_operators_word() -> Result<()> {
     let daemons = Daemons::start(&options(0, 1))?;
-    let [n1, n2, _] = daemons.all() else {
+    let [n1, n2, n3] = daemons.all() else {
         anyhow::bail!("three daemons");
     };
     says(n1, "/api/raft-health", "waiting for").await?;
@@ -222,5 +222,10 @@ async fn two_of_three_form_a_cluster_on_an_operators_word() -> Result<()> {
         let (is_done, said) = outcome.ok().context("a thread ended")??;
         ensure!(is_done && said.contains("the cluster is formed"), "{said}");
     }
-    members(&[n1, n2]).await
+    members(&[n1, n2]).await?;
+    write(&daemons, "before").await?;
+    // The third one is in everybody's list, and is let in when it comes.
+    n3.start()?;
+    members(&[n1, n2, n3]).await?;
+    holds(&daemons, &["before"]).await
 }

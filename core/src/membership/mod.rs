@@ -537,12 +537,9 @@ pub fn word(view: &View<'_>) -> Option<Word> {
         .map(|listed| listed.entry.clone())
         .collect();
     let Some(row) = view.replicated.declaration(view.own) else {
-        let came_with = &view.sight.came_with;
-        return Some(Word::First(if came_with.is_empty() {
-            entries
-        } else {
-            came_with.clone()
-        }));
+        // A sight from before the cluster was formed does not know yet, and the own list may be longer than that one.
+        let came_with = view.sight.came_with.clone();
+        return (!came_with.is_empty()).then_some(Word::First(came_with));
     };
     let is_same_list = row.entries == entries;
     let standing = view.replicated.standing_declaration(view.own);

@@ -11,7 +11,7 @@ pub struct Sight {
     pub own: Own,
     /// Its own `RaftNodes`, in the order of the file.
     pub listed: Vec<Listed>,
-    /// The list that the cluster was formed with, or with which it was let in; empty when that is not known.
+    /// The list that the cluster was formed with, or with which it was let in; empty as long as that is not known.
     pub came_with: Vec<String>,
     pub nodes: BTreeMap<NodeId, Seen>,
     /// The end of its log.

@@ -27,6 +27,26 @@ fn nothing_is_done_while_nothing_differs() {
     }
 }
 
+/// Two of the three that the lists name formed a cluster on an operator's word, and have a sight of before that at first.
+#[test]
+fn one_that_was_missing_when_the_cluster_was_formed_is_let_in_when_it_comes() {
+    let mut model = Model::new(2);
+    for node in [1, 2] {
+        model.configure(node, &[1, 2, 3]);
+        model.came_with(node, None);
+    }
+    model.run(SEC);
+    for node in [1, 2] {
+        assert_eq!(model.state.declaration(id(node)), None);
+        model.came_with(node, Some(&[1, 2]));
+    }
+    model.run(60 * SEC);
+    assert_eq!(model.voters(), [1, 2]);
+    model.start(3, &addr(3), &[1, 2, 3]);
+    model.run(20 * SEC);
+    assert_eq!(model.voters(), [1, 2, 3]);
+}
+
 #[test]
 fn a_wiped_machine_takes_its_old_place_after_the_silence() {
     let mut model = Model::new(3);

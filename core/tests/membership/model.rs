@@ -28,6 +28,8 @@ struct Daemon {
     /// What it advertises.
     address: String,
     list: Vec<String>,
+    /// The list that its cluster was formed with, or with which it was let in; none: it does not know so far.
+    came_with: Option<Vec<String>>,
     up: bool,
     reads: u32,
     /// What it holds of the log.
@@ -90,11 +92,13 @@ impl Model {
     // --- what tests do ---
 
     pub fn start(&mut self, node: u64, address: &str, list: &[u64]) {
+        let list: Vec<String> = list.iter().map(|place| addr(*place)).collect();
         self.daemons.insert(
             node,
             Daemon {
                 address: address.to_owned(),
-                list: list.iter().map(|place| addr(*place)).collect(),
+                came_with: Some(list.clone()),
+                list,
                 up: true,
                 reads: 1,
                 matched: 0,
@@ -129,7 +133,9 @@ impl Model {
         let list = self.daemons[&former].list.clone();
         self.daemons.get_mut(&former).expect("a daemon").up = false;
         self.start(newcomer, &address, &[]);
-        self.daemons.get_mut(&newcomer).expect("started").list = list;
+        let started = self.daemons.get_mut(&newcomer).expect("started");
+        started.came_with = Some(list.clone());
+        started.list = list;
         if self.leader == former {
             self.elect_any();
         }
@@ -141,6 +147,12 @@ impl Model {
     }
 
     pub fn restart(&mut self, _node: u64) {}
+
+    /// The daemon learns with which list its cluster was formed, or does not know.
+    pub fn came_with(&mut self, node: u64, list: Option<&[u64]>) {
+        let list = list.map(|list| list.iter().map(|place| addr(*place)).collect());
+        self.daemons.get_mut(&node).expect("a daemon").came_with = list;
+    }
 
     pub fn alias(&mut self, place: u64, node: u64) {
         self.answers.insert(addr(place), node);
@@ -550,7 +562,7 @@ impl Model {
         };
         Sight {
             own: Own::default(),
-            came_with: Vec::new(),
+            came_with: self.daemons[&own].came_with.clone().unwrap_or_default(),
             listed: self.daemons[&own].list.iter().map(listed).collect(),
             nodes: self
                 .daemons

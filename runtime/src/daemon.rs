@@ -175,7 +175,7 @@ impl<E: Env> Attachable<E> {
                 }
             }
             // Raft did not start with these; or waits, says so itself, and the backend stays as it is until the node joins.
-            StartDecision::TakeBackend { .. }
+            StartDecision::WentBack { .. }
             | StartDecision::Refuse { .. }
             | StartDecision::WaitAsStranger { .. } => {}
         }

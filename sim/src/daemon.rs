@@ -34,6 +34,8 @@ pub struct DaemonsSetup {
     pub policy: Policy,
     /// Raft makes a snapshot after so many entries and keeps as many; none: as in production.
     pub snapshot_entries: Option<u64>,
+    /// `RaftReplaceSilentSeconds`; none: as in production.
+    pub replace_silent: Option<Duration>,
 }
 
 /// The daemons of a world, as a scenario and the oracles get at them. Clones are the same daemons.
@@ -235,6 +237,9 @@ impl Daemons {
                 raft.log.snapshot_entries = entries;
                 raft.log.keep_entries = entries;
             }
+            if let Some(silent) = shared.setup.replace_silent {
+                raft.replace_silent = silent;
+            }
             (raft, settings(name, shared.setup.policy.clone()))
         };
         let nodes_count = settings_of_raft.nodes.len();
@@ -280,8 +285,10 @@ async fn listen(
     while let Some(request) = requests.recv().await {
         if let (Some(daemon), ReplicaRequest::Apply { entries, .. }) = (&told, &request) {
             for (at, entry) in entries {
-                if let Entry::Command(bytes) = entry {
-                    witness::committed(daemon, *at, bytes);
+                match entry {
+                    Entry::Command(bytes) => witness::committed(daemon, *at, bytes),
+                    Entry::Members(members) => witness::seated(daemon, *at, members),
+                    Entry::Blank => {}
                 }
             }
         }

@@ -25,7 +25,7 @@ impl FoundBy {
 }
 
 /// Every mistake.
-pub const ALL: [FoundBy; 7] = [
+pub const ALL: [FoundBy; 11] = [
     FoundBy {
         mistake: Mutant::AnyTarget,
         name: "any-target",
@@ -67,6 +67,30 @@ pub const ALL: [FoundBy; 7] = [
         name: "no-confirmation",
         scenario: "leader_struck_in_recovery.toml",
         finds: &["safety: epochs"],
+    },
+    FoundBy {
+        mistake: Mutant::FilteredVotes,
+        name: "filtered-votes",
+        scenario: "member_misses_a_change.toml",
+        finds: &["liveness: led"],
+    },
+    FoundBy {
+        mistake: Mutant::ChangeInMemory,
+        name: "change-in-memory",
+        scenario: "leader_killed_in_change.toml",
+        finds: &["liveness: members"],
+    },
+    FoundBy {
+        mistake: Mutant::AppliedUnsynced,
+        name: "applied-unsynced",
+        scenario: "slow_disk_of_one.toml",
+        finds: &["crash"],
+    },
+    FoundBy {
+        mistake: Mutant::FreshDeclares,
+        name: "fresh-declares",
+        scenario: "list_of_a_fresh_member.toml",
+        finds: &["liveness: members"],
     },
 ];
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use orchestrator_core::id::{InstanceKey, LogPosition, Uid};
 use orchestrator_core::recovery::{Statement, StepKind};
-use orchestrator_core::replicated::{Command, wire};
+use orchestrator_core::replicated::{Command, Members, wire};
 use tokio::sync::watch;
 
 use crate::model::Host;
@@ -33,14 +33,15 @@ pub enum Event {
     },
     /// A daemon stopped leading, or is down or frozen.
     NoLongerLeads { daemon: String },
-    /// A daemon put the promise of its vote on stable storage.
+    /// An identity put the promise of its vote on stable storage.
     Votes {
         daemon: String,
+        voter: String,
         term: u64,
         candidate: String,
     },
-    /// A daemon's directories were removed: who comes back is somebody else.
-    Wiped { daemon: String },
+    /// Raft's members were changed; told at the first daemon that is given the entry.
+    Seated { at: LogPosition },
     /// A statement took effect on a server.
     Executed {
         server: InstanceKey,
@@ -173,7 +174,8 @@ impl Witness {
                     });
                 }
             }
-            Event::NoLongerLeads { .. } | Event::Votes { .. } | Event::Wiped { .. } => {}
+            Event::Seated { .. } => self.happened("members"),
+            Event::NoLongerLeads { .. } | Event::Votes { .. } => {}
         }
         if let Err(broken) = self.oracles.observe(at, event, &self.hosts) {
             self.violation.get_or_insert(broken);
@@ -216,13 +218,14 @@ fn moments_of(command: &Command) -> Vec<&'static str> {
 }
 
 /// The names of moments that a scenario may wait for.
-pub const MOMENTS: [&str; 13] = [
+pub const MOMENTS: [&str; 14] = [
     "commit",
     "drain",
     "effect",
     "end",
     "fence-and-halt",
     "leader",
+    "members",
     "operate",
     "promote",
     "promoted",
@@ -236,8 +239,9 @@ pub(crate) fn tell(event: &Event) {
     with(|witness| witness.observe(event));
 }
 
-/// Raft gave an entry to a daemon: the same at the same place on every daemon, in every life of it.
-pub(crate) fn committed(daemon: &str, at: LogPosition, bytes: &[u8]) {
+/// Raft gave an entry to a daemon: the same at the same place on every daemon, in every life of it. Whether it is the first
+/// that was given this one.
+fn is_first(daemon: &str, at: LogPosition, bytes: &[u8]) -> bool {
     let of_bytes = orchestrator::trace::hash(orchestrator::trace::HASH_START, bytes);
     let is_first = with(|witness| match witness.log.get(&at.index) {
         None => {
@@ -253,7 +257,21 @@ pub(crate) fn committed(daemon: &str, at: LogPosition, bytes: &[u8]) {
             false
         }
     });
-    if is_first != Some(true) {
+    is_first == Some(true)
+}
+
+/// Raft gave members to a daemon.
+pub(crate) fn seated(daemon: &str, at: LogPosition, members: &Members) {
+    let text = members.to_string();
+    if is_first(daemon, at, text.as_bytes()) {
+        orchestrator::trace::event("members", format_args!("{at} {text}"));
+        tell(&Event::Seated { at });
+    }
+}
+
+/// Raft gave a command to a daemon.
+pub(crate) fn committed(daemon: &str, at: LogPosition, bytes: &[u8]) {
+    if !is_first(daemon, at, bytes) {
         return;
     }
     match wire::decode_command(bytes) {
@@ -359,10 +377,14 @@ pub(crate) fn heard(place: &str, kind: &'static str, text: &str) {
             };
             let Ok(term) = term.parse() else { return };
             if kind == "vote" {
+                let Some((candidate, voter)) = who.split_once(' ') else {
+                    return;
+                };
                 Event::Votes {
                     daemon,
+                    voter: voter.to_owned(),
                     term,
-                    candidate: who.to_owned(),
+                    candidate: candidate.to_owned(),
                 }
             } else {
                 Event::Leads {

@@ -38,6 +38,14 @@ pub enum Mutant {
     UnsyncedLog,
     /// Statements are sent without asking whether this daemon still leads.
     NoConfirmation,
+    /// Only whom the own membership names is given a vote.
+    FilteredVotes,
+    /// A change of members is known to nobody but the leader that began it.
+    ChangeInMemory,
+    /// Entries are applied before this node has them on stable storage.
+    AppliedUnsynced,
+    /// An identity that was let in declares the list that it came with.
+    FreshDeclares,
 }
 
 /// One kind of world. All functions are associated: an implementation is a marker type, and where several machines

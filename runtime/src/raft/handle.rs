@@ -254,7 +254,7 @@ async fn start_with<E: Env>(
     check_snapshot(&file, &store)?;
     let held = file.newest().and_then(|head| head.last);
     let decision = decide(settings, &identity, &store, held)?;
-    if let StartDecision::TakeBackend { at } = &decision {
+    if let StartDecision::WentBack { at } = &decision {
         return Err(gone_back::<E>(settings, identity, *at).await);
     }
 
@@ -535,15 +535,16 @@ fn decide<E: Env>(
         }
         StartDecision::Refuse { reason } => Err(StartError::Refused(reason.clone())),
         StartDecision::Replay { .. }
-        | StartDecision::TakeBackend { .. }
+        | StartDecision::WentBack { .. }
         | StartDecision::Rebuild { .. }
         | StartDecision::DiscardBackend { .. }
         | StartDecision::WaitAsStranger { .. } => Ok(decision),
     }
 }
 
-/// The backend knows entries that the directory does not: the directory went back, and with it what this identity promised.
-/// It is retired, unless nobody else could give the state back.
+/// The backend knows entries that the directory does not. Entries are on stable storage before they are applied, so the
+/// directory went back, and with it what this identity promised: to keep its vote could give two leaders to one term. It
+/// is retired, unless nobody else could give the state back.
 async fn gone_back<E: Env>(
     settings: &RaftSettings,
     mut identity: Identity,

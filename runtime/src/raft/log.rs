@@ -137,6 +137,8 @@ impl Shared {
 
 /// A handle on the store; all clones are one store.
 pub(super) struct LogStore<E: Env> {
+    /// Whose it is.
+    node: u64,
     jobs: mpsc::UnboundedSender<Job<E>>,
     shared: Arc<Mutex<Shared>>,
     /// The index of the last entry that the file certainly has. Closed when the writer has ended.
@@ -146,6 +148,7 @@ pub(super) struct LogStore<E: Env> {
 impl<E: Env> Clone for LogStore<E> {
     fn clone(&self) -> Self {
         LogStore {
+            node: self.node,
             jobs: self.jobs.clone(),
             shared: self.shared.clone(),
             flushed: self.flushed.clone(),
@@ -177,6 +180,7 @@ impl<E: Env> LogStore<E> {
         spawn::<E>(write_jobs::<E>(connection, queue, shared.clone(), tell));
         Ok(Opened {
             store: LogStore {
+                node,
                 jobs,
                 shared,
                 flushed,
@@ -692,7 +696,10 @@ impl<E: Env> RaftLogStorage<Config<E>> for LogStore<E> {
         .await?;
         // One that is committed is the leader's, which this node only follows.
         if !vote.committed {
-            crate::trace::event("vote", format_args!("{} {:016x}", vote.term, vote.node));
+            crate::trace::event(
+                "vote",
+                format_args!("{} {:016x} {:016x}", vote.term, vote.node, self.node),
+            );
         }
         Ok(())
     }

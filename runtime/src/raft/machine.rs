@@ -1,8 +1,8 @@
 //! openraft's state machine, without a state: what is applied, imaged and installed belongs to the driver's task, which is
 //! asked through a channel and answers in order.
 //!
-//! Apply waits for the driver and for the own log, whose end ends raft anyway, and for nothing else. A snapshot's image is taken between two applies and is
-//! encoded and written outside the driver.
+//! Apply waits for the driver and for the own log, whose end ends raft anyway, and for nothing else. A snapshot's image is
+//! taken between two applies and is encoded and written outside the driver.
 
 use std::io;
 use std::path::PathBuf;
@@ -20,7 +20,7 @@ use super::snapshot::{Head, SnapshotFile};
 use super::types::{Answer, Config, LogId, Snapshot, SnapshotData, SnapshotMeta, StoredMembership};
 use super::wire::{self, invalid};
 use super::{Entry, Image, ReplicaRequest};
-use crate::env::Env;
+use crate::env::{Env, Mutant};
 
 /// Entries handed over at once, at most.
 const APPLY_ENTRIES_MAX: usize = 256;
@@ -82,7 +82,9 @@ impl<E: Env> Machine<E> {
     ) -> io::Result<()> {
         // A leader's entry is committed by its followers' disks, perhaps before its own has it. What is applied goes to
         // the backend, and a backend that is ahead of its raft data directory means that the directory went back.
-        if let Some((at, _)) = entries.last() {
+        if let Some((at, _)) = entries.last()
+            && !E::has(Mutant::AppliedUnsynced)
+        {
             self.log.flushed_to(at.index).await?;
         }
         let count = entries.len();

@@ -19,6 +19,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use super::PeerMessage;
 use super::id::NodeId;
 use super::node::{Node, Verdict, locked};
+use super::sight;
 use super::tls::Wire;
 use super::types::{Raft, Snapshot, SnapshotMeta};
 use super::wire::{
@@ -285,7 +286,7 @@ async fn answer<E: Env>(
             if vote.node == from {
                 node.saw(from, vote.term, None);
             }
-            if withholds_votes(node) {
+            if withholds_votes(node) || is_filtered(node, from) {
                 return Ok(withheld(node));
             }
             let mut rpc = VoteRequest::new(wire::vote::<E>(vote), last.map(wire::log_id::<E>));
@@ -293,7 +294,7 @@ async fn answer<E: Env>(
             Ok(voted::<E>(raft.vote(rpc).await))
         }
         Request::PreVote { vote, last } => {
-            if withholds_votes(node) {
+            if withholds_votes(node) || is_filtered(node, from) {
                 return Ok(withheld(node));
             }
             let rpc = VoteRequest::new(wire::vote::<E>(vote), last.map(wire::log_id::<E>));
@@ -492,6 +493,14 @@ async fn install<E: Env>(raft: &Raft<E>, incoming: Incoming) -> io::Result<Respo
 /// leader that it acknowledged before the restart could still believe in it.
 fn withholds_votes<E: Env>(node: &Node<E>) -> bool {
     E::mono() < node.votes_from && !E::has(Mutant::EarlyVotes)
+}
+
+/// Never: a voter that missed a change of members would refuse the only one that can lead.
+fn is_filtered<E: Env>(node: &Node<E>, candidate: u64) -> bool {
+    E::has(Mutant::FilteredVotes) && {
+        let members = sight::members(node);
+        !members.is_empty() && !members.contains(&candidate)
+    }
 }
 
 fn withheld<E: Env>(node: &Node<E>) -> Response {

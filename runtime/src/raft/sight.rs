@@ -17,7 +17,7 @@ use super::link;
 use super::node::{Node, locked};
 use super::wire::{self, LogIdV1};
 use super::{Members, RaftHandle};
-use crate::env::{Env, timeout};
+use crate::env::{Env, Mutant, timeout};
 
 /// An entry of the list leads to a daemon if it was heard, or answered there, within this time.
 const LISTED_FRESH: Duration = Duration::from_secs(10);
@@ -79,6 +79,15 @@ fn listed<E: Env>(node: &Node<E>) -> Vec<Listed> {
         .collect()
 }
 
+/// The list that the cluster was formed with, or with which this node was let in.
+fn came_with<E: Env>(node: &Node<E>) -> Vec<String> {
+    let identity = locked(&node.identity);
+    if E::has(Mutant::FreshDeclares) && identity.founders.is_empty() && identity.cluster.is_some() {
+        return vec![node.settings.advertise.clone()];
+    }
+    identity.entries.clone()
+}
+
 /// The own list with who answers at each entry, if somebody does at all of them.
 pub(super) fn whole_list<E: Env>(node: &Node<E>) -> Option<Vec<(String, u64)>> {
     listed(node)
@@ -134,7 +143,7 @@ impl<E: Env> RaftHandle<E> {
                 reads_snapshot: settings.own_version,
             },
             listed: listed(node),
-            came_with: locked(&node.identity).entries.clone(),
+            came_with: came_with(node),
             replace_silent: settings.replace_silent,
             replace_per_hour: settings.replace_per_hour,
             ..Sight::default()
@@ -223,6 +232,9 @@ impl<E: Env> RaftHandle<E> {
         deadline: Duration,
     ) -> Result<(), String> {
         let raft = self.node.raft.get().ok_or("raft is being started")?;
+        if E::has(Mutant::ChangeInMemory) && !self.begins_or_began(base, members) {
+            return Err("this leader knows of no change".to_owned());
+        }
         let membership = wire::membership_of(members).map_err(|error| error.to_string())?;
         let last = LogIdV1 {
             term: base.term,
@@ -245,6 +257,22 @@ impl<E: Env> RaftHandle<E> {
         timeout::<E, _>(deadline, seating)
             .await
             .unwrap_or_else(|| Err(format!("no outcome within {} s", deadline.as_secs())))
+    }
+
+    /// For [`Mutant::ChangeInMemory`]: whether halves are begun here, or are joined by who began them.
+    fn begins_or_began(&self, base: LogPosition, members: &Members) -> bool {
+        let was_joint = self.node.raft.get().is_some_and(|raft| {
+            let metrics = raft.metrics();
+            let metrics = metrics.borrow_watched();
+            metrics
+                .membership_config
+                .membership()
+                .get_joint_config()
+                .len()
+                > 1
+        });
+        let term = self.summary().term;
+        members.is_joint() || !was_joint || base.term == term
     }
 
     /// Looks who answers at these addresses too, beside the own list.

@@ -34,8 +34,9 @@ pub enum StartDecision {
     Replay { from: Option<LogPosition> },
     /// The backend is written anew from the local snapshot and log; foreign rows are shown in the audit.
     Rebuild { reason: String },
-    /// The backend is ahead of the log with the same history: its state is taken, vote and identity stay.
-    TakeBackend { at: LogPosition },
+    /// The backend is ahead of the log with the same history. Nothing is applied that the log does not certainly have, so
+    /// the directory went back: what this identity promised is not known any more.
+    WentBack { at: LogPosition },
     /// The backend contradicts the log: it is discarded and written anew.
     DiscardBackend { reason: String },
     /// The backend belongs to a cluster and this directory to none: this node must not form a cluster; it waits to be
@@ -88,7 +89,7 @@ pub fn decide_start(backend: Option<BackendPosition>, log: &LogFacts<'_>) -> Sta
         };
     }
     let Some((last_term, last_index)) = log.last else {
-        return StartDecision::TakeBackend { at };
+        return StartDecision::WentBack { at };
     };
     if at.index > last_index {
         return if at.term < last_term {
@@ -99,7 +100,7 @@ pub fn decide_start(backend: Option<BackendPosition>, log: &LogFacts<'_>) -> Sta
                 ),
             )
         } else {
-            StartDecision::TakeBackend { at }
+            StartDecision::WentBack { at }
         };
     }
     if at.term > last_term {
@@ -235,16 +236,16 @@ mod tests {
     }
 
     #[test]
-    fn ahead_with_the_same_history_is_taken() {
-        check(backend(4, 21), log(), "TakeBackend");
-        check(backend(5, 30), log(), "TakeBackend");
+    fn ahead_with_the_same_history_went_back() {
+        check(backend(4, 21), log(), "WentBack");
+        check(backend(5, 30), log(), "WentBack");
         let emptied = LogFacts {
             purged: None,
             last: None,
             term_at: &|_| None,
             ..log()
         };
-        check(backend(4, 21), emptied, "TakeBackend");
+        check(backend(4, 21), emptied, "WentBack");
     }
 
     #[test]

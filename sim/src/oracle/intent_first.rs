@@ -37,7 +37,7 @@ impl IntentFirst {
             Event::Leads { .. }
             | Event::NoLongerLeads { .. }
             | Event::Votes { .. }
-            | Event::Wiped { .. } => Ok(()),
+            | Event::Seated { .. } => Ok(()),
         }
     }
 

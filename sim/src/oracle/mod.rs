@@ -19,6 +19,7 @@ pub mod intent_first;
 pub mod no_errant;
 pub mod nothing_forgotten;
 pub mod nothing_lost;
+pub mod nothing_uncommitted;
 pub mod one_leader;
 pub mod one_primary;
 pub mod one_recovery;
@@ -33,6 +34,7 @@ pub struct Oracles {
     pub epochs_in_order: epochs_in_order::EpochsInOrder,
     pub nothing_lost: nothing_lost::NothingLost,
     pub same_digest: same_digest::Digests,
+    pub nothing_uncommitted: nothing_uncommitted::NothingUncommitted,
 }
 
 impl Oracles {
@@ -40,6 +42,7 @@ impl Oracles {
     /// The first promise that this event breaks.
     pub fn observe(&mut self, at: Duration, event: &Event, hosts: &[Host]) -> Result<(), String> {
         self.one_leader.observe(at, event)?;
+        self.nothing_uncommitted.observe(event);
         self.intent_first.observe(event)?;
         self.epochs_in_order.observe(event)?;
         nothing_forgotten::observe(event)?;
@@ -64,6 +67,7 @@ impl Oracles {
     /// # Errors
     /// The first promise that is broken.
     pub fn end(&mut self, ended: &Ended) -> Result<(), String> {
+        self.nothing_uncommitted.end(ended)?;
         one_recovery::end(ended)?;
         self.one_primary.end(ended)?;
         self.nothing_lost.end(ended)?;

@@ -20,6 +20,6 @@ pub fn observe(event: &Event) -> Result<(), String> {
         | Event::Leads { .. }
         | Event::NoLongerLeads { .. }
         | Event::Votes { .. }
-        | Event::Wiped { .. } => Ok(()),
+        | Event::Seated { .. } => Ok(()),
     }
 }

@@ -1,6 +1,7 @@
 //! At most one process leads in a term, and no two daemons lead at one time: a leader that lost its quorum has stopped
-//! leading before another can begin. A daemon promises its vote once a term, keeps that promise across every restart, and
-//! never goes back to an earlier term; one whose directories were removed is another voter.
+//! leading before another can begin. An identity promises its vote once a term, keeps that promise across every restart,
+//! and never goes back to an earlier term, whatever became of its memory: a daemon whose directory was removed comes back
+//! as another identity.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -19,10 +20,17 @@ pub struct OneLeader {
     leading: BTreeMap<String, String>,
     /// Who led when another began, who that was, and when.
     overlap: Option<(String, String, Duration)>,
+    /// By identity.
     votes: BTreeMap<String, (u64, String)>,
 }
 
 impl OneLeader {
+    /// In how many terms somebody led.
+    #[must_use]
+    pub fn terms(&self) -> usize {
+        self.leaders.len()
+    }
+
     /// # Errors
     /// Two leaders, or two votes.
     pub fn observe(&mut self, at: Duration, event: &Event) -> Result<(), String> {
@@ -64,24 +72,20 @@ impl OneLeader {
             }
             Event::Votes {
                 daemon,
+                voter,
                 term,
                 candidate,
             } => {
-                let earlier = self
-                    .votes
-                    .insert(daemon.clone(), (*term, candidate.clone()));
+                let earlier = self.votes.insert(voter.clone(), (*term, candidate.clone()));
                 if let Some((earlier_term, earlier)) = earlier
                     && (*term < earlier_term || (*term == earlier_term && *candidate != earlier))
                 {
                     return Err(format!(
-                        "one leader: {daemon} votes for {candidate} in term {term} after {earlier} in term {earlier_term}"
+                        "one leader: {daemon} (node {voter}) votes for {candidate} in term {term} after {earlier} in term {earlier_term}"
                     ));
                 }
             }
-            Event::Wiped { daemon } => {
-                self.votes.remove(daemon);
-            }
-            Event::Committed { .. } | Event::Executed { .. } => {}
+            Event::Committed { .. } | Event::Executed { .. } | Event::Seated { .. } => {}
         }
         Ok(())
     }

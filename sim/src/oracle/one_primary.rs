@@ -68,7 +68,7 @@ impl OnePrimary {
             | Event::Leads { .. }
             | Event::NoLongerLeads { .. }
             | Event::Votes { .. }
-            | Event::Wiped { .. } => Ok(()),
+            | Event::Seated { .. } => Ok(()),
         }
     }
 

@@ -229,6 +229,8 @@ pub enum Action {
     Name(String, String),
     /// A request to a daemon's HTTP service.
     Ask(String, String),
+    /// `orchestrator raft form --with` these, typed on a daemon's machine.
+    Form(String, Vec<String>),
 }
 
 impl Action {
@@ -255,6 +257,7 @@ impl Action {
             | Self::Wipe(..)
             | Self::CloneBackend(..)
             | Self::Nodes(..)
+            | Self::Form(..)
             | Self::Ask(..) => return None,
         })
     }
@@ -291,6 +294,7 @@ impl fmt::Display for Action {
             Self::Nodes(who, nodes) => write!(f, "nodes {who} {}", nodes.join(",")),
             Self::Name(name, to) => write!(f, "name {name}>{to}"),
             Self::Ask(who, path) => write!(f, "ask {who} {path}"),
+            Self::Form(who, with) => write!(f, "form {who} {}", with.join(",")),
         }
     }
 }
@@ -351,6 +355,9 @@ impl FromStr for Action {
                 Self::Nodes(own(who), nodes.split(',').map(str::to_owned).collect())
             }
             ["ask", who, path] => Self::Ask(own(who), own(path)),
+            ["form", who, with] => {
+                Self::Form(own(who), with.split(',').map(str::to_owned).collect())
+            }
             _ => return Err(format!("'{text}' is nothing that can be done")),
         })
     }
@@ -436,6 +443,8 @@ mod tests {
             "at 9000ms: slow-applier m2 by 40ms",
             "at 9000ms: nodes n1 n1,n2,n4",
             "at 9000ms: ask leader /api/ack-all-recoveries?comment=x",
+            "at 9000ms: form n1 n1,n2",
+            "when members 3: kill leader for 1000ms",
             "when promoted: stop follower",
             "at 9000ms: thaw m1",
         ] {

@@ -47,6 +47,18 @@ pub struct Expect {
     /// Daemons that end by themselves, and a part of the reason.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ends: Vec<(String, String)>,
+    /// What daemons answer: the machine, the path, and a part of the answer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub says: Vec<(String, String, String)>,
+    /// A daemon leads.
+    #[serde(default)]
+    pub led: bool,
+    /// A majority's memory is lost for good: nobody leads when the script is over, and nothing is healed.
+    #[serde(default)]
+    pub stands_still: bool,
+    /// In so many terms a daemon led.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub terms: Option<usize>,
 }
 
 /// What a scenario asks to be changed of the policy.
@@ -102,6 +114,9 @@ pub struct Scenario {
     /// Raft makes a snapshot after so many entries, and keeps as many behind it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot_entries: Option<u64>,
+    /// `RaftReplaceSilentSeconds`
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replace_silent: Option<String>,
     /// Operators give and end downtimes, tags and the like all the while.
     #[serde(default)]
     pub operators: bool,
@@ -185,6 +200,9 @@ impl Scenario {
             }
         }
         self.script()?;
+        if let Some(silent) = &self.replace_silent {
+            parse_duration(silent)?;
+        }
         if let Some(within) = &self.expect.writable_within {
             parse_duration(within)?;
         }

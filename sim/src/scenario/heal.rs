@@ -3,10 +3,11 @@
 
 use std::time::Duration;
 
+use orchestrator::env::sleep;
 use orchestrator::trace::event;
 
 use super::action::Action;
-use super::play::{Down, Player};
+use super::play::{Down, LOOK, Player};
 use crate::daemon::DaemonView;
 use crate::engine::Engine;
 use crate::model::server::Process;
@@ -126,9 +127,6 @@ fn missing(
     if leaders.len() != 1 {
         return Some(format!("leader: not one daemon leads: {leaders:?}"));
     }
-    if let Some(deaf) = views.iter().find(|view| !view.hears_leader) {
-        return Some(format!("leader: {} does not hear it", deaf.name));
-    }
     let first = views.first()?;
     let mut identities: Vec<_> = views.iter().map(|view| view.node).collect();
     identities.sort();
@@ -140,6 +138,9 @@ fn missing(
                 "members: the voters are {voters:?}, and {members:?} are {identities:?}"
             ));
         }
+    }
+    if let Some(deaf) = views.iter().find(|view| !view.hears_leader) {
+        return Some(format!("leader: {} does not hear it", deaf.name));
     }
     if views.iter().any(|view| view.at != first.at) {
         let at: Vec<String> = views
@@ -223,7 +224,7 @@ pub(super) async fn one_more_failover<E: Engine>(player: &mut Player) -> Result<
     else {
         return Ok("no primary".to_owned());
     };
-    let views = player.look().await?;
+    let views = player.members().await?;
     let lost = |host: &crate::model::Host| {
         views.first().is_some_and(|view| {
             let mut recoveries = view.recoveries.iter();
@@ -265,7 +266,8 @@ pub(super) async fn one_more_failover<E: Engine>(player: &mut Player) -> Result<
 async fn wait_for_views<E: Engine>(player: &mut Player) -> Result<(), Failure> {
     let until = E::elapsed() + REST;
     loop {
-        let views = player.wait::<E>().await?;
+        sleep::<E>(LOOK).await;
+        let views = player.members().await?;
         let running = player
             .hosts
             .iter()

@@ -3,16 +3,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use orchestrator::env::{sleep, spawn, timeout};
+use orchestrator::raft;
 use orchestrator::trace::event;
 use orchestrator_core::id::InstanceKey;
 use orchestrator_core::recovery::Statement;
 
 use super::action::{Action, Directory, Planned, When};
-use super::file::{Plan, Scenario};
+use super::file::{Expect, Plan, Scenario};
 use super::{Script, Summary, heal};
 use crate::daemon::{DaemonView, Daemons, DaemonsSetup, default_policy};
 use crate::engine::{self, Engine, Machine};
@@ -25,7 +27,7 @@ use crate::outcome::Failure;
 use crate::{browser, disk, network, operator, witness};
 
 /// Between two looks at every daemon.
-const LOOK: Duration = Duration::from_millis(100);
+pub(super) const LOOK: Duration = Duration::from_millis(100);
 /// Without faults all daemons must see the whole fleet by then.
 const DISCOVERED_BY: Duration = Duration::from_secs(8);
 /// What healing, coming to rest, and one more failover may take after the script.
@@ -46,6 +48,10 @@ pub(super) fn world<E: Engine>(scenario: Arc<Scenario>, plan: Plan) -> (Vec<Mach
     let daemons = Daemons::new(DaemonsSetup {
         policy,
         snapshot_entries: scenario.snapshot_entries,
+        replace_silent: scenario
+            .replace_silent
+            .as_ref()
+            .and_then(|text| super::action::parse_duration(text).ok()),
     });
     let hosts = fleet(&scenario, &plan);
     let mut machines = daemons.machines::<E>(scenario.daemons, scenario.spare_daemons);
@@ -151,10 +157,13 @@ impl Player {
         }
         self.script::<E>().await?;
         let calm = if self.plan.is_calm {
-            self.expectations().await?
+            self.expectations::<E>().await?
         } else {
             String::new()
         };
+        if self.scenario.expect.stands_still {
+            return self.stands_still().await;
+        }
         event("phase", format_args!("everything is healed"));
         heal::heal::<E>(self);
         let rest = heal::come_to_rest::<E>(self).await?;
@@ -297,9 +306,10 @@ impl Player {
     }
 
     /// What the scenario expects of a run in which nothing else went wrong.
-    async fn expectations(&mut self) -> Result<String, Failure> {
+    async fn expectations<E: Engine>(&mut self) -> Result<String, Failure> {
         let scenario = self.scenario.clone();
         let expect = &scenario.expect;
+        self.expected_of_members::<E>(expect).await?;
         for (who, why) in &expect.ends {
             if !self.expected_ends.contains(who) {
                 return Err(Failure::Safety(format!(
@@ -360,12 +370,52 @@ impl Player {
         }))
     }
 
+    async fn expected_of_members<E: Engine>(&mut self, expect: &Expect) -> Result<(), Failure> {
+        let terms = witness::ask(|oracles, _| oracles.one_leader.terms()).unwrap_or(0);
+        if expect.terms.is_some_and(|expected| expected != terms) {
+            return Err(Failure::Safety(format!(
+                "expected: {:?} terms; somebody led in {terms}",
+                expect.terms
+            )));
+        }
+        if expect.led && !self.look().await?.iter().any(|view| view.leads) {
+            return Err(Failure::Liveness("led: no daemon leads".to_owned()));
+        }
+        for (who, path, part) in &expect.says {
+            let answer = browser::get::<E>(who, path).await;
+            if !matches!(&answer, Ok((_, text)) if text.contains(part.as_str())) {
+                return Err(Failure::Safety(format!(
+                    "expected: {who} {path} says '{part}'; it is {answer:?}"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    async fn stands_still(&mut self) -> Result<Summary, Failure> {
+        match self.look().await?.iter().find(|view| view.leads) {
+            Some(view) => Err(Failure::Safety(format!(
+                "expected: nobody leads; {} does",
+                view.name
+            ))),
+            None => Ok(format!("{} faults, nobody leads", self.plan.lines.len())),
+        }
+    }
+
+    /// The daemons of those that are members in the end.
+    pub(super) async fn members(&mut self) -> Result<Vec<DaemonView>, Failure> {
+        let members = self.scenario.member_names();
+        let mut views = self.look().await?;
+        views.retain(|view| members.contains(&view.name));
+        Ok(views)
+    }
+
     /// All oracles judge the end.
     async fn judge(&mut self) -> Result<(), Failure> {
         let ended = Ended {
             hosts: self.hosts.clone(),
             ledger: self.ledger.clone(),
-            daemons: self.look().await?,
+            daemons: self.members().await?,
             promotions: witness::promotions(),
         };
         witness::ask(|oracles, _| oracles.end(&ended))
@@ -430,6 +480,7 @@ impl Player {
             Action::Name(..) => vec![action.clone()],
             Action::Nodes(who, nodes) => each(who, &|who| Action::Nodes(who, nodes.clone())),
             Action::Ask(who, path) => each(who, &|who| Action::Ask(who, path.clone())),
+            Action::Form(who, with) => each(who, &|who| Action::Form(who, with.clone())),
         }
     }
 
@@ -572,9 +623,6 @@ impl Player {
                 }
                 if matches!(what, Directory::Raft | Directory::Both) {
                     disk::remove_all(&format!("/{who}/raft"));
-                    witness::tell(&witness::Event::Wiped {
-                        daemon: who.clone(),
-                    });
                 }
                 if matches!(what, Directory::Backend | Directory::Both) {
                     disk::remove_all(&format!("/{who}/orchestrator.sqlite3"));
@@ -619,6 +667,9 @@ impl Player {
                 let answer = browser::get::<E>(who, path).await;
                 event("operator", format_args!("{who} {path}: {answer:?}"));
                 true
+            }
+            Action::Form(who, with) => {
+                raft::ask_to_form::<E>(Path::new(&format!("/{who}/raft")), with).is_ok()
             }
         }
     }

@@ -1,0 +1,45 @@
+//! What was committed stays so, and with it whatever was acknowledged to anybody: in the end every daemon that is part of
+//! the cluster is at least as far as any daemon ever was. That each holds the same entry at the same place is looked at
+//! entry by entry, as they come.
+
+use orchestrator_core::id::LogPosition;
+
+use super::Ended;
+use crate::witness::Event;
+
+/// How far any daemon was.
+#[derive(Debug, Default)]
+pub struct NothingUncommitted {
+    furthest: Option<LogPosition>,
+}
+
+impl NothingUncommitted {
+    pub fn observe(&mut self, event: &Event) {
+        if let Event::Committed { at, .. } | Event::Seated { at } = event
+            && self
+                .furthest
+                .is_none_or(|furthest| furthest.index < at.index)
+        {
+            self.furthest = Some(*at);
+        }
+    }
+
+    /// # Errors
+    /// A daemon of the cluster has less than was committed once.
+    pub fn end(&self, ended: &Ended) -> Result<(), String> {
+        let Some(furthest) = self.furthest else {
+            return Ok(());
+        };
+        let behind = ended
+            .daemons
+            .iter()
+            .find(|daemon| daemon.hears_leader && daemon.at.index < furthest.index);
+        match behind {
+            Some(behind) => Err(format!(
+                "nothing uncommitted: {} is at {} in the end, and {furthest} was committed",
+                behind.name, behind.at
+            )),
+            None => Ok(()),
+        }
+    }
+}

@@ -682,6 +682,10 @@ async fn each_command_asks_and_prints_as_it_always_has() {
             ],
             "restart-replica-statements/db2/3306?q=set%20global%20x%3D1",
         ),
+        (
+            &["-c", "raft-replace-peer", "-i", "n3", "-d", "n4:7"],
+            "v2/raft-replace-peer/n3/n4%3A7",
+        ),
     ] {
         let answer = if arguments[1] == "begin-downtime" {
             &of_key
@@ -707,7 +711,7 @@ async fn each_command_asks_and_prints_as_it_always_has() {
         .filter_map(|line| line.strip_prefix("  "))
         .filter_map(|line| line.split_whitespace().next())
         .collect();
-    assert_eq!(listed.len(), 106, "{listed:?}");
+    assert_eq!(listed.len(), 107, "{listed:?}");
     let elsewhere = [
         "help",
         "which-api",

@@ -181,6 +181,12 @@ pub enum Request {
     RemovePeer {
         address: String,
     },
+    /// The member at the first address is to leave and the daemon that answers at the second to take its place, in one
+    /// change. Answered like `AddPeer`; asked again, it is waited for the same change, or nothing is left to be done.
+    ReplacePeer {
+        former: String,
+        newcomer: String,
+    },
     /// The other daemon's opinions, asked again before a verdict.
     Opinions {
         of: InstanceKey,

@@ -398,18 +398,11 @@ impl Node {
     // --- what operators ask for ---
 
     pub(super) fn add_peer(&mut self, now: Now, id: RequestId, address: &str, out: &mut Output) {
-        let sight = &self.members.sight;
-        let members = &self.replicated.membership().members;
-        let found = sight
-            .nodes
-            .iter()
-            .find(|(_, seen)| seen.address == *address && seen.answers.is_some())
-            .map(|(node, _)| *node);
-        let Some(node) = found.filter(|node| !members.is_voter(*node)) else {
+        let Some(node) = self.newcomer_at(address) else {
             let why = if self.member_at(address).is_some() {
                 format!("{address} is a member already")
             } else {
-                format!("no daemon that waits to be let in answers at {address}: start it first")
+                nobody_waits(address)
             };
             return refuse(id, why, out);
         };
@@ -427,6 +420,52 @@ impl Node {
         self.change_to(now, id, request, out, |wanted| {
             wanted.remove(&node);
         });
+    }
+
+    pub(super) fn replace_peer(
+        &mut self,
+        now: Now,
+        id: RequestId,
+        former: &str,
+        newcomer: &str,
+        out: &mut Output,
+    ) {
+        if former == newcomer {
+            let why = format!(
+                "{former} is to be replaced by itself: a daemon that was provisioned anew takes its old place without being \
+                 asked to"
+            );
+            return refuse(id, why, out);
+        }
+        let is_in = self.member_at(newcomer);
+        let Some(node) = is_in.or_else(|| self.newcomer_at(newcomer)) else {
+            return refuse(id, nobody_waits(newcomer), out);
+        };
+        let Some(leaves) = self.member_at(former) else {
+            if is_in.is_some() {
+                // Asked for once more after it was done.
+                let done = Reply::Decided(Answer::Done);
+                return out.effects.push(Effect::Answer(id, done));
+            }
+            return refuse(id, format!("no member has the address {former}"), out);
+        };
+        let request = format!("an operator replaces {former} by {newcomer}");
+        self.change_to(now, id, request, out, |wanted| {
+            wanted.remove(&leaves);
+            wanted.insert(node);
+        });
+    }
+
+    /// The daemon that waits to be let in and answers at this raft address.
+    fn newcomer_at(&self, address: &str) -> Option<NodeId> {
+        let members = &self.replicated.membership().members;
+        let nodes = self.members.sight.nodes.iter();
+        nodes
+            .filter(|(node, seen)| {
+                seen.address == address && seen.answers.is_some() && !members.is_voter(**node)
+            })
+            .max_by_key(|(_, seen)| seen.answers)
+            .map(|(node, _)| *node)
     }
 
     /// The voter with this raft address.
@@ -448,14 +487,25 @@ impl Node {
     ) {
         let Some(epoch) = self.leading() else { return };
         let membership = self.replicated.membership();
-        let Some(voters) = membership.members.settled() else {
-            return refuse(id, "a change of members is being finished".to_string(), out);
-        };
         if self.members.waiting.len() >= WAITING_MAX {
             return refuse(id, "too many changes of members wait".to_string(), out);
         }
-        let mut wanted = voters.clone();
+        let goal = membership.members.voters.last().cloned();
+        let mut wanted = goal.clone().unwrap_or_default();
         edit(&mut wanted);
+        let change = self.replicated.member_change();
+        let under_way = match membership.members.settled() {
+            Some(_) => change.map(|change| &change.wanted),
+            None => goal.as_ref(),
+        };
+        if under_way == Some(&wanted) {
+            // Asked for once more while it is done.
+            self.members.waiting.push(id);
+            return;
+        }
+        let Some(voters) = membership.members.settled() else {
+            return refuse(id, "a change of members is being finished".to_string(), out);
+        };
         let view = View {
             now,
             own: self.raft.node,
@@ -506,6 +556,10 @@ impl Node {
         };
         out.effects.push(Effect::Answer(request, reply));
     }
+}
+
+fn nobody_waits(address: &str) -> String {
+    format!("no daemon that waits to be let in answers at {address}: start it first")
 }
 
 fn refuse(id: RequestId, why: String, out: &mut Output) {

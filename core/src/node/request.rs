@@ -66,6 +66,9 @@ impl Node {
             }
             Request::AddPeer { address } => self.add_peer(now, id, &address, out),
             Request::RemovePeer { address } => self.remove_peer(now, id, &address, out),
+            Request::ReplacePeer { former, newcomer } => {
+                self.replace_peer(now, id, &former, &newcomer, out);
+            }
             Request::Opinions { of } => {
                 out.effects.push(Effect::Tell(PeerMessage::AskOpinion(of)));
                 out.effects.push(Effect::Answer(

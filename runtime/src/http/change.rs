@@ -487,7 +487,7 @@ pub(super) async fn set_writeable<D: Daemon>(asked: &Asked<'_, D>) -> Result<Ans
 
 /// A daemon that waits becomes a raft member; answered when it is one.
 pub(super) async fn add_peer<D: Daemon>(asked: &Asked<'_, D>) -> Result<Answer, Failure> {
-    let address = peer_address(asked)?;
+    let address = peer_address(asked, "addr")?;
     let request = Request::AddPeer {
         address: address.clone(),
     };
@@ -497,12 +497,23 @@ pub(super) async fn add_peer<D: Daemon>(asked: &Asked<'_, D>) -> Result<Answer, 
 
 /// A raft member leaves; answered when it has.
 pub(super) async fn remove_peer<D: Daemon>(asked: &Asked<'_, D>) -> Result<Answer, Failure> {
-    let address = peer_address(asked)?;
+    let address = peer_address(asked, "addr")?;
     let request = Request::RemovePeer {
         address: address.clone(),
     };
     change_members(asked, request, "Cannot remove raft peer").await?;
     Ok(Answer::bare(&address))
+}
+
+/// A raft member leaves and a daemon that waits takes its place, in one change; answered when it is done.
+pub(super) async fn replace_peer<D: Daemon>(asked: &Asked<'_, D>) -> Result<Answer, Failure> {
+    let newcomer = peer_address(asked, "by")?;
+    let request = Request::ReplacePeer {
+        former: peer_address(asked, "addr")?,
+        newcomer: newcomer.clone(),
+    };
+    change_members(asked, request, "Cannot replace raft peer").await?;
+    Ok(Answer::bare(&newcomer))
 }
 
 async fn change_members<D: Daemon>(
@@ -518,8 +529,8 @@ async fn change_members<D: Daemon>(
         })
 }
 
-/// The raft address of a request, with its port.
-fn peer_address<D: Daemon>(asked: &Asked<'_, D>) -> Result<String, Failure> {
-    let text = asked.params.get("addr").unwrap_or_default();
+/// A raft address of a request, with its port.
+fn peer_address<D: Daemon>(asked: &Asked<'_, D>, name: &str) -> Result<String, Failure> {
+    let text = asked.params.get(name).unwrap_or_default();
     normalise_address(text, asked.facts.default_port).map_err(Failure::plain)
 }

@@ -257,7 +257,9 @@ impl Daemon for Fake {
                 reason,
                 until: NOW.wall + Duration::from_secs(lasts_s),
             })),
-            Request::AddPeer { .. } | Request::RemovePeer { .. } => Reply::Decided(Answer::Done),
+            Request::AddPeer { .. } | Request::RemovePeer { .. } | Request::ReplacePeer { .. } => {
+                Reply::Decided(Answer::Done)
+            }
             Request::Opinions { .. } => Reply::Failed(String::from("not for HTTP")),
         }
     }
@@ -992,13 +994,15 @@ fn health_lists_the_members_by_name() {
 }
 
 #[test]
-fn peers_are_added_and_removed_by_their_raft_address() {
+fn peers_are_added_removed_and_replaced_by_their_raft_address() {
     run(async {
         let fake = Fake::new();
         fake.with(|world| world.facts = facts_of_the_leader());
         let site = site(fake, Settings::default()).await;
         assert_eq!(site.json("/api/raft-add-peer/n4").await, "n4:10008");
         assert_eq!(site.json("/api/raft-remove-peer/n3:7").await, "n3:7");
+        let replaced = site.json("/api/v2/raft-replace-peer/n3/n4").await;
+        assert_eq!(replaced, "n4:10008");
         let address = |text: &str| String::from(text);
         assert_eq!(
             site.fake.asked(),
@@ -1008,6 +1012,10 @@ fn peers_are_added_and_removed_by_their_raft_address() {
                 },
                 Request::RemovePeer {
                     address: address("n3:7")
+                },
+                Request::ReplacePeer {
+                    former: address("n3:10008"),
+                    newcomer: address("n4:10008")
                 }
             ]
         );

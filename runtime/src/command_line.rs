@@ -115,6 +115,7 @@ const FLAGS: &[(&str, Takes, For, &str)] = &[
     ),
     ("with", Takes::Text, For::Commands, "raft form: the nodes"),
     ("from-raft-dir", Takes::Truth(false), For::Commands, ""),
+    ("from-backend", Takes::Truth(false), For::Commands, ""),
     ("yes", Takes::Truth(false), For::Commands, "raft recover"),
     ("i", Takes::Text, For::Commands, "instance"),
     ("d", Takes::Text, For::Commands, "destination"),
@@ -153,6 +154,14 @@ pub struct Arguments {
     pub ignored: Vec<&'static str>,
 }
 
+/// What a cluster is recovered from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Memory {
+    RaftDirectory,
+    /// What people said, of the backend's rows.
+    Backend,
+}
+
 /// What is to be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Wish {
@@ -162,8 +171,9 @@ pub enum Wish {
     Print(String),
     /// `raft form --with A,B`
     Form { with: String },
-    /// `raft recover --from-raft-dir`
+    /// `raft recover --from-raft-dir | --from-backend`
     Recover {
+        from: Memory,
         /// `--yes`; else it is only said what would be done.
         is_meant: bool,
     },
@@ -314,9 +324,16 @@ fn read(matches: &ArgMatches) -> Result<Arguments, Refused> {
             ["raft", "form"] => Wish::Form {
                 with: text("with").unwrap_or_default(),
             },
-            ["raft", "recover"] if is_true("from-raft-dir") => Wish::Recover {
-                is_meant: is_true("yes"),
-            },
+            ["raft", "recover"] if is_true("from-raft-dir") != is_true("from-backend") => {
+                Wish::Recover {
+                    from: if is_true("from-backend") {
+                        Memory::Backend
+                    } else {
+                        Memory::RaftDirectory
+                    },
+                    is_meant: is_true("yes"),
+                }
+            }
             ["raft", "init-certs", folder, hosts @ ..] if !hosts.is_empty() => {
                 Wish::InitCertificates {
                     folder: PathBuf::from(folder),
@@ -331,7 +348,8 @@ fn read(matches: &ArgMatches) -> Result<Arguments, Refused> {
             }
             ["raft", "recover"] => {
                 return Err(Refused::new(
-                    "raft recover needs --from-raft-dir; the state is not read back from a backend by this version",
+                    "raft recover needs either --from-raft-dir, which keeps everything, or, where no raft directory is left, \
+                     --from-backend",
                 ));
             }
             words => wish(words, text("c"), is_true("ignore-raft-setup"))?,
@@ -398,7 +416,7 @@ fn cheat_sheet() -> String {
          orchestrator --help                 all flags\n\
          orchestrator --version\n\
          orchestrator raft form --with A,B   form the cluster without the missing nodes\n\
-         orchestrator raft recover --from-raft-dir [--yes]\n\
+         orchestrator raft recover --from-raft-dir | --from-backend [--yes]\n\
          orchestrator-client -c help         commands, by way of a running daemon's HTTP API\n",
     )
 }
@@ -647,8 +665,14 @@ mod tests {
         assert_eq!(parsed("raft form --with a,b").unwrap().wish, form);
         assert_eq!(parsed("-with=a,b raft form").unwrap().wish, form);
         for (line, is_meant) in [("", false), (" --yes", true)] {
-            let line = format!("raft recover --from-raft-dir{line}");
-            assert_eq!(parsed(&line).unwrap().wish, Wish::Recover { is_meant });
+            for (word, from) in [
+                ("--from-raft-dir", Memory::RaftDirectory),
+                ("--from-backend", Memory::Backend),
+            ] {
+                let line = format!("raft recover {word}{line}");
+                let wish = Wish::Recover { from, is_meant };
+                assert_eq!(parsed(&line).unwrap().wish, wish);
+            }
             let made = Wish::InitCertificates {
                 folder: PathBuf::from("certs"),
                 hosts: vec![String::from("node1"), String::from("::1")],
@@ -660,7 +684,8 @@ mod tests {
             assert!(parsed("raft init-certs certs").is_err());
         }
         let refused = parsed("raft recover").unwrap_err();
-        assert!(refused.text.contains("needs --from-raft-dir"));
+        assert!(refused.text.contains("needs either --from-raft-dir"));
+        assert!(parsed("raft recover --from-raft-dir --from-backend").is_err());
     }
 
     #[test]

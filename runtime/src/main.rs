@@ -46,9 +46,10 @@ fn main() -> ExitCode {
             load(&arguments).and_then(|settings| verbs::run(Verb::Form(with.clone()), &settings))
         }
         Wish::InitCertificates { folder, hosts } => verbs::init_certificates(folder, hosts),
-        Wish::Recover { is_meant } => {
-            let is_meant = *is_meant;
-            load(&arguments).and_then(|settings| verbs::run(Verb::Recover { is_meant }, &settings))
+        Wish::Recover { from, is_meant } => {
+            let (from, is_meant) = (*from, *is_meant);
+            let verb = Verb::Recover { from, is_meant };
+            load(&arguments).and_then(|settings| verbs::run(verb, &settings))
         }
     };
     match done {

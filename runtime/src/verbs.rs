@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use orchestrator::command_line::Memory;
 use orchestrator::config::{BackendKind, Settings};
 use orchestrator::env::{DedicatedRuntime, Env, TokioEnv, sleep};
-use orchestrator::{raft, wiring};
+use orchestrator::{backend, raft, wiring};
 
 /// A waiting daemon answers within this time.
 const FORM_PATIENCE: Duration = Duration::from_secs(75);
@@ -17,6 +18,7 @@ pub enum Verb {
     /// Form the cluster with these nodes only.
     Form(String),
     Recover {
+        from: Memory,
         /// Else it is only said what would be done.
         is_meant: bool,
     },
@@ -29,7 +31,13 @@ pub fn run(verb: Verb, settings: &Settings) -> anyhow::Result<()> {
     let runtime = DedicatedRuntime::start("raft", 1)?;
     let outcome = match verb {
         Verb::Form(with) => runtime.run(form(raft_settings, with)),
-        Verb::Recover { is_meant } => runtime.run(recover(settings, raft_settings, is_meant)),
+        Verb::Recover { from, is_meant } => runtime.run(async {
+            let recovery = match from {
+                Memory::RaftDirectory => of_directory(raft_settings).await,
+                Memory::Backend => of_backend(settings, raft_settings).await,
+            };
+            recover(settings, recovery?, is_meant).await
+        }),
     };
     runtime.stop();
     outcome
@@ -85,11 +93,10 @@ async fn form(settings: raft::RaftSettings, with: String) -> anyhow::Result<()> 
     bail!("the daemon did not answer: it has a cluster already, or has ended; see its log")
 }
 
-async fn recover(
-    settings: &Settings,
+/// Looks into the raft directory, and says what is kept of it and what is lost.
+async fn of_directory(
     raft_settings: raft::RaftSettings,
-    is_meant: bool,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<raft::Recovery<TokioEnv>> {
     let directory = raft_settings.data_dir.clone();
     let recovery = raft::examine::<TokioEnv>(raft_settings).await?;
     let committed = recovery
@@ -112,6 +119,55 @@ async fn recover(
     println!(
         "LOST is whatever the other members decided after that entry; entries that were not known to be committed count"
     );
+    Ok(recovery)
+}
+
+/// Reads the backend, and says what is kept of it and what is lost.
+async fn of_backend(
+    settings: &Settings,
+    raft_settings: raft::RaftSettings,
+) -> anyhow::Result<raft::Recovery<TokioEnv>> {
+    let place = backend::Settings::new(&settings.backend).place;
+    match raft::examine::<TokioEnv>(raft_settings.clone()).await {
+        Ok(_) => println!(
+            "{} can be read: --from-raft-dir would lose less than --from-backend",
+            raft_settings.data_dir.display()
+        ),
+        Err(error @ raft::StartError::InUse(_)) => return Err(error.into()),
+        Err(_) => {}
+    }
+    let read = backend::read_back::<TokioEnv>(&place).await?;
+    println!(
+        "{place} holds the state of cluster {} at entry {}, written at {} UTC",
+        read.position
+            .cluster
+            .map_or_else(|| String::from("none"), |cluster| cluster.to_string()),
+        read.position.at.unwrap_or_default(),
+        read.written
+    );
+    let rows: Vec<String> = read
+        .rows
+        .iter()
+        .map(|(table, count)| format!("{count} of {table}"))
+        .collect();
+    println!("kept are these rows: {}", rows.join(", "));
+    let recovery = raft::of_backend::<TokioEnv>(raft_settings, read).await?;
+    for why in &recovery.refused {
+        println!("not kept: {why}");
+    }
+    println!(
+        "LOST is all else: whatever was decided after that entry; recoveries and detections (their rows stay in the former \
+         backend); which recoveries were under way; and which old primaries are kept read-only: look that none of them takes \
+         writes before this daemon is started"
+    );
+    Ok(recovery)
+}
+
+async fn recover(
+    settings: &Settings,
+    recovery: raft::Recovery<TokioEnv>,
+    is_meant: bool,
+) -> anyhow::Result<()> {
     println!(
         "the cluster gets another id and this node as its only member; the others are to be started with empty raft \
          directories and backends, and are let in when all of RaftNodes answer"

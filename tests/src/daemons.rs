@@ -133,10 +133,16 @@ impl Daemon {
         Ok(())
     }
 
-    /// Removes its raft directory and its backend, as when the machine is provisioned anew. It must not run.
-    pub fn wipe(&self) -> Result<()> {
+    /// Removes its raft directory. It must not run.
+    pub fn wipe_raft(&self) -> Result<()> {
         ensure!(!self.is_running(), "{} runs", self.url());
         fs::remove_dir_all(self.folder.join("raft"))?;
+        Ok(())
+    }
+
+    /// Removes its raft directory and its backend, as when the machine is provisioned anew. It must not run.
+    pub fn wipe(&self) -> Result<()> {
+        self.wipe_raft()?;
         for name in [
             "orchestrator.db",
             "orchestrator.db-wal",

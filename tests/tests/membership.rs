@@ -1,10 +1,11 @@
-//! Members that come and go, with real daemons on loopback and no fleet: a wiped one, one replaced by another by restarts,
-//! and a cluster of which only one memory is left.
+//! Members that come and go, with real daemons on loopback and no fleet: a wiped one, one replaced by another by restarts
+//! or in one step, one that is missing at first, and a cluster of which only one memory or one backend is left.
 
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use orchestrator_tests::daemons::{Daemon, DaemonOptions, Daemons};
+use orchestrator_tests::process::Signal;
 use orchestrator_tests::wait::{Look, until};
 use serde_json::{Value, json};
 
@@ -227,5 +228,80 @@ async fn two_of_three_form_a_cluster_on_an_operators_word() -> Result<()> {
     // The third one is in everybody's list, and is let in when it comes.
     n3.start()?;
     members(&[n1, n2, n3]).await?;
+    holds(&daemons, &["before"]).await
+}
+
+#[tokio::test]
+async fn a_cluster_of_which_one_backend_is_left_is_recovered_by_hand() -> Result<()> {
+    let daemons = Daemons::start(&options(0, 0))?;
+    let [n1, n2, n3] = daemons.all() else {
+        anyhow::bail!("three daemons");
+    };
+    daemons.wait_leader(PATIENCE).await?;
+    members(&[n1, n2, n3]).await?;
+    write(&daemons, "kept").await?;
+    daemons.ask_leader("/api/disable-global-recoveries").await?;
+    let former = status(n1).await?;
+    // Told to stop, it writes its backend first.
+    n1.signal(Signal::Terminate);
+    n1.wait_ended(PATIENCE).await?;
+    n1.wipe_raft()?;
+    for daemon in [n2, n3] {
+        daemon.kill().await?;
+        daemon.wipe()?;
+    }
+
+    let (is_done, said) = n1.run(&["raft", "recover", "--from-raft-dir"])?;
+    ensure!(!is_done && said.contains("holds no raft node"), "{said}");
+    let (is_done, said) = n2.run(&["raft", "recover", "--from-backend", "--yes"])?;
+    ensure!(!is_done && said.contains("does not exist"), "{said}");
+    let (is_done, said) = n1.run(&["raft", "recover", "--from-backend"])?;
+    ensure!(is_done && said.contains("nothing was changed"), "{said}");
+    ensure!(said.contains("1 of database_instance_tags"), "{said}");
+    let (is_done, said) = n1.run(&["raft", "recover", "--from-backend", "--yes"])?;
+    ensure!(is_done && said.contains("before-recovery-"), "{said}");
+    for daemon in [n1, n2, n3] {
+        daemon.start()?;
+    }
+    members(&[n1, n2, n3]).await?;
+    ensure!(status(n1).await?["Cluster"] != former["Cluster"]);
+    holds(&daemons, &["kept"]).await?;
+    let stop = daemons.ask_leader("/api/check-global-recoveries").await?;
+    ensure!(
+        stop.to_string().contains("disabled"),
+        "the stop of all recoveries is lost: {stop}"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_daemon_is_replaced_by_another_in_one_step() -> Result<()> {
+    let daemons = Daemons::start(&options(1, 0))?;
+    let [n1, n2, n3, n4] = daemons.all() else {
+        anyhow::bail!("four daemons");
+    };
+    daemons.wait_leader(PATIENCE).await?;
+    members(&[n1, n2, n3]).await?;
+    write(&daemons, "before").await?;
+    n4.set_nodes(&[n1, n2, n4])?;
+    n4.start()?;
+    says(n4, "/api/raft-health", "no member has").await?;
+    let replace = format!("/api/v2/raft-replace-peer/{}/{}", n3.raft(), n4.raft());
+    // Asked once more it is done already, whoever is asked.
+    for daemon in [n1, n2] {
+        until(
+            "the members are changed",
+            PATIENCE,
+            Duration::from_millis(500),
+            async || match daemon.get(&replace, PATIENCE).await {
+                Ok(reply) if reply.status == 200 => Look::Holds(()),
+                Ok(reply) => Look::not(format!("{} {}", reply.status, reply.body)),
+                Err(error) => Look::not(error),
+            },
+        )
+        .await?;
+        members(&[n1, n2, n4]).await?;
+    }
+    says(n3, "/api/raft-health", "no member has").await?;
     holds(&daemons, &["before"]).await
 }

@@ -7,12 +7,14 @@
 //! changes never waits: what waits to be written is bounded, and beyond the bound only the fact is kept that everything
 //! is to be rewritten.
 //!
-//! `rows` says what is written, `tables` into which tables, `writer` when, `sqlite` and `mysql` how.
+//! `rows` says what is written, `tables` into which tables, `writer` when, `sqlite` and `mysql` how; `read_back` reads what
+//! people said, when nothing else is left of a cluster.
 
 mod database;
 mod migrations;
 mod mysql;
 mod observe;
+mod read_back;
 mod rows;
 mod sqlite;
 mod tables;
@@ -33,6 +35,7 @@ use orchestrator_core::time::Wall;
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use self::observe::{Observation, Seen};
+pub use self::read_back::{ReadBack, read_back};
 use crate::config::{BackendKind, BackendSettings, MysqlBackend};
 use crate::env::{Env, spawn};
 use crate::raft::BackendPosition;

@@ -21,6 +21,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::database::{Attempt, Found, Held, Rewrite, Source, Stamp};
 use super::migrations::{MIGRATIONS_TABLE, Migration, missing, newest_version};
+use super::read_back::{Question, Texts};
 use super::rows::{Row, Value, Write, hex, timestamp};
 use super::tables::{Kind, Role, TABLES, Table};
 use super::{ASIDE_MAX, Adopted, BackendError, IN_USE, Place, RUNS_KEPT, Settings, database};
@@ -57,9 +58,6 @@ struct Session {
     place: Place,
     deadline: Duration,
 }
-
-/// A row of a result: texts, and nothing for NULL.
-type Texts = Vec<Option<String>>;
 
 impl Session {
     /// Logs in and chooses the schema, creating it if it is missing and may be created.
@@ -107,6 +105,30 @@ impl Session {
             }
         }
         Ok(session)
+    }
+
+    /// Of one table, if it is there.
+    async fn texts<E: Env>(&mut self, question: &Question) -> Result<Vec<Texts>, BackendError> {
+        if !exists::<E>(self, question.table.name).await? {
+            return Ok(Vec::new());
+        }
+        let columns: Vec<String> = question
+            .columns
+            .iter()
+            .map(|name| {
+                let quoted = quote(name);
+                match question.table.column(name).map(|column| column.kind) {
+                    Some(Kind::Time | Kind::MaybeTime) => format!("UNIX_TIMESTAMP({quoted})"),
+                    Some(_) | None => quoted,
+                }
+            })
+            .collect();
+        let sql = format!(
+            "SELECT {} FROM {}",
+            columns.join(", "),
+            quote(question.table.name)
+        );
+        self.ask::<E>(&sql).await
     }
 
     fn failed(&self, reason: impl Into<String>) -> BackendError {
@@ -205,6 +227,19 @@ fn explain(backend: &MysqlBackend, failure: &ProbeFailure) -> BackendError {
             reason: other.to_string(),
         },
     }
+}
+
+/// Reads rows of a schema, without becoming its writer.
+pub(super) async fn answer<E: Env>(
+    backend: &MysqlBackend,
+    questions: &[Question],
+) -> Result<Vec<Vec<Texts>>, BackendError> {
+    let mut session = Session::open::<E>(backend).await?;
+    let mut answers = Vec::new();
+    for question in questions {
+        answers.push(session.texts::<E>(question).await?);
+    }
+    Ok(answers)
 }
 
 /// Opens the schema, creating it if missing, and brings its tables to this release's.

@@ -22,6 +22,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::database::{Found, Held, Rewrite, Stamp};
 use super::migrations::{MIGRATIONS_TABLE, Migration, missing, newest_version};
+use super::read_back::{PATIENCE, Question, Texts};
 use super::rows::{Row, Value, Write, hex, timestamp};
 use super::tables::{Kind, Role, TABLES, Table};
 use super::{ASIDE_MAX, Adopted, BackendError, IN_USE, Place, RUNS_KEPT, Settings};
@@ -90,6 +91,62 @@ pub(super) fn open<E: Env>(
     let mut found = database.take(settings, wall)?;
     found.adopted = adopted;
     Ok((database, found))
+}
+
+/// Reads rows of a file that is there, without becoming its writer. Blocks.
+pub(super) fn answer<E: Env>(
+    path: &Path,
+    questions: &[Question],
+) -> Result<Vec<Vec<Texts>>, BackendError> {
+    check_folder::<E>(path)?;
+    let missing = |reason: String| BackendError::Failed {
+        place: Place::Sqlite(path.to_path_buf()),
+        reason,
+    };
+    match E::exists(path) {
+        Ok(true) => {}
+        Ok(false) => return Err(missing("it does not exist".to_owned())),
+        Err(error) => return Err(missing(error.to_string())),
+    }
+    let explain = |error| explain(path, &error);
+    let connection = E::open_db(path).map_err(explain)?;
+    connection.busy_timeout(PATIENCE).map_err(explain)?;
+    let mut answers = Vec::new();
+    for question in questions {
+        let rows = if exists(&connection, question.table.name).map_err(explain)? {
+            texts(&connection, question).map_err(explain)?
+        } else {
+            Vec::new()
+        };
+        answers.push(rows);
+    }
+    Ok(answers)
+}
+
+fn texts(connection: &Connection, question: &Question) -> rusqlite::Result<Vec<Texts>> {
+    let columns: Vec<String> = question
+        .columns
+        .iter()
+        .map(|name| {
+            let quoted = quote(name);
+            match question.table.column(name).map(|column| column.kind) {
+                Some(Kind::Time | Kind::MaybeTime) => {
+                    format!("cast(strftime('%s', {quoted}) as text)")
+                }
+                Some(_) | None => format!("cast({quoted} as text)"),
+            }
+        })
+        .collect();
+    let sql = format!(
+        "select {} from {}",
+        columns.join(", "),
+        quote(question.table.name)
+    );
+    let mut statement = connection.prepare(&sql)?;
+    let rows = statement.query_map([], |row| {
+        (0..columns.len()).map(|column| row.get(column)).collect()
+    })?;
+    rows.collect()
 }
 
 fn is_memory(path: &Path) -> bool {

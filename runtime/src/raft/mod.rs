@@ -52,7 +52,7 @@ pub use self::handle::{
     RaftStatusView, RaftSummary, check_unused, start,
 };
 pub use self::id::{ClusterId, Epoch, LogPosition, NodeId};
-pub use self::recover::{Recovery, examine};
+pub use self::recover::{Recovery, examine, of_backend};
 pub use self::start::{BackendPosition, StartDecision, decide_start};
 pub use self::tls::TlsFiles;
 pub use self::wire::COMMAND_BYTES_MAX;

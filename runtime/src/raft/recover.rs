@@ -3,6 +3,7 @@
 //!
 //! Offline, on an operator's word, never by itself. Everything that this node's directory holds is taken, also entries of
 //! which it does not know whether they were committed: what was acknowledged is among them, if this node had it at all.
+//! Where no directory is left, what people said is taken from a backend's rows.
 //! The node gets another identity and the cluster another id, so that nothing of the former cluster is ever taken for
 //! this one's. The former directory is kept.
 
@@ -11,7 +12,8 @@ use std::path::{Path, PathBuf};
 
 use openraft::storage::{RaftLogReader, RaftLogStorage};
 use orchestrator_core::id::{ClusterId, LogPosition, NodeId};
-use orchestrator_core::replicated::{Members, Replicated, wire as commands};
+use orchestrator_core::replicated::{Answer, Members, Replicated, Stamped, wire as commands};
+use orchestrator_core::time::Wall;
 
 use super::handle::{check_snapshot, checked, damaged_or_io, io_error, open_directory};
 use super::identity::{Identity, IdentityError, cluster_of};
@@ -20,6 +22,7 @@ use super::snapshot::{Head, SnapshotFile};
 use super::types::Entry;
 use super::wire::{self, LogIdV1, MembershipV1, StoredMembershipV1, VoteV1};
 use super::{RaftSettings, StartError};
+use crate::backend::ReadBack;
 use crate::env::Env;
 
 /// Entries read from the log at once.
@@ -38,7 +41,52 @@ pub struct Recovery<E: Env> {
     /// The members of the former cluster, by address where it is known.
     pub members: Vec<String>,
     pub state: Replicated,
+    /// Commands of a backend that the state did not take, and why.
+    pub refused: Vec<String>,
     lock: E::DirLock,
+}
+
+/// Makes a state of what was read back from a backend. The raft data directory may hold anything, or nothing; no daemon
+/// may use it. Changes nothing but that the directory is there.
+///
+/// # Errors
+/// The directory is in use, or cannot be made.
+pub async fn of_backend<E: Env>(
+    settings: RaftSettings,
+    read: ReadBack,
+) -> Result<Recovery<E>, StartError> {
+    let settings = checked(settings)?;
+    let directory = settings.data_dir.clone();
+    let lock = open_directory::<E>(&directory).await?;
+    let held = read.position.at.unwrap_or_default();
+    let wall = Wall::from_nanos(u64::try_from(E::wall().as_nanos()).unwrap_or(u64::MAX));
+    let mut state = Replicated::default();
+    // A later term than any that wrote an entry of the former cluster.
+    let mut at = LogPosition {
+        index: held.index,
+        term: held.term + 1,
+        node: held.node,
+    };
+    let mut refused = Vec::new();
+    for command in read.commands {
+        at.index += 1;
+        let stamped = Stamped { wall, command };
+        if let Answer::Refused(why) = state.apply(at, &stamped).answer {
+            refused.push(why.to_string());
+        }
+    }
+    Ok(Recovery {
+        directory,
+        advertise: settings.advertise,
+        former: held.node,
+        cluster: read.position.cluster,
+        committed: None,
+        last: at,
+        members: Vec::new(),
+        state,
+        refused,
+        lock,
+    })
 }
 
 /// Reads a raft data directory that no daemon uses. Changes nothing.
@@ -91,6 +139,7 @@ pub async fn examine<E: Env>(settings: RaftSettings) -> Result<Recovery<E>, Star
         last,
         members,
         state,
+        refused: Vec::new(),
         lock,
     })
 }

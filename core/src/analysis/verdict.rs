@@ -19,7 +19,7 @@ use crate::{
 pub const SILENT_PATIENCE: Duration = Duration::from_secs(3);
 pub const FAILED_LOGINS_MIN: u32 = 2;
 /// A daemon may vote dead only if it logged in there within so many polls.
-const LOGIN_POLLS_MAX: u32 = 10;
+pub const LOGIN_POLLS_MAX: u32 = 10;
 
 /// ER_CON_COUNT_ERROR, ER_TOO_MANY_USER_CONNECTIONS, ER_USER_LIMIT_REACHED: too many clients to take this one.
 #[must_use]

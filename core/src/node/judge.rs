@@ -17,7 +17,7 @@ use crate::{
         code::Repair,
         diagnose::{Hints, diagnose},
         evidence::Judging,
-        verdict::{ReplicaSigns, Verdict, Watched, verdict},
+        verdict::{LOGIN_POLLS_MAX, ReplicaSigns, Verdict, Watched, verdict},
     },
     id::{InstanceKey, NodeId},
     recovery::{DeadKind, Purpose},
@@ -189,6 +189,8 @@ impl Node {
     /// Keeps pulse and fence connections to every server that has replicas, and to primaries deposed lately.
     pub(super) fn keep_watches(&mut self, now: Now, out: &mut Output) {
         self.dialled_until.retain(|_, until| *until > now.mono);
+        let is_resting = self.is_resting(now.mono);
+        let poll = self.policy().poll;
         let wanted: BTreeSet<InstanceKey> = self
             .observed
             .edges
@@ -201,7 +203,7 @@ impl Node {
                     .running()
                     .map(|recovery| recovery.server.clone()),
             )
-            .filter(|key| self.observed.instances.contains_key(key))
+            .filter(|key| !is_resting && self.observed.instances.contains_key(key))
             .collect();
         let ended: Vec<InstanceKey> = self
             .watched
@@ -228,6 +230,7 @@ impl Node {
                 && let Some(identity) = instance.identity().cloned()
                 && instance.is_last_check_valid()
                 && let Some(seen) = instance.seen
+                && now.mono.since(seen) <= poll * LOGIN_POLLS_MAX
                 && let Some(watched) = self.watched.get_mut(&key)
             {
                 // What the probe saw counts as a login.

@@ -122,6 +122,8 @@ pub struct Node {
     identification: Identification,
     local_policy: Policy,
     raft: RaftView,
+    /// Since when this daemon has had no quorum, by its own sight.
+    alone_since: Option<Mono>,
     replicated: Replicated,
     observed: Observed,
     filters: Filters,
@@ -190,6 +192,7 @@ impl Node {
             identification,
             local_policy,
             raft: RaftView::default(),
+            alone_since: None,
             replicated,
             observed: Observed::default(),
             filters,

@@ -19,6 +19,8 @@ use crate::{
 
 /// A probe that its adapter did not end by then is forgotten: the adapter's own deadlines are far shorter.
 const PROBE_LOST: Duration = Duration::from_secs(60);
+/// A daemon without a quorum reads servers for so long.
+const RESTS_AFTER: Duration = Duration::from_secs(30);
 
 /// Whether a reading makes its server seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,14 +87,41 @@ impl Node {
         }
     }
 
+    /// Without a quorum nothing that is read serves anybody: after a while the servers are left in peace.
+    pub(super) fn is_resting(&self, now: Mono) -> bool {
+        self.alone_since
+            .is_some_and(|since| now.since(since) >= RESTS_AFTER)
+    }
+
+    /// Everything is read at once when the quorum is found again.
+    pub(super) fn quorum_changed(&mut self, now: Now, out: &mut Output) {
+        if !self.raft.healthy {
+            self.alone_since.get_or_insert(now.mono);
+            return;
+        }
+        if self.is_resting(now.mono) {
+            let text = "a quorum is found again: servers are read again".to_string();
+            note(out, Level::Info, None, text);
+            let keys: Vec<InstanceKey> = self.due_of.keys().cloned().collect();
+            for key in keys {
+                self.schedule(&key, now.mono);
+            }
+            self.house_at = now.mono;
+        }
+        self.alone_since = None;
+    }
+
     pub(super) fn probe_due(&mut self, now: Now, _rng: &mut impl Rng, out: &mut Output) {
+        let is_resting = self.is_resting(now.mono);
         while let Some((at, key)) = self.due.first().cloned() {
             if at > now.mono {
                 break;
             }
             let poll = self.policy().poll;
             self.schedule(&key, now.mono + poll);
-            self.probe(now, &key, false, out);
+            if !is_resting {
+                self.probe(now, &key, false, out);
+            }
         }
     }
 

@@ -39,6 +39,7 @@ impl Node {
     pub(super) fn raft_changed(&mut self, now: Now, view: RaftView, out: &mut Output) {
         let before = self.raft.leading;
         self.raft = view;
+        self.quorum_changed(now, out);
         if self.raft.leading == before {
             return;
         }

@@ -911,6 +911,22 @@ fn a_promoted_server_that_does_not_forget_its_source_at_once_is_asked_again() {
 }
 
 #[test]
+fn without_a_quorum_servers_are_left_in_peace_and_read_at_once_when_it_is_found_again() {
+    let mut world = World::new(Flavour::Mysql, 3);
+    world.depose();
+    world.run(40 * SEC);
+    world.probes = 0;
+    world.kill(1);
+    world.run(600 * SEC);
+    assert_eq!(world.probes, 0, "{}", world.story());
+    world.elect(1);
+    world.run(SEC);
+    assert!(world.probes >= 12, "{} readings", world.probes);
+    // Whoever was let in by the primary that died meanwhile has not lost its vote by resting.
+    world.expect_succeeded(10 * SEC, 2);
+}
+
+#[test]
 fn a_policy_that_lets_a_dead_primary_be_replaced_is_acted_on_at_once() {
     let mut world = World::with(Flavour::Mysql, 3, |policy| {
         policy.recover_primary_filters = vec!["another".to_string()];

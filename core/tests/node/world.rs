@@ -105,6 +105,8 @@ pub struct World {
     pub term: u64,
     /// Until then the leader takes no proposals, as one that hands over.
     pub hands_over_until: u64,
+    /// Readings of servers that were asked for.
+    pub probes: usize,
     /// How many it did not take.
     pub proposals_refused: usize,
     pub fleet: Fleet,
@@ -203,6 +205,7 @@ impl World {
             term: 0,
             hands_over_until: 0,
             proposals_refused: 0,
+            probes: 0,
             fleet,
             cut: BTreeSet::new(),
             oracle: Replicated::default(),
@@ -742,6 +745,7 @@ impl World {
         let boot = self.daemons[number].boot;
         match effect {
             Effect::Probe { key, .. } => {
+                self.probes += 1;
                 let began = self.now;
                 let after = match self.is_reachable(number, &key) {
                     Some(server) if server.frozen => SEC,

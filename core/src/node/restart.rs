@@ -25,16 +25,29 @@ use crate::{
 pub(super) const UPTIME_SLACK_S: u64 = 2;
 /// A server that is up for no longer than this is as its start has left it: nobody is so quick.
 const YOUNG_S: u64 = 10;
+/// A primary that could not be opened is tried again after this time, then after twice as long, and so on.
+const REOPEN_AGAIN: Duration = Duration::from_secs(5);
 /// Wall clocks of daemons may differ by so much without a word.
 const CLOCKS_DIFFER: Duration = Duration::from_secs(60);
 
 /// When this daemon learned what is recorded of lives of servers.
 #[derive(Debug, Default)]
 pub(super) struct Learned {
-    opened: BTreeMap<ClusterKey, (Option<Sighting>, Mono)>,
+    opened: BTreeMap<ClusterKey, LearnedOpened>,
     deposed: BTreeMap<Identity, LearnedDeposed>,
     /// When the newest recovery or operation on a cluster ended: what was read before may be of before it.
     settled: BTreeMap<ClusterKey, Mono>,
+}
+
+#[derive(Debug)]
+struct LearnedOpened {
+    opened: Option<Sighting>,
+    since: Mono,
+    /// It was found closed by a restart, which its uptime may not tell any more when it may be opened.
+    is_closed_by_restart: bool,
+    /// Not opened before this time; it was tried so often.
+    again: Mono,
+    tries: u32,
 }
 
 #[derive(Debug)]
@@ -68,9 +81,12 @@ impl Learned {
     }
 
     fn follow_cluster(&mut self, now: Mono, opened: Option<Sighting>, key: ClusterKey) {
-        let held = self.opened.entry(key).or_insert((opened, now));
-        if held.0 != opened {
-            *held = (opened, now);
+        let held = self
+            .opened
+            .entry(key)
+            .or_insert_with(|| LearnedOpened::at(now, opened));
+        if held.opened != opened {
+            *held = LearnedOpened::at(now, opened);
         }
     }
 
@@ -105,7 +121,36 @@ impl Learned {
     }
 
     fn opened_since(&self, cluster: ClusterKey) -> Mono {
-        self.opened.get(&cluster).map_or(Mono::ZERO, |(_, at)| *at)
+        self.opened
+            .get(&cluster)
+            .map_or(Mono::ZERO, |held| held.since)
+    }
+
+    fn is_closed_by_restart(&self, cluster: ClusterKey) -> bool {
+        self.opened
+            .get(&cluster)
+            .is_some_and(|held| held.is_closed_by_restart)
+    }
+
+    fn of_closed(&mut self, record: &ClusterRecord) -> &mut LearnedOpened {
+        let held = self
+            .opened
+            .entry(record.key)
+            .or_insert_with(|| LearnedOpened::at(Mono::ZERO, record.opened));
+        held.is_closed_by_restart = true;
+        held
+    }
+}
+
+impl LearnedOpened {
+    const fn at(since: Mono, opened: Option<Sighting>) -> Self {
+        Self {
+            opened,
+            since,
+            is_closed_by_restart: false,
+            again: Mono::ZERO,
+            tries: 0,
+        }
     }
 }
 
@@ -207,7 +252,10 @@ impl Node {
             return Standing::AsRecorded;
         };
         let uptime_s = report.uptime_s;
-        let is_restarted = |opened| was_restarted_since(now, opened, learned, server);
+        let is_restarted = |opened| {
+            self.learned.is_closed_by_restart(record.key)
+                || was_restarted_since(now, opened, learned, server)
+        };
         match (report.read_only, record.opened) {
             (false, None) => Standing::Mark(Some(uptime_s)),
             (false, Some(opened))
@@ -226,7 +274,7 @@ impl Node {
     /// Records which primaries are writeable, and which people closed. One that a restart closed is made writeable again.
     pub(super) fn keep_primaries_open(&mut self, now: Now, out: &mut Output, before: usize) {
         let mut marks: Vec<Command> = Vec::new();
-        let mut closed: Vec<InstanceKey> = Vec::new();
+        let mut closed: Vec<ClusterKey> = Vec::new();
         for record in self.replicated.clusters() {
             if marks.len() + closed.len() + out.effects.len() - before >= PROPOSALS_PER_ROUND {
                 break;
@@ -247,17 +295,24 @@ impl Node {
                     identity,
                     writeable_at_uptime_s,
                 }),
-                Standing::ClosedByRestart => {
-                    if self.may_reopen(now, record) {
-                        closed.push(record.primary.clone());
-                    }
-                }
+                Standing::ClosedByRestart => closed.push(record.key),
             }
         }
         for command in marks {
             self.propose(now, Cause::House, command, out);
         }
-        for key in closed {
+        for cluster in closed {
+            let Some(record) = self.replicated.cluster(cluster).cloned() else {
+                continue;
+            };
+            let may_reopen = self.may_reopen(now, &record);
+            let held = self.learned.of_closed(&record);
+            if !may_reopen || now.mono < held.again {
+                continue;
+            }
+            held.again = now.mono + REOPEN_AGAIN * (1 << held.tries.min(4));
+            held.tries += 1;
+            let key = record.primary;
             let text =
                 format!("{key} restarted read-only and was writeable: making it writeable again");
             note(out, Level::Warning, None, text);

@@ -727,6 +727,54 @@ fn a_promoted_server_closed_by_a_restart_is_opened_by_who_never_saw_it_writeable
     });
 }
 
+#[test]
+fn a_primary_closed_by_its_restart_that_cannot_be_opened_is_not_tried_without_pause() {
+    let mut world = World::new(Flavour::Mysql, 2);
+    world.run(20 * SEC);
+    world
+        .server(1)
+        .refuses
+        .insert(String::from("make writeable"), 1227);
+    world.server(1).starts_read_only = true;
+    world.restart(1);
+    world.run(60 * SEC);
+    let tries = world
+        .oracle
+        .recoveries_newest_first()
+        .filter(|recovery| recovery.purpose == Purpose::Reopen)
+        .count();
+    assert!((2..=6).contains(&tries), "{tries} tries in a minute");
+    world.server(1).refuses.clear();
+    world.expect(90 * SEC, "the primary open again", |world| {
+        world.writeable() == [key(1)]
+    });
+}
+
+/// While it is in a downtime nobody opens it, and when that ends its uptime says little.
+#[test]
+fn a_primary_that_was_opened_a_moment_before_its_restart_is_opened_after_its_downtime() {
+    let mut world = World::new(Flavour::Mysql, 2);
+    world.server(1).starts_read_only = true;
+    world.run(20 * SEC);
+    world.restart(1);
+    world.expect(10 * SEC, "the primary open", |world| {
+        world.writeable() == [key(1)]
+    });
+    world.run(100 * MS);
+    world.ask(Request::BeginDowntime {
+        key: key(1),
+        owner: String::from("dba"),
+        reason: String::from("looking at it"),
+        lasts_s: 30,
+    });
+    world.restart(1);
+    world.run(25 * SEC);
+    assert!(world.server(1).read_only, "{}", world.story());
+    world.expect(20 * SEC, "the primary open again", |world| {
+        world.writeable() == [key(1)]
+    });
+}
+
 /// Each daemon that could tell a restart from people's work was started since.
 #[test]
 fn a_primary_closed_by_people_stays_closed_under_daemons_that_did_not_see_it() {

@@ -116,8 +116,12 @@ pub enum Next {
     Finished,
 }
 
-/// Intents of one hook, at most: the one that its leader may not have lived to see the end of, and another.
+/// Intents of one hook, at most: the one that its leader may not have lived to see the end of, or under which it was not
+/// begun, and another.
 const TRIES: usize = 2;
+
+/// Refused by the daemon itself: it was not sure to lead, or the program could not be started.
+const NOT_RUN: u16 = 0;
 
 /// The next hook of these lists, in this order, by what the record says.
 #[must_use]
@@ -136,7 +140,9 @@ pub fn next(recovery: &Recovery, lists: &[HookList], counts: &HookCounts, mine: 
             let failure = match last {
                 None => return Next::Run(hook),
                 Some(Phase::Intended(epoch)) if *epoch == mine => return Next::Wait,
-                Some(Phase::Intended(_)) if tries < TRIES => return Next::Run(hook),
+                Some(
+                    Phase::Intended(_) | Phase::Settled(Outcome::Refused { code: NOT_RUN, .. }),
+                ) if tries < TRIES => return Next::Run(hook),
                 Some(Phase::Settled(Outcome::Done)) => continue,
                 Some(Phase::Intended(_)) => {
                     format!("{hook}: the leaders that ran it ended before it did")

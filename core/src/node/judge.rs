@@ -2,6 +2,7 @@
 //! recovery. Reading the replicas again is part of it; nothing here changes a server.
 
 use alloc::{
+    boxed::Box,
     collections::{BTreeMap, BTreeSet},
     format,
     string::String,
@@ -19,7 +20,7 @@ use crate::{
         evidence::Judging,
         verdict::{LOGIN_POLLS_MAX, ReplicaSigns, Verdict, Watched, verdict},
     },
-    id::{InstanceKey, NodeId},
+    id::{InstanceKey, NodeId, Uid},
     recovery::{DeadKind, Purpose},
     replicated::{Command, Detection},
     time::{Mono, Now},
@@ -583,15 +584,16 @@ impl Node {
                 problem.code.name(),
             ),
         );
-        self.register_detection(now, &problem, out);
         if problem.repair != Repair::DeadPrimary {
+            self.register_detection(now, &problem, out);
+            return;
+        }
+        if self.beginning.contains(key) {
             return;
         }
         if let Err(why) = self.admit(key, &problem) {
+            self.register_detection(now, &problem, out);
             note(out, level, Some(&uid), format!("{key}: no recovery: {why}"));
-            return;
-        }
-        if !self.beginning.insert(key.clone()) {
             return;
         }
         let identity = self
@@ -613,7 +615,34 @@ impl Node {
             processing_token: self.identification.token.clone(),
             forced: false,
         };
-        if !self.propose(now, Cause::Begin(key.clone(), uid), command, out) {
+        let is_proposed = match self.unregistered_detection(now, &problem) {
+            None => self.propose(now, Cause::Begin(key.clone(), uid), command, out),
+            Some(detection) => {
+                let cause = Cause::Detection {
+                    key: key.clone(),
+                    uid,
+                    begin: Box::new(command),
+                };
+                self.propose(now, cause, detection, out)
+            }
+        };
+        if is_proposed {
+            self.beginning.insert(key.clone());
+        }
+    }
+
+    /// The detection that a recovery waited for is on record, or cannot be.
+    pub(super) fn detection_proposed(
+        &mut self,
+        now: Now,
+        key: &InstanceKey,
+        uid: Uid,
+        begin: Command,
+        is_committed: bool,
+        out: &mut Output,
+    ) {
+        let goes_on = is_committed && self.suspicions.contains_key(key);
+        if !goes_on || !self.propose(now, Cause::Begin(key.clone(), uid), begin, out) {
             self.beginning.remove(key);
         }
     }
@@ -685,15 +714,26 @@ impl Node {
         problem: &crate::analysis::diagnose::Problem,
         out: &mut Output,
     ) {
+        if let Some(detection) = self.unregistered_detection(now, problem) {
+            self.propose(now, Cause::House, detection, out);
+        }
+    }
+
+    /// The command that registers a failure, unless that is on record.
+    fn unregistered_detection(
+        &self,
+        now: Now,
+        problem: &crate::analysis::diagnose::Problem,
+    ) -> Option<Command> {
         let actionable = problem.is_actionable();
         let known = self
             .replicated
             .active_detection(&problem.key, problem.code.name(), actionable, now.wall)
             .is_some();
         if known || !problem.registers_detection() {
-            return;
+            return None;
         }
-        let detection = Detection {
+        Some(Command::RegisterDetection(Detection {
             number: 0,
             server: problem.key.clone(),
             analysis: String::from(problem.code.name()),
@@ -705,13 +745,7 @@ impl Node {
             processing_token: self.identification.token.clone(),
             at: now.wall,
             is_active: true,
-        };
-        self.propose(
-            now,
-            Cause::House,
-            Command::RegisterDetection(detection),
-            out,
-        );
+        }))
     }
 }
 

@@ -88,6 +88,13 @@ enum Cause {
     Recovery(Uid),
     /// Opening a recovery or an operation of this server.
     Begin(InstanceKey, Uid),
+    /// A detection that must be on record before this recovery of the server is opened: two proposals that are on their way
+    /// at once may be committed in any order, and a recovery waits for the hooks of the detection that it finds.
+    Detection {
+        key: InstanceKey,
+        uid: Uid,
+        begin: Box<Command>,
+    },
     /// A change of the daemons' own membership, or of what is known of them.
     Members,
     /// The same, begun for an operator.

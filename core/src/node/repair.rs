@@ -521,6 +521,10 @@ impl Node {
                     self.wait_until.insert(uid, now.mono + MOVE_AGAIN_AFTER);
                 }
             }
+            Cause::Detection { key, uid, begin } => {
+                let is_committed = matches!(&outcome, Proposal::Committed(answer) if !matches!(answer, Answer::Refused(_)));
+                self.detection_proposed(now, &key, uid, *begin, is_committed, out);
+            }
             Cause::House | Cause::Members => {}
             Cause::MembersFor(request) => self.change_proposed(request, outcome, out),
         }

@@ -292,3 +292,26 @@ fn without_hooks_a_recovery_is_closed_and_nothing_is_run() {
     assert!(world.hooks.is_empty());
     assert!(world.last().steps_of(StepKind::Hook).next().is_none());
 }
+
+/// Two proposals that are on their way at once may be committed in either order.
+#[test]
+fn a_recovery_has_its_detection_however_late_that_is_committed() {
+    let mut world = world();
+    world.detection_takes = 40 * MS;
+    world
+        .hooks_that_fail
+        .insert(hook(HookList::OnFailureDetection, 0));
+    world.kill(1);
+    world.run(2 * SEC);
+    let last = world.last().clone();
+    assert_ne!(last.detection, 0, "{}", world.story());
+    assert!(
+        matches!(&last.end, Some((_, End::Failed { reason })) if reason.contains("OnFailureDetectionProcesses[0]")),
+        "{:?}",
+        last.end
+    );
+    assert!(nothing_was_done(&world), "{}", world.story());
+    world.hooks_that_fail.clear();
+    world.finished = world.recoveries().len();
+    world.expect_succeeded(20 * SEC, 2);
+}

@@ -1245,6 +1245,27 @@ fn a_primary_closed_by_its_restart_is_opened_and_one_closed_by_people_is_not() {
     );
 }
 
+/// A deposed primary returns at the same moment as the primary that was closed by its restart: while the one is fenced the
+/// other cannot be opened, and is opened afterwards.
+#[test]
+fn a_primary_closed_by_its_restart_is_opened_though_a_deposed_one_returns_with_it() {
+    for_both(|flavour| {
+        let mut world = World::new(flavour, 3);
+        world.kill(1);
+        world.expect_succeeded(5 * SEC, 2);
+        world.run(5 * SEC);
+        world.server(2).starts_read_only = true;
+        // In its cool-down the cluster is not recovered again.
+        world.kill(2);
+        world.run(SEC);
+        world.restart(1);
+        world.restart(2);
+        world.expect(15 * SEC, "the newer primary open again", |world| {
+            world.writeable() == [key(2)]
+        });
+    });
+}
+
 #[test]
 fn whoever_asked_is_answered_when_the_leader_goes() {
     let mut world = World::new(Flavour::Mysql, 2);

@@ -20,7 +20,7 @@ use orchestrator_core::{
         StepKind,
         forecast::{Forecast, Known, forecast},
     },
-    replicated::{Answer, Entry, Replicated, wire},
+    replicated::{Answer, Command, Entry, Replicated, wire},
     time::{Mono, Now, Wall},
     topology::{Flavour, Instance, ProbeFailure},
 };
@@ -138,6 +138,8 @@ pub struct World {
     pub hook_counts: HookCounts,
     /// How long each takes, in nanoseconds.
     pub hook_takes: u64,
+    /// From the proposal of a detection to its commit.
+    pub detection_takes: u64,
     pub hooks_that_fail: BTreeSet<Hook>,
     /// Hooks that were run, in the order in which they began.
     pub hooks: Vec<RanHook>,
@@ -223,6 +225,7 @@ impl World {
             promoted: Vec::new(),
             hook_counts: HookCounts::default(),
             hook_takes: 100 * MS,
+            detection_takes: 2 * MS,
             hooks_that_fail: BTreeSet::new(),
             hooks: Vec::new(),
             digests_told: BTreeSet::new(),
@@ -880,8 +883,12 @@ impl World {
                     );
                 } else if self.leader == Some(number) {
                     let term = self.term;
+                    let takes = match stamped.command {
+                        Command::RegisterDetection(_) => self.detection_takes,
+                        _ => 2 * MS,
+                    };
                     self.after(
-                        2 * MS,
+                        takes,
                         Event::Commit {
                             by: number,
                             boot,

@@ -35,6 +35,8 @@ const RAFT_LOOK: Duration = Duration::from_millis(50);
 /// Age of the oldest change that is not in the backend, at which leadership is yielded, and at which the daemon ends.
 const BACKEND_YIELD: Duration = Duration::from_secs(5);
 const BACKEND_LOST: Duration = Duration::from_secs(30);
+/// How long the reason of an end is waited for.
+const REASON_PATIENCE: Duration = Duration::from_secs(1);
 /// Messages of peers that may wait in the driver's inbox.
 const PEER_MESSAGES_AHEAD: usize = 64;
 /// How often the whole replicated state is looked at.
@@ -247,17 +249,24 @@ impl<E: Env> Running<E> {
         let reason = tokio::select! {
             biased;
             reason = ended => reason,
-            reason = self.raft.failed() => reason,
+            reason = self.raft.failed() => return self.node_failed().await.unwrap_or(reason),
             reason = backend_lost(self.backend.as_ref().map(Backend::health)) => reason,
         };
-        // Raft ends too when the node does: the node's reason is the first one.
-        let Some(fatal) = self.fatal.borrow().clone() else {
+        if let Some(reason) = self.node_failed().await {
             return reason;
-        };
+        }
+        // The driver ends too when raft does, and may be the first to be heard.
+        let of_raft = crate::env::timeout::<E, _>(REASON_PATIENCE, self.raft.failed());
+        of_raft.await.unwrap_or(reason)
+    }
+
+    /// Why the node failed, if it did. Raft ends too when the node does: the node's reason is the first one.
+    async fn node_failed(&self) -> Option<String> {
+        let fatal = self.fatal.borrow().clone()?;
         if let Some(entry) = fatal.entry {
             self.raft.failed_at(entry, &fatal.reason).await;
         }
-        fatal.reason
+        Some(fatal.reason)
     }
 
     /// Ends cleanly: no new requests, leadership handed over, raft's files closed.
@@ -393,7 +402,8 @@ async fn backend_lost(health: Option<watch::Receiver<BackendHealth>>) -> String 
         .await
     {
         Ok(health) => format!(
-            "the backend could not be written for over {} s: {}",
+            "the backend could not be written for over {} s: {}; mend it, then start again: what was decided is kept in the raft \
+             data directory",
             BACKEND_LOST.as_secs(),
             health.error.as_deref().unwrap_or("it does not answer")
         ),

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use orchestrator_core::id::{Epoch, LogPosition, NodeId};
 use orchestrator_core::node::{Effect, HookRun, Input, Proposal, StepEnd};
-use orchestrator_core::recovery::Outcome;
+use orchestrator_core::recovery::{Hook, HookFacts, Outcome};
 use orchestrator_core::replicated::{Members, wire};
 use orchestrator_core::time::Mono;
 use tokio::sync::{Semaphore, mpsc};
@@ -125,8 +125,15 @@ impl<E: Env, F: Fleet, C: Consensus> Executor<E, F, C> {
                 let hooks = self.hooks.clone();
                 let gate = Leadership::<E, C>(self.consensus.clone(), PhantomData);
                 spawn::<E>(async move {
+                    hooks.prepare(hook).await;
                     let outcome = match gate.confirm(epoch).await {
-                        Ok(_) => hooks.run(hook, *facts).await,
+                        Ok(until) if Mono::from_elapsed(E::mono()) < until => {
+                            run_hook::<E>(&*hooks, hook, *facts).await
+                        }
+                        Ok(_) => Outcome::Refused {
+                            code: 0,
+                            reason: String::from("the confirmation of leadership came too late"),
+                        },
                         Err(reason) => Outcome::Refused { code: 0, reason },
                     };
                     send(match run {
@@ -225,6 +232,14 @@ impl<E: Env, F: Fleet, C: Consensus> Executor<E, F, C> {
             Effect::Answer(..) => {}
         }
     }
+}
+
+async fn run_hook<E: Env>(hooks: &dyn Hooks, hook: Hook, facts: HookFacts) -> Outcome {
+    let outcome = hooks.run(hook, facts.clone()).await;
+    if E::has(Mutant::HookRepeated) && outcome != Outcome::Done {
+        return hooks.run(hook, facts).await;
+    }
+    outcome
 }
 
 /// Leadership as the fleet asks for it before each statement.

@@ -46,6 +46,10 @@ pub enum Mutant {
     AppliedUnsynced,
     /// An identity that was let in declares the list that it came with.
     FreshDeclares,
+    /// A hook that failed is run again at once, under the same intent.
+    HookRepeated,
+    /// A key-value pair is written whatever decision the one that is there comes from.
+    AnyPublication,
 }
 
 /// One kind of world. All functions are associated: an implementation is a marker type, and where several machines

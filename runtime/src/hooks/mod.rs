@@ -14,11 +14,17 @@ use std::pin::Pin;
 use orchestrator_core::recovery::{Hook, HookCounts, HookFacts, Outcome};
 
 pub use process::Processes;
+pub use text::environment;
 
 /// Whoever runs hooks.
 pub trait Hooks: Debug + Send + Sync + 'static {
     /// How many there are in each list.
     fn counts(&self) -> HookCounts;
+
+    /// What a hook waits for before it may be run. Awaited before leadership is confirmed, since it may take its time.
+    fn prepare(&self, _hook: Hook) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(std::future::ready(()))
+    }
 
     /// Runs one. [`Outcome::Refused`]: it could not be started, or said no (its exit code). [`Outcome::Unknown`]: it was
     /// ended at its deadline.

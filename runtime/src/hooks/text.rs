@@ -155,7 +155,8 @@ fn list(keys: &[InstanceKey]) -> String {
 }
 
 /// The variables of a hook.
-pub(super) fn environment(hook: Hook, facts: &HookFacts) -> Vec<(&'static str, String)> {
+#[must_use]
+pub fn environment(hook: Hook, facts: &HookFacts) -> Vec<(&'static str, String)> {
     if hook.list == HookList::PostTakePrimary {
         // Whole addresses, as this list has always had them.
         let mut variables = vec![

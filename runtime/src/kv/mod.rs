@@ -41,44 +41,51 @@ const FLUSH: Duration = Duration::from_secs(2);
 pub(crate) struct Entry {
     pub alias: String,
     pub primary: InstanceKey,
-    /// Log time of the decision, in milliseconds since the epoch.
+    /// Log time of the decision in milliseconds since the epoch, and the number of the recovery added to it: log time stands
+    /// still for as long as somebody's clock was ahead.
     pub version: u64,
 }
 
 /// What stores are to say by this state: the primary of every cluster that has an alias.
 pub(crate) fn entries(state: &Replicated) -> Vec<Entry> {
-    let mut decided: BTreeMap<ClusterKey, Wall> = BTreeMap::new();
+    let mut decided: BTreeMap<ClusterKey, (Wall, u64)> = BTreeMap::new();
     for recovery in state.recoveries_newest_first() {
         if recovery.purpose.is_recovery()
             && recovery.successor.is_some()
             && let Some((at, _)) = recovery.end
         {
-            decided.entry(recovery.cluster).or_insert(at);
+            decided
+                .entry(recovery.cluster)
+                .or_insert((at, recovery.number));
         }
     }
     state
         .clusters()
         .filter(|record| !record.shown_alias().is_empty())
         .map(|record| {
-            let at = decided.get(&record.key).copied();
-            let at = at.map_or(record.recorded, |at| at.max(record.recorded));
+            let (at, number) = decided.get(&record.key).copied().unwrap_or_default();
+            let at = at.max(record.recorded);
             let opened = state.running_on(record.key).and_then(opened);
+            let (primary, at, number) = match opened {
+                None => (&record.primary, at, number),
+                Some((key, recovery)) => (key, at.max(recovery.began), recovery.number),
+            };
             Entry {
                 alias: record.shown_alias().to_owned(),
-                primary: opened.map_or(&record.primary, |(key, _)| key).clone(),
-                version: opened.map_or(millis(at), |(_, began)| millis(began.max(at)) + 1),
+                primary: primary.clone(),
+                version: millis(at) + number,
             }
         })
         .collect()
 }
 
-/// The server that a running recovery has opened already, and when it began.
-fn opened(recovery: &Recovery) -> Option<(&InstanceKey, Wall)> {
+/// The server that a running recovery has opened already.
+fn opened(recovery: &Recovery) -> Option<(&InstanceKey, &Recovery)> {
     let is_failover = matches!(recovery.purpose, Purpose::DeadPrimary { .. });
     let (step, _) = recovery
         .steps_of(StepKind::Promote)
         .find(|(_, phase)| matches!(phase, Phase::Settled(Outcome::Done)))?;
-    is_failover.then_some((&step.server, recovery.began))
+    is_failover.then_some((&step.server, recovery))
 }
 
 fn millis(at: Wall) -> u64 {
@@ -145,7 +152,7 @@ impl<E: Env> Hooks for AfterPublication<E> {
         self.hooks.counts()
     }
 
-    fn run(&self, hook: Hook, facts: HookFacts) -> Pin<Box<dyn Future<Output = Outcome> + Send>> {
+    fn prepare(&self, hook: Hook) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         let waits = matches!(
             hook.list,
             HookList::PostPrimaryFailover | HookList::PostFailover
@@ -155,8 +162,12 @@ impl<E: Env> Hooks for AfterPublication<E> {
             if waits {
                 handle.flush::<E>(FLUSH).await;
             }
-            hooks.run(hook, facts).await
+            hooks.prepare(hook).await;
         })
+    }
+
+    fn run(&self, hook: Hook, facts: HookFacts) -> Pin<Box<dyn Future<Output = Outcome> + Send>> {
+        self.hooks.run(hook, facts)
     }
 }
 

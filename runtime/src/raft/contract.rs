@@ -621,6 +621,24 @@ fn damage_is_a_refused_start_that_names_the_remedy() {
 }
 
 #[test]
+fn a_directory_that_cannot_be_made_is_a_refused_start_that_names_it() {
+    run(async {
+        let folder = Folder::make("no-directory");
+        let file = folder.0.join("file");
+        std::fs::write(&file, b"").unwrap();
+        let settings = RaftSettings::new(file.join("raft"), "127.0.0.1:0");
+        let error = try_start(settings).await.err().unwrap();
+        let text = error.to_string();
+        assert!(
+            matches!(error, StartError::Io(_))
+                && text.contains(&file.display().to_string())
+                && text.contains("start again"),
+            "{text}"
+        );
+    });
+}
+
+#[test]
 fn strangers_and_noise_do_not_disturb() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     run(async {

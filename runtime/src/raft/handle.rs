@@ -178,6 +178,11 @@ pub async fn start<E: Env>(
     let mut settings = checked(settings)?;
     let directory = settings.data_dir.clone();
     let lock = open_directory::<E>(&directory).await?;
+    // A name that an earlier process gave, and could not make durable, is there all the same until power is lost.
+    let path = directory.clone();
+    E::blocking(move || E::sync_dir(&path))
+        .await
+        .map_err(io_error)?;
     let (mut identity, mut minted) = read_identity::<E>(&directory).await?;
     if let Some(reason) = identity.retired.clone() {
         let path = directory.clone();

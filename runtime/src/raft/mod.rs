@@ -252,7 +252,11 @@ impl fmt::Display for StartError {
             | StartError::InUse(what)
             | StartError::Refused(what)
             | StartError::Held(what) => formatter.write_str(what),
-            StartError::Io(what) => write!(formatter, "raft cannot be started: {what}"),
+            StartError::Io(what) => write!(
+                formatter,
+                "raft cannot be started: {what}. What was acknowledged is kept: mend that (a disk may be full, failing or \
+                 mounted read-only), then start again"
+            ),
             StartError::Damaged(what) => write!(
                 formatter,
                 "the raft data directory is damaged: {what}. It is not mended, since what this node promised cannot be known \

@@ -64,7 +64,15 @@ impl SnapshotFile {
             return Ok(());
         }
         if !E::has(Mutant::PurgeBeyondSnapshot) {
-            replace_file::<E>(&self.path, &encode(&head, data)?)?;
+            replace_file::<E>(&self.path, &encode(&head, data)?).map_err(|error| {
+                io::Error::new(
+                    error.kind(),
+                    format!(
+                        "the snapshot cannot be written ({error}); free the disk or replace it, then start again: what was \
+                         acknowledged is kept"
+                    ),
+                )
+            })?;
         }
         *newest = Some(head);
         Ok(())

@@ -10,19 +10,21 @@ use orchestrator::backend;
 use orchestrator::daemon::{DaemonSettings, Prepared};
 use orchestrator::driver::DriverHandle;
 use orchestrator::env::{sleep, spawn};
-use orchestrator::hooks::NoHooks;
+use orchestrator::hooks::{Hooks, NoHooks};
 use orchestrator::http;
+use orchestrator::kv::{AfterPublication, Publisher};
 use orchestrator::raft::{self, Entry, RaftSettings, ReplicaRequest};
 use orchestrator::trace::event;
-use orchestrator_core::id::{LogPosition, NodeId};
+use orchestrator_core::id::{InstanceKey, LogPosition, NodeId};
 use orchestrator_core::node::Identification;
 use orchestrator_core::policy::Policy;
 use orchestrator_core::recovery::Recovery;
 use tokio::sync::{mpsc, watch};
 
 use crate::engine::{Engine, Machine};
+use crate::hooks::{HooksSetup, SimHooks};
 use crate::model::SimFleet;
-use crate::witness;
+use crate::{store, witness};
 
 /// The port of the HTTP service.
 pub const HTTP_PORT: u16 = 3000;
@@ -36,6 +38,16 @@ pub struct DaemonsSetup {
     pub snapshot_entries: Option<u64>,
     /// `RaftReplaceSilentSeconds`; none: as in production.
     pub replace_silent: Option<Duration>,
+    pub hooks: HooksSetup,
+    /// They publish to the store; with several pairs in one transaction, or one by one.
+    pub store: Option<Publishing>,
+}
+
+/// How daemons write to the key-value store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Publishing {
+    Together,
+    Singly,
 }
 
 /// The daemons of a world, as a scenario and the oracles get at them. Clones are the same daemons.
@@ -59,6 +71,8 @@ struct Shared {
     stops: BTreeMap<String, watch::Sender<bool>>,
     /// Daemons that ended by themselves, and why.
     ended: Vec<(String, String)>,
+    /// Nothing is to go wrong from here on.
+    is_healed: bool,
 }
 
 /// What one daemon decided so far.
@@ -76,6 +90,8 @@ pub struct DaemonView {
     pub recoveries: Vec<Recovery>,
     /// Servers it has seen in their newest probe.
     pub servers_seen: usize,
+    /// The clusters that have an alias, with their primary as it is on record.
+    pub named: Vec<(String, InstanceKey)>,
 }
 
 impl Daemons {
@@ -94,6 +110,16 @@ impl Daemons {
     #[must_use]
     pub fn ended(&self) -> Vec<(String, String)> {
         self.lock().ended.clone()
+    }
+
+    /// From here on no hook fails.
+    pub fn heal(&self) {
+        self.lock().is_healed = true;
+    }
+
+    #[must_use]
+    pub fn is_healed(&self) -> bool {
+        self.lock().is_healed
     }
 
     /// Not started before [`Self::wake`].
@@ -173,6 +199,12 @@ impl Daemons {
                         .values()
                         .filter(|instance| instance.is_last_check_valid())
                         .count(),
+                    named: node
+                        .replicated()
+                        .clusters()
+                        .filter(|record| !record.shown_alias().is_empty())
+                        .map(|record| (record.shown_alias().to_owned(), record.primary.clone()))
+                        .collect(),
                 })
                 .await;
             // One that ended is in `ended`.
@@ -229,7 +261,7 @@ impl Daemons {
     ) -> Result<Option<String>, String> {
         let fleet = SimFleet::<E>::default();
         let seed = E::random_seed().map_err(|error| error.to_string())?;
-        let (mut settings_of_raft, settings) = {
+        let (mut settings_of_raft, mut settings, setup) = {
             let shared = self.lock();
             let nodes = shared.nodes.get(name).cloned().unwrap_or_default();
             let mut raft = raft_settings(name, &nodes);
@@ -240,8 +272,30 @@ impl Daemons {
             if let Some(silent) = shared.setup.replace_silent {
                 raft.replace_silent = silent;
             }
-            (raft, settings(name, shared.setup.policy.clone()))
+            (
+                raft,
+                settings(name, shared.setup.policy.clone()),
+                shared.setup.clone(),
+            )
         };
+        let hooks: Arc<dyn Hooks> = if setup.hooks.each == 0 {
+            Arc::new(NoHooks)
+        } else {
+            Arc::new(SimHooks::<E>::new(
+                name.to_owned(),
+                setup.hooks,
+                self.clone(),
+            ))
+        };
+        settings.hooks = hooks.clone();
+        let publisher = match setup.store {
+            None => None,
+            Some(how) => Publisher::new(&store::settings(how == Publishing::Together))?,
+        };
+        let publisher = publisher.map(|(publisher, handle)| {
+            settings.hooks = Arc::new(AfterPublication::<E>::new(hooks, handle));
+            publisher
+        });
         let nodes_count = settings_of_raft.nodes.len();
         event("daemon", format_args!("starts"));
         let opened = backend::open::<E>(backend_settings(name))
@@ -260,6 +314,9 @@ impl Daemons {
             .await
             .map_err(|error| error.to_string())?;
         let running = attachable.attach(raft, report).await?;
+        if let Some(publisher) = publisher {
+            spawn::<E>(publisher.run::<E>(running.handle.clone()));
+        }
         self.lock()
             .running
             .insert(name.to_owned(), running.handle.clone());

@@ -14,6 +14,8 @@ pub mod daemon;
 pub mod disk;
 #[cfg(feature = "engines")]
 pub mod engine;
+#[cfg(feature = "engines")]
+pub mod hooks;
 pub mod model;
 #[cfg(feature = "engines")]
 pub mod mutant;
@@ -31,6 +33,8 @@ pub mod random;
 pub mod scenario;
 #[cfg(feature = "engines")]
 pub mod shrink;
+#[cfg(feature = "engines")]
+pub mod store;
 #[cfg(feature = "engines")]
 pub mod sweep;
 #[cfg(feature = "engines")]

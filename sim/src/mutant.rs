@@ -25,7 +25,7 @@ impl FoundBy {
 }
 
 /// Every mistake.
-pub const ALL: [FoundBy; 11] = [
+pub const ALL: [FoundBy; 13] = [
     FoundBy {
         mistake: Mutant::AnyTarget,
         name: "any-target",
@@ -91,6 +91,18 @@ pub const ALL: [FoundBy; 11] = [
         name: "fresh-declares",
         scenario: "list_of_a_fresh_member.toml",
         finds: &["liveness: members"],
+    },
+    FoundBy {
+        mistake: Mutant::HookRepeated,
+        name: "hook-repeated",
+        scenario: "hooks.toml",
+        finds: &["safety: hooks"],
+    },
+    FoundBy {
+        mistake: Mutant::AnyPublication,
+        name: "any-publication",
+        scenario: "hooks.toml",
+        finds: &["safety: publications"],
     },
 ];
 

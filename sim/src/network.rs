@@ -18,6 +18,7 @@ use std::time::Duration;
 use crate::random::SplitMix;
 
 const PURPOSE: u64 = 0x0e7;
+const MILLION: i128 = 1_000_000;
 /// A lost segment is sent again after so long, and after twice as long when it is lost again.
 const RETRANSMISSION: Duration = Duration::from_millis(200);
 const RETRANSMISSIONS_MAX: u32 = 5;
@@ -37,11 +38,38 @@ enum End {
     PowerLost,
 }
 
+/// How fast a machine's clocks go.
+#[derive(Debug, Clone, Copy, Default)]
+struct Drift {
+    /// Above zero: too fast.
+    parts_per_million: i64,
+    /// From then on.
+    since: Duration,
+    /// What the clocks had gained by then, in nanoseconds.
+    gained: i128,
+    /// What they had gained when the process that runs was started.
+    gained_at_start: i128,
+}
+
+impl Drift {
+    fn gained(&self, now: Duration) -> i128 {
+        let nanos = now.saturating_sub(self.since).as_nanos();
+        let span = i128::try_from(nanos).unwrap_or(i128::MAX);
+        self.gained + span * i128::from(self.parts_per_million) / MILLION
+    }
+}
+
+fn shifted(time: Duration, by: i128) -> Duration {
+    let nanos = i128::try_from(time.as_nanos()).unwrap_or(i128::MAX) + by;
+    Duration::from_nanos(u64::try_from(nanos.max(0)).unwrap_or(u64::MAX))
+}
+
 #[derive(Debug)]
 struct Machine {
     name: String,
     /// Its clock is ahead by so many nanoseconds.
     clock_ahead: i128,
+    drift: Drift,
     has_power: bool,
     runs: bool,
     /// How each process that is over ended; its length is the number of the one that runs.
@@ -126,6 +154,7 @@ pub(crate) fn add_machine(name: &str, address: IpAddr) {
         let machine = Machine {
             name: name.to_owned(),
             clock_ahead: 0,
+            drift: Drift::default(),
             has_power: true,
             runs: true,
             ends: Vec::new(),
@@ -168,16 +197,66 @@ pub fn step_clock(machine: &str, milliseconds: i64) {
     });
 }
 
-/// What a machine's clock shows when the right time is `right`.
-pub(crate) fn wall(address: IpAddr, right: Duration) -> Duration {
-    let ahead = with(|network| {
-        network
-            .machines
-            .get(&address)
-            .map_or(0, |machine| machine.clock_ahead)
+/// From `now` on a machine's clocks go so many millionths too fast, or too slow.
+pub fn set_drift(machine: &str, parts_per_million: i64, now: Duration) {
+    with(|network| {
+        let address = network.address(machine);
+        if let Some(machine) = network.machines.get_mut(&address) {
+            machine.drift = Drift {
+                parts_per_million,
+                since: now,
+                gained: machine.drift.gained(now),
+                gained_at_start: machine.drift.gained_at_start,
+            };
+        }
     });
-    let shown = i128::try_from(right.as_nanos()).unwrap_or(i128::MAX) + ahead;
-    Duration::from_nanos(u64::try_from(shown.max(0)).unwrap_or(u64::MAX))
+}
+
+/// A process begins to count the time since its start.
+pub(crate) fn process_begins(machine: &str, now: Duration) {
+    with(|network| {
+        let address = network.address(machine);
+        if let Some(machine) = network.machines.get_mut(&address) {
+            machine.drift.gained_at_start = machine.drift.gained(now);
+        }
+    });
+}
+
+fn of_machine<T: Default>(address: IpAddr, ask: impl FnOnce(&Machine) -> T) -> T {
+    with(|network| network.machines.get(&address).map(ask).unwrap_or_default())
+}
+
+/// What a machine's clock shows when the right time is `right`, at this moment of the run.
+pub(crate) fn wall(address: IpAddr, right: Duration, now: Duration) -> Duration {
+    let ahead = of_machine(address, |machine| {
+        machine.clock_ahead + machine.drift.gained(now)
+    });
+    shifted(right, ahead)
+}
+
+/// How long the process of a machine has run by its own clock, when that is `right` in truth.
+pub(crate) fn mono(address: IpAddr, right: Duration, now: Duration) -> Duration {
+    let gained = of_machine(address, |machine| {
+        machine.drift.gained(now) - machine.drift.gained_at_start
+    });
+    shifted(right, gained)
+}
+
+/// A time that passes at this machine as its clocks count it, beginning at `origin`.
+pub(crate) fn local(address: IpAddr, origin: Duration, now: Duration) -> Duration {
+    let gained = of_machine(address, |machine| machine.drift.gained(now));
+    shifted(origin + now, gained)
+}
+
+/// How long it truly takes until a machine's clock has counted this.
+pub(crate) fn right_span(address: IpAddr, local: Duration) -> Duration {
+    let rate = of_machine(address, |machine| machine.drift.parts_per_million);
+    if rate == 0 {
+        return local;
+    }
+    let nanos = i128::try_from(local.as_nanos()).unwrap_or(i128::MAX / MILLION);
+    let right = nanos.saturating_mul(MILLION) / (MILLION + i128::from(rate)).max(1);
+    Duration::from_nanos(u64::try_from(right).unwrap_or(u64::MAX))
 }
 
 /// The process on a machine ended while the machine runs on.

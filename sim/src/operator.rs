@@ -17,11 +17,28 @@ const RETRY: Duration = Duration::from_millis(100);
 const PAUSE_MILLISECONDS: (u64, u64) = (50, 900);
 
 /// Names one server to the daemons, one after another, until one takes it.
-pub async fn discover<E: Engine>(daemons: Vec<String>, server: InstanceKey) {
-    let path = format!("/api/discover/{}/{}", server.host, server.port);
+pub async fn discover<E: Engine>(daemons: &[String], server: InstanceKey) {
+    ask_until_done::<E>(
+        daemons,
+        &format!("/api/discover/{}/{}", server.host, server.port),
+    )
+    .await;
+}
+
+/// Gives the cluster of this primary an alias.
+pub async fn name_cluster<E: Engine>(daemons: &[String], primary: &InstanceKey, alias: &str) {
+    ask_until_done::<E>(
+        daemons,
+        &format!("/api/set-cluster-alias/{primary}?alias={alias}"),
+    )
+    .await;
+}
+
+/// Asks the daemons, one after another, until one has done it.
+async fn ask_until_done<E: Engine>(daemons: &[String], path: &str) {
     for daemon in daemons.iter().cycle() {
         sleep::<E>(RETRY).await;
-        let answer = browser::get::<E>(daemon, &path).await;
+        let answer = browser::get::<E>(daemon, path).await;
         if matches!(answer, Ok((200, _))) {
             event("operator", format_args!("{daemon} {path}: done"));
             return;

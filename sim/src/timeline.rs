@@ -65,6 +65,7 @@ fn colour(kind: &str) -> &'static str {
         "leads" => "#27ae60",
         "follows" | "vote" => "#7f8c8d",
         "operator" => "#d68910",
+        "hook" | "kv" => "#b7950b",
         "daemon" => "#16a085",
         _ => "#95a5a6",
     }

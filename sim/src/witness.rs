@@ -9,10 +9,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use orchestrator_core::id::{InstanceKey, LogPosition, Uid};
-use orchestrator_core::recovery::{Statement, StepKind};
+use orchestrator_core::recovery::{Hook, Statement, StepKind};
 use orchestrator_core::replicated::{Command, Members, wire};
 use tokio::sync::watch;
 
+use crate::hooks::HooksSetup;
 use crate::model::Host;
 pub use crate::model::told::Cause;
 use crate::network;
@@ -42,6 +43,26 @@ pub enum Event {
     },
     /// Raft's members were changed; told at the first daemon that is given the entry.
     Seated { at: LogPosition },
+    /// A daemon began a hook.
+    HookBegan {
+        daemon: String,
+        hook: Hook,
+        environment: BTreeMap<&'static str, String>,
+    },
+    /// A hook ended while its daemon ran.
+    HookEnded {
+        daemon: String,
+        hook: Hook,
+        /// Its `ORC_IDEMPOTENCY_KEY`.
+        key: String,
+        is_done: bool,
+    },
+    /// A pair was written to the key-value store, with the time of the decision that it comes from.
+    Published {
+        key: String,
+        value: String,
+        version: u64,
+    },
     /// A statement took effect on a server.
     Executed {
         server: InstanceKey,
@@ -81,11 +102,11 @@ thread_local! {
 }
 
 /// Begins to listen. `clock` gives the simulated time.
-pub(crate) fn begin(clock: fn() -> Duration, hosts: Vec<Host>) {
+pub(crate) fn begin(clock: fn() -> Duration, hosts: Vec<Host>, hooks: HooksSetup) {
     WITNESS.set(Some(Witness {
         clock,
         hosts,
-        oracles: Oracles::default(),
+        oracles: Oracles::of(hooks),
         violation: None,
         sent: BTreeMap::new(),
         log: BTreeMap::new(),
@@ -175,7 +196,11 @@ impl Witness {
                 }
             }
             Event::Seated { .. } => self.happened("members"),
-            Event::NoLongerLeads { .. } | Event::Votes { .. } => {}
+            Event::HookBegan { .. } => self.happened("hook"),
+            Event::NoLongerLeads { .. }
+            | Event::Votes { .. }
+            | Event::HookEnded { .. }
+            | Event::Published { .. } => {}
         }
         if let Err(broken) = self.oracles.observe(at, event, &self.hosts) {
             self.violation.get_or_insert(broken);
@@ -218,12 +243,13 @@ fn moments_of(command: &Command) -> Vec<&'static str> {
 }
 
 /// The names of moments that a scenario may wait for.
-pub const MOMENTS: [&str; 14] = [
+pub const MOMENTS: [&str; 15] = [
     "commit",
     "drain",
     "effect",
     "end",
     "fence-and-halt",
+    "hook",
     "leader",
     "members",
     "operate",

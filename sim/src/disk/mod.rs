@@ -7,6 +7,8 @@
 //! synced after it; of the others each is kept with probability one half, and a kept write may be torn. A created,
 //! renamed or removed name is kept if its folder (for SQLite's files: the file) was synced after it; of the others, in
 //! their order, a random number of the first is kept, as on a file system with a journal. Folders are kept at once.
+//! A disk may be full, mounted read-only, or fail a sync: what that sync was to make durable is then lost with the next power
+//! cut, although every reader sees it until then, and a later sync does not say so. Its bytes may rot.
 //! [`kill`] loses nothing but locks: the machine stays up. After either, every handle and lock of the earlier process
 //! is dead: what its destructors still try has no effect.
 
@@ -51,6 +53,41 @@ impl File {
     fn sync(&mut self) {
         for change in self.pending.drain(..) {
             apply(&mut self.durable, &change);
+        }
+    }
+
+    fn grows_by(&self, change: &Change) -> bool {
+        match change {
+            Change::Write { offset, bytes } => offset + bytes.len() > self.current.len(),
+            Change::Resize(length) => *length > self.current.len(),
+        }
+    }
+}
+
+/// What a disk refuses.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum State {
+    #[default]
+    Good,
+    /// Nothing is created, no file grows.
+    Full,
+    /// Mounted anew, read-only, as Linux does after an error of the file system.
+    ReadOnly,
+}
+
+impl State {
+    fn allows_change(self) -> io::Result<()> {
+        match self {
+            Self::Good | Self::Full => Ok(()),
+            Self::ReadOnly => Err(io::ErrorKind::ReadOnlyFilesystem.into()),
+        }
+    }
+
+    fn allows_growth(self) -> io::Result<()> {
+        match self {
+            Self::Good => Ok(()),
+            Self::Full => Err(io::ErrorKind::StorageFull.into()),
+            Self::ReadOnly => Err(io::ErrorKind::ReadOnlyFilesystem.into()),
         }
     }
 }
@@ -116,6 +153,9 @@ struct Machine {
     locked_folders: BTreeSet<String>,
     /// Each sync takes so much longer.
     slower: Duration,
+    state: State,
+    /// The next sync of a file or folder whose name begins so fails.
+    fails_to_sync: Option<String>,
 }
 
 impl Machine {
@@ -192,6 +232,29 @@ impl Disks {
             file,
         });
         file
+    }
+
+    /// Whether this sync fails. What it was to make durable never will be.
+    fn fails_to_sync(&mut self, path: &str) -> bool {
+        let machine = self.machine(path);
+        if machine.state == State::ReadOnly {
+            return true;
+        }
+        let fails = machine
+            .fails_to_sync
+            .take_if(|begin| path.starts_with(begin.as_str()))
+            .is_some();
+        if fails {
+            let folder = parent(path).to_owned();
+            machine
+                .pending_names
+                .retain(|change| !change.is_in(&folder) && !change.is_in(path));
+            let file = machine.names.get(path).copied();
+            if let Some(file) = file.and_then(|id| self.files.get_mut(&id)) {
+                file.pending.clear();
+            }
+        }
+        fails
     }
 
     fn synced(&mut self, path: &str) {
@@ -287,6 +350,51 @@ pub fn wipe(machine: &str) {
 /// From here on each sync of the machine takes so much longer.
 pub fn set_slower(machine: &str, by: Duration) {
     with(|disks| disks.machine(machine).slower = by);
+}
+
+pub fn set_state(machine: &str, state: State) {
+    with(|disks| disks.machine(machine).state = state);
+}
+
+/// The next sync of a file or folder whose path begins so fails.
+pub fn fail_next_sync(path: &str) {
+    if let Ok(begin) = name_of(Path::new(path)) {
+        with(|disks| disks.machine(&begin).fails_to_sync = Some(begin.clone()));
+    }
+}
+
+/// No sync is to fail any more.
+pub fn fail_no_sync(machine: &str) {
+    with(|disks| disks.machine(machine).fails_to_sync = None);
+}
+
+/// One bit of one of the files whose paths begin so is another one from here on; which, if there is such a file.
+pub fn rot(path: &str) -> Option<String> {
+    let begin = name_of(Path::new(path)).ok()?;
+    with(|disks| {
+        let mut names: Vec<(String, FileId)> = disks
+            .machine(&begin)
+            .names
+            .iter()
+            .filter(|(name, _)| belongs(name, &begin))
+            .map(|(name, id)| (name.clone(), *id))
+            .collect();
+        names.retain(|(_, id)| !disks.files[id].current.is_empty());
+        let place = disks.random.between(0, names.len() as u64) as usize;
+        let (name, id) = names.get(place)?;
+        let length = disks.files[id].current.len() as u64;
+        let (place, bit) = (
+            disks.random.between(0, length) as usize,
+            disks.random.between(0, 8),
+        );
+        let file = disks.files.get_mut(id)?;
+        for content in [&mut file.current, &mut file.durable] {
+            if let Some(byte) = content.get_mut(place) {
+                *byte ^= 1 << bit;
+            }
+        }
+        Some(format!("bit {bit} of byte {place} of {length} of {name}"))
+    })
 }
 
 /// Whether a name is this folder or file, or lies in it, or is a companion of it (`-wal`, `.raft`).
@@ -385,13 +493,19 @@ pub fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
         if !disks.machine(&path).has_folder(parent(&path)) {
             return Err(missing(parent(&path)));
         }
+        disks.machine(&path).state.allows_growth()?;
         let id = disks.create(&path);
         let file = disks.files.get_mut(&id).expect("just created");
         file.change(Change::Write {
             offset: 0,
             bytes: bytes.to_vec(),
         });
-        file.sync();
+        if disks.fails_to_sync(&path) {
+            return Err(sync_failed());
+        }
+        if let Some(file) = disks.files.get_mut(&id) {
+            file.sync();
+        }
         disks.synced(&path);
         Ok(())
     })
@@ -401,6 +515,7 @@ pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
     let (from, to) = (name_of(from)?, name_of(to)?);
     with(|disks| {
         disks.find(&from).ok_or_else(|| missing(&from))?;
+        disks.machine(&from).state.allows_change()?;
         disks.machine(&from).rename(NameChange::Rename { from, to });
         Ok(())
     })
@@ -411,6 +526,9 @@ pub fn sync_dir(path: &Path) -> io::Result<()> {
     with(|disks| {
         if !disks.machine(&path).has_folder(&path) {
             return Err(missing(&path));
+        }
+        if disks.fails_to_sync(&path) {
+            return Err(sync_failed());
         }
         disks
             .machine(&path)
@@ -424,6 +542,7 @@ pub fn remove_file(path: &Path) -> io::Result<()> {
     let path = name_of(path)?;
     with(|disks| {
         disks.find(&path).ok_or_else(|| missing(&path))?;
+        disks.machine(&path).state.allows_change()?;
         disks
             .machine(&path)
             .rename(NameChange::Remove { name: path });
@@ -435,6 +554,10 @@ pub fn create_dir_all(path: &Path) -> io::Result<()> {
     let path = name_of(path)?;
     with(|disks| {
         let machine = disks.machine(&path);
+        if machine.has_folder(&path) {
+            return Ok(());
+        }
+        machine.state.allows_growth()?;
         let mut folder = path.as_str();
         while folder.contains('/') {
             machine.folders.insert(folder.to_owned());
@@ -477,6 +600,8 @@ pub fn lock_dir(path: &Path) -> io::Result<FolderLock> {
         if !machine.has_folder(&folder) {
             return Err(missing(&folder));
         }
+        // The lock is a file that is opened for writing.
+        machine.state.allows_change()?;
         if !machine.locked_folders.insert(folder.clone()) {
             return Err(io::Error::new(
                 io::ErrorKind::WouldBlock,
@@ -512,6 +637,10 @@ fn machine_of(name: &str) -> &str {
 
 fn parent(name: &str) -> &str {
     name.rsplit_once('/').map_or("", |(folder, _)| folder)
+}
+
+fn sync_failed() -> io::Error {
+    io::Error::other("Input/output error (os error 5)")
 }
 
 fn missing(name: &str) -> io::Error {

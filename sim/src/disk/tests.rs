@@ -158,3 +158,90 @@ fn readers_and_a_writer_share_a_write_ahead_log() {
         assert_eq!(count(&next), 3);
     });
 }
+
+#[test]
+fn a_full_disk_takes_nothing_more_and_a_read_only_one_nothing() {
+    check(1, || {
+        let (folder, old, new) = (
+            Path::new("/n1/raft"),
+            Path::new("/n1/raft/old"),
+            Path::new("/n1/raft/new"),
+        );
+        create_dir_all(folder).unwrap();
+        write_new(old, b"1").unwrap();
+        let db = open_db(Path::new("/n1/raft/db")).unwrap();
+        db.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))
+            .unwrap();
+        db.execute_batch("create table t(a blob)").unwrap();
+        let insert = || db.execute("insert into t values(zeroblob(100000))", []);
+        set_state("n1", State::Full);
+        assert_eq!(
+            write_new(new, b"2").unwrap_err().kind(),
+            io::ErrorKind::StorageFull
+        );
+        assert_eq!(
+            insert().unwrap_err().sqlite_error_code(),
+            Some(rusqlite::ErrorCode::DiskFull)
+        );
+        rename(old, Path::new("/n1/raft/moved")).unwrap();
+        set_state("n1", State::ReadOnly);
+        assert_eq!(
+            rename(Path::new("/n1/raft/moved"), old).unwrap_err().kind(),
+            io::ErrorKind::ReadOnlyFilesystem
+        );
+        assert!(sync_dir(folder).is_err() && insert().is_err());
+        set_state("n1", State::Good);
+        insert().unwrap();
+        write_new(new, b"2").unwrap();
+    });
+}
+
+#[test]
+fn what_a_failed_sync_was_to_keep_is_seen_until_the_power_is_cut() {
+    check(3, || {
+        create_dir_all(Path::new("/n1/raft")).unwrap();
+        let path = Path::new("/n1/raft/db");
+        let open = || {
+            let db = open_db(path).unwrap();
+            db.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))
+                .unwrap();
+            db.pragma_update(None, "synchronous", "FULL").unwrap();
+            db
+        };
+        let count = |db: &rusqlite::Connection| -> i64 {
+            db.query_row("select count(*) from t", [], |row| row.get(0))
+                .unwrap()
+        };
+        let db = open();
+        db.execute_batch("create table t(a); insert into t values(1)")
+            .unwrap();
+        fail_next_sync("/n1/raft/db-wal");
+        assert!(db.execute("insert into t values(2)", []).is_err());
+        kill("n1");
+        drop(db);
+        // Another process sees it, and nothing tells it.
+        let db = open();
+        assert_eq!(count(&db), 2);
+        db.execute("insert into t values(3)", []).unwrap();
+        power_cut("n1");
+        drop(db);
+        assert!(count(&open()) < 3);
+    });
+}
+
+#[test]
+fn rot_changes_one_bit() {
+    check(1, || {
+        create_dir_all(Path::new("/n1/raft")).unwrap();
+        assert_eq!(rot("/n1/raft/identity"), None);
+        write_new(Path::new("/n1/raft/identity"), b"content").unwrap();
+        assert!(rot("/n1/raft/identity").is_some());
+        let read = read_file(Path::new("/n1/raft/identity")).unwrap();
+        let bits: u32 = read
+            .iter()
+            .zip(b"content")
+            .map(|(one, other)| (one ^ other).count_ones())
+            .sum();
+        assert_eq!(bits, 1);
+    });
+}

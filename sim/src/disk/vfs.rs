@@ -19,7 +19,7 @@ use std::sync::Once;
 use rusqlite::ffi;
 use rusqlite::{Connection, OpenFlags};
 
-use super::{Change, DISKS, Disks, FileId, NameChange, name_of};
+use super::{Change, DISKS, Disks, FileId, NameChange, State, name_of};
 
 const VFS_NAME: &CStr = c"orchestrator-sim";
 const PATH_BYTES_MAX: c_int = 512;
@@ -235,14 +235,23 @@ unsafe extern "C" fn open(
         {
             return None;
         }
+        let state = disks.machine(name.file).state;
         match disks.find(name.file) {
-            Some(found) => Some(found),
-            None if flags & ffi::SQLITE_OPEN_CREATE != 0 => Some(disks.create(name.file)),
+            Some(found) => Some((found, state)),
+            None if flags & ffi::SQLITE_OPEN_CREATE != 0 && state == State::Good => {
+                Some((disks.create(name.file), state))
+            }
             None => None,
         }
     });
-    let Some(found) = found else {
+    let Some((found, state)) = found else {
         return ffi::SQLITE_CANTOPEN;
+    };
+    // As SQLite's own VFS does where a file cannot be opened for writing.
+    let flags = if state == State::ReadOnly {
+        flags & !(ffi::SQLITE_OPEN_READWRITE | ffi::SQLITE_OPEN_CREATE) | ffi::SQLITE_OPEN_READONLY
+    } else {
+        flags
     };
     let id = HANDLES.get();
     HANDLES.set(id + 1);
@@ -276,6 +285,9 @@ unsafe extern "C" fn delete(_: *mut ffi::sqlite3_vfs, name: *const c_char, sync:
         }
         if disks.find(name.file).is_none() {
             return ffi::SQLITE_IOERR_DELETE_NOENT;
+        }
+        if disks.machine(name.file).state == State::ReadOnly {
+            return ffi::SQLITE_IOERR_DELETE;
         }
         let machine = disks.machine(name.file);
         machine.rename(NameChange::Remove {
@@ -455,17 +467,29 @@ unsafe extern "C" fn truncate(file: *mut ffi::sqlite3_file, length: i64) -> c_in
 
 fn changed(handle: &Handle, change: Change, failure: c_int) -> c_int {
     alive(handle, |disks| {
-        if let Some(file) = disks.files.get_mut(&handle.file) {
-            file.change(change);
+        let state = disks.machine(&handle.name).state;
+        let Some(file) = disks.files.get_mut(&handle.file) else {
+            return ffi::SQLITE_OK;
+        };
+        match state {
+            State::ReadOnly => failure,
+            State::Full if file.grows_by(&change) => ffi::SQLITE_FULL,
+            State::Full | State::Good => {
+                file.change(change);
+                ffi::SQLITE_OK
+            }
         }
     })
-    .map_or(failure, |()| ffi::SQLITE_OK)
+    .unwrap_or(failure)
 }
 
 unsafe extern "C" fn sync(file: *mut ffi::sqlite3_file, _: c_int) -> c_int {
     // SAFETY: an open file.
     let handle = unsafe { handle(file) };
     alive(handle, |disks| {
+        if disks.fails_to_sync(&handle.name) {
+            return ffi::SQLITE_IOERR_FSYNC;
+        }
         if let Some(file) = disks.files.get_mut(&handle.file) {
             file.sync();
         }
@@ -479,8 +503,9 @@ unsafe extern "C" fn sync(file: *mut ffi::sqlite3_file, _: c_int) -> c_int {
             machine.sync_names(|change| change.is_in(folder));
         }
         disks.synced(&handle.name);
+        ffi::SQLITE_OK
     })
-    .map_or(ffi::SQLITE_IOERR_FSYNC, |()| ffi::SQLITE_OK)
+    .unwrap_or(ffi::SQLITE_IOERR_FSYNC)
 }
 
 unsafe extern "C" fn file_size(file: *mut ffi::sqlite3_file, out: *mut i64) -> c_int {

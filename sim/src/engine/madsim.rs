@@ -15,7 +15,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use madsim::net::{NetSim, TcpListener, TcpStream};
 use madsim::runtime::{Handle, Runtime};
@@ -26,6 +26,7 @@ use openraft_rt_tokio::{TokioMpsc, TokioMutex, TokioOneshot, TokioWatch};
 use orchestrator::env::{Env, Mutant};
 use rand::{Rng as _, TryRng};
 
+use super::local_time::{LocalInstant, right_span, right_span_until};
 use super::place::{Placed, SCENARIO, here};
 use super::{Engine, Machine, TracedStream, WALL_AT_START};
 use crate::model::host::World;
@@ -94,8 +95,7 @@ impl AsyncRuntime for MadsimRuntime {
     type JoinError = madsim::task::JoinError;
     type JoinHandle<T: OptionalSend + 'static> = madsim::task::JoinHandle<T>;
     type Sleep = Sleep;
-    /// std's: madsim answers for the system's clock.
-    type Instant = Instant;
+    type Instant = LocalInstant<MadsimEnv>;
     type TimeoutError = Elapsed;
     type Timeout<R, T: Future<Output = R> + OptionalSend> = Timeout<T>;
     type ThreadLocalRng = Rng;
@@ -113,11 +113,11 @@ impl AsyncRuntime for MadsimRuntime {
     }
 
     fn sleep(duration: Duration) -> Sleep {
-        madsim::time::sleep(duration)
+        madsim::time::sleep(right_span(duration))
     }
 
-    fn sleep_until(deadline: Instant) -> Sleep {
-        madsim::time::sleep_until(deadline)
+    fn sleep_until(deadline: Self::Instant) -> Sleep {
+        madsim::time::sleep(right_span_until(deadline))
     }
 
     fn timeout<R, F: Future<Output = R> + OptionalSend>(
@@ -126,17 +126,17 @@ impl AsyncRuntime for MadsimRuntime {
     ) -> Timeout<F> {
         Timeout {
             future: Box::pin(future),
-            deadline: Box::pin(madsim::time::sleep(duration)),
+            deadline: Box::pin(Self::sleep(duration)),
         }
     }
 
     fn timeout_at<R, F: Future<Output = R> + OptionalSend>(
-        deadline: Instant,
+        deadline: Self::Instant,
         future: F,
     ) -> Timeout<F> {
         Timeout {
             future: Box::pin(future),
-            deadline: Box::pin(madsim::time::sleep_until(deadline)),
+            deadline: Box::pin(Self::sleep_until(deadline)),
         }
     }
 
@@ -250,11 +250,14 @@ impl Env for MadsimEnv {
 
     fn mono() -> Duration {
         let began = MACHINES.with_borrow(|machines| machines.began.get(&here()).copied());
-        Self::elapsed().saturating_sub(began.unwrap_or_default())
+        let now = Self::elapsed();
+        let right = now.saturating_sub(began.unwrap_or_default());
+        network::mono(here(), right, now)
     }
 
     fn wall() -> Duration {
-        network::wall(here(), WALL_AT_START + Self::elapsed())
+        let now = Self::elapsed();
+        network::wall(here(), WALL_AT_START + now, now)
     }
 
     fn random_seed() -> io::Result<u64> {

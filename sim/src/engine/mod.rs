@@ -21,6 +21,7 @@ use orchestrator::trace;
 use crate::model::host::World;
 use crate::{disk, network, witness};
 
+mod local_time;
 pub mod madsim;
 pub mod place;
 mod stream;
@@ -98,6 +99,7 @@ pub trait Engine: World {
         // A paused process was killed without running again.
         place::resume(network::address(machine));
         network::powered(machine);
+        network::process_begins(machine, Self::elapsed());
         Self::begin_process(machine);
     }
 

@@ -19,6 +19,7 @@ use orchestrator::env::{Env, Mutant};
 use rand::Rng as _;
 use turmoil::net::{TcpListener, TcpStream};
 
+use super::local_time::{LocalInstant, right_span, right_span_until};
 use super::place::{Placed, SCENARIO, here};
 use super::{Engine, Machine, TracedStream, WALL_AT_START};
 use crate::model::host::World;
@@ -37,7 +38,7 @@ impl AsyncRuntime for TurmoilRuntime {
     type JoinError = <Rt as AsyncRuntime>::JoinError;
     type JoinHandle<T: OptionalSend + 'static> = <Rt as AsyncRuntime>::JoinHandle<T>;
     type Sleep = <Rt as AsyncRuntime>::Sleep;
-    type Instant = <Rt as AsyncRuntime>::Instant;
+    type Instant = LocalInstant<TurmoilEnv>;
     type TimeoutError = <Rt as AsyncRuntime>::TimeoutError;
     type Timeout<R, T: Future<Output = R> + OptionalSend> = <Rt as AsyncRuntime>::Timeout<R, T>;
     type ThreadLocalRng = <Rt as AsyncRuntime>::ThreadLocalRng;
@@ -55,25 +56,25 @@ impl AsyncRuntime for TurmoilRuntime {
     }
 
     fn sleep(duration: Duration) -> Self::Sleep {
-        Rt::sleep(duration)
+        Rt::sleep(right_span(duration))
     }
 
     fn sleep_until(deadline: Self::Instant) -> Self::Sleep {
-        Rt::sleep_until(deadline)
+        Rt::sleep(right_span_until(deadline))
     }
 
     fn timeout<R, F: Future<Output = R> + OptionalSend>(
         duration: Duration,
         future: F,
     ) -> Self::Timeout<R, F> {
-        Rt::timeout(duration, future)
+        Rt::timeout(right_span(duration), future)
     }
 
     fn timeout_at<R, F: Future<Output = R> + OptionalSend>(
         deadline: Self::Instant,
         future: F,
     ) -> Self::Timeout<R, F> {
-        Rt::timeout_at(deadline, future)
+        Rt::timeout(right_span_until(deadline), future)
     }
 
     fn is_panic(error: &Self::JoinError) -> bool {
@@ -184,11 +185,12 @@ impl Env for TurmoilEnv {
     }
 
     fn mono() -> Duration {
-        turmoil::elapsed()
+        network::mono(here(), turmoil::elapsed(), Self::elapsed())
     }
 
     fn wall() -> Duration {
-        network::wall(here(), turmoil::since_epoch().unwrap_or(WALL_AT_START))
+        let right = turmoil::since_epoch().unwrap_or(WALL_AT_START);
+        network::wall(here(), right, Self::elapsed())
     }
 
     fn random_seed() -> io::Result<u64> {

@@ -37,6 +37,9 @@ impl IntentFirst {
             Event::Leads { .. }
             | Event::NoLongerLeads { .. }
             | Event::Votes { .. }
+            | Event::HookBegan { .. }
+            | Event::HookEnded { .. }
+            | Event::Published { .. }
             | Event::Seated { .. } => Ok(()),
         }
     }

@@ -10,11 +10,13 @@ use orchestrator_core::id::InstanceKey;
 use orchestrator_core::recovery::Recovery;
 
 use crate::daemon::DaemonView;
+use crate::hooks::HooksSetup;
 use crate::model::{Host, Ledger};
 use crate::witness::{Event, Promotion};
 
 pub mod bounds;
 pub mod epochs_in_order;
+pub mod hooks_in_order;
 pub mod intent_first;
 pub mod no_errant;
 pub mod nothing_forgotten;
@@ -23,6 +25,7 @@ pub mod nothing_uncommitted;
 pub mod one_leader;
 pub mod one_primary;
 pub mod one_recovery;
+pub mod publications;
 pub mod same_digest;
 
 /// All oracles of a run that listen.
@@ -35,9 +38,19 @@ pub struct Oracles {
     pub nothing_lost: nothing_lost::NothingLost,
     pub same_digest: same_digest::Digests,
     pub nothing_uncommitted: nothing_uncommitted::NothingUncommitted,
+    pub hooks_in_order: hooks_in_order::HooksInOrder,
+    pub publications: publications::Publications,
 }
 
 impl Oracles {
+    /// For a world with these hooks.
+    #[must_use]
+    pub fn of(hooks: HooksSetup) -> Self {
+        let mut oracles = Self::default();
+        oracles.hooks_in_order.setup = hooks;
+        oracles
+    }
+
     /// # Errors
     /// The first promise that this event breaks.
     pub fn observe(&mut self, at: Duration, event: &Event, hosts: &[Host]) -> Result<(), String> {
@@ -48,6 +61,8 @@ impl Oracles {
         nothing_forgotten::observe(event)?;
         self.one_primary.observe(event, hosts)?;
         self.nothing_lost.observe(at, event, hosts);
+        self.hooks_in_order.observe(event)?;
+        self.publications.observe(event)?;
         Ok(())
     }
 
@@ -71,6 +86,7 @@ impl Oracles {
         one_recovery::end(ended)?;
         self.one_primary.end(ended)?;
         self.nothing_lost.end(ended)?;
+        self.hooks_in_order.end(ended)?;
         no_errant::end(ended, self.one_primary.deposed())
     }
 }

@@ -20,6 +20,9 @@ pub fn observe(event: &Event) -> Result<(), String> {
         | Event::Leads { .. }
         | Event::NoLongerLeads { .. }
         | Event::Votes { .. }
+        | Event::HookBegan { .. }
+        | Event::HookEnded { .. }
+        | Event::Published { .. }
         | Event::Seated { .. } => Ok(()),
     }
 }

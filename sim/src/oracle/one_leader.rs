@@ -85,7 +85,12 @@ impl OneLeader {
                     ));
                 }
             }
-            Event::Committed { .. } | Event::Executed { .. } | Event::Seated { .. } => {}
+            Event::Committed { .. }
+            | Event::Executed { .. }
+            | Event::Seated { .. }
+            | Event::HookBegan { .. }
+            | Event::HookEnded { .. }
+            | Event::Published { .. } => {}
         }
         Ok(())
     }

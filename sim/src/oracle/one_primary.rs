@@ -68,6 +68,9 @@ impl OnePrimary {
             | Event::Leads { .. }
             | Event::NoLongerLeads { .. }
             | Event::Votes { .. }
+            | Event::HookBegan { .. }
+            | Event::HookEnded { .. }
+            | Event::Published { .. }
             | Event::Seated { .. } => Ok(()),
         }
     }

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use orchestrator_core::id::{Epoch, LogPosition, NodeId, StepId, Uid};
-use orchestrator_core::recovery::{Lane, Purpose, Stage, Statement, Step, StepKind};
+use orchestrator_core::recovery::{
+    Hook, HookList, Lane, Outcome, Purpose, Stage, Statement, Step, StepKind,
+};
 use orchestrator_core::replicated::Command;
 
 use super::*;
@@ -405,6 +407,7 @@ fn view(name: &str, index: u64, digest: u8) -> DaemonView {
         hears_leader: true,
         recoveries: Vec::new(),
         servers_seen: 3,
+        named: Vec::new(),
     }
 }
 
@@ -416,5 +419,245 @@ fn a_difference_at_one_position_is_found_even_later() {
     finds(
         digests.look(&[view("n2", 8, 3)]),
         "same digest: n1 and n2 differ",
+    );
+}
+
+/// A world whose lists have one hook each.
+fn told(events: &[Event]) -> Result<(), String> {
+    let mut oracles = Oracles::of(HooksSetup {
+        each: 1,
+        ..HooksSetup::default()
+    });
+    let hosts = hosts(Kind::Mysql);
+    hosts[0].change(Server::kill);
+    for event in events {
+        if matches!(event, Event::Executed { .. }) {
+            run(&hosts[1], &PROMOTE);
+        }
+        oracles.observe(Duration::from_secs(9), event, &hosts)?;
+    }
+    Ok(())
+}
+
+fn leads(daemon: &str, term: u64) -> Event {
+    Event::Leads {
+        daemon: daemon.to_owned(),
+        process: 0,
+        cluster: "c".to_owned(),
+        term,
+    }
+}
+
+fn dies() -> Event {
+    let Event::Committed { at, command } = begun() else {
+        panic!("a commit");
+    };
+    let Command::BeginRecovery { .. } = &command else {
+        panic!("a beginning");
+    };
+    let mut command = command;
+    if let Command::BeginRecovery { purpose, .. } = &mut command {
+        *purpose = Purpose::DeadPrimary {
+            kind: orchestrator_core::recovery::DeadKind::Gone,
+        };
+    }
+    Event::Committed { at, command }
+}
+
+const fn first(list: HookList) -> Hook {
+    Hook { list, place: 0 }
+}
+
+/// The step is the list's place among all, so that each hook has its own.
+fn step_of(hook: Hook) -> StepId {
+    StepId(10 + hook.list as u64)
+}
+
+fn hook_intended(list: HookList, term: u64) -> Event {
+    let hook = first(list);
+    committed(Command::Intend {
+        uid: uid(),
+        epoch: epoch(term),
+        stage: Stage::PreHooks,
+        candidate: None,
+        steps: vec![Step {
+            id: step_of(hook),
+            kind: StepKind::Hook,
+            server: key(1),
+            identity: None,
+            lane: Lane::Act,
+            statements: vec![Statement::RunHook { hook }],
+            deadline: Duration::from_secs(1),
+            read_after: false,
+        }],
+        lines: Vec::new(),
+    })
+}
+
+fn hook_begins(daemon: &str, list: HookList) -> Event {
+    let hook = first(list);
+    let is_after = matches!(list, HookList::PostPrimaryFailover | HookList::PostFailover);
+    let mut environment = std::collections::BTreeMap::from([
+        ("ORC_IDEMPOTENCY_KEY", format!("{}/{hook}", uid())),
+        ("ORC_RECOVERY_UID", uid().to_string()),
+        ("ORC_ORCHESTRATOR_HOST", daemon.to_owned()),
+        ("ORC_FAILED_HOST", "m1".to_owned()),
+        ("ORC_IS_SUCCESSFUL", is_after.to_string()),
+    ]);
+    if is_after {
+        environment.insert("ORC_SUCCESSOR_HOST", "m2".to_owned());
+    }
+    Event::HookBegan {
+        daemon: daemon.to_owned(),
+        hook,
+        environment,
+    }
+}
+
+fn hook_ends(daemon: &str, list: HookList, is_done: bool) -> Event {
+    let hook = first(list);
+    Event::HookEnded {
+        daemon: daemon.to_owned(),
+        hook,
+        key: format!("{}/{hook}", uid()),
+        is_done,
+    }
+}
+
+#[test]
+fn hooks_as_they_are_to_be_pass() {
+    use HookList::{PostFailover, PostPrimaryFailover, PreFailover};
+    assert_eq!(
+        told(&[
+            leads("n1", 1),
+            dies(),
+            hook_intended(PreFailover, 1),
+            hook_begins("n1", PreFailover),
+            // The leader ends; the next one runs it once more.
+            leads("n2", 2),
+            hook_intended(PreFailover, 2),
+            hook_begins("n2", PreFailover),
+            hook_ends("n2", PreFailover, true),
+            intended(2, 2),
+            opened(2, 2),
+            hook_intended(PostPrimaryFailover, 2),
+            hook_begins("n2", PostPrimaryFailover),
+            hook_ends("n2", PostPrimaryFailover, false),
+            hook_intended(PostFailover, 2),
+            hook_begins("n2", PostFailover),
+        ]),
+        Ok(())
+    );
+}
+
+#[test]
+fn hooks_out_of_their_turn_are_found() {
+    use HookList::{PostFailover, PostPrimaryFailover, PreFailover};
+    let before = |more: Vec<Event>| {
+        let mut events = vec![leads("n1", 1), dies(), hook_intended(PreFailover, 1)];
+        events.extend(more);
+        told(&events)
+    };
+    let finds = |found, why: &str| {
+        let text: String = Result::<(), String>::unwrap_err(found);
+        assert!(
+            text.starts_with("hooks in order: ") && text.contains(why),
+            "{text}, wanted {why}"
+        );
+    };
+    finds(
+        told(&[leads("n1", 1), dies(), hook_begins("n1", PreFailover)]),
+        "nothing committed",
+    );
+    finds(
+        before(vec![
+            hook_begins("n1", PreFailover),
+            hook_ends("n1", PreFailover, false),
+            hook_begins("n1", PreFailover),
+        ]),
+        "nothing committed",
+    );
+    finds(
+        before(vec![leads("n2", 2), hook_begins("n1", PreFailover)]),
+        "n2 leads in term 2",
+    );
+    // A change on a server while the hook runs, and after it said no.
+    for said in [None, Some(hook_ends("n1", PreFailover, false))] {
+        let mut events = vec![hook_begins("n1", PreFailover)];
+        events.extend(said);
+        events.extend([intended(2, 1), opened(2, 1)]);
+        finds(before(events), "was done");
+    }
+    finds(
+        before(vec![
+            hook_intended(PostPrimaryFailover, 1),
+            hook_begins("n1", PostPrimaryFailover),
+        ]),
+        "None was promoted",
+    );
+    finds(
+        before(vec![
+            hook_begins("n1", PreFailover),
+            hook_ends("n1", PreFailover, true),
+            intended(2, 1),
+            opened(2, 1),
+            hook_intended(PostFailover, 1),
+            hook_begins("n1", PostFailover),
+        ]),
+        "PostMasterFailoverProcesses[0] was not run",
+    );
+    finds(
+        before(vec![
+            hook_intended(HookList::PostUnsuccessfulFailover, 1),
+            hook_begins("n1", HookList::PostUnsuccessfulFailover),
+        ]),
+        "its end is None",
+    );
+    finds(
+        before(vec![
+            hook_begins("n1", PreFailover),
+            hook_ends("n1", PreFailover, true),
+            committed(Command::Settle {
+                uid: uid(),
+                epoch: epoch(1),
+                outcomes: vec![(step_of(first(PreFailover)), Outcome::Done)],
+                lines: Vec::new(),
+            }),
+            leads("n2", 2),
+            hook_intended(PreFailover, 2),
+            hook_begins("n2", PreFailover),
+        ]),
+        "on record as done",
+    );
+}
+
+#[test]
+fn a_store_that_goes_backwards_is_found() {
+    let says = |value: &str, version| Event::Published {
+        key: "mysql/master/shop".to_owned(),
+        value: value.to_owned(),
+        version,
+    };
+    let check = |events: &[Event]| {
+        let mut oracle = publications::Publications::default();
+        events.iter().try_for_each(|event| oracle.observe(event))
+    };
+    assert_eq!(
+        check(&[
+            says("m1:3306", 1),
+            opened(2, 1),
+            says("m2:3306", 2),
+            opened(1, 2),
+            says("m1:3306", 3)
+        ]),
+        Ok(())
+    );
+    finds(
+        check(&[says("m2:3306", 2), says("m1:3306", 1)]),
+        "publications",
+    );
+    finds(
+        check(&[opened(2, 1), says("m2:3306", 2), says("m1:3306", 3)]),
+        "publications",
     );
 }

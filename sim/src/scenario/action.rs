@@ -6,6 +6,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::disk;
 use crate::random::SplitMix;
 use crate::witness::MOMENTS;
 
@@ -187,6 +188,52 @@ impl Directory {
     ];
 }
 
+/// A part of what a daemon keeps on its disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    Log,
+    Snapshot,
+    Identity,
+    Backend,
+}
+
+impl Part {
+    const ALL: [(Self, &'static str, &'static str); 4] = [
+        (Self::Log, "log", "raft/raft.sqlite"),
+        (Self::Snapshot, "snapshot", "raft/snapshot"),
+        (Self::Identity, "identity", "raft/identity"),
+        (Self::Backend, "backend", "orchestrator.sqlite3"),
+    ];
+
+    fn row(self) -> &'static (Self, &'static str, &'static str) {
+        let mut rows = Self::ALL.iter();
+        rows.find(|(part, ..)| *part == self)
+            .unwrap_or(&Self::ALL[0])
+    }
+
+    /// How the paths of its files begin.
+    #[must_use]
+    pub fn path(self, machine: &str) -> String {
+        format!("/{machine}/{}", self.row().2)
+    }
+
+    fn named(name: &str) -> Result<Self, String> {
+        let mut rows = Self::ALL.iter();
+        rows.find(|(_, known, _)| *known == name)
+            .map(|(part, ..)| *part)
+            .ok_or_else(|| format!("'{name}': log, snapshot, identity or backend"))
+    }
+}
+
+/// In millionths.
+const DRIFT_MAX: i64 = 500_000;
+
+const DISK_STATES: [(disk::State, &str); 3] = [
+    (disk::State::Good, "good"),
+    (disk::State::Full, "full"),
+    (disk::State::ReadOnly, "read-only"),
+];
+
 /// What is done. Names are machines (`n1`, `m2`) or roles, which are looked up when it is done: `leader`, `follower`,
 /// `last-follower`, `primary`, `replica`, and for groups `daemons`, `followers`, `servers`, `replicas`, `all`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -213,8 +260,15 @@ pub enum Action {
     /// So many percent of what the first sends to the second have to be sent again.
     Lose(String, String, u32),
     SlowDisk(String, Duration),
+    Disk(String, disk::State),
+    /// The next sync there fails.
+    FailSync(String, Part),
+    /// One bit there is another one.
+    Rot(String, Part),
     /// Moves a clock by so many milliseconds.
     Clock(String, i64),
+    /// A machine's clocks go so many millionths too fast, or too slow.
+    Drift(String, i64),
     /// Removes directories of a daemon that does not run.
     Wipe(String, Directory),
     /// Puts a copy of one daemon's backend in the place of another's; neither runs.
@@ -245,11 +299,18 @@ impl Action {
             Self::Slow(from, to, _) => Self::Slow(from.clone(), to.clone(), Duration::ZERO),
             Self::Lose(from, to, _) => Self::Lose(from.clone(), to.clone(), 0),
             Self::SlowDisk(who, _) => Self::SlowDisk(who.clone(), Duration::ZERO),
+            Self::Drift(who, _) => Self::Drift(who.clone(), 0),
+            Self::Disk(who, state) if *state != disk::State::Good => {
+                Self::Disk(who.clone(), disk::State::Good)
+            }
             Self::Clock(who, milliseconds) => Self::Clock(who.clone(), -milliseconds),
             Self::Applier(who, on) => Self::Applier(who.clone(), !on),
             Self::SlowApplier(who, _) => Self::SlowApplier(who.clone(), Duration::ZERO),
             Self::Name(name, to) if name != to => Self::Name(name.clone(), name.clone()),
             Self::Name(..)
+            | Self::Disk(..)
+            | Self::FailSync(..)
+            | Self::Rot(..)
             | Self::Start(_)
             | Self::Thaw(_)
             | Self::Heal(..)
@@ -279,6 +340,13 @@ impl fmt::Display for Action {
             Self::Slow(from, to, by) => write!(f, "slow {from}>{to} by {}ms", by.as_millis()),
             Self::Lose(from, to, percent) => write!(f, "lose {from}>{to} {percent}%"),
             Self::SlowDisk(who, by) => write!(f, "slow-disk {who} by {}ms", by.as_millis()),
+            Self::Disk(who, state) => {
+                let name = DISK_STATES.iter().find(|(known, _)| known == state);
+                write!(f, "disk {who} {}", name.map_or("", |(_, name)| name))
+            }
+            Self::FailSync(who, part) => write!(f, "fail-sync {who} {}", part.row().1),
+            Self::Rot(who, part) => write!(f, "rot {who} {}", part.row().1),
+            Self::Drift(who, rate) => write!(f, "drift {who} by {rate}ppm"),
             Self::Clock(who, milliseconds) => write!(f, "clock {who} by {milliseconds}ms"),
             Self::Wipe(who, what) => {
                 let name = Directory::ALL.iter().find(|(known, _)| known == what);
@@ -336,6 +404,22 @@ impl FromStr for Action {
                 )
             }
             ["slow-disk", who, "by", by] => Self::SlowDisk(own(who), parse_duration(by)?),
+            ["drift", who, "by", by] => {
+                let rate = by.strip_suffix("ppm").and_then(|text| text.parse().ok());
+                let rate = rate.filter(|rate: &i64| rate.abs() <= DRIFT_MAX);
+                Self::Drift(
+                    own(who),
+                    rate.ok_or_else(|| format!("'{by}': -{DRIFT_MAX}ppm to {DRIFT_MAX}ppm"))?,
+                )
+            }
+            ["disk", who, state] => {
+                let known = DISK_STATES.iter().find(|(_, name)| name == state);
+                let (state, _) =
+                    known.ok_or_else(|| format!("'{state}': good, full or read-only"))?;
+                Self::Disk(own(who), *state)
+            }
+            ["fail-sync", who, part] => Self::FailSync(own(who), Part::named(part)?),
+            ["rot", who, part] => Self::Rot(own(who), Part::named(part)?),
             ["clock", who, "by", by] => {
                 let (sign, by) = by.strip_prefix('-').map_or((1, *by), |by| (-1, by));
                 let by = parse_duration(by)?.as_millis();
@@ -435,6 +519,11 @@ mod tests {
             "at 9000ms: slow n1>m2 by 30ms for 1000ms",
             "at 9000ms: lose n1>n2 30% for 1000ms",
             "at 9000ms: slow-disk n1 by 20ms",
+            "at 9000ms: drift n1 by -20000ppm for 1000ms",
+            "at 9000ms: disk n1 full for 1000ms",
+            "at 9000ms: disk n1 read-only",
+            "at 9000ms: fail-sync n1 log",
+            "at 9000ms: rot n1 snapshot",
             "at 9000ms: clock n1 by -5000ms for 10ms",
             "at 9000ms: wipe n3 both",
             "at 9000ms: clone-backend n1>n3",
@@ -494,6 +583,9 @@ mod tests {
             "at 8s: lose n1>n2 130%",
             "at 8s: start m1 for 3s",
             "at 8s: wipe n1 everything",
+            "at 8s: drift n1 by 5ms",
+            "at 8s: rot n1 everything",
+            "at 8s: rot n1 log for 1s",
         ] {
             assert!(line.parse::<Planned>().is_err(), "{line}");
         }

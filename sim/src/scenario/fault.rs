@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::action::{Action, Planned, When, Window};
+use super::action::{Action, Part, Planned, When, Window};
 use super::file::Scenario;
+use crate::disk;
 use crate::random::SplitMix;
 
 const PURPOSE: u64 = 0xfa17;
@@ -59,9 +60,17 @@ enum Kind {
     ReplicaKill,
     ReplicaFreeze,
     SlowApplier,
+    /// One daemon's disk is full, or mounted read-only, for a while.
+    DiskState,
+    /// A sync of one daemon's fails, and what it was to make durable is lost.
+    SyncFails,
+    /// What one daemon's disk holds is damaged.
+    Rot,
+    /// A daemon's clocks go too fast or too slow.
+    Drift,
 }
 
-const KINDS: [(Kind, &str); 15] = [
+const KINDS: [(Kind, &str); 19] = [
     (Kind::Loss, "loss"),
     (Kind::Delay, "delay"),
     (Kind::Cut, "cut"),
@@ -77,6 +86,10 @@ const KINDS: [(Kind, &str); 15] = [
     (Kind::ReplicaKill, "replica-kill"),
     (Kind::ReplicaFreeze, "replica-freeze"),
     (Kind::SlowApplier, "slow-applier"),
+    (Kind::DiskState, "disk-state"),
+    (Kind::SyncFails, "sync-fails"),
+    (Kind::Rot, "rot"),
+    (Kind::Drift, "drift"),
 ];
 
 /// Who is down when, in milliseconds.
@@ -139,6 +152,10 @@ impl Faults {
                     | Kind::Isolation => {
                         daemons.take(span.0, span.1, usize::from(self.daemons_down))
                     }
+                    // It is down at the latest when it is started next, and a damaged one until people do something.
+                    Kind::DiskState | Kind::SyncFails | Kind::Rot => {
+                        daemons.take(span.0, u64::MAX, usize::from(self.daemons_down))
+                    }
                     Kind::AllPowerCut => self.together && daemons.take(span.0, span.1, 1),
                     Kind::ReplicaKill | Kind::ReplicaFreeze => {
                         servers.take(span.0, span.1, self.servers_down as usize)
@@ -147,6 +164,7 @@ impl Faults {
                     | Kind::Delay
                     | Kind::Cut
                     | Kind::Clock
+                    | Kind::Drift
                     | Kind::SlowDisk
                     | Kind::SlowSql
                     | Kind::ServerCut
@@ -156,8 +174,8 @@ impl Faults {
                     let point = |at| Window(Duration::from_millis(at), Duration::from_millis(at));
                     drawn.push(Planned {
                         when: When::At(point(from)),
+                        lasts: action.reverse().map(|_| point(lasts)),
                         action,
-                        lasts: Some(point(lasts)),
                     });
                 }
             }
@@ -227,12 +245,39 @@ impl Faults {
             }
             Kind::ReplicaKill => Action::Kill(replica?),
             Kind::ReplicaFreeze => Action::Freeze(replica?),
+            Kind::DiskState => {
+                let full = random.one_in(2);
+                let state = if full {
+                    disk::State::Full
+                } else {
+                    disk::State::ReadOnly
+                };
+                Action::Disk(daemon, state)
+            }
+            Kind::Drift => {
+                let by = [200, 5_000, 50_000][random.between(0, 3) as usize];
+                let sign = if random.one_in(2) { 1 } else { -1 };
+                Action::Drift(daemon, sign * by)
+            }
+            Kind::SyncFails => Action::FailSync(daemon, part(random)),
+            Kind::Rot => Action::Rot(daemon, part(random)),
             Kind::SlowApplier => {
                 let by = [5, 20, 100][random.between(0, 3) as usize];
                 Action::SlowApplier(replica?, Duration::from_millis(by))
             }
         })
     }
+}
+
+fn part(random: &mut SplitMix) -> Part {
+    let parts = [
+        Part::Log,
+        Part::Log,
+        Part::Snapshot,
+        Part::Identity,
+        Part::Backend,
+    ];
+    parts[random.between(0, parts.len() as u64) as usize]
 }
 
 /// From 30 ms to 8 s, short ones as often as long ones.
@@ -294,11 +339,15 @@ mod tests {
         let expected = [
             "clock",
             "cut",
+            "disk",
+            "drift",
+            "fail-sync",
             "freeze",
             "isolate",
             "kill",
             "lose",
             "power-cut",
+            "rot",
             "slow",
             "slow-applier",
             "slow-disk",

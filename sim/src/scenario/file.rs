@@ -14,6 +14,9 @@ use crate::random::SplitMix;
 /// No scenario has more daemons, or more servers.
 const DAEMONS_MAX: u8 = 9;
 const SERVERS_MAX: u32 = 64;
+const HOOKS_MAX: u32 = 9;
+/// One seed in so many has hooks and a key-value store where the scenario does not say.
+const ANNOUNCED_ONE_IN: u64 = 3;
 const LENGTH_MAX: Duration = Duration::from_secs(600);
 const PURPOSE: u64 = 0x91a7;
 
@@ -25,6 +28,16 @@ pub enum Servers {
     Mariadb,
     /// Drawn: even seeds MySQL, odd ones MariaDB.
     Any,
+}
+
+/// How the servers wait for their replicas.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SemiSync {
+    /// In the log before the commit, and longer than any recovery takes.
+    Lossless,
+    /// After the commit, for a second.
+    Lossy,
 }
 
 /// What must have come of it when the script is over, in runs without drawn faults.
@@ -44,6 +57,9 @@ pub struct Expect {
     /// lists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub members: Option<Vec<String>>,
+    /// Every recovery was refused with this in its reason, and nothing was changed on any server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
     /// Daemons that end by themselves, and a part of the reason.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ends: Vec<(String, String)>,
@@ -70,6 +86,22 @@ pub struct PolicyChange {
     /// `RefuseLossyPromotion`
     #[serde(default)]
     pub refuse_lossy: bool,
+}
+
+/// The operators' hooks, and the key-value store that the daemons publish to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Announcements {
+    /// Hooks in each list.
+    pub each: u32,
+    /// The longest hook takes so long.
+    #[serde(default = "brief")]
+    pub takes_max: String,
+    /// So many of them fail.
+    #[serde(default)]
+    pub fail_percent: u32,
+    #[serde(default)]
+    pub store: bool,
 }
 
 /// A run that is to be made again: nothing is drawn.
@@ -111,6 +143,9 @@ pub struct Scenario {
     pub servers: u32,
     #[serde(default = "any")]
     pub kind: Servers,
+    /// None: replication is asynchronous.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub semi_sync: Option<SemiSync>,
     /// Raft makes a snapshot after so many entries, and keeps as many behind it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot_entries: Option<u64>,
@@ -121,6 +156,9 @@ pub struct Scenario {
     #[serde(default)]
     pub operators: bool,
     pub script: Vec<String>,
+    /// None: drawn, a seed in three has brief ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub announcements: Option<Announcements>,
     #[serde(default)]
     pub policy: PolicyChange,
     #[serde(default)]
@@ -133,6 +171,10 @@ pub struct Scenario {
 
 fn both_engines() -> Vec<String> {
     vec!["madsim".to_owned(), "turmoil".to_owned()]
+}
+
+fn brief() -> String {
+    "40ms".to_owned()
 }
 
 const fn three() -> u8 {
@@ -212,6 +254,14 @@ impl Scenario {
         if let Some(faults) = &self.faults {
             faults.check()?;
         }
+        if let Some(announcements) = &self.announcements {
+            parse_duration(&announcements.takes_max)?;
+            if announcements.each > HOOKS_MAX || announcements.fail_percent > 100 {
+                return Err(format!(
+                    "announcements: each at most {HOOKS_MAX}, fail_percent at most 100"
+                ));
+            }
+        }
         if let Some(replay) = &self.replay {
             lines(&replay.plan)?;
             if let Some(name) = &replay.mistake {
@@ -223,6 +273,26 @@ impl Scenario {
 
     fn script(&self) -> Result<Vec<Planned>, String> {
         lines(&self.script)
+    }
+
+    /// The hooks and the store of a seed.
+    #[must_use]
+    pub fn announcements(&self, seed: u64) -> Announcements {
+        match &self.announcements {
+            Some(given) => given.clone(),
+            None if seed % ANNOUNCED_ONE_IN == 1 => Announcements {
+                each: 1 + (seed / ANNOUNCED_ONE_IN % 2) as u32,
+                takes_max: brief(),
+                fail_percent: 0,
+                store: true,
+            },
+            None => Announcements {
+                each: 0,
+                takes_max: brief(),
+                fail_percent: 0,
+                store: false,
+            },
+        }
     }
 
     /// How long the script runs.
@@ -309,6 +379,7 @@ impl Scenario {
     #[must_use]
     pub fn with_replay(&self, plan: &Plan, engine: &str, outcome: &str) -> Self {
         Self {
+            announcements: Some(self.announcements(plan.seed)),
             replay: Some(Replay {
                 seed: plan.seed,
                 engine: engine.to_owned(),

@@ -12,7 +12,7 @@ use crate::daemon::DaemonView;
 use crate::engine::Engine;
 use crate::model::server::Process;
 use crate::outcome::Failure;
-use crate::{browser, disk, network, witness};
+use crate::{browser, disk, network, store, witness};
 
 /// Everything must have come to rest so long after it was healed. A recovery that was begun is driven to its end, one
 /// more may be needed, a drain may have to catch up, and what was tried and failed is tried again after some seconds.
@@ -27,8 +27,13 @@ const WRITING: Duration = Duration::from_secs(1);
 /// Heals every link, disk and clock, starts and thaws everybody.
 pub(super) fn heal<E: Engine>(player: &mut Player) {
     network::heal_all();
+    player.daemons.heal();
+    player.is_healed = true;
     for name in player.scenario.member_names() {
         disk::set_slower(&name, Duration::ZERO);
+        network::set_drift(&name, 0, E::elapsed());
+        disk::set_state(&name, disk::State::Good);
+        disk::fail_no_sync(&name);
         player.daemons.wake(&name);
     }
     let down: Vec<(String, Down)> = player
@@ -50,6 +55,16 @@ pub(super) fn heal<E: Engine>(player: &mut Player) {
     }
     for host in &player.hosts {
         host.change(|server| server.set_apply_takes(None));
+        // People do what the refusal leaves to them, or nobody could take the primary's place.
+        if player.scenario.semi_sync.is_some() {
+            host.change(|server| {
+                let settings = crate::model::server::SemiSyncSettings {
+                    source_enabled: false,
+                    ..server.semi_sync().clone()
+                };
+                server.set_semi_sync(settings);
+            });
+        }
     }
 }
 
@@ -99,10 +114,9 @@ fn missing(
     not: Option<&str>,
 ) -> Option<String> {
     let members = player.scenario.member_names();
-    let ended = player.daemons.ended();
     for name in &members {
         let is_up = views.iter().any(|view| view.name == *name);
-        if !is_up && !ended.iter().any(|(other, _)| other == name) {
+        if !is_up && !player.expected_ends.contains(name) {
             return Some(format!("daemons: {name} is not up"));
         }
     }
@@ -158,6 +172,12 @@ fn missing(
             running.purpose, running.uid, running.server, running.stage
         ));
     }
+    if let Some(announced) = first.recoveries.iter().find(|one| one.is_announced()) {
+        return Some(format!(
+            "hooks: those of {} have not all ended, it is in {}",
+            announced.uid, announced.stage
+        ));
+    }
     let writable: Vec<_> = player
         .hosts
         .iter()
@@ -175,6 +195,23 @@ fn missing(
             "primary: {} was struck and takes writes",
             primary.key()
         ));
+    }
+    if let Some(store) = &player.store {
+        let mut shown = first.named.iter();
+        let own = shown.find(|(_, shown)| shown == primary.key());
+        let Some((alias, _)) = own else {
+            return Some(format!(
+                "publications: the cluster of {} has no alias",
+                primary.key()
+            ));
+        };
+        let told = store.value(&format!("{}{alias}", store::PREFIX));
+        if told != Some(primary.key().to_string()) {
+            return Some(format!(
+                "publications: {alias} is {told:?}, and the primary is {}",
+                primary.key()
+            ));
+        }
     }
     let deposed = witness::ask(|oracles, _| oracles.one_primary.deposed().clone());
     let deposed = deposed.unwrap_or_default();

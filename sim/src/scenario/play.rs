@@ -11,25 +11,45 @@ use orchestrator::env::{sleep, spawn, timeout};
 use orchestrator::raft;
 use orchestrator::trace::event;
 use orchestrator_core::id::InstanceKey;
-use orchestrator_core::recovery::Statement;
+use orchestrator_core::recovery::{End, Recovery, Statement};
 
 use super::action::{Action, Directory, Planned, When};
-use super::file::{Expect, Plan, Scenario};
+use super::file::{Expect, Plan, Scenario, SemiSync};
 use super::{Script, Summary, heal};
-use crate::daemon::{DaemonView, Daemons, DaemonsSetup, default_policy};
+use crate::daemon::{DaemonView, Daemons, DaemonsSetup, Publishing, default_policy};
 use crate::engine::{self, Engine, Machine};
+use crate::hooks::HooksSetup;
 use crate::model::client::write_for_ever;
-use crate::model::server::Process;
+use crate::model::server::{Process, SemiSyncSettings};
 use crate::model::{Host, Ledger, Server};
 use crate::network::Quality;
 use crate::oracle::Ended;
 use crate::outcome::Failure;
-use crate::{browser, disk, network, operator, witness};
+use crate::store::Store;
+use crate::{browser, disk, network, operator, store, witness};
 
 /// Between two looks at every daemon.
 pub(super) const LOOK: Duration = Duration::from_millis(100);
+/// What the cluster is called where there is a store to call it so.
+const ALIAS: &str = "shop";
 /// Without faults all daemons must see the whole fleet by then.
 const DISCOVERED_BY: Duration = Duration::from_secs(8);
+/// After so long a supervisor starts a daemon again that ended by itself.
+const SUPERVISOR_WAITS: Duration = Duration::from_secs(1);
+/// Parts of a daemon's last words when its disk fails: each says what people are to do.
+const REMEDIES: [&str; 6] = [
+    MOVE_AWAY,
+    MOVE_BACKEND_AWAY,
+    COMES_BACK,
+    "start again",
+    "make room",
+    "give the user that runs orchestrator the right",
+];
+const MOVE_BACKEND_AWAY: &str = "it is rebuilt from RaftDataDir";
+const MOVE_AWAY: &str = "move the directory away";
+const COMES_BACK: &str = "comes back as another";
+/// Where a disk loses what it had a replacement of the daemon is let in after so long.
+const REPLACE_SILENT: Duration = Duration::from_secs(4);
 /// What healing, coming to rest, and one more failover may take after the script.
 const AFTERMATH: Duration = Duration::from_secs(150);
 
@@ -45,13 +65,30 @@ pub(super) fn world<E: Engine>(scenario: Arc<Scenario>, plan: Plan) -> (Vec<Mach
     if let Some(patience) = &scenario.policy.gone_patience {
         policy.gone_patience = super::action::parse_duration(patience).unwrap_or_default();
     }
+    let announcements = scenario.announcements(plan.seed);
+    let hooks = HooksSetup {
+        each: announcements.each,
+        takes_max: super::action::parse_duration(&announcements.takes_max).unwrap_or_default(),
+        fail_percent: announcements.fail_percent,
+    };
+    let loses = |line: &Planned| matches!(line.action, Action::FailSync(..) | Action::Rot(..));
+    let loses = plan.lines.iter().any(loses);
+    let replace_silent = scenario
+        .replace_silent
+        .as_ref()
+        .and_then(|text| super::action::parse_duration(text).ok());
     let daemons = Daemons::new(DaemonsSetup {
+        replace_silent: replace_silent.or(loses.then_some(REPLACE_SILENT)),
         policy,
         snapshot_entries: scenario.snapshot_entries,
-        replace_silent: scenario
-            .replace_silent
-            .as_ref()
-            .and_then(|text| super::action::parse_duration(text).ok()),
+        hooks,
+        store: announcements
+            .store
+            .then_some(if plan.seed.is_multiple_of(2) {
+                Publishing::Together
+            } else {
+                Publishing::Singly
+            }),
     });
     let hosts = fleet(&scenario, &plan);
     let mut machines = daemons.machines::<E>(scenario.daemons, scenario.spare_daemons);
@@ -66,16 +103,23 @@ pub(super) fn world<E: Engine>(scenario: Arc<Scenario>, plan: Plan) -> (Vec<Mach
             move |_| program.clone().run::<E>(),
         ));
     }
-    witness::begin(E::elapsed, hosts.clone());
+    let store = announcements.store.then(Store::default);
+    machines.extend(store.iter().map(Store::machine::<E>));
+    witness::begin(E::elapsed, hosts.clone(), hooks);
     let player = Player {
         scenario,
         plan,
         daemons,
         hosts,
+        store,
         ledger: Ledger::default(),
         down: BTreeMap::new(),
         struck_at: None,
         expected_ends: BTreeSet::new(),
+        sick: BTreeSet::new(),
+        ends_seen: 0,
+        ended_sick: BTreeMap::new(),
+        is_healed: false,
     };
     (machines, Box::pin(player.play::<E>()))
 }
@@ -89,12 +133,28 @@ fn fleet(scenario: &Scenario, plan: &Plan) -> Vec<Host> {
         .map(|number| {
             let own = key(&format!("m{number}"));
             let mut server = Server::new(own, plan.kind, number, number > 1);
+            if let Some(how) = scenario.semi_sync {
+                server.set_semi_sync(semi_sync(&server, how, number == 1));
+            }
             if number > 1 {
                 server.replicate_from(key("m1"));
             }
             Host::new(server, plan.seed)
         })
         .collect()
+}
+
+fn semi_sync(server: &Server, how: SemiSync, is_source: bool) -> SemiSyncSettings {
+    SemiSyncSettings {
+        source_enabled: is_source,
+        replica_enabled: !is_source,
+        timeout: match how {
+            SemiSync::Lossless => Duration::from_secs(600),
+            SemiSync::Lossy => Duration::from_secs(1),
+        },
+        after_sync: how == SemiSync::Lossless,
+        ..server.semi_sync().clone()
+    }
 }
 
 /// One that is down or frozen does not say so itself.
@@ -118,12 +178,21 @@ pub(super) struct Player {
     pub(super) plan: Plan,
     pub(super) daemons: Daemons,
     pub(super) hosts: Vec<Host>,
+    pub(super) store: Option<Store>,
     pub(super) ledger: Ledger,
     pub(super) down: BTreeMap<String, Down>,
     /// When a primary was first struck.
     struck_at: Option<Duration>,
     /// Daemons that ended by themselves as the scenario expects.
-    expected_ends: BTreeSet<String>,
+    pub(super) expected_ends: BTreeSet<String>,
+    /// Daemons whose disk was made to fail.
+    sick: BTreeSet<String>,
+    /// Of the daemons' ends so many were looked at.
+    ends_seen: usize,
+    /// Sick daemons that ended, each with its reason and the time at which its supervisor starts it again.
+    ended_sick: BTreeMap<String, (String, Option<Duration>)>,
+    /// People do what the daemons' last words ask for.
+    pub(super) is_healed: bool,
 }
 
 /// An action with the time it is due at.
@@ -143,10 +212,17 @@ impl Player {
     async fn play_all<E: Engine>(&mut self) -> Result<Summary, Failure> {
         let servers: Vec<InstanceKey> = self.hosts.iter().map(|host| host.key().clone()).collect();
         spawn::<E>(write_for_ever::<E>(servers, self.ledger.clone(), 1));
-        spawn::<E>(operator::discover::<E>(
+        let (daemons, first) = (
             self.scenario.daemon_names(),
             key(if self.hosts.len() > 1 { "m2" } else { "m1" }),
-        ));
+        );
+        let alias = self.store.is_some().then_some(ALIAS);
+        spawn::<E>(async move {
+            operator::discover::<E>(&daemons, first).await;
+            if let Some(alias) = alias {
+                operator::name_cluster::<E>(&daemons, &key("m1"), alias).await;
+            }
+        });
         if self.scenario.operators {
             spawn::<E>(operator::work::<E>(
                 self.scenario.daemon_names(),
@@ -240,6 +316,7 @@ impl Player {
                 }
             }
             self.broken()?;
+            self.supervise::<E>();
             let now = E::elapsed();
             if now >= length {
                 return Ok(());
@@ -287,8 +364,17 @@ impl Player {
         if let Some(broken) = witness::violation() {
             return Err(Failure::Safety(broken));
         }
-        for (name, reason) in self.daemons.ended() {
-            if self.expected_ends.contains(&name) {
+        let ended = self.daemons.ended();
+        let unseen = ended.get(self.ends_seen..).unwrap_or_default();
+        self.ends_seen = ended.len();
+        for (name, reason) in unseen.iter().cloned() {
+            if self.sick.contains(&name) {
+                if !REMEDIES.iter().any(|remedy| reason.contains(remedy)) {
+                    return Err(Failure::Safety(format!(
+                        "sick disk: {name} ended without a word of what to do: {reason}"
+                    )));
+                }
+                self.ended_sick.insert(name, (reason, None));
                 continue;
             }
             let is_expected = self
@@ -303,6 +389,40 @@ impl Player {
             self.expected_ends.insert(name);
         }
         Ok(())
+    }
+
+    /// A daemon that ended by itself is ended as a process, and started again a second later. Once everything is healed,
+    /// people first do what its last words asked for.
+    fn supervise<E: Engine>(&mut self) {
+        let names: Vec<String> = self.ended_sick.keys().cloned().collect();
+        for name in names {
+            let Some((reason, at)) = self.ended_sick.get(&name).cloned() else {
+                continue;
+            };
+            match at {
+                None => {
+                    self.end::<E>(&name, Down::Killed);
+                    let at = E::elapsed() + SUPERVISOR_WAITS;
+                    self.ended_sick.insert(name, (reason, Some(at)));
+                }
+                Some(at) if at <= E::elapsed() => {
+                    self.ended_sick.remove(&name);
+                    if self.is_healed && reason.contains(MOVE_AWAY) {
+                        event(
+                            "operator",
+                            format_args!("{name}: empties the raft directory"),
+                        );
+                        self.wipe(&name, Directory::Raft);
+                    }
+                    if self.is_healed && reason.contains(MOVE_BACKEND_AWAY) {
+                        event("operator", format_args!("{name}: removes the backend"));
+                        self.wipe(&name, Directory::Backend);
+                    }
+                    self.start::<E>(&name);
+                }
+                Some(_) => {}
+            }
+        }
     }
 
     /// What the scenario expects of a run in which nothing else went wrong.
@@ -327,6 +447,19 @@ impl Player {
                 promotions.len(),
                 heal::recoveries_in_words(&views)
             )));
+        }
+        if let Some(why) = &expect.refused {
+            let views = self.look().await?;
+            let recoveries = views.first().map_or(&[][..], |view| &view.recoveries);
+            let is_refused = |recovery: &Recovery| matches!(&recovery.end, Some((_, End::Failed { reason })) if reason.contains(why.as_str()));
+            let changes = witness::count("effect");
+            if recoveries.is_empty() || !recoveries.iter().all(is_refused) || changes > 0 {
+                return Err(Failure::Safety(format!(
+                    "expected: every recovery is refused because of '{why}' and nothing is changed; {changes} statements took \
+                     effect; {}",
+                    heal::recoveries_in_words(&views)
+                )));
+            }
         }
         if let Some(wanted) = &expect.primary {
             let writable: Vec<&str> = self
@@ -472,7 +605,11 @@ impl Player {
                 pairs(from, to, &|from, to| Action::Lose(from, to, *percent))
             }
             Action::SlowDisk(who, by) => each(who, &|who| Action::SlowDisk(who, *by)),
+            Action::Disk(who, state) => each(who, &|who| Action::Disk(who, *state)),
+            Action::FailSync(who, part) => each(who, &|who| Action::FailSync(who, *part)),
+            Action::Rot(who, part) => each(who, &|who| Action::Rot(who, *part)),
             Action::Clock(who, by) => each(who, &|who| Action::Clock(who, *by)),
+            Action::Drift(who, rate) => each(who, &|who| Action::Drift(who, *rate)),
             Action::Wipe(who, what) => each(who, &|who| Action::Wipe(who, *what)),
             Action::CloneBackend(from, to) => pairs(from, to, &Action::CloneBackend),
             Action::Applier(who, on) => each(who, &|who| Action::Applier(who, *on)),
@@ -553,6 +690,7 @@ impl Player {
         );
         names.extend((first..=last).map(|number| format!("n{number}")));
         names.extend(self.scenario.server_names());
+        names.extend(self.store.iter().map(|_| store::NAME.to_owned()));
         names.push("scenario".to_owned());
         names
     }
@@ -613,20 +751,37 @@ impl Player {
                 disk::set_slower(who, *by);
                 true
             }
+            Action::Disk(who, state) => {
+                disk::set_state(who, *state);
+                self.sick.insert(who.clone());
+                true
+            }
+            Action::FailSync(who, part) => {
+                disk::fail_next_sync(&part.path(who));
+                self.sick.insert(who.clone());
+                true
+            }
+            Action::Rot(who, part) => {
+                let rotten = disk::rot(&part.path(who));
+                if let Some(what) = &rotten {
+                    event("fault", format_args!("{what} rots"));
+                    self.sick.insert(who.clone());
+                }
+                rotten.is_some()
+            }
             Action::Clock(who, by) => {
                 network::step_clock(who, *by);
+                true
+            }
+            Action::Drift(who, rate) => {
+                network::set_drift(who, *rate, E::elapsed());
                 true
             }
             Action::Wipe(who, what) => {
                 if !self.down.contains_key(who) {
                     return false;
                 }
-                if matches!(what, Directory::Raft | Directory::Both) {
-                    disk::remove_all(&format!("/{who}/raft"));
-                }
-                if matches!(what, Directory::Backend | Directory::Both) {
-                    disk::remove_all(&format!("/{who}/orchestrator.sqlite3"));
-                }
+                self.wipe(who, *what);
                 true
             }
             Action::CloneBackend(from, to) => {
@@ -671,6 +826,15 @@ impl Player {
             Action::Form(who, with) => {
                 raft::ask_to_form::<E>(Path::new(&format!("/{who}/raft")), with).is_ok()
             }
+        }
+    }
+
+    fn wipe(&self, who: &str, what: Directory) {
+        if matches!(what, Directory::Raft | Directory::Both) {
+            disk::remove_all(&format!("/{who}/raft"));
+        }
+        if matches!(what, Directory::Backend | Directory::Both) {
+            disk::remove_all(&format!("/{who}/orchestrator.sqlite3"));
         }
     }
 
@@ -778,6 +942,7 @@ impl Player {
     /// Waits a little, looking on.
     pub(super) async fn wait<E: Engine>(&mut self) -> Result<Vec<DaemonView>, Failure> {
         sleep::<E>(LOOK).await;
+        self.supervise::<E>();
         self.look().await
     }
 }

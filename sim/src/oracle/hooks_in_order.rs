@@ -1,0 +1,465 @@
+//! Hooks in the documented order: those of a detection, `PreFailoverProcesses` before anything is changed on any server,
+//! `PostMasterFailoverProcesses` and `PostFailoverProcesses` after the promotion, `PostUnsuccessfulFailoverProcesses` after
+//! an end without one; one at a time, and none after one that said no before the failover. No hook runs without its
+//! committed intent, each intent brings at most one run, none follows a run that is on record as done, and none is begun by
+//! a daemon while another leads a later term. At the end every hook of a recovery has had its chance.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use orchestrator_core::id::{Epoch, InstanceKey, StepId, Uid};
+use orchestrator_core::recovery::{End, Hook, HookList, Outcome, Statement, Step, StepKind};
+use orchestrator_core::replicated::Command;
+
+use super::Ended;
+use crate::hooks::HooksSetup;
+use crate::witness::{Cause, Event};
+
+/// A hook is intended so often, each time by another leader, before it is given up.
+const INTENTS_MAX: usize = 2;
+
+#[derive(Debug)]
+struct Run {
+    hook: Hook,
+    daemon: String,
+    /// The term in which that daemon led.
+    term: u64,
+    /// Whether it came to a good end; none: it runs, or its daemon ended.
+    is_done: Option<bool>,
+}
+
+#[derive(Debug)]
+struct Intent {
+    step: StepId,
+    hook: Hook,
+    epoch: Epoch,
+    was_run: bool,
+    is_done: bool,
+}
+
+/// A recovery, as far as hooks are concerned.
+#[derive(Debug)]
+struct Of {
+    server: InstanceKey,
+    intents: Vec<Intent>,
+    runs: Vec<Run>,
+    /// The first change on a server.
+    changed: Option<String>,
+    promoted: Option<InstanceKey>,
+    end: Option<End>,
+}
+
+/// What was run.
+#[derive(Debug, Default)]
+pub struct HooksInOrder {
+    pub setup: HooksSetup,
+    /// The latest term that each daemon led, and in which cluster.
+    led: BTreeMap<String, (String, u64)>,
+    /// The latest leader of each cluster.
+    newest: BTreeMap<String, (u64, String)>,
+    recoveries: BTreeMap<Uid, Of>,
+    /// Servers, and the tokens of the daemons that registered a detection there.
+    detected: BTreeSet<(String, String)>,
+    /// By number: where, and the runs.
+    detections: BTreeMap<u64, (String, Vec<Run>)>,
+}
+
+impl HooksInOrder {
+    /// # Errors
+    /// A hook out of its turn, or a change before the hooks that come first.
+    pub fn observe(&mut self, event: &Event) -> Result<(), String> {
+        match event {
+            Event::Committed { command, .. } => {
+                self.committed(command);
+                Ok(())
+            }
+            Event::Leads {
+                daemon,
+                cluster,
+                term,
+                ..
+            } => {
+                self.led.insert(daemon.clone(), (cluster.clone(), *term));
+                let newest = self.newest.entry(cluster.clone()).or_default();
+                if *term > newest.0 {
+                    *newest = (*term, daemon.clone());
+                }
+                Ok(())
+            }
+            Event::Executed {
+                server,
+                statement,
+                cause: Some(Cause::Step { uid, kind, .. }),
+                ..
+            } => self.executed(server, statement, uid, *kind),
+            Event::HookBegan {
+                daemon,
+                hook,
+                environment,
+            } => self
+                .began(daemon, *hook, environment)
+                .map_err(|why| format!("hooks in order: {hook} on {daemon}: {why}")),
+            Event::HookEnded {
+                daemon,
+                hook,
+                key,
+                is_done,
+            } => {
+                self.ended(daemon, *hook, key, *is_done);
+                Ok(())
+            }
+            Event::Executed { .. }
+            | Event::NoLongerLeads { .. }
+            | Event::Votes { .. }
+            | Event::Published { .. }
+            | Event::Seated { .. } => Ok(()),
+        }
+    }
+
+    fn committed(&mut self, command: &Command) {
+        match command {
+            Command::RegisterDetection(detection) => {
+                self.detected.insert((
+                    detection.server.host.clone(),
+                    detection.processing_token.clone(),
+                ));
+            }
+            Command::BeginRecovery {
+                uid,
+                purpose,
+                server,
+                ..
+            } if purpose.is_recovery() => {
+                self.recoveries.entry(uid.clone()).or_insert_with(|| Of {
+                    server: server.clone(),
+                    intents: Vec::new(),
+                    runs: Vec::new(),
+                    changed: None,
+                    promoted: None,
+                    end: None,
+                });
+            }
+            Command::Intend {
+                uid, epoch, steps, ..
+            } => {
+                if let Some(of) = self.recoveries.get_mut(uid) {
+                    of.intents
+                        .extend(steps.iter().filter_map(|step| intent(step, *epoch)));
+                }
+            }
+            Command::Settle { uid, outcomes, .. } => {
+                let Some(of) = self.recoveries.get_mut(uid) else {
+                    return;
+                };
+                for (step, outcome) in outcomes {
+                    for intent in of.intents.iter_mut().filter(|intent| intent.step == *step) {
+                        intent.is_done |= *outcome == Outcome::Done;
+                    }
+                }
+            }
+            Command::EndRecovery { uid, end, .. } => {
+                if let Some(of) = self.recoveries.get_mut(uid) {
+                    of.end.get_or_insert_with(|| end.clone());
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn executed(
+        &mut self,
+        server: &InstanceKey,
+        statement: &Statement,
+        uid: &Uid,
+        kind: StepKind,
+    ) -> Result<(), String> {
+        let setup = self.setup;
+        let Some(of) = self.recoveries.get_mut(uid) else {
+            return Ok(());
+        };
+        of.changed
+            .get_or_insert_with(|| format!("{statement} on {server}"));
+        if kind == StepKind::Promote && *statement == Statement::MakeWriteable {
+            of.promoted = Some(server.clone());
+        }
+        for hook in places(setup, HookList::PreFailover) {
+            let is_done = |run: &&Run| run.hook == hook && run.is_done == Some(true);
+            if !of.runs.iter().any(|run| is_done(&run)) {
+                return Err(format!(
+                    "hooks in order: {statement} took effect on {server} before {hook} of {uid} was done"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn began(
+        &mut self,
+        daemon: &str,
+        hook: Hook,
+        environment: &BTreeMap<&'static str, String>,
+    ) -> Result<(), String> {
+        let told = |name: &str| environment.get(name).map_or("", String::as_str);
+        let key = told("ORC_IDEMPOTENCY_KEY");
+        let owner = key
+            .strip_suffix(&format!("/{hook}"))
+            .ok_or_else(|| format!("its key is '{key}'"))?;
+        let (cluster, term) = self.led.get(daemon).ok_or("this daemon never led")?;
+        let term = *term;
+        if let Some((later, leader)) = self.newest.get(cluster)
+            && *later > term
+        {
+            return Err(format!(
+                "{leader} leads in term {later}, and this daemon led last in term {term}"
+            ));
+        }
+        if told("ORC_ORCHESTRATOR_HOST") != daemon {
+            return Err(format!(
+                "it is told of daemon {}",
+                told("ORC_ORCHESTRATOR_HOST")
+            ));
+        }
+        let run = Run {
+            hook,
+            daemon: daemon.to_owned(),
+            term,
+            is_done: None,
+        };
+        if hook.list == HookList::OnFailureDetection {
+            let number = detection_number(owner).ok_or_else(|| format!("its key is '{key}'"))?;
+            return self.of_detection(number, told("ORC_FAILED_HOST"), run);
+        }
+        let uid = Uid(told("ORC_RECOVERY_UID").to_owned());
+        if uid.0 != owner {
+            return Err(format!("its key is '{key}', of recovery {uid}"));
+        }
+        self.of_recovery(
+            &uid,
+            told("ORC_SUCCESSOR_HOST"),
+            told("ORC_IS_SUCCESSFUL") == "true",
+            run,
+        )
+    }
+
+    fn of_detection(&mut self, number: u64, server: &str, run: Run) -> Result<(), String> {
+        let token = format!("token-of-{}", run.daemon);
+        if !self.detected.contains(&(server.to_owned(), token)) {
+            return Err(format!("this daemon registered no detection of {server}"));
+        }
+        let (_, runs) = self
+            .detections
+            .entry(number)
+            .or_insert_with(|| (server.to_owned(), Vec::new()));
+        if let Some(running) = runs.iter().find(|one| one.is_done.is_none()) {
+            return Err(format!(
+                "detection {number}: {} has not ended",
+                running.hook
+            ));
+        }
+        if runs
+            .iter()
+            .any(|one| one.hook == run.hook && one.is_done == Some(true))
+        {
+            return Err(format!("detection {number}: it was done before"));
+        }
+        if run.hook.place > 0 && !is_done(runs, earlier(run.hook)) {
+            return Err(format!(
+                "detection {number}: {} is not done",
+                earlier(run.hook)
+            ));
+        }
+        runs.push(run);
+        Ok(())
+    }
+
+    fn of_recovery(
+        &mut self,
+        uid: &Uid,
+        successor: &str,
+        is_successful: bool,
+        run: Run,
+    ) -> Result<(), String> {
+        let setup = self.setup;
+        let Some(of) = self.recoveries.get_mut(uid) else {
+            return Err(format!("there is no recovery {uid}"));
+        };
+        let hook = run.hook;
+        let intents = || of.intents.iter().filter(|intent| intent.hook == hook);
+        if intents().any(|intent| intent.is_done) {
+            return Err(format!("{uid}: it is on record as done"));
+        }
+        if let Some(running) = of
+            .runs
+            .iter()
+            .find(|one| one.term == run.term && one.is_done.is_none())
+        {
+            return Err(format!("{uid}: {} has not ended", running.hook));
+        }
+        let before = if hook.place > 0 {
+            Some(earlier(hook))
+        } else if hook.list == HookList::PostFailover {
+            places(setup, HookList::PostPrimaryFailover).last()
+        } else {
+            None
+        };
+        match hook.list {
+            HookList::PreFailover => {
+                if let Some(changed) = &of.changed {
+                    return Err(format!("{uid}: {changed} took effect before"));
+                }
+                if let Some(before) = before
+                    && !is_done(&of.runs, before)
+                {
+                    return Err(format!("{uid}: {before} is not done"));
+                }
+                // A recovery is of the newest detection. Its hooks are run by the leader that registered it, and by no other.
+                let newest = self
+                    .detections
+                    .iter()
+                    .filter(|(_, (server, _))| *server == of.server.host)
+                    .max_by_key(|(number, _)| **number);
+                if let Some((number, (_, runs))) = newest {
+                    let is_mine = |one: &&Run| one.daemon == run.daemon && one.term == run.term;
+                    let last = runs.iter().rfind(is_mine);
+                    if let Some(open) = last.filter(|one| one.is_done != Some(true)) {
+                        return Err(format!(
+                            "{uid}: {} of detection {number} is not done",
+                            open.hook
+                        ));
+                    }
+                }
+            }
+            HookList::PostPrimaryFailover | HookList::PostFailover => {
+                let promoted = of.promoted.as_ref().map(|server| server.host.as_str());
+                if promoted != Some(successor) || !is_successful {
+                    return Err(format!(
+                        "{uid}: it is told of successor '{successor}', and {promoted:?} was promoted"
+                    ));
+                }
+                if let Some(before) = before
+                    && !had_its_chance(of, before)
+                {
+                    return Err(format!("{uid}: {before} was not run"));
+                }
+            }
+            HookList::PostUnsuccessfulFailover => {
+                if !matches!(of.end, Some(End::Failed { .. } | End::Undone { .. })) {
+                    return Err(format!("{uid}: its end is {:?}", of.end));
+                }
+                if !successor.is_empty() || is_successful {
+                    return Err(format!("{uid}: it is told of successor '{successor}'"));
+                }
+                if let Some(before) = before
+                    && !had_its_chance(of, before)
+                {
+                    return Err(format!("{uid}: {before} was not run"));
+                }
+            }
+            HookList::OnFailureDetection
+            | HookList::PreGracefulTakeover
+            | HookList::PostIntermediateFailover
+            | HookList::PostGracefulTakeover
+            | HookList::PostTakePrimary => {
+                return Err(format!("{uid}: a recovery has no use for it"));
+            }
+        }
+        let intent = of
+            .intents
+            .iter_mut()
+            .find(|intent| intent.hook == hook && intent.epoch.term == run.term && !intent.was_run);
+        let Some(intent) = intent else {
+            return Err(format!(
+                "{uid}: nothing committed in term {} that was not run stands behind it",
+                run.term
+            ));
+        };
+        intent.was_run = true;
+        of.runs.push(run);
+        Ok(())
+    }
+
+    fn ended(&mut self, daemon: &str, hook: Hook, key: &str, is_done: bool) {
+        let owner = key.strip_suffix(&format!("/{hook}")).unwrap_or_default();
+        let runs = if hook.list == HookList::OnFailureDetection {
+            let number = detection_number(owner).unwrap_or_default();
+            self.detections.get_mut(&number).map(|(_, runs)| runs)
+        } else {
+            let of = self.recoveries.get_mut(&Uid(owner.to_owned()));
+            of.map(|of| &mut of.runs)
+        };
+        // An earlier one may have died with its daemon.
+        let mut runs = runs.into_iter().flatten().rev();
+        if let Some(run) =
+            runs.find(|run| run.daemon == daemon && run.hook == hook && run.is_done.is_none())
+        {
+            run.is_done = Some(is_done);
+        }
+    }
+
+    /// # Errors
+    /// A hook that was never run.
+    pub fn end(&self, ended: &Ended) -> Result<(), String> {
+        for recovery in ended.recoveries() {
+            let Some(of) = self.recoveries.get(&recovery.uid) else {
+                continue;
+            };
+            let lists: &[HookList] = match &recovery.end {
+                Some((_, End::Succeeded)) => {
+                    &[HookList::PostPrimaryFailover, HookList::PostFailover]
+                }
+                Some((_, End::Failed { reason })) if reason.starts_with("not attempted: ") => &[],
+                Some((_, End::Failed { .. } | End::Undone { .. })) => {
+                    &[HookList::PostUnsuccessfulFailover]
+                }
+                None => &[],
+            };
+            for hook in lists.iter().flat_map(|list| places(self.setup, *list)) {
+                if !had_its_chance(of, hook) {
+                    return Err(format!(
+                        "hooks in order: {hook} of {} was never run",
+                        recovery.uid
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn detection_number(owner: &str) -> Option<u64> {
+    owner.strip_prefix("detection-")?.parse().ok()
+}
+
+fn intent(step: &Step, epoch: Epoch) -> Option<Intent> {
+    let Some(Statement::RunHook { hook }) = step.statements.first() else {
+        return None;
+    };
+    Some(Intent {
+        step: step.id,
+        hook: *hook,
+        epoch,
+        was_run: false,
+        is_done: false,
+    })
+}
+
+fn places(setup: HooksSetup, list: HookList) -> impl Iterator<Item = Hook> {
+    (0..setup.count(list)).map(move |place| Hook { list, place })
+}
+
+const fn earlier(hook: Hook) -> Hook {
+    Hook {
+        list: hook.list,
+        place: hook.place.saturating_sub(1),
+    }
+}
+
+fn is_done(runs: &[Run], hook: Hook) -> bool {
+    runs.iter()
+        .any(|run| run.hook == hook && run.is_done == Some(true))
+}
+
+/// It was run, whatever it came to, or as many leaders as may try ended before they ran it.
+fn had_its_chance(of: &Of, hook: Hook) -> bool {
+    let intents = of.intents.iter().filter(|intent| intent.hook == hook);
+    of.runs.iter().any(|run| run.hook == hook) || intents.count() >= INTENTS_MAX
+}

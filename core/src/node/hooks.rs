@@ -127,6 +127,7 @@ impl Node {
         outcome: Outcome,
         out: &mut Output,
     ) {
+        let leads = self.leading().is_some();
         let Some(telling) = self.telling.get_mut(&number) else {
             return;
         };
@@ -141,6 +142,13 @@ impl Node {
                     format!("detection {number}: {why}; no recovery is attempted without it"),
                 );
                 telling.state = State::Failed(why);
+            }
+            // It may lead on under the same epoch: what was not run is then run before another attempt.
+            None if hook.place + 1 < self.hooks.get(HookList::OnFailureDetection) && !leads => {
+                telling.place = hook.place + 1;
+                telling.state = State::Failed(format!(
+                    "the hooks after {hook} were not run: this daemon did not lead"
+                ));
             }
             None if hook.place + 1 < self.hooks.get(HookList::OnFailureDetection) => {
                 self.run_detection_hook(now, number, hook.place + 1, out);

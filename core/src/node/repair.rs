@@ -46,11 +46,11 @@ impl Node {
         if self.raft.leading.is_some() && self.raft.leading != self.last_led {
             self.progress.clear();
             self.outcomes.clear();
+            self.telling.clear();
             self.last_led = self.raft.leading;
         }
         self.wait_until.clear();
         self.beginning.clear();
-        self.telling.clear();
         self.members_leadership_changed(now, out);
         // What was proposed under the former epoch is void, or shows when it is applied; nothing waits for its end.
         let void: Vec<ProposalId> = self

@@ -283,7 +283,8 @@ async fn a_daemon_is_replaced_by_another_in_one_step() -> Result<()> {
     daemons.wait_leader(PATIENCE).await?;
     members(&[n1, n2, n3]).await?;
     write(&daemons, "before").await?;
-    n4.set_nodes(&[n1, n2, n4])?;
+    // The one that is to go may lead, and must hear of the newcomer.
+    n4.set_nodes(&[n1, n2, n3, n4])?;
     n4.start()?;
     says(n4, "/api/raft-health", "no member has").await?;
     let replace = format!("/api/v2/raft-replace-peer/{}/{}", n3.raft(), n4.raft());

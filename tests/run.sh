@@ -59,8 +59,8 @@ part_unit() {
   cargo test --workspace --lib "${tests[@]}" --locked
 }
 
-# Every scenario with so many seeds on each engine, half of them without assertions; then what was found once: faults that were mended stay mended, and
-# mistakes put back on purpose are still found. These are searched for, until the first seed that finds each: which seed
+# Every scenario with so many seeds on each engine, half of them without assertions; then what was found once: faults that
+# were mended stay mended, and mistakes put back on purpose are still found. These are searched for, until the first seed that finds each: which seed
 # that is changes with the code.
 part_simulation() {
   local half=$((1 + (seeds + 1) / 2))

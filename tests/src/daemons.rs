@@ -42,6 +42,18 @@ impl DaemonOptions {
             settings: Map::new(),
         }
     }
+
+    /// Takes keys of the configuration as `KEY=VALUE`, with values in JSON.
+    pub fn set_all(&mut self, settings: &[String]) -> Result<()> {
+        for setting in settings {
+            let (key, value) = setting
+                .split_once('=')
+                .with_context(|| format!("--set {setting}: not KEY=VALUE"))?;
+            self.settings
+                .insert(key.to_owned(), serde_json::from_str(value)?);
+        }
+        Ok(())
+    }
 }
 
 /// The answer to a request.

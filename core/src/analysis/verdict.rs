@@ -179,6 +179,12 @@ impl Watched {
         self.missing_since
     }
 
+    /// There were signs of life, and nothing has been missing since.
+    #[must_use]
+    pub const fn is_alive(&self) -> bool {
+        self.missing_since.is_none() && self.last_life.is_some()
+    }
+
     /// What this daemon thinks. `credible` is false when its own timers were late, or half of the fleet went at once.
     /// `vouched` is true when it is on record that this daemon could log in there while the server was well: a process
     /// that was started since, and let in nowhere, has that right from the one before it.
@@ -191,7 +197,7 @@ impl Watched {
         vouched: bool,
     ) -> OpinionKind {
         let Some(missing_since) = self.missing_since else {
-            return if self.last_life.is_some() {
+            return if self.is_alive() {
                 OpinionKind::Alive
             } else {
                 OpinionKind::Abstain

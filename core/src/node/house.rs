@@ -157,15 +157,15 @@ impl Node {
             };
             // When a voter last said that this very server is alive.
             let saw = |voter: &NodeId| {
-                let (kind, meant, at) = if *voter == self.raft.node {
+                let (is_alive, meant, at) = if *voter == self.raft.node {
                     let watched = self.watched.get(key)?;
-                    let kind = self.opinion_of(now.mono, key)?;
-                    (kind, watched.identity.as_ref(), now.mono)
+                    (watched.is_alive(), watched.identity.as_ref(), now.mono)
                 } else {
                     let (opinion, at) = self.heard.get(key)?.get(voter)?;
-                    (opinion.kind, opinion.identity.as_ref(), *at)
+                    let is_alive = opinion.kind == OpinionKind::Alive;
+                    (is_alive, opinion.identity.as_ref(), *at)
                 };
-                (kind == OpinionKind::Alive && meant == Some(&identity)).then_some(at)
+                (is_alive && meant == Some(&identity)).then_some(at)
             };
             let voters = self.raft.voters.iter();
             let is_well = voters

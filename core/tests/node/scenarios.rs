@@ -912,27 +912,32 @@ fn a_primary_that_thaws_in_time_is_left_alone() {
     });
 }
 
+/// The primary dies unseen, after so many daemons could not see it for a while; the daemons come back.
+fn dies_while_all_daemons_are_down(world: &mut World, blind: usize) {
+    for daemon in 0..blind {
+        world.cut.insert((daemon, key(1)));
+    }
+    world.run(70 * SEC);
+    world.depose();
+    for daemon in 0..3 {
+        world.kill_daemon(daemon);
+    }
+    world.kill(1);
+    world.run(SEC);
+    for daemon in 0..3 {
+        world.restart_daemon(daemon);
+    }
+    world.run(SEC);
+    world.elect(1);
+}
+
 #[test]
 fn a_primary_that_died_while_all_daemons_were_down_is_replaced() {
     for_both(|flavour| {
         for blind in [0, 1] {
             let mut world = World::new(flavour, 3);
             // Who could not see it before has no voice after.
-            for daemon in 0..blind {
-                world.cut.insert((daemon, key(1)));
-            }
-            world.run(70 * SEC);
-            world.depose();
-            for daemon in 0..3 {
-                world.kill_daemon(daemon);
-            }
-            world.kill(1);
-            world.run(SEC);
-            for daemon in 0..3 {
-                world.restart_daemon(daemon);
-            }
-            world.run(SEC);
-            world.elect(1);
+            dies_while_all_daemons_are_down(&mut world, blind);
             world.expect_succeeded(10 * SEC, 2);
             world.run(10 * SEC);
             assert_follow(&mut world, &[3, 4], 2);
@@ -991,21 +996,7 @@ fn a_policy_that_lets_a_dead_primary_be_replaced_is_acted_on_at_once() {
 #[test]
 fn daemons_that_never_saw_a_primary_do_not_bury_it() {
     let mut world = World::new(Flavour::Mysql, 3);
-    for daemon in 0..2 {
-        world.cut.insert((daemon, key(1)));
-    }
-    world.run(70 * SEC);
-    world.depose();
-    for daemon in 0..3 {
-        world.kill_daemon(daemon);
-    }
-    world.kill(1);
-    world.run(SEC);
-    for daemon in 0..3 {
-        world.restart_daemon(daemon);
-    }
-    world.run(SEC);
-    world.elect(1);
+    dies_while_all_daemons_are_down(&mut world, 2);
     world.run(60 * SEC);
     assert_eq!(world.recoveries().len(), 0, "{}", world.story());
 }

@@ -103,14 +103,7 @@ async fn bench(arguments: &Arguments) -> Result<bool> {
     let seed = arguments.seed.unwrap_or(clock);
     let mut random = Random::new(seed);
     let mut daemons = DaemonOptions::default_configuration();
-    for setting in &arguments.settings {
-        let (key, value) = setting
-            .split_once('=')
-            .ok_or_else(|| anyhow::anyhow!("--set {setting}: not KEY=VALUE"))?;
-        daemons
-            .settings
-            .insert(key.to_owned(), serde_json::from_str(value)?);
-    }
+    daemons.set_all(&arguments.settings)?;
     println!("daemon     {}", binary()?.display());
     println!("machine    {}", machine());
     println!("seed       {seed}");

@@ -70,14 +70,7 @@ async fn bench(arguments: &Arguments) -> Result<bool> {
     let seed = arguments.seed.unwrap_or(clock);
     let mut random = Random::new(seed);
     let mut options = DaemonOptions::default_configuration();
-    for setting in &arguments.settings {
-        let (key, value) = setting
-            .split_once('=')
-            .ok_or_else(|| anyhow::anyhow!("--set {setting}: not KEY=VALUE"))?;
-        options
-            .settings
-            .insert(key.to_owned(), serde_json::from_str(value)?);
-    }
+    options.set_all(&arguments.settings)?;
     println!("daemon     {}", binary()?.display());
     println!("machine    {}", machine());
     println!("seed       {seed}");

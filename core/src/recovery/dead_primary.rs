@@ -54,6 +54,8 @@ const ANNOUNCE_PATIENCE: Duration = Duration::from_secs(1);
 /// No hook of any configuration may run longer.
 const HOOK_DEADLINE: Duration = Duration::from_secs(24 * 3600);
 const PROMOTE_TRIES: usize = 3;
+/// On one server, those before the promotion included.
+const HALT_TRIES: usize = 8;
 const FENCE_TRIES: usize = 10;
 /// Between two attempts to point a replica at the promoted server.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
@@ -881,6 +883,17 @@ impl<V: View> Plan<'_, V> {
                         ));
                     }
                     Ready::Already => {}
+                    Ready::Halt(statements) => {
+                        let offset = steps.len() as u64;
+                        steps.push(self.step(
+                            offset,
+                            StepKind::Halt,
+                            &key,
+                            Lane::Act,
+                            statements,
+                            self.view.policy().halt_deadline,
+                        ));
+                    }
                     Ready::Never(why) => {
                         lines.push(format!("{key} is not pointed at {candidate}: {why}"));
                         lost.push(key);
@@ -1096,6 +1109,11 @@ impl<V: View> Plan<'_, V> {
         {
             return Ready::Never(why);
         }
+        // What it receives until it is pointed elsewhere nobody would look at: an old primary that thaws takes a few writes
+        // before it is fenced. So it receives nothing more when it is judged.
+        if status.source == *self.failed() && status.io != ThreadState::Stopped {
+            return self.halt_late(key, progress);
+        }
         // It would never catch up, and a change of source would throw away what it could not apply.
         if report.has_unapplied() && status.sql != ThreadState::Running && status.sql_errno != 0 {
             return Ready::Never(format!(
@@ -1138,6 +1156,28 @@ impl<V: View> Plan<'_, V> {
                 Ready::Now(statements)
             }
         }
+    }
+
+    /// For a replica that was not halted in time, that was not known then, or that was restarted since.
+    fn halt_late(&self, key: &InstanceKey, progress: &Progress) -> Ready {
+        let last = self
+            .recovery
+            .steps_of(StepKind::Halt)
+            .filter(|(step, _)| step.server == *key)
+            .last();
+        let is_under_way = last.is_some_and(|(step, phase)| {
+            matches!(
+                self.state(step, phase, progress),
+                State::Pending | State::LookAfter(_)
+            )
+        });
+        if is_under_way
+            || self.is_just_tried(StepKind::Halt, key, progress)
+            || self.tries(StepKind::Halt, key) >= HALT_TRIES
+        {
+            return Ready::Later;
+        }
+        self.halt_statements(key).map_or(Ready::Later, Ready::Halt)
     }
 
     /// What a replica received of the failed primary and the promoted server did not: one that was not halted in time,
@@ -1469,6 +1509,8 @@ enum Opened {
 
 enum Ready {
     Now(Vec<Statement>),
+    /// To be halted first.
+    Halt(Vec<Statement>),
     Already,
     /// Not read since this leader began, or not everything received is applied.
     Later,

@@ -1076,6 +1076,24 @@ fn a_replica_that_was_away_and_holds_more_is_not_made_to_follow() {
 }
 
 #[test]
+fn a_replica_that_was_not_halted_in_time_is_read_again_before_it_is_made_to_follow() {
+    let mut world = World::new(Flavour::Mysql, 3);
+    world.late_steps.insert(key(4), 4 * SEC);
+    world.freeze(1);
+    world.expect(10 * SEC, "a promotion", |world| !world.promoted.is_empty());
+    world.run(SEC);
+    // The old primary thaws and takes one more write before it is fenced: the replica that still listens to it gets it.
+    let written = world.server(1).applied.iter().filter(|(by, _)| *by == 1);
+    let last = written.map(|(_, number)| *number).max().unwrap_or_default();
+    let channel = world.server(4).channel.as_mut().expect("a replica");
+    channel.received.insert((1, last + 1));
+    world.expect_succeeded(40 * SEC, 2);
+    let follows = world.server(4).channel.clone().expect("a replica").source;
+    assert_eq!(follows, key(1), "{}", world.story());
+    assert!(world.last().lost.contains(&key(4)), "{}", world.story());
+}
+
+#[test]
 fn no_replica_answers_and_nothing_is_promoted() {
     for_both(|flavour| {
         let mut world = World::new(flavour, 2);

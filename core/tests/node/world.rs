@@ -119,6 +119,8 @@ pub struct World {
     pub policy: Policy,
     last_request: u64,
     pub acknowledged: BTreeSet<Txn>,
+    /// What is sent to these servers arrives so many nanoseconds late.
+    pub late_steps: BTreeMap<InstanceKey, u64>,
     /// Effects of recoveries so far (steps and proposals of the leader), for tests that stop it after the k-th.
     pub moves: usize,
     /// Depose the leader when so many moves were made: and bring it back after it, or kill it.
@@ -216,6 +218,7 @@ impl World {
             policy,
             last_request: 0,
             acknowledged: BTreeSet::new(),
+            late_steps: BTreeMap::new(),
             moves: 0,
             depose_after: None,
             orphans_survive: true,
@@ -779,8 +782,9 @@ impl World {
                     "{step} has no committed intent under {epoch}\n{}",
                     self.story()
                 );
+                let late = self.late_steps.get(&step.server).copied();
                 self.after(
-                    3 * MS,
+                    3 * MS + late.unwrap_or_default(),
                     Event::Statement {
                         by: number,
                         boot,

@@ -814,7 +814,7 @@ async fn keep_bounds<E: Env>(node: &Node<E>, raft: &Raft<E>, snapshot: Option<u6
 }
 
 /// What the leader knows of its followers' logs is what proves later that one of them went back.
-fn note_progress<E: Env>(node: &Node<E>, raft: &Raft<E>) {
+pub(super) fn note_progress<E: Env>(node: &Node<E>, raft: &Raft<E>) {
     let (term, matched) = {
         let metrics = raft.metrics();
         let metrics = metrics.borrow_watched();

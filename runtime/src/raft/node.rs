@@ -216,6 +216,10 @@ impl<E: Env> Node<E> {
     /// Takes in an introduction from within the cluster (or from a node that belongs to none, like this one); why it is
     /// not listened to.
     fn meet(&self, from: &Introduction, dialled: Option<&str>) -> Option<Refusal> {
+        // What it acknowledged in its earlier run counts up to the last entry: the end of its log may be what it lost.
+        if let Some(raft) = self.raft.get() {
+            super::handle::note_progress(self, raft);
+        }
         let (judgement, record) = {
             let mut peers = locked(&self.peers);
             let judgement = peers.introduce(from, dialled, E::mono());

@@ -203,7 +203,11 @@ impl<E: Env> RaftHandle<E> {
                 matched: None,
                 reads: from.version,
             };
-            sight.nodes.entry(NodeId(stranger)).or_insert(seen);
+            // Whoever was met before there was a cluster is known as a peer, and is heard as a stranger since there is one.
+            let is_later = |met: &Seen| met.standing != Standing::Member && met.heard < seen.heard;
+            if sight.nodes.get(&NodeId(stranger)).is_none_or(is_later) {
+                sight.nodes.insert(NodeId(stranger), seen);
+            }
         }
         sight.nodes.remove(&NodeId(node.id));
         if let Some(raft) = node.raft.get() {

@@ -25,7 +25,7 @@ impl FoundBy {
 }
 
 /// Every mistake.
-pub const ALL: [FoundBy; 13] = [
+pub const ALL: [FoundBy; 21] = [
     FoundBy {
         mistake: Mutant::AnyTarget,
         name: "any-target",
@@ -103,6 +103,54 @@ pub const ALL: [FoundBy; 13] = [
         name: "any-publication",
         scenario: "hooks.toml",
         finds: &["safety: publications"],
+    },
+    FoundBy {
+        mistake: Mutant::ActionReopened,
+        name: "action-reopened",
+        scenario: "leader_struck_in_recovery.toml",
+        finds: &["safety: epochs"],
+    },
+    FoundBy {
+        mistake: Mutant::UndrainedPromotion,
+        name: "undrained-promotion",
+        scenario: "relay_log_full.toml",
+        finds: &["safety: drained first"],
+    },
+    FoundBy {
+        mistake: Mutant::StaleReading,
+        name: "stale-reading",
+        scenario: "replicas_behind.toml",
+        finds: &["safety: nothing lost"],
+    },
+    FoundBy {
+        mistake: Mutant::BothStopped,
+        name: "both-stopped",
+        scenario: "relay_log_full.toml",
+        finds: &["liveness: replica"],
+    },
+    FoundBy {
+        mistake: Mutant::HastyRepoint,
+        name: "hasty-repoint",
+        scenario: "relay_log_full.toml",
+        finds: &["safety: nothing forgotten"],
+    },
+    FoundBy {
+        mistake: Mutant::UnaskedFence,
+        name: "unasked-fence",
+        scenario: "primary_frozen.toml",
+        finds: &["safety: intent first"],
+    },
+    FoundBy {
+        mistake: Mutant::UnsentFence,
+        name: "unsent-fence",
+        scenario: "primary_restarts.toml",
+        finds: &["liveness: primary"],
+    },
+    FoundBy {
+        mistake: Mutant::OwnClock,
+        name: "own-clock",
+        scenario: "primary_killed.toml",
+        finds: &["safety: same digest"],
     },
 ];
 

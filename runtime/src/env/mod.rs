@@ -50,6 +50,22 @@ pub enum Mutant {
     HookRepeated,
     /// A key-value pair is written whatever decision the one that is there comes from.
     AnyPublication,
+    /// An action connection that was lost is opened again, without confirmation or lock, and its statement repeated.
+    ActionReopened,
+    /// What was received counts as applied, so that no promotion waits for it.
+    UndrainedPromotion,
+    /// What is read after a step is what the probe before it read.
+    StaleReading,
+    /// A halt stops both threads of a replica.
+    BothStopped,
+    /// Behind a promotion, what a replica received counts as applied, so that it is pointed elsewhere at once.
+    HastyRepoint,
+    /// The fence is left in the idle connection of a silent server before any promotion is committed.
+    UnaskedFence,
+    /// The fence is taken for done and not sent.
+    UnsentFence,
+    /// Each daemon stamps what it applies with its own clock.
+    OwnClock,
 }
 
 /// One kind of world. All functions are associated: an implementation is a marker type, and where several machines

@@ -11,6 +11,8 @@ use std::sync::{Mutex, PoisonError};
 use futures_util::{Stream, TryStreamExt};
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
+use orchestrator_core::replicated::{Stamped, wire as command_wire};
+use orchestrator_core::time::Wall;
 use tokio::sync::{mpsc, oneshot};
 
 use super::broken::Broken;
@@ -121,6 +123,17 @@ impl<E: Env> Machine<E> {
     }
 }
 
+/// For [`Mutant::OwnClock`].
+fn stamped_here<E: Env>(command: Vec<u8>) -> Vec<u8> {
+    match command_wire::decode_command(&command) {
+        Ok(stamped) => command_wire::encode_command(&Stamped {
+            wall: Wall::from_nanos(E::wall().as_nanos() as u64),
+            ..stamped
+        }),
+        Err(_) => command,
+    }
+}
+
 /// The driver's task is gone: the daemon is ending, or has a fault that ends it.
 fn driver_gone() -> io::Error {
     io::Error::other("the task that holds the state has ended")
@@ -147,7 +160,12 @@ impl<E: Env> RaftStateMachine<Config<E>> for Machine<E> {
                 EntryPayload::Blank => (0, Entry::Blank),
                 EntryPayload::Normal(proposal) => {
                     bytes += proposal.command.len();
-                    (proposal.leader, Entry::Command(proposal.command))
+                    let command = if E::has(Mutant::OwnClock) {
+                        stamped_here::<E>(proposal.command)
+                    } else {
+                        proposal.command
+                    };
+                    (proposal.leader, Entry::Command(command))
                 }
                 EntryPayload::Membership(membership) => {
                     let members = wire::members(&membership);

@@ -11,11 +11,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use orchestrator::env::{Env, sleep, spawn, timeout};
+use orchestrator::env::{Env, Mutant, sleep, spawn, timeout};
 use orchestrator::fleet::{Fleet, Gate, SignSender};
 use orchestrator_core::id::{Epoch, Identity, InstanceKey, Uid};
 use orchestrator_core::node::{ProbeEnd, Sign, StepEnd};
-use orchestrator_core::recovery::{Lane, Outcome, Statement, Step};
+use orchestrator_core::recovery::{Lane, Outcome, Statement, Step, StepKind};
 use orchestrator_core::time::Mono;
 use orchestrator_core::topology::{ProbeFailure, ProbeReport};
 use tokio::io::AsyncReadExt as _;
@@ -65,12 +65,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// The fleet of one daemon. Clones share everything.
 pub struct SimFleet<E: Env> {
     servers: Arc<Mutex<BTreeMap<InstanceKey, Arc<Kept<E>>>>>,
+    /// Whether this daemon promoted a server, for [`Mutant::HastyRepoint`].
+    has_promoted: Arc<AtomicBool>,
 }
 
 impl<E: Env> Clone for SimFleet<E> {
     fn clone(&self) -> Self {
         Self {
             servers: self.servers.clone(),
+            has_promoted: self.has_promoted.clone(),
         }
     }
 }
@@ -79,6 +82,7 @@ impl<E: Env> Default for SimFleet<E> {
     fn default() -> Self {
         Self {
             servers: Arc::default(),
+            has_promoted: Arc::default(),
         }
     }
 }
@@ -89,6 +93,10 @@ struct Kept<E: Env> {
     probe: tokio::sync::Mutex<Option<Connection<E>>>,
     watched: Mutex<Option<Arc<Watched<E>>>>,
     lanes: Mutex<Option<Arc<Lanes<E>>>>,
+    /// What the last probe read, kept for [`Mutant::StaleReading`].
+    last: Mutex<Option<Box<ProbeReport>>>,
+    /// The fleet's.
+    has_promoted: Arc<AtomicBool>,
 }
 
 struct Watched<E: Env> {
@@ -177,11 +185,20 @@ impl<E: Env> Connection<E> {
         }
     }
 
-    async fn read(&mut self, within: Duration) -> Result<Box<ProbeReport>, ProbeFailure> {
+    async fn read(
+        &mut self,
+        within: Duration,
+        has_promoted: &AtomicBool,
+    ) -> Result<Box<ProbeReport>, ProbeFailure> {
         let began = E::mono();
         match self.ask(Request::Probe, within).await? {
             Reply::Report(mut report) => {
                 report.latency = E::mono().saturating_sub(began);
+                if E::has(Mutant::UndrainedPromotion)
+                    || E::has(Mutant::HastyRepoint) && has_promoted.load(Ordering::Relaxed)
+                {
+                    count_received_as_applied(&mut report);
+                }
                 Ok(report)
             }
             other => Err(ProbeFailure::Garbled(format!("{other:?} to a probe"))),
@@ -216,6 +233,30 @@ impl<E: Env> Connection<E> {
     }
 }
 
+/// For [`Mutant::UndrainedPromotion`] and [`Mutant::HastyRepoint`].
+fn count_received_as_applied(report: &mut ProbeReport) {
+    let status = report.replication.as_ref();
+    let Some(received) = status.and_then(|status| status.received.clone()) else {
+        return;
+    };
+    for applied in [&mut report.executed, &mut report.replicated_gtid] {
+        if let Some(applied) = applied
+            && let Ok(both) = applied.union(&received)
+        {
+            *applied = both;
+        }
+    }
+}
+
+/// For [`Mutant::StaleReading`].
+fn go_back_to(earlier: &ProbeReport, report: &mut ProbeReport) {
+    report.executed.clone_from(&earlier.executed);
+    report.replicated_gtid.clone_from(&earlier.replicated_gtid);
+    if let (Some(status), Some(earlier)) = (&mut report.replication, &earlier.replication) {
+        status.received.clone_from(&earlier.received);
+    }
+}
+
 impl<E: Env> SimFleet<E> {
     fn kept(&self, key: &InstanceKey) -> Arc<Kept<E>> {
         lock(&self.servers)
@@ -226,6 +267,8 @@ impl<E: Env> SimFleet<E> {
                     probe: tokio::sync::Mutex::new(None),
                     watched: Mutex::new(None),
                     lanes: Mutex::new(None),
+                    last: Mutex::new(None),
+                    has_promoted: self.has_promoted.clone(),
                 })
             })
             .clone()
@@ -240,7 +283,7 @@ impl<E: Env> Kept<E> {
     async fn probe(&self) -> Result<Box<ProbeReport>, ProbeFailure> {
         let mut slot = self.probe.lock().await;
         if let Some(mut kept) = slot.take() {
-            match kept.read(PROBE).await {
+            match kept.read(PROBE, &self.has_promoted).await {
                 Ok(report) => {
                     *slot = Some(kept);
                     return Ok(report);
@@ -254,7 +297,7 @@ impl<E: Env> Kept<E> {
             }
         }
         let mut fresh = dial::<E>(&self.key, CONNECT, Account::Orchestrator).await?;
-        let report = fresh.read(PROBE).await?;
+        let report = fresh.read(PROBE, &self.has_promoted).await?;
         *slot = Some(fresh);
         Ok(report)
     }
@@ -270,7 +313,13 @@ impl<E: Env> Kept<E> {
 impl<E: Env> Fleet for SimFleet<E> {
     async fn probe(&self, key: InstanceKey) -> ProbeEnd {
         let began = Mono::from_elapsed(E::mono());
-        let result = self.kept(&key).probe().await;
+        let kept = self.kept(&key);
+        let result = kept.probe().await;
+        if E::has(Mutant::StaleReading)
+            && let Ok(report) = &result
+        {
+            *lock(&kept.last) = Some(report.clone());
+        }
         ProbeEnd {
             key,
             began,
@@ -336,6 +385,8 @@ impl<E: Env> Fleet for SimFleet<E> {
         let pass = Pass { gate, epoch };
         if let Err(outcome) = attempt::<E>(&kept, &step, &pass, &mut end).await {
             end.outcome = outcome;
+        } else if step.kind == StepKind::Promote {
+            self.has_promoted.store(true, Ordering::Relaxed);
         }
         end
     }
@@ -344,28 +395,33 @@ impl<E: Env> Fleet for SimFleet<E> {
         let Some(kept) = self.known(key) else {
             return;
         };
-        let Some(watched) = lock(&kept.watched).clone() else {
-            return;
-        };
-        let Some(mut idle) = lock(&watched.fence).take() else {
-            return;
-        };
-        spawn::<E>(async move {
-            tokio::select! {
-                biased;
-                () = watched.until_stopped() => {}
-                () = async {
-                    told::sent(&kept.key, idle.session, &Statement::Fence, Cause::FrozenFence);
-                    if send(&mut idle.stream, &Request::Execute(Statement::Fence)).await.is_ok() {
-                        idle.linger().await;
-                    }
-                } => {}
-            }
-        });
+        if let Some(watched) = lock(&kept.watched).clone() {
+            leave_fence(&kept, &watched);
+        }
     }
 }
 
 // The watch.
+
+/// Writes the fence into the idle connection and leaves it there.
+fn leave_fence<E: Env>(kept: &Arc<Kept<E>>, watched: &Arc<Watched<E>>) {
+    let Some(mut idle) = lock(&watched.fence).take() else {
+        return;
+    };
+    let (kept, watched) = (kept.clone(), watched.clone());
+    spawn::<E>(async move {
+        tokio::select! {
+            biased;
+            () = watched.until_stopped() => {}
+            () = async {
+                told::sent(&kept.key, idle.session, &Statement::Fence, Cause::FrozenFence);
+                if send(&mut idle.stream, &Request::Execute(Statement::Fence)).await.is_ok() {
+                    idle.linger().await;
+                }
+            } => {}
+        }
+    });
+}
 
 impl<E: Env> Watched<E> {
     async fn until_stopped(&self) {
@@ -430,6 +486,9 @@ async fn beat<E: Env>(
             None => Some(Sign::PulseSilent),
         };
         if let Some(sign) = over {
+            if sign == Sign::PulseSilent && E::has(Mutant::UnaskedFence) {
+                leave_fence(kept, watched);
+            }
             watched.sign(&kept.key, sign);
             return match spare {
                 Some(found) => found,
@@ -587,8 +646,13 @@ async fn attempt<E: Env>(
         }
     }
     if step.read_after {
-        match action.read(READING).await {
-            Ok(report) => end.report = Some(report),
+        match action.read(READING, &kept.has_promoted).await {
+            Ok(mut report) => {
+                if let Some(earlier) = lock(&kept.last).as_deref() {
+                    go_back_to(earlier, &mut report);
+                }
+                end.report = Some(report);
+            }
             Err(ProbeFailure::ServerError { .. }) => {}
             Err(_) => return Ok(()),
         }
@@ -742,11 +806,24 @@ async fn run_one<E: Env>(
         let outcome = unsent("the step's deadline passed before it was sent");
         return (Some(action), Err(outcome));
     }
+    if *statement == Statement::Fence && E::has(Mutant::UnsentFence) {
+        return (Some(action), Ok(()));
+    }
     told::sent(&kept.key, action.session, statement, cause.clone());
-    match action
+    let mut answer = action
         .ask(Request::Execute(statement.clone()), left())
-        .await
+        .await;
+    if E::has(Mutant::ActionReopened)
+        && answer == Err(ProbeFailure::Closed)
+        && let Ok(again) = dial::<E>(&kept.key, CONNECT, Account::Orchestrator).await
     {
+        action = again;
+        told::sent(&kept.key, action.session, statement, cause.clone());
+        answer = action
+            .ask(Request::Execute(statement.clone()), left())
+            .await;
+    }
+    match answer {
         Ok(_) => (Some(action), Ok(())),
         Err(ProbeFailure::ServerError { code, message }) => {
             let reason = format!("{statement}: {message}");

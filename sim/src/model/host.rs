@@ -3,7 +3,8 @@
 //!
 //! What holds: the connections of a process end when it is killed, in no order that depends on the machine; a frozen
 //! process keeps them and its kernel goes on accepting, and what arrived meanwhile is executed at the thaw in the order of
-//! its arrival; every change of the server wakes what waits for one.
+//! its arrival; every change of the server wakes what waits for one. Most of what waits does so for the end of a life (of
+//! the process, a session or the receiver), which is rare: that has a signal of its own, so that not each row wakes all.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -11,9 +12,10 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use orchestrator::env::{Env, sleep, spawn, timeout};
+use orchestrator::env::{Env, Mutant, sleep, spawn, timeout};
 use orchestrator_core::gtid::GtidSet;
 use orchestrator_core::id::InstanceKey;
+use orchestrator_core::recovery::Statement;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 
@@ -52,6 +54,8 @@ struct Shared {
     key: InstanceKey,
     server: Mutex<Server>,
     changed: watch::Sender<u64>,
+    /// The same for what [`Server::lives`] tells.
+    lives_changed: watch::Sender<u64>,
     random: Mutex<SplitMix>,
     /// What these machines send arrives and is not read, until they are let go.
     held: Mutex<BTreeSet<IpAddr>>,
@@ -67,6 +71,7 @@ impl Host {
                 random: Mutex::new(SplitMix::new(seed, purpose)),
                 server: Mutex::new(server),
                 changed: watch::Sender::new(0),
+                lives_changed: watch::Sender::new(0),
                 held: Mutex::default(),
             }),
         }
@@ -107,8 +112,21 @@ impl Host {
 
     /// Changes the server and wakes who waits for that.
     pub fn change<T>(&self, change: impl FnOnce(&mut Server) -> T) -> T {
-        let value = change(&mut self.server());
+        let value = self.change_unheard(change);
         self.notify();
+        value
+    }
+
+    /// Changes the server and wakes nobody but who waits for the end of a life.
+    fn change_unheard<T>(&self, change: impl FnOnce(&mut Server) -> T) -> T {
+        let mut server = self.server();
+        let before = server.lives();
+        let value = change(&mut server);
+        let is_other_life = server.lives() != before;
+        drop(server);
+        if is_other_life {
+            self.shared.lives_changed.send_modify(|count| *count += 1);
+        }
         value
     }
 
@@ -139,8 +157,21 @@ impl Host {
     }
 
     /// Waits until `wanted` says something of the server.
-    pub(crate) async fn until<T>(&self, mut wanted: impl FnMut(&Server) -> Option<T> + Send) -> T {
-        let mut changed = self.shared.changed.subscribe();
+    pub(crate) async fn until<T>(&self, wanted: impl FnMut(&Server) -> Option<T> + Send) -> T {
+        self.until_on(&self.shared.changed, wanted).await
+    }
+
+    /// The same, where `wanted` asks for nothing but what [`Server::lives`] tells.
+    async fn until_life<T>(&self, wanted: impl FnMut(&Server) -> Option<T> + Send) -> T {
+        self.until_on(&self.shared.lives_changed, wanted).await
+    }
+
+    async fn until_on<T>(
+        &self,
+        signal: &watch::Sender<u64>,
+        mut wanted: impl FnMut(&Server) -> Option<T> + Send,
+    ) -> T {
+        let mut changed = signal.subscribe();
         loop {
             changed.mark_unchanged();
             if let Some(value) = self.look(&mut wanted) {
@@ -170,7 +201,7 @@ impl Host {
     ) {
         loop {
             let boot = self
-                .until(|server| server.listens().then(|| server.boot()))
+                .until_life(|server| server.listens().then(|| server.boot()))
                 .await;
             let mut listener = loop {
                 match E::bind(&address).await {
@@ -207,10 +238,8 @@ impl Host {
         loop {
             changed.mark_unchanged();
             let now = E::elapsed();
-            let (moved, next) = {
-                let mut server = self.server();
-                (server.proceed(now), server.next_event())
-            };
+            let (moved, next) =
+                self.change_unheard(|server| (server.proceed(now), server.next_event()));
             if moved {
                 self.notify();
                 continue;
@@ -230,12 +259,12 @@ impl Host {
 
     /// Nobody is let in any more.
     pub(crate) async fn until_deaf(&self, boot: u64) {
-        self.until(|server| (!server.listens() || server.boot() != boot).then_some(()))
+        self.until_life(|server| (!server.listens() || server.boot() != boot).then_some(()))
             .await;
     }
 
     pub(crate) async fn until_dead(&self, boot: u64) {
-        self.until(|server| {
+        self.until_life(|server| {
             (server.process() == Process::Killed || server.boot() != boot).then_some(())
         })
         .await;
@@ -243,7 +272,7 @@ impl Host {
 
     /// Waits until a session is no more.
     pub(crate) async fn until_over(&self, session: u64, boot: u64) {
-        self.until(|server| {
+        self.until_life(|server| {
             let lives = server.process() != Process::Killed
                 && server.boot() == boot
                 && server.has_session(session);
@@ -254,7 +283,7 @@ impl Host {
 
     /// Waits while the process is frozen.
     pub(crate) async fn until_awake(&self) {
-        self.until(|server| (server.process() != Process::Frozen).then_some(()))
+        self.until_life(|server| (server.process() != Process::Frozen).then_some(()))
             .await;
     }
 
@@ -365,7 +394,13 @@ impl Host {
         let operation = match request {
             Request::Execute(statement) => {
                 let kind = self.look(|server| server.kind);
-                let operations = match Operation::of(kind, &statement) {
+                // As if the daemon's dialect had left a word out.
+                let meant = if E::has(Mutant::BothStopped) && statement == Statement::StopIoThread {
+                    &Statement::StopReplication
+                } else {
+                    &statement
+                };
+                let operations = match Operation::of(kind, meant) {
                     Ok(operations) => operations,
                     Err(refusal) => return Some(Reply::Error(refusal)),
                 };
@@ -505,7 +540,7 @@ impl Host {
     /// The outcome, unless the receiver was stopped meanwhile.
     pub(crate) async fn while_received<T>(&self, receiving: impl Future<Output = T>) -> Option<T> {
         let life = self.look(Server::receiver_life);
-        let over = self.until(|server| {
+        let over = self.until_life(|server| {
             let lives = life.is_some() && server.receiver_life() == life;
             (!lives).then_some(())
         });

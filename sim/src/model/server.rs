@@ -509,6 +509,12 @@ impl Server {
         self.forgotten_ever
     }
 
+    /// What changes whenever the process, a session or the receiver begins or ends, and else does not.
+    pub(super) fn lives(&self) -> impl PartialEq + use<> {
+        let sessions = (self.sessions_ever, self.sessions.len());
+        (self.process, self.boot, sessions, self.receiver_life())
+    }
+
     /// How many are logged in, whoever they are.
     #[must_use]
     pub fn sessions_open(&self) -> usize {

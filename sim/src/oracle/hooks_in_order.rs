@@ -4,7 +4,7 @@
 //! committed intent, each intent brings at most one run, none follows a run that is on record as done, and none is begun by
 //! a daemon while another leads a later term. At the end every hook of a recovery has had its chance.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use orchestrator_core::id::{Epoch, InstanceKey, StepId, Uid};
 use orchestrator_core::recovery::{End, Hook, HookList, Outcome, Statement, Step, StepKind};
@@ -40,12 +40,23 @@ struct Intent {
 #[derive(Debug)]
 struct Of {
     server: InstanceKey,
+    /// How many detections were registered before it began.
+    detections_before: usize,
     intents: Vec<Intent>,
     runs: Vec<Run>,
     /// The first change on a server.
     changed: Option<String>,
     promoted: Option<InstanceKey>,
     end: Option<End>,
+}
+
+/// A detection whose hooks were run.
+#[derive(Debug)]
+struct Detected {
+    server: String,
+    /// Its place among the registered.
+    place: usize,
+    runs: Vec<Run>,
 }
 
 /// What was run.
@@ -57,10 +68,10 @@ pub struct HooksInOrder {
     /// The latest leader of each cluster.
     newest: BTreeMap<String, (u64, String)>,
     recoveries: BTreeMap<Uid, Of>,
-    /// Servers, and the tokens of the daemons that registered a detection there.
-    detected: BTreeSet<(String, String)>,
-    /// By number: where, and the runs.
-    detections: BTreeMap<u64, (String, Vec<Run>)>,
+    /// Servers, and the tokens of the daemons that registered a detection there, in their order.
+    detected: Vec<(String, String)>,
+    /// By number.
+    detections: BTreeMap<u64, Detected>,
 }
 
 impl HooksInOrder {
@@ -118,7 +129,7 @@ impl HooksInOrder {
     fn committed(&mut self, command: &Command) {
         match command {
             Command::RegisterDetection(detection) => {
-                self.detected.insert((
+                self.detected.push((
                     detection.server.host.clone(),
                     detection.processing_token.clone(),
                 ));
@@ -129,8 +140,10 @@ impl HooksInOrder {
                 server,
                 ..
             } if purpose.is_recovery() => {
+                let detections_before = self.detected.len();
                 self.recoveries.entry(uid.clone()).or_insert_with(|| Of {
                     server: server.clone(),
+                    detections_before,
                     intents: Vec::new(),
                     runs: Vec::new(),
                     changed: None,
@@ -241,14 +254,19 @@ impl HooksInOrder {
     }
 
     fn of_detection(&mut self, number: u64, server: &str, run: Run) -> Result<(), String> {
-        let token = format!("token-of-{}", run.daemon);
-        if !self.detected.contains(&(server.to_owned(), token)) {
+        let own = (server.to_owned(), format!("token-of-{}", run.daemon));
+        let Some(place) = self.detected.iter().rposition(|one| *one == own) else {
             return Err(format!("this daemon registered no detection of {server}"));
-        }
-        let (_, runs) = self
+        };
+        let runs = &mut self
             .detections
             .entry(number)
-            .or_insert_with(|| (server.to_owned(), Vec::new()));
+            .or_insert_with(|| Detected {
+                server: server.to_owned(),
+                place,
+                runs: Vec::new(),
+            })
+            .runs;
         if let Some(running) = runs.iter().find(|one| one.is_done.is_none()) {
             return Err(format!(
                 "detection {number}: {} has not ended",
@@ -311,15 +329,18 @@ impl HooksInOrder {
                 {
                     return Err(format!("{uid}: {before} is not done"));
                 }
-                // A recovery is of the newest detection. Its hooks are run by the leader that registered it, and by no other.
+                // A recovery is of the newest detection before it; what its leader detected since has hooks of its own. Those of
+                // a detection are run by the leader that registered it, and by no other.
                 let newest = self
                     .detections
                     .iter()
-                    .filter(|(_, (server, _))| *server == of.server.host)
+                    .filter(|(_, detected)| {
+                        detected.server == of.server.host && detected.place < of.detections_before
+                    })
                     .max_by_key(|(number, _)| **number);
-                if let Some((number, (_, runs))) = newest {
+                if let Some((number, detected)) = newest {
                     let is_mine = |one: &&Run| one.daemon == run.daemon && one.term == run.term;
-                    let last = runs.iter().rfind(is_mine);
+                    let last = detected.runs.iter().rfind(is_mine);
                     if let Some(open) = last.filter(|one| one.is_done != Some(true)) {
                         return Err(format!(
                             "{uid}: {} of detection {number} is not done",
@@ -381,7 +402,9 @@ impl HooksInOrder {
         let owner = key.strip_suffix(&format!("/{hook}")).unwrap_or_default();
         let runs = if hook.list == HookList::OnFailureDetection {
             let number = detection_number(owner).unwrap_or_default();
-            self.detections.get_mut(&number).map(|(_, runs)| runs)
+            self.detections
+                .get_mut(&number)
+                .map(|detected| &mut detected.runs)
         } else {
             let of = self.recoveries.get_mut(&Uid(owner.to_owned()));
             of.map(|of| &mut of.runs)

@@ -15,6 +15,7 @@ use crate::model::{Host, Ledger};
 use crate::witness::{Event, Promotion};
 
 pub mod bounds;
+pub mod drained_first;
 pub mod epochs_in_order;
 pub mod hooks_in_order;
 pub mod intent_first;
@@ -59,6 +60,7 @@ impl Oracles {
         self.intent_first.observe(event)?;
         self.epochs_in_order.observe(event)?;
         nothing_forgotten::observe(event)?;
+        drained_first::observe(event, hosts)?;
         self.one_primary.observe(event, hosts)?;
         self.nothing_lost.observe(at, event, hosts);
         self.hooks_in_order.observe(event)?;

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use orchestrator_core::id::{Epoch, LogPosition, NodeId, StepId, Uid};
+use orchestrator_core::id::{ClusterKey, Epoch, LogPosition, NodeId, StepId, Uid};
 use orchestrator_core::recovery::{
-    Hook, HookList, Lane, Outcome, Purpose, Stage, Statement, Step, StepKind,
+    DeadKind, End, Hook, HookList, Lane, Outcome, Purpose, Stage, Statement, Step, StepKind,
 };
-use orchestrator_core::replicated::Command;
+use orchestrator_core::replicated::{Command, Detection};
+use orchestrator_core::time::Wall;
 
 use super::*;
 use crate::model::{Kind, Server};
@@ -458,7 +459,7 @@ fn dies() -> Event {
     let mut command = command;
     if let Command::BeginRecovery { purpose, .. } = &mut command {
         *purpose = Purpose::DeadPrimary {
-            kind: orchestrator_core::recovery::DeadKind::Gone,
+            kind: DeadKind::Gone,
         };
     }
     Event::Committed { at, command }
@@ -659,5 +660,224 @@ fn a_store_that_goes_backwards_is_found() {
     finds(
         check(&[opened(2, 1), says("m2:3306", 2), says("m1:3306", 3)]),
         "publications",
+    );
+}
+
+#[test]
+fn a_promotion_before_the_drain_is_found() {
+    for kind in [Kind::Mysql, Kind::Mariadb] {
+        let hosts = hosts(kind);
+        hosts[0].change(Server::kill);
+        let next = hosts[0].look(|server| server.transactions()[8]);
+        hosts[2].change(|server| server.receive(next));
+        run(&hosts[2], &[Statement::MakeWriteable]);
+        let events = [begun(), intended(3, 1), opened(3, 1)];
+        finds(check(&hosts, &events), "drained first");
+        hosts[2].change(|server| server.apply(Duration::ZERO));
+        assert_eq!(check(&hosts, &events), Ok(()), "{kind:?}");
+    }
+}
+
+/// A recovery of `m1`, as a record shows it.
+fn recovery(name: &str, successor: Option<InstanceKey>, end: Option<End>) -> Recovery {
+    Recovery {
+        uid: Uid(name.to_owned()),
+        number: 1,
+        purpose: Purpose::DeadPrimary {
+            kind: DeadKind::Gone,
+        },
+        cluster: ClusterKey(1),
+        cluster_name: String::new(),
+        cluster_alias: String::new(),
+        server: key(1),
+        identity: None,
+        analysis: String::new(),
+        replicas: Vec::new(),
+        owner: epoch(1),
+        processing_node: String::new(),
+        processing_token: String::new(),
+        began: Wall::from_secs(1),
+        stage: Stage::Regroup,
+        steps: std::collections::BTreeMap::new(),
+        candidate: None,
+        successor,
+        successor_alias: String::new(),
+        lost: Vec::new(),
+        participants: Vec::new(),
+        possible_loss: Vec::new(),
+        errors: Vec::new(),
+        lines: Vec::new(),
+        end: end.map(|end| (Wall::from_secs(2), end)),
+        acknowledged: None,
+        detection: 0,
+    }
+}
+
+/// The end of a run whose record shows this, and in which `u` opened this server.
+fn ended_with(recoveries: Vec<Recovery>, opened: Option<u32>) -> Ended {
+    let mut view = view("n1", 7, 1);
+    view.recoveries = recoveries;
+    Ended {
+        daemons: vec![view],
+        promotions: opened
+            .map(|server| Promotion {
+                at: Duration::from_secs(9),
+                server: key(server),
+                uid: uid(),
+            })
+            .into_iter()
+            .collect(),
+        ..ended(hosts(Kind::Mysql))
+    }
+}
+
+#[test]
+fn two_recoveries_of_one_cluster_are_found() {
+    let of = |recoveries: Vec<Recovery>| ended_with(recoveries, None).daemons;
+    let runs = |name: &str| recovery(name, None, None);
+    assert_eq!(one_recovery::look(&of(vec![runs("u")])), Ok(()));
+    finds(
+        one_recovery::look(&of(vec![runs("u"), runs("v")])),
+        "one recovery",
+    );
+    let over = recovery("u", Some(key(2)), Some(End::Succeeded));
+    assert_eq!(one_recovery::look(&of(vec![over, runs("v")])), Ok(()));
+    let mut elsewhere = runs("v");
+    elsewhere.cluster = ClusterKey(9);
+    assert_eq!(one_recovery::look(&of(vec![runs("u"), elsewhere])), Ok(()));
+}
+
+#[test]
+fn a_record_that_tells_another_story_is_found() {
+    let succeeded = |successor| recovery("u", Some(key(successor)), Some(End::Succeeded));
+    let failed = || {
+        let reason = String::from("nobody can");
+        recovery("u", None, Some(End::Failed { reason }))
+    };
+    let judge = |recovery, opened| one_recovery::end(&ended_with(vec![recovery], opened));
+    assert_eq!(judge(succeeded(2), Some(2)), Ok(()));
+    assert_eq!(judge(failed(), None), Ok(()));
+    // It runs for ever, names another server than was opened, or knows nothing of it.
+    finds(judge(recovery("u", None, None), None), "one recovery");
+    finds(judge(succeeded(3), Some(2)), "one recovery");
+    finds(judge(failed(), Some(2)), "one recovery");
+}
+
+#[test]
+fn what_was_committed_and_is_gone_is_found() {
+    let mut oracle = nothing_uncommitted::NothingUncommitted::default();
+    oracle.observe(&Event::Seated {
+        at: view("n1", 7, 1).at,
+    });
+    let end = ended_with(Vec::new(), None);
+    assert_eq!(oracle.end(&end), Ok(()));
+    oracle.observe(&Event::Seated {
+        at: view("n1", 8, 1).at,
+    });
+    finds(oracle.end(&end), "nothing uncommitted");
+    // A daemon that is no part of the cluster may lag.
+    let mut stranger = end;
+    stranger.daemons[0].hears_leader = false;
+    assert_eq!(oracle.end(&stranger), Ok(()));
+}
+
+#[test]
+fn an_end_without_one_primary_is_found() {
+    let judge = |end: &Ended| one_primary::OnePrimary::default().end(end);
+    let nobody = std::collections::BTreeSet::new();
+    let end = ended(hosts(Kind::Mysql));
+    assert_eq!(judge(&end), Ok(()));
+    // A deposed server that was not fenced counts at the end.
+    run(&end.hosts[1], &PROMOTE);
+    finds(judge(&end), "one primary");
+    finds(no_errant::end(&end, &nobody), "no errant");
+    end.hosts[0].change(Server::kill);
+    assert_eq!(judge(&end), Ok(()));
+    end.hosts[1].change(Server::kill);
+    finds(judge(&end), "one primary");
+}
+
+#[test]
+fn a_hook_that_was_never_run_is_found() {
+    let setup = HooksSetup {
+        each: 1,
+        ..HooksSetup::default()
+    };
+    let judge = |setup, end| {
+        let mut oracles = Oracles::of(setup);
+        oracles.observe(Duration::ZERO, &dies(), &[]).unwrap();
+        let recovery = recovery("u", Some(key(2)), Some(end));
+        oracles
+            .hooks_in_order
+            .end(&ended_with(vec![recovery], Some(2)))
+    };
+    assert_eq!(judge(HooksSetup::default(), End::Succeeded), Ok(()));
+    finds(judge(setup, End::Succeeded), "hooks in order");
+    let reason = || String::from("nobody can");
+    finds(
+        judge(setup, End::Failed { reason: reason() }),
+        "hooks in order",
+    );
+    finds(
+        judge(setup, End::Undone { reason: reason() }),
+        "hooks in order",
+    );
+}
+
+#[test]
+fn the_hooks_of_a_detection_come_before_those_of_its_recovery_and_of_no_other() {
+    let hook = first(HookList::OnFailureDetection);
+    let key_of = |number: u64| format!("detection-{number}/{hook}");
+    let detected = |daemon: &str| {
+        committed(Command::RegisterDetection(Detection {
+            number: 0,
+            server: key(1),
+            analysis: String::new(),
+            cluster_name: String::new(),
+            cluster_alias: String::new(),
+            replicas: Vec::new(),
+            is_actionable: true,
+            is_active: true,
+            at: Wall::from_secs(1),
+            processing_node: daemon.to_owned(),
+            processing_token: format!("token-of-{daemon}"),
+        }))
+    };
+    let begins = |daemon: &str, number: u64| Event::HookBegan {
+        daemon: daemon.to_owned(),
+        hook,
+        environment: std::collections::BTreeMap::from([
+            ("ORC_IDEMPOTENCY_KEY", key_of(number)),
+            ("ORC_ORCHESTRATOR_HOST", daemon.to_owned()),
+            ("ORC_FAILED_HOST", "m1".to_owned()),
+        ]),
+    };
+    let pre = HookList::PreFailover;
+    let before = || vec![leads("n1", 1), detected("n1"), begins("n1", 1), dies()];
+    let and = |more: Vec<Event>| told(&before().into_iter().chain(more).collect::<Vec<_>>());
+    finds(
+        and(vec![hook_intended(pre, 1), hook_begins("n1", pre)]),
+        "hooks in order",
+    );
+    let ended = Event::HookEnded {
+        daemon: "n1".to_owned(),
+        hook,
+        key: key_of(1),
+        is_done: true,
+    };
+    assert_eq!(
+        and(vec![ended, hook_intended(pre, 1), hook_begins("n1", pre)]),
+        Ok(())
+    );
+    // The next leader takes the recovery over, and detects something of its own at the same server.
+    assert_eq!(
+        and(vec![
+            leads("n2", 2),
+            detected("n2"),
+            begins("n2", 2),
+            hook_intended(pre, 2),
+            hook_begins("n2", pre),
+        ]),
+        Ok(())
     );
 }

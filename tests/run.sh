@@ -30,11 +30,13 @@ part_format() { cargo fmt --all --check; }
 
 part_lint() { cargo clippy --workspace --all-targets --locked -- -D warnings; }
 
-# The simulator is built twice: with assertions, and as it is released, without our own and raft's. The dependencies are the
-# same; the second build is put beside the first.
+# The simulator is built twice: with assertions, and as it is released, without our own and raft's (many of which are
+# in validit, that looks at raft's whole state whenever something reads it). The other dependencies are the same; the second
+# build is put beside the first.
 part_build() {
   cargo build --workspace --bin orchestrator-sim --locked --config profile.dev.debug-assertions=false \
-    --config profile.dev.package.openraft.debug-assertions=false || return 1
+    --config profile.dev.package.openraft.debug-assertions=false \
+    --config profile.dev.package.validit.debug-assertions=false || return 1
   mv -f "$target/orchestrator-sim" "$target/orchestrator-sim-plain"
   cargo test --workspace --all-targets --locked --no-run && cargo build --workspace --bins --locked
 }

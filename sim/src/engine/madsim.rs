@@ -344,7 +344,9 @@ impl Engine for MadsimEnv {
         let inside = Runtime::with_seed_and_config(seed, config);
         // Unconstrained: the one poll around the whole run would use up tokio's budget of a task.
         around.block_on(tokio::task::unconstrained(async {
-            inside.block_on(live(limit, machines, scenario))
+            let value = inside.block_on(live(limit, machines, scenario));
+            inside.block_on(end_all());
+            value
         }))
     }
 
@@ -354,6 +356,14 @@ impl Engine for MadsimEnv {
 
     fn begin_process(name: &str) {
         Handle::current().restart(node_of(name));
+    }
+}
+
+/// Ends every process. A task and what wakes it hold each other: left to itself the world would never be freed.
+async fn end_all() {
+    let nodes = MACHINES.with_borrow(|machines| machines.by_name.clone());
+    for node in nodes.into_values() {
+        Handle::current().kill(node);
     }
 }
 

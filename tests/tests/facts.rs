@@ -15,14 +15,14 @@
 //! | `let name = LINE` | keeps a value for `{name}`; `{port q}` and `{id p app}` (the session's number) are known |
 //! | `kill p`, `terminate p`, `freeze p`, `thaw p`, `start p` | SIGKILL, SIGTERM, SIGSTOP, SIGCONT, a start |
 //! | `refused p`, `silent p` | a dial is refused; a dial is accepted and no login comes |
+//! | `{port hole}` | of a black hole: a dial there is neither accepted nor refused |
 //! | `backlog 20` | `r` has received that many transactions and applied none of them |
 //!
 //! Sessions are named by account: `root` has all rights, `daemon` those of the daemons, `app` writes rows; digits tell
 //! several apart; any other is a user of that name who was created with the password `NAME-secret`.
 //!
-//! Of the measured facts these are not here, because the network or the client makes them and not the server: how soon a
-//! black hole is noticed (keepalive, TCP_USER_TIMEOUT), and what a replica that dials into one says and how long its STOP
-//! takes (the model has that, `sim/src/model/facts.rs`). Durations are not compared beyond what a script waits for.
+//! Of the measured facts one is not here, because the network makes it and not the server: how soon a black hole is noticed
+//! (keepalive, TCP_USER_TIMEOUT). Durations are not compared beyond what a script waits for.
 #![allow(clippy::disallowed_methods)]
 
 use std::collections::BTreeMap;
@@ -32,6 +32,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use orchestrator_tests::fleet::{Flavour, Fleet, FleetOptions, ReplicationTiming, Server};
 use orchestrator_tests::process::Signal;
 use orchestrator_tests::sql::{APP, HARNESS, ORCHESTRATOR, Row, Sql, SqlError};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -149,6 +150,7 @@ async fn run(script: &Script, flavour: Flavour, body: Body) -> Result<()> {
         fleet,
         sessions: BTreeMap::new(),
         values: BTreeMap::new(),
+        hole: None,
     };
     for (number, line) in &script.lines {
         stage
@@ -171,6 +173,35 @@ struct Stage {
     fleet: Fleet,
     sessions: BTreeMap<(String, String), Session>,
     values: BTreeMap<String, String>,
+    hole: Option<Hole>,
+}
+
+/// A port at which nothing is ever accepted, and whose queue is full: the kernel drops what would dial it.
+struct Hole {
+    port: u16,
+    _listener: TcpListener,
+    _queue: Vec<TcpStream>,
+}
+
+impl Hole {
+    async fn dig() -> Result<Self> {
+        let socket = TcpSocket::new_v4()?;
+        socket.bind("127.0.0.1:0".parse()?)?;
+        let listener = socket.listen(1)?;
+        let address = listener.local_addr()?;
+        let mut queue = Vec::new();
+        while let Ok(dialled) =
+            tokio::time::timeout(Duration::from_millis(300), TcpStream::connect(address)).await
+        {
+            queue.push(dialled?);
+            ensure!(queue.len() < 16, "the queue has no end");
+        }
+        Ok(Self {
+            port: address.port(),
+            _listener: listener,
+            _queue: queue,
+        })
+    }
 }
 
 impl Stage {
@@ -184,6 +215,9 @@ impl Stage {
                     Err(_) => tokio::time::sleep(LOOK).await,
                 }
             }
+        }
+        if line.contains("{port hole}") && self.hole.is_none() {
+            self.hole = Some(Hole::dig().await?);
         }
         if let Some(rest) = line.strip_prefix("let ") {
             let (name, rest) = rest.split_once(" = ").context("let NAME = LINE")?;
@@ -353,6 +387,10 @@ impl Stage {
             let (name, after) = after.split_once('}').context("an open {")?;
             filled.push_str(before);
             match name.strip_prefix("port ") {
+                Some("hole") => {
+                    let hole = self.hole.as_ref().context("no hole was dug")?;
+                    filled.push_str(&hole.port.to_string());
+                }
                 Some(target) => filled.push_str(&self.server(target)?.port().to_string()),
                 None => filled.push_str(
                     self.values
@@ -369,14 +407,14 @@ impl Stage {
     async fn dial(&self, target: &str, silent: bool) -> Result<()> {
         let port = self.server(target)?.port();
         if silent {
-            let dialled = tokio::net::TcpStream::connect(("127.0.0.1", port)).await;
+            let dialled = TcpStream::connect(("127.0.0.1", port)).await;
             dialled.context("not even accepted")?;
             return match Sql::connect(port, APP, Duration::from_millis(700)).await {
                 Ok(_) => bail!("the login was complete"),
                 Err(_) => Ok(()),
             };
         }
-        match tokio::net::TcpStream::connect(("127.0.0.1", port)).await {
+        match TcpStream::connect(("127.0.0.1", port)).await {
             Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => Ok(()),
             Err(error) => Err(error.into()),
             Ok(_) => bail!("accepted"),

@@ -410,12 +410,10 @@ fn unfit(view: &View<'_>, node: NodeId) -> Option<String> {
     }
     let held = view.replicated.versions();
     let needed = held.command.max(held.snapshot);
-    (seen.reads < needed).then(|| {
-        format!(
-            "reads version {} of commands and snapshots, and {needed} is in use: upgrade it",
-            seen.reads
-        )
-    })
+    let reads = seen.reads.filter(|reads| *reads < needed)?;
+    Some(format!(
+        "reads version {reads} of commands and snapshots, and {needed} is in use: upgrade it"
+    ))
 }
 
 fn is_living(view: &View<'_>, node: NodeId) -> bool {

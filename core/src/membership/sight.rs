@@ -54,8 +54,8 @@ pub struct Seen {
     pub standing: Standing,
     /// Up to where it holds the log; known to the leader.
     pub matched: Option<u64>,
-    /// The newest version of commands and snapshots that it reads.
-    pub reads: u32,
+    /// The newest version of commands and snapshots that it reads; none as long as it was not heard since this daemon started.
+    pub reads: Option<u32>,
 }
 
 /// What a daemon is to the cluster.

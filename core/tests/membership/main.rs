@@ -293,13 +293,33 @@ fn the_next_leader_finishes_a_change_first() {
         model.start(9, &addr(9), &[1, 2, 9]);
         model.configure(1, &[1, 2, 9]);
         model.configure(2, &[1, 2, 9]);
-        model.run(5 * SEC);
         model.stop_after_moves = Some(steps);
         model.run(30 * SEC);
         model.stop_after_moves = None;
         model.leader = 2;
         model.run(60 * SEC);
         assert_eq!(model.voters(), [1, 2, 9], "after {steps} moves");
+    }
+}
+
+#[test]
+fn a_restarted_leader_hears_the_newcomer_before_it_judges_it() {
+    for steps in 1..6 {
+        let mut model = Model::new(3);
+        model.run(5 * SEC);
+        model.start(9, &addr(9), &[1, 2, 9]);
+        model.configure(1, &[1, 2, 9]);
+        model.configure(2, &[1, 2, 9]);
+        model.stop_after_moves = Some(steps);
+        model.run(30 * SEC);
+        model.stop_after_moves = None;
+        model.leader = 2;
+        model.unheard.insert(9);
+        model.run(3 * SEC);
+        model.unheard.clear();
+        model.run(20 * SEC);
+        assert_eq!(model.voters(), [1, 2, 9], "after {steps} moves");
+        assert!(model.state.given_up().is_none(), "after {steps} moves");
     }
 }
 

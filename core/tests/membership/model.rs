@@ -41,6 +41,8 @@ pub struct Model {
     pub state: Replicated,
     pub leader: u64,
     pub never_catches_up: BTreeSet<u64>,
+    /// Known from the files of whoever looks, who was started since and has not heard of them.
+    pub unheard: BTreeSet<u64>,
     pub all_slow: bool,
     /// The leader makes so many moves and then none.
     pub stop_after_moves: Option<usize>,
@@ -62,6 +64,7 @@ impl Model {
             state: Replicated::default(),
             leader: 1,
             never_catches_up: BTreeSet::new(),
+            unheard: BTreeSet::new(),
             all_slow: false,
             stop_after_moves: None,
             entries_of_members: 0,
@@ -548,7 +551,17 @@ impl Model {
                     Standing::Stranger
                 },
                 matched: members.contains(id(*node)).then_some(daemon.matched),
-                reads: daemon.reads,
+                reads: Some(daemon.reads),
+            };
+            let seen = if self.unheard.contains(node) {
+                Seen {
+                    answers: None,
+                    heard: None,
+                    reads: None,
+                    ..seen
+                }
+            } else {
+                seen
             };
             (id(*node), seen)
         };

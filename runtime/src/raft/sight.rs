@@ -172,7 +172,7 @@ impl<E: Env> RaftHandle<E> {
                 heard: known.heard.map(Mono::from_elapsed),
                 standing,
                 matched: None,
-                reads: known.version.unwrap_or(0),
+                reads: known.version,
             };
             sight.nodes.insert(NodeId(peer), seen);
         }
@@ -201,7 +201,7 @@ impl<E: Env> RaftHandle<E> {
                 heard: Some(Mono::from_elapsed(known.heard)),
                 standing,
                 matched: None,
-                reads: from.version,
+                reads: Some(from.version),
             };
             // Whoever was met before there was a cluster is known as a peer, and is heard as a stranger since there is one.
             let is_later = |met: &Seen| met.standing != Standing::Member && met.heard < seen.heard;

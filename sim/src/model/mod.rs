@@ -22,5 +22,7 @@ pub use server::{Kind, Server};
 #[cfg(test)]
 mod facts;
 #[cfg(test)]
+mod planner;
+#[cfg(test)]
 #[cfg(feature = "engines")]
 mod tests;

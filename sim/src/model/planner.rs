@@ -1,0 +1,535 @@
+//! The planner of a dead primary's recovery against the model servers, whatever its replicas are like and whatever comes of
+//! a step: what must hold of every stage is that it can be got through (a step that was done looks done, one that was not is
+//! done again or given up), and that nothing that a server received is forgotten.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use orchestrator_core::id::{Epoch, InstanceKey, LogPosition, NodeId, Uid};
+use orchestrator_core::policy::Policy;
+use orchestrator_core::recovery::dead_primary::{Move, Progress, Reading, View, next};
+use orchestrator_core::recovery::{
+    DeadKind, HookCounts, Outcome, Purpose, Recovery, Statement, Step, hook,
+};
+use orchestrator_core::replicated::{Answer, Command, Replicated, Stamped};
+use orchestrator_core::time::{Mono, Now, Wall};
+use orchestrator_core::topology::{ProbeReport, PromotionRule};
+use proptest::prelude::*;
+
+use super::server::{Kind, Process, Server};
+
+const MOVES_MAX: usize = 3_000;
+const WALL: u64 = 1_800_000_000;
+
+fn key(number: usize) -> InstanceKey {
+    InstanceKey::new(format!("m{number}"), 3306)
+}
+
+fn uid() -> Uid {
+    Uid("u".to_owned())
+}
+
+/// A replica as the primary's death finds it.
+#[derive(Debug, Clone)]
+struct Replica {
+    received: usize,
+    applied: usize,
+    /// What people had done there before.
+    stopped: Option<Statement>,
+    /// Milliseconds for one transaction.
+    applies_in: u64,
+}
+
+/// What comes of a step.
+#[derive(Debug, Clone, Copy)]
+enum Trouble {
+    Done,
+    /// Nothing was sent.
+    Refused,
+    /// It was done, and nobody knows.
+    Unseen,
+    /// Its first statement was done, and nobody knows.
+    Cut,
+    /// The leader ends before it is sent, or behind it.
+    LeaderEnds {
+        sent: bool,
+    },
+}
+
+fn replica() -> impl Strategy<Value = Replica> {
+    let stopped = prop_oneof![
+        6 => Just(None),
+        1 => Just(Some(Statement::StopIoThread)),
+        1 => Just(Some(Statement::StopSqlThread)),
+        1 => Just(Some(Statement::StopReplication)),
+    ];
+    (0..=12usize, 0..=12usize, stopped, 1..80u64).prop_map(
+        |(received, applied, stopped, applies_in)| Replica {
+            received,
+            applied: applied.min(received),
+            stopped,
+            applies_in,
+        },
+    )
+}
+
+fn trouble() -> impl Strategy<Value = Trouble> {
+    prop_oneof![
+        8 => Just(Trouble::Done),
+        2 => Just(Trouble::Refused),
+        2 => Just(Trouble::Unseen),
+        2 => Just(Trouble::Cut),
+        1 => any::<bool>().prop_map(|sent| Trouble::LeaderEnds { sent }),
+    ]
+}
+
+struct World {
+    now: Duration,
+    servers: BTreeMap<InstanceKey, Server>,
+    applied_at: BTreeMap<InstanceKey, Duration>,
+    readings: BTreeMap<InstanceKey, (ProbeReport, Mono)>,
+    state: Replicated,
+    index: u64,
+    term: u64,
+    policy: Policy,
+    hooks: HookCounts,
+    story: Vec<String>,
+}
+
+impl View for World {
+    fn now(&self) -> Now {
+        Now {
+            mono: Mono::from_elapsed(self.now),
+            wall: self.wall(),
+        }
+    }
+    fn policy(&self) -> &Policy {
+        &self.policy
+    }
+    fn reading(&self, key: &InstanceKey) -> Option<Reading<'_>> {
+        let (report, seen) = self.readings.get(key)?;
+        Some(Reading {
+            report,
+            seen: *seen,
+        })
+    }
+    fn checked(&self, key: &InstanceKey) -> Option<Mono> {
+        self.readings.get(key).map(|(_, seen)| *seen)
+    }
+    fn replicas_of(&self, key: &InstanceKey) -> Vec<InstanceKey> {
+        let of = |server: &&Server| server.source() == Some(key);
+        let replicas = self.servers.values().filter(of);
+        replicas.map(|server| server.key.clone()).collect()
+    }
+    fn rule(&self, _: &InstanceKey) -> PromotionRule {
+        PromotionRule::Neutral
+    }
+    fn is_ignored_for_promotion(&self, _: &InstanceKey) -> bool {
+        false
+    }
+    fn is_downtimed(&self, _: &InstanceKey) -> bool {
+        false
+    }
+    fn has_returned(&self) -> bool {
+        false
+    }
+    fn was_read_only(&self) -> bool {
+        false
+    }
+    fn last_failed_dial(&self) -> Option<Mono> {
+        Some(Mono::from_elapsed(self.now))
+    }
+    fn hooks(&self) -> &HookCounts {
+        &self.hooks
+    }
+    fn detection_hooks(&self) -> hook::Next {
+        hook::Next::Finished
+    }
+}
+
+impl World {
+    /// `m1` is dead.
+    fn new(kind: Kind, replicas: &[Replica]) -> Self {
+        let primary = Server::new(key(1), kind, 1, false);
+        let mut world = Self {
+            now: Duration::from_secs(1),
+            servers: BTreeMap::from([(key(1), primary)]),
+            applied_at: BTreeMap::new(),
+            readings: BTreeMap::new(),
+            state: Replicated::default(),
+            index: 0,
+            term: 1,
+            policy: Policy::default(),
+            hooks: HookCounts::default(),
+            story: Vec::new(),
+        };
+        let primary = world.servers.get_mut(&key(1)).unwrap();
+        for write in 1..=12 {
+            primary.write(write, Duration::ZERO).unwrap();
+        }
+        let sent = primary.transactions().to_vec();
+        let identity = primary.identity();
+        for (at, replica) in replicas.iter().enumerate() {
+            let mut server = Server::new(key(at + 2), kind, at as u32 + 2, true);
+            server.replicate_from(key(1));
+            server.receiver_connected(&identity, 1);
+            for transaction in &sent[..replica.received] {
+                server.receive(*transaction);
+            }
+            for _ in 0..replica.applied {
+                server.apply(Duration::ZERO);
+            }
+            server.set_apply_takes(Some(Duration::from_millis(replica.applies_in)));
+            if let Some(statement) = &replica.stopped {
+                server.execute(statement, Duration::ZERO).unwrap();
+            }
+            world.servers.insert(server.key.clone(), server);
+        }
+        let keys: Vec<InstanceKey> = world.servers.keys().cloned().collect();
+        for key in &keys {
+            world.read(key);
+        }
+        world.servers.get_mut(&key(1)).unwrap().kill();
+        for server in world.servers.values_mut() {
+            if server.receiver_target().is_some() {
+                server.receiver_lost(true);
+            }
+        }
+        world.commit(Command::RecordCluster {
+            primary: key(1),
+            identity: Some(identity.clone()),
+            members: keys.clone(),
+        });
+        world.commit(Command::BeginRecovery {
+            uid: uid(),
+            purpose: Purpose::DeadPrimary {
+                kind: DeadKind::Gone,
+            },
+            epoch: world.epoch(),
+            server: key(1),
+            identity: Some(identity),
+            cluster_name: key(1).to_string(),
+            analysis: "DeadMaster".to_owned(),
+            replicas: keys[1..].to_vec(),
+            processing_node: "n1".to_owned(),
+            processing_token: "t".to_owned(),
+            forced: false,
+        });
+        world
+    }
+
+    fn wall(&self) -> Wall {
+        Wall::from_secs(WALL + self.now.as_secs())
+    }
+
+    fn epoch(&self) -> Epoch {
+        Epoch {
+            term: self.term,
+            node: NodeId(self.term),
+            boot: 1,
+        }
+    }
+
+    fn recovery(&self) -> &Recovery {
+        self.state.recovery(&uid()).expect("it was begun")
+    }
+
+    fn commit(&mut self, command: Command) {
+        self.index += 1;
+        let at = LogPosition {
+            index: self.index,
+            term: self.term,
+            node: NodeId(0),
+        };
+        self.story
+            .push(format!("{} ms {command:?}", self.now.as_millis()));
+        let wall = self.wall();
+        let applied = self.state.apply(at, &Stamped { wall, command });
+        if let Answer::Refused(refusal) = applied.answer {
+            panic!("{refusal}\n{}", self.story.join("\n"));
+        }
+        assert_eq!(self.state.check_invariants(), Ok(()));
+    }
+
+    fn read(&mut self, key: &InstanceKey) {
+        let server = &self.servers[key];
+        if server.process() == Process::Running {
+            let seen = Mono::from_elapsed(self.now);
+            self.readings
+                .insert(key.clone(), (server.report(self.now), seen));
+        }
+    }
+
+    /// Threads do their work for as long.
+    fn pass(&mut self, until: Duration) {
+        while self.now < until {
+            self.now = until.min(self.now + Duration::from_millis(5));
+            let keys: Vec<InstanceKey> = self.servers.keys().cloned().collect();
+            for key in keys {
+                self.receive(&key);
+                let server = self.servers.get_mut(&key).expect("one of them");
+                server.proceed(self.now);
+                let takes = server.apply_takes().unwrap_or_default();
+                let last = self.applied_at.entry(key.clone()).or_default();
+                while server.can_apply(self.now) && *last + takes <= self.now {
+                    *last = self.now.max(*last + takes);
+                    server.apply(self.now);
+                }
+            }
+        }
+    }
+
+    fn receive(&mut self, key: &InstanceKey) {
+        let Some((source, held)) = self.servers[key].receiver_target() else {
+            return;
+        };
+        let Some(source) = self.servers.get(&source) else {
+            return;
+        };
+        if source.process() != Process::Running {
+            let receiver = self.servers.get_mut(key).expect("one of them");
+            receiver.receiver_lost(true);
+            return;
+        }
+        let (identity, server_id) = (source.identity(), source.server_id);
+        let sent = source.dump(&held, 0);
+        let receiver = self.servers.get_mut(key).expect("one of them");
+        match sent {
+            Ok((transactions, _)) => {
+                receiver.receiver_connected(&identity, server_id);
+                for transaction in transactions {
+                    receiver.receive(transaction);
+                }
+            }
+            Err(refusal) => receiver.receiver_refused(&refusal),
+        }
+    }
+
+    fn send(&mut self, step: &Step, count: usize) -> Result<(), Outcome> {
+        let server = self.servers.get_mut(&step.server).expect("one of them");
+        for statement in step.statements.iter().take(count) {
+            if server.process() != Process::Running {
+                let reason = "nobody answers".to_owned();
+                return Err(Outcome::Refused { code: 0, reason });
+            }
+            if let Err(refusal) = server.execute(statement, self.now) {
+                return Err(Outcome::Refused {
+                    code: refusal.code,
+                    reason: refusal.message,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn lose_leader(&mut self, progress: &mut Progress) {
+        self.term += 1;
+        self.pass(self.now + Duration::from_millis(400));
+        let epoch = self.epoch();
+        self.commit(Command::TakeOver { uid: uid(), epoch });
+        *progress = Progress::new(Mono::from_elapsed(self.now));
+    }
+
+    fn run(&mut self, step: &Step, trouble: Trouble, progress: &mut Progress) -> bool {
+        let unknown = || Outcome::Unknown {
+            reason: "the connection ended".to_owned(),
+        };
+        self.pass(self.now + Duration::from_millis(3));
+        let outcome = match trouble {
+            Trouble::Done => self.send(step, usize::MAX).err().unwrap_or(Outcome::Done),
+            Trouble::Refused => Outcome::Refused {
+                code: 0,
+                reason: "not sent".to_owned(),
+            },
+            Trouble::Unseen => {
+                let _ = self.send(step, usize::MAX);
+                unknown()
+            }
+            Trouble::Cut => {
+                let _ = self.send(step, 1);
+                unknown()
+            }
+            Trouble::LeaderEnds { sent } => {
+                if sent {
+                    let _ = self.send(step, usize::MAX);
+                }
+                self.lose_leader(progress);
+                return false;
+            }
+        };
+        if step.read_after && outcome == Outcome::Done {
+            self.read(&step.server);
+        }
+        progress
+            .ended_at
+            .insert(step.id, Mono::from_elapsed(self.now));
+        let epoch = self.epoch();
+        self.commit(Command::Settle {
+            uid: uid(),
+            epoch,
+            outcomes: vec![(step.id, outcome)],
+            lines: Vec::new(),
+        });
+        true
+    }
+
+    /// Until the recovery ends.
+    fn recover(&mut self, troubles: &[Trouble]) {
+        let mut troubles = troubles.iter().copied();
+        let mut progress = Progress::new(Mono::from_elapsed(self.now));
+        for _ in 0..MOVES_MAX {
+            let mine = self.epoch();
+            let recovery = self.recovery().clone();
+            match next(&recovery, self, &mut progress, mine) {
+                Move::Wait { until } => self.wait(until),
+                Move::Look { keys, until } => {
+                    self.wait(until);
+                    for key in keys {
+                        self.read(&key);
+                    }
+                }
+                Move::Intend {
+                    stage,
+                    candidate,
+                    steps,
+                    lines,
+                } => {
+                    self.commit(Command::Intend {
+                        uid: uid(),
+                        epoch: mine,
+                        stage,
+                        candidate,
+                        steps: steps.clone(),
+                        lines,
+                    });
+                    for step in &steps {
+                        let trouble = troubles.next().unwrap_or(Trouble::Done);
+                        self.story.push(format!("{trouble:?} of {step}"));
+                        if !self.run(step, trouble, &mut progress) {
+                            break;
+                        }
+                    }
+                }
+                Move::Remark {
+                    lines,
+                    errors,
+                    possible_loss,
+                } => self.commit(Command::Remark {
+                    uid: uid(),
+                    epoch: mine,
+                    lines,
+                    errors,
+                    possible_loss,
+                }),
+                Move::End {
+                    end,
+                    successor,
+                    lost,
+                    participants,
+                    lines,
+                } => {
+                    let successor_identity = successor
+                        .as_ref()
+                        .map(|successor| self.servers[successor].identity());
+                    return self.commit(Command::EndRecovery {
+                        uid: uid(),
+                        epoch: mine,
+                        end,
+                        successor,
+                        successor_identity,
+                        successor_alias: String::new(),
+                        lost,
+                        participants,
+                        lines,
+                    });
+                }
+            }
+        }
+        panic!(
+            "stuck in {}\n{}",
+            self.recovery().stage,
+            self.story.join("\n")
+        );
+    }
+
+    fn wait(&mut self, until: Mono) {
+        let now = Mono::from_elapsed(self.now);
+        let left = until.since(now).max(Duration::from_millis(1));
+        self.pass(self.now + left.min(Duration::from_secs(1)));
+    }
+
+    /// The writes that a server holds, applied or not.
+    fn held(&self, key: &InstanceKey) -> BTreeSet<u64> {
+        let server = &self.servers[key];
+        let all = server.transactions().iter().chain(server.unapplied());
+        all.map(|transaction| transaction.write).collect()
+    }
+}
+
+fn check(kind: Kind, replicas: &[Replica], troubles: &[Trouble]) {
+    let mut world = World::new(kind, replicas);
+    let before: BTreeMap<InstanceKey, BTreeSet<u64>> = world
+        .servers
+        .keys()
+        .map(|key| (key.clone(), world.held(key)))
+        .collect();
+    world.recover(troubles);
+    let story = || world.story.join("\n");
+    for (key, server) in &world.servers {
+        assert_eq!(server.forgotten_ever(), 0, "{key} forgot\n{}", story());
+        assert!(
+            world.held(key).is_superset(&before[key]),
+            "{key} lost what it had\n{}",
+            story()
+        );
+    }
+    let recovery = world.recovery();
+    let writable: Vec<&InstanceKey> = world
+        .servers
+        .values()
+        .filter(|server| server.is_writable())
+        .map(|server| &server.key)
+        .collect();
+    let Some(successor) = recovery
+        .successor
+        .clone()
+        .filter(|_| recovery.is_successful())
+    else {
+        assert!(
+            recovery.is_past_return() || writable.is_empty(),
+            "{writable:?} was opened\n{}",
+            story()
+        );
+        return;
+    };
+    assert_eq!(writable, [&successor], "{}", story());
+    let of_successor = world.held(&successor);
+    for (key, server) in &world.servers {
+        if *key == successor || *key == self::key(1) || recovery.lost.contains(key) {
+            continue;
+        }
+        assert_eq!(server.source(), Some(&successor), "{key}\n{}", story());
+        let named = recovery
+            .possible_loss
+            .iter()
+            .any(|text| text.contains(&key.to_string()));
+        assert!(
+            named || of_successor.is_superset(&before[key]),
+            "{successor} lacks what {key} had received\n{}",
+            story()
+        );
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_recovery_gets_through_whatever_comes_of_its_steps(
+        kind in prop_oneof![Just(Kind::Mysql), Just(Kind::Mariadb)],
+        replicas in prop::collection::vec(replica(), 1..5),
+        troubles in prop::collection::vec(trouble(), 0..16),
+    ) {
+        check(kind, &replicas, &troubles);
+    }
+}

@@ -117,8 +117,8 @@ pub const ALL: [FoundBy; 21] = [
         finds: &["safety: drained first"],
     },
     FoundBy {
-        mistake: Mutant::StaleReading,
-        name: "stale-reading",
+        mistake: Mutant::EqualReplicas,
+        name: "equal-replicas",
         scenario: "replicas_behind.toml",
         finds: &["safety: nothing lost"],
     },

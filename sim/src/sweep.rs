@@ -11,6 +11,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::outcome::Failure;
 
+/// So many runs has a process before another takes its place: what the engines leave behind of a world stays bounded.
+const RUNS_A_PROCESS_MAX: usize = 100;
+
 /// One run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Job {
@@ -136,12 +139,19 @@ pub fn sweep(
             let (jobs, stopped, ends) = (&jobs, &stopped, ends.clone());
             scope.spawn(move || -> io::Result<()> {
                 let mut worker = Worker::start(None)?;
+                let mut runs = 0;
                 while !stopped.load(std::sync::atomic::Ordering::Relaxed) {
                     let next = jobs
                         .lock()
                         .unwrap_or_else(std::sync::PoisonError::into_inner)
                         .next();
                     let Some(job) = next else { break };
+                    if runs == RUNS_A_PROCESS_MAX {
+                        worker.end();
+                        worker = Worker::start(None)?;
+                        runs = 0;
+                    }
+                    runs += 1;
                     let answer = match worker.run(&job) {
                         Ok(answer) => answer,
                         Err(error) => {

@@ -54,8 +54,8 @@ pub enum Mutant {
     ActionReopened,
     /// What was received counts as applied, so that no promotion waits for it.
     UndrainedPromotion,
-    /// What is read after a step is what the probe before it read.
-    StaleReading,
+    /// It is not looked at what a replica holds when one is chosen.
+    EqualReplicas,
     /// A halt stops both threads of a replica.
     BothStopped,
     /// Behind a promotion, what a replica received counts as applied, so that it is pointed elsewhere at once.

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use orchestrator::env::{Env, Mutant, sleep, spawn, timeout};
 use orchestrator::fleet::{Fleet, Gate, SignSender};
+use orchestrator_core::gtid::GtidSet;
 use orchestrator_core::id::{Epoch, Identity, InstanceKey, Uid};
 use orchestrator_core::node::{ProbeEnd, Sign, StepEnd};
 use orchestrator_core::recovery::{Lane, Outcome, Statement, Step, StepKind};
@@ -93,8 +94,6 @@ struct Kept<E: Env> {
     probe: tokio::sync::Mutex<Option<Connection<E>>>,
     watched: Mutex<Option<Arc<Watched<E>>>>,
     lanes: Mutex<Option<Arc<Lanes<E>>>>,
-    /// What the last probe read, kept for [`Mutant::StaleReading`].
-    last: Mutex<Option<Box<ProbeReport>>>,
     /// The fleet's.
     has_promoted: Arc<AtomicBool>,
 }
@@ -248,12 +247,19 @@ fn count_received_as_applied(report: &mut ProbeReport) {
     }
 }
 
-/// For [`Mutant::StaleReading`].
-fn go_back_to(earlier: &ProbeReport, report: &mut ProbeReport) {
-    report.executed.clone_from(&earlier.executed);
-    report.replicated_gtid.clone_from(&earlier.replicated_gtid);
-    if let (Some(status), Some(earlier)) = (&mut report.replication, &earlier.replication) {
-        status.received.clone_from(&earlier.received);
+/// For [`Mutant::EqualReplicas`].
+fn hide_what_it_holds(report: &mut ProbeReport) {
+    let received = report
+        .replication
+        .as_mut()
+        .map(|status| &mut status.received);
+    let sets = [
+        Some(&mut report.executed),
+        Some(&mut report.replicated_gtid),
+        received,
+    ];
+    for held in sets.into_iter().flatten() {
+        *held = held.as_ref().map(|held| GtidSet::empty(held.flavour()));
     }
 }
 
@@ -267,7 +273,6 @@ impl<E: Env> SimFleet<E> {
                     probe: tokio::sync::Mutex::new(None),
                     watched: Mutex::new(None),
                     lanes: Mutex::new(None),
-                    last: Mutex::new(None),
                     has_promoted: self.has_promoted.clone(),
                 })
             })
@@ -313,13 +318,7 @@ impl<E: Env> Kept<E> {
 impl<E: Env> Fleet for SimFleet<E> {
     async fn probe(&self, key: InstanceKey) -> ProbeEnd {
         let began = Mono::from_elapsed(E::mono());
-        let kept = self.kept(&key);
-        let result = kept.probe().await;
-        if E::has(Mutant::StaleReading)
-            && let Ok(report) = &result
-        {
-            *lock(&kept.last) = Some(report.clone());
-        }
+        let result = self.kept(&key).probe().await;
         ProbeEnd {
             key,
             began,
@@ -648,8 +647,8 @@ async fn attempt<E: Env>(
     if step.read_after {
         match action.read(READING, &kept.has_promoted).await {
             Ok(mut report) => {
-                if let Some(earlier) = lock(&kept.last).as_deref() {
-                    go_back_to(earlier, &mut report);
+                if step.kind == StepKind::Halt && E::has(Mutant::EqualReplicas) {
+                    hide_what_it_holds(&mut report);
                 }
                 end.report = Some(report);
             }

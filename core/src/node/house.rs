@@ -415,7 +415,15 @@ impl Node {
                 .replication
                 .as_ref()
                 .is_some_and(|status| status.source == record.primary && status.is_running());
-            if follows && instance.place.errant.is_empty() {
+            // Else the two would be each other's source, for a primary that will not forget it.
+            let is_still_named =
+                self.observed
+                    .instances
+                    .get(&record.primary)
+                    .is_some_and(|primary| {
+                        primary.left_source && primary.configured_source() == Some(&row.key)
+                    });
+            if follows && !is_still_named && instance.place.errant.is_empty() {
                 let reason = format!("it replicates from {}", record.primary);
                 self.propose(
                     now,

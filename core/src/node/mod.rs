@@ -327,6 +327,14 @@ impl Node {
         for key in known {
             self.know(now, rng, &key);
         }
+        let clusters: Vec<ClusterKey> = self
+            .replicated
+            .clusters()
+            .map(|record| record.key)
+            .collect();
+        for cluster in clusters {
+            self.rejoin_primary(now, cluster);
+        }
     }
 
     #[must_use]

@@ -10,11 +10,11 @@ use super::{
     restart::UPTIME_SLACK_S,
 };
 use crate::{
-    id::InstanceKey,
+    id::{ClusterKey, InstanceKey},
     limits,
-    replicated::Command,
+    replicated::{Change, Command},
     time::{Mono, Now},
-    topology::{Instance, ProbeFailure, place},
+    topology::{Instance, ProbeFailure, ThreadState, place},
 };
 
 /// A probe that its adapter did not end by then is forgotten: the adapter's own deadlines are far shorter.
@@ -266,8 +266,7 @@ impl Node {
             instance.checked_at = now.wall;
             instance.partial_success = true;
             instance.failure = None;
-            let source = instance.source().cloned();
-            self.observed.edges.update(key, source.as_ref())
+            self.join(key)
         };
         self.failing_since.remove(key);
         if self.observed.standing_still.contains(key) && former_source.is_some() {
@@ -285,6 +284,65 @@ impl Node {
         self.place(now, key);
         self.refresh(now, key, former_source.as_ref());
         self.follow(now, &report, out);
+    }
+
+    /// Puts a server below the source that it replicates from. Returns the source that it had before if that was another.
+    fn join(&mut self, key: &InstanceKey) -> Option<InstanceKey> {
+        let left_source = self
+            .observed
+            .instances
+            .get(key)
+            .is_some_and(|instance| self.has_left_its_source(instance));
+        let instance = self.observed.instances.get_mut(key)?;
+        instance.left_source = left_source;
+        self.observed.edges.update(key, instance.source())
+    }
+
+    /// A recovery made it the primary in the place of the source that its settings name. Whoever replicates from that one
+    /// again was put there by people.
+    fn has_left_its_source(&self, instance: &Instance) -> bool {
+        instance.io() != ThreadState::Running
+            && instance.configured_source().is_some_and(|source| {
+                self.replicated
+                    .cluster_of(&instance.key)
+                    .filter(|record| {
+                        record.primary == instance.key
+                            && record.identity.as_ref() == instance.identity()
+                    })
+                    .is_some_and(|record| {
+                        self.replicated
+                            .deposed_at(source)
+                            .any(|(_, row)| row.cluster == record.key)
+                    })
+            })
+    }
+
+    /// What is recorded of clusters has changed: their primaries may stand elsewhere.
+    pub(super) fn rejoin(&mut self, now: Now, changes: &[Change]) {
+        for change in changes {
+            let cluster = match change {
+                Change::Cluster(key, _) => Some(*key),
+                Change::Deposed(_, Some(row)) => Some(row.cluster),
+                _ => None,
+            };
+            if let Some(cluster) = cluster {
+                self.rejoin_primary(now, cluster);
+            }
+        }
+    }
+
+    pub(super) fn rejoin_primary(&mut self, now: Now, cluster: ClusterKey) {
+        let Some(record) = self.replicated.cluster(cluster) else {
+            return;
+        };
+        let key = record.primary.clone();
+        if let Some(instance) = self.observed.instances.get(&key)
+            && instance.left_source != self.has_left_its_source(instance)
+        {
+            let former_source = self.join(&key);
+            self.place(now, &key);
+            self.refresh(now, &key, former_source.as_ref());
+        }
     }
 
     fn failed(

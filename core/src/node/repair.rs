@@ -123,6 +123,7 @@ impl Node {
                     for change in &applied.changes {
                         self.learned.follow(now.mono, change);
                     }
+                    self.rejoin(now, &applied.changes);
                     if let Answer::Refused(refusal) = &applied.answer {
                         note(
                             out,

@@ -99,6 +99,8 @@ pub struct Instance {
     pub place: Place,
     /// When this node came to know the server.
     pub known_since: Mono,
+    /// It was promoted away from the source that its settings still name: it heads its cluster all the same.
+    pub left_source: bool,
 }
 
 impl Instance {
@@ -116,6 +118,7 @@ impl Instance {
             failure: None,
             place: Place::default(),
             known_since: now.mono,
+            left_source: false,
         }
     }
 
@@ -130,9 +133,18 @@ impl Instance {
         self.report.as_ref().map(|report| &report.identity)
     }
 
-    /// The source it replicates from, if replication is configured and names one.
+    /// The source it replicates from, if replication is configured and names one that it was not promoted away from.
     #[must_use]
     pub fn source(&self) -> Option<&InstanceKey> {
+        if self.left_source {
+            return None;
+        }
+        self.configured_source()
+    }
+
+    /// The source that its settings name.
+    #[must_use]
+    pub fn configured_source(&self) -> Option<&InstanceKey> {
         let source = &self.report.as_ref()?.replication.as_ref()?.source;
         (!source.host.is_empty() && source.host != "_" && source.port != 0).then_some(source)
     }

@@ -963,6 +963,46 @@ fn a_promoted_server_that_does_not_forget_its_source_at_once_is_asked_again() {
     });
 }
 
+/// It names its dead source for good: because it refuses to forget it, or because policy leaves that to people.
+#[test]
+fn a_promoted_server_that_keeps_its_former_source_is_replaced_when_it_dies_too() {
+    for_both(|flavour| {
+        for refuses in [true, false] {
+            let mut world = World::with(flavour, 3, |policy| {
+                policy.apply_promotion = refuses;
+                policy.cool_down = core::time::Duration::ZERO;
+            });
+            if refuses {
+                world
+                    .server(2)
+                    .refuses
+                    .insert("reset replica all".to_string(), 1227);
+            }
+            world.kill(1);
+            world.expect(30 * SEC, "a recovery that ended", |world| {
+                world.running().is_none()
+                    && world
+                        .recoveries()
+                        .iter()
+                        .any(|recovery| recovery.end.is_some())
+            });
+            assert_eq!(world.last().successor, Some(key(2)), "{}", world.story());
+            world.finished = world.recoveries().len();
+            world.server(2).read_only = false;
+            assert!(world.server(2).channel.is_some(), "{}", world.story());
+            world.run(20 * SEC);
+            world.kill(2);
+            world.expect(30 * SEC, "a second recovery that ended", |world| {
+                world.running().is_none() && world.recoveries().len() == 2
+            });
+            assert_eq!(world.last().successor, Some(key(3)), "{}", world.story());
+            world.run(10 * SEC);
+            assert_follow(&mut world, &[4], 3);
+            assert_nothing_lost(&mut world, 3);
+        }
+    });
+}
+
 #[test]
 fn without_a_quorum_servers_are_left_in_peace_and_read_at_once_when_it_is_found_again() {
     let mut world = World::new(Flavour::Mysql, 3);

@@ -93,8 +93,10 @@ async fn with_instance<D: Daemon>(
 fn probed(reply: Reply, key: &InstanceKey) -> Result<InstanceKey, Failure> {
     match reply {
         Reply::Probed(found) => Ok(found),
+        Reply::ProbeFailed(failure) => Err(Failure::plain(format!(
+            "Cannot read instance: {key}: {failure}"
+        ))),
         reply @ (Reply::Decided(_)
-        | Reply::ProbeFailed(_)
         | Reply::Operated(_)
         | Reply::Refused(_)
         | Reply::NotLeading { .. }

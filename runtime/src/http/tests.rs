@@ -59,6 +59,25 @@ fn facts_of_the_leader() -> RaftFacts {
     facts
 }
 
+#[test]
+fn raft_state_has_the_four_words_of_the_wire() {
+    run(async {
+        let site = site(Fake::new(), Settings::default()).await;
+        for (state, word) in [
+            (RaftState::Leader, "Leader"),
+            (RaftState::Follower, "Follower"),
+            (RaftState::Candidate, "Candidate"),
+            // One that waits, or is let in.
+            (RaftState::Learner, "Candidate"),
+            (RaftState::Shutdown, "Shutdown"),
+        ] {
+            site.fake.with(|world| world.facts.state = state);
+            assert_eq!(site.json("/api/raft-state").await, json!(word));
+            assert_eq!(site.json("/api/raft-status").await["State"], word);
+        }
+    });
+}
+
 fn facts_without_a_leader() -> RaftFacts {
     let mut facts = facts_of_a_follower("");
     facts.state = RaftState::Candidate;
@@ -712,6 +731,17 @@ fn what_replies_come_to() {
             ] {
                 site.get(path).await.expect_error(status, message);
             }
+        }
+        site.fake
+            .with(|world| world.reply = Some(Reply::ProbeFailed(ProbeFailure::Refused)));
+        for path in [
+            "/api/discover/db9.example/3306",
+            "/api/refresh/db9.example/3306",
+        ] {
+            site.get(path).await.expect_error(
+                "500 Internal Server Error",
+                "Cannot read instance: db9.example:3306: connection refused",
+            );
         }
         site.fake.with(|world| world.reply = None);
         site.get("/api/forget/no.such/3306")

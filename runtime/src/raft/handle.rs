@@ -51,13 +51,12 @@ pub enum RaftState {
 }
 
 impl RaftState {
-    /// The word of the HTTP API.
+    /// The word of the HTTP API, which has four: a daemon that is let in, or waits to be, is a candidate there.
     pub fn as_str(self) -> &'static str {
         match self {
             RaftState::Leader => "Leader",
             RaftState::Follower => "Follower",
-            RaftState::Candidate => "Candidate",
-            RaftState::Learner => "Learner",
+            RaftState::Candidate | RaftState::Learner => "Candidate",
             RaftState::Shutdown => "Shutdown",
         }
     }

@@ -3,6 +3,7 @@
 //! What is wanted is chosen and copied inside the node's task; ordering and writing it happen outside.
 
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 
 use orchestrator_core::id::InstanceKey;
 use orchestrator_core::replicated::Replicated;
@@ -338,41 +339,75 @@ pub(super) async fn clusters_info<D: Daemon>(asked: &Asked<'_, D>) -> Result<Ans
     Ok(Answer::bare(&infos))
 }
 
-/// Heads a cluster, alone or with others.
-fn is_head(instance: &Instance) -> bool {
-    instance.report.is_some() && (instance.place.depth == 0 || instance.place.is_co_primary)
+/// Heads a cluster, alone or with others. A primary that was replaced heads none, whatever it says of itself: it stands in
+/// its cluster beside the one that counts.
+fn is_head(sight: &Sight<'_>, instance: &Instance) -> bool {
+    let is_deposed = || {
+        instance
+            .identity()
+            .is_some_and(|identity| sight.replicated.is_deposed(identity))
+    };
+    instance.report.is_some()
+        && (instance.place.depth == 0 || instance.place.is_co_primary)
+        && !is_deposed()
+}
+
+/// Whether a server is the primary that is on record for its cluster.
+fn is_recorded_primary(sight: &Sight<'_>, instance: &Instance) -> bool {
+    let record = sight.replicated.cluster_of(&instance.key);
+    record.is_some_and(|record| record.primary == instance.key)
 }
 
 pub(super) async fn masters<D: Daemon>(asked: &Asked<'_, D>) -> Result<Answer, Failure> {
-    let mut chosen = choose(asked, |_, instance| {
-        is_head(instance) && !instance.read_only() && !instance.place.cluster_name.is_empty()
-    })
-    .await?;
-    // One a cluster, a reachable one rather than another.
-    chosen.servers.sort_by(|one, other| {
-        fn rank(server: &Facts) -> (&str, Reverse<bool>, &InstanceKey) {
-            let instance = &server.instance;
-            let is_valid = instance.is_last_check_valid();
-            (
-                &instance.place.cluster_name,
-                Reverse(is_valid),
-                &instance.key,
-            )
-        }
-        rank(one).cmp(&rank(other))
-    });
-    chosen.servers.dedup_by(|other, one| {
-        other.instance.place.cluster_name == one.instance.place.cluster_name
-    });
+    let daemon = &asked.shared.daemon;
+    let chosen = daemon
+        .read(|sight| {
+            // One a cluster, in the order of names: the recorded one, and a reachable one rather than another.
+            let mut masters: BTreeMap<&str, ((bool, bool), &Instance)> = BTreeMap::new();
+            for instance in sight.instances.values() {
+                let cluster = instance.place.cluster_name.as_str();
+                if cluster.is_empty() || instance.read_only() || !is_head(sight, instance) {
+                    continue;
+                }
+                let rank = (
+                    is_recorded_primary(sight, instance),
+                    instance.is_last_check_valid(),
+                );
+                let best = masters.entry(cluster).or_insert((rank, instance));
+                if rank > best.0 {
+                    *best = (rank, instance);
+                }
+            }
+            Chosen::of(sight, masters.into_values().map(|(_, instance)| instance))
+        })
+        .await?;
     Ok(Answer::bare(&chosen.to_wire()))
 }
 
 pub(super) async fn master<D: Daemon>(asked: &Asked<'_, D>) -> Result<Answer, Failure> {
-    let (cluster, mut chosen) = choose_cluster(asked, |_, instance| is_head(instance)).await?;
-    chosen.servers.sort_by_key(|server| {
-        let instance = &server.instance;
-        (instance.read_only(), !instance.is_last_check_valid())
-    });
+    let hint = names::cluster_hint(&asked.params).unwrap_or_default();
+    let port = asked.shared.settings.default_port;
+    let daemon = &asked.shared.daemon;
+    let (cluster, chosen) = daemon
+        .read(move |sight| {
+            let cluster = names::cluster(sight, &hint, port, Matching::Completed)?;
+            let master = sight
+                .instances
+                .values()
+                .filter(|instance| {
+                    instance.place.cluster_name == cluster && is_head(sight, instance)
+                })
+                .min_by_key(|instance| {
+                    (
+                        instance.read_only(),
+                        !is_recorded_primary(sight, instance),
+                        !instance.is_last_check_valid(),
+                    )
+                });
+            let chosen = Chosen::of(sight, master.into_iter());
+            Ok::<_, Failure>((cluster, chosen))
+        })
+        .await??;
     match chosen.first() {
         Some(master) => Ok(Answer::bare(&master)),
         None => Err(Failure::plain(format!("No masters found for {cluster}"))),

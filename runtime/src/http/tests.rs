@@ -965,6 +965,90 @@ fn a_replaced_primary_does_not_keep_the_alias() {
     });
 }
 
+/// The recovery that made db2 the primary in the place of db1, which is back and was opened by people.
+fn after_a_recovery() -> Fake {
+    let fake = Fake::new();
+    let epoch = Epoch {
+        term: 1,
+        node: NodeId(1),
+        boot: 1,
+    };
+    let uid = Uid::of(epoch, 1, NOW.wall);
+    let identity = |host: &str| Some(Identity(String::from(host)));
+    let begun = fake.apply(Command::BeginRecovery {
+        uid: uid.clone(),
+        purpose: Purpose::DeadPrimary {
+            kind: DeadKind::Gone,
+        },
+        epoch,
+        server: key("db1.example"),
+        identity: identity("db1"),
+        cluster_name: "db1.example:3306".into(),
+        analysis: "DeadMaster".into(),
+        replicas: vec![key("db2.example"), key("db3.example")],
+        processing_node: "orc1".into(),
+        processing_token: "token".into(),
+        forced: false,
+    });
+    assert!(matches!(begun, Answer::Numbered(_)), "{begun:?}");
+    let ended = fake.apply(Command::EndRecovery {
+        uid,
+        epoch,
+        end: End::Succeeded,
+        successor: Some(key("db2.example")),
+        successor_identity: identity("db2"),
+        successor_alias: String::new(),
+        lost: Vec::new(),
+        participants: Vec::new(),
+        lines: Vec::new(),
+    });
+    assert!(!matches!(ended, Answer::Refused(_)), "{ended:?}");
+    fake.with(|world| {
+        assert!(world.replicated.is_deposed(&Identity("db1".into())));
+        let name = String::from("db2.example:3306");
+        for (host, source) in [
+            ("db1.example", None),
+            ("db2.example", None),
+            ("db3.example", Some("db2.example")),
+        ] {
+            let mut instance = server(host, source);
+            instance.place.cluster_name.clone_from(&name);
+            let report = Arc::get_mut(instance.report.as_mut().unwrap()).unwrap();
+            report.identity = Identity(String::from(&host[..3]));
+            world.instances.insert(instance.key.clone(), instance);
+        }
+    });
+    fake
+}
+
+#[test]
+fn a_deposed_primary_that_people_opened_is_not_the_master() {
+    run(async {
+        let site = site(after_a_recovery(), Settings::default()).await;
+        assert_eq!(site.hosts("/api/masters").await, ["db2.example"]);
+        for hint in ["shop", "db1.example:3306", "db2.example:3306"] {
+            let master = site.json(&format!("/api/master/{hint}")).await;
+            assert_eq!(master["Key"]["Hostname"], "db2.example", "{hint}");
+        }
+        // Read-only, the recorded primary is still the cluster's, and nobody else is.
+        site.fake.with(|world| {
+            let primary = world.instances.get_mut(&key("db2.example")).unwrap();
+            Arc::get_mut(primary.report.as_mut().unwrap())
+                .unwrap()
+                .read_only = true;
+        });
+        assert_eq!(site.json("/api/masters").await, json!([]));
+        let master = site.json("/api/master/shop").await;
+        assert_eq!(master["Key"]["Hostname"], "db2.example");
+        // Without it there is none.
+        site.fake
+            .with(|world| world.instances.remove(&key("db2.example")));
+        site.get("/api/master/shop")
+            .await
+            .expect_error("500 Internal Server Error", "No masters found");
+    });
+}
+
 #[test]
 fn health_lists_the_members_by_name() {
     run(async {

@@ -548,6 +548,7 @@ impl Context for Judged<'_> {
         self.replicated
             .cluster_named(cluster_name)
             .map(|record| record.shown_alias())
+            .filter(|alias| !alias.is_empty())
     }
 
     fn cluster_domain(&self, cluster_name: &str) -> Option<&str> {

@@ -330,7 +330,7 @@ impl Node {
             && self
                 .filters
                 .recover_primary
-                .matches(&record.name, record.shown_alias())
+                .matches(&record.name, record.alias_or_name())
     }
 
     /// The failed primary was closed when it was last read, and no restart had made it so.

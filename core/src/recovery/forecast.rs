@@ -67,7 +67,7 @@ pub fn forecast(primary: &Instance, replicas: &[&Instance], known: Known<'_>) ->
     let record = known.replicated.cluster_named(&cluster_name);
     let cluster_alias = record.map_or_else(
         || cluster_name.clone(),
-        |record| String::from(record.shown_alias()),
+        |record| String::from(record.alias_or_name()),
     );
     let policy = known.replicated.policy();
     let mut forecast = Forecast {

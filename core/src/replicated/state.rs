@@ -123,6 +123,15 @@ impl ClusterRecord {
             &self.alias_override
         }
     }
+
+    /// The alias where there is one, else the name: what the wire calls a cluster's alias, and what filters are matched with.
+    #[must_use]
+    pub fn alias_or_name(&self) -> &str {
+        match self.shown_alias() {
+            "" => &self.name,
+            alias => alias,
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

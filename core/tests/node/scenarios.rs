@@ -558,6 +558,32 @@ fn missing_rights_are_shown_and_the_server_is_no_candidate() {
 }
 
 #[test]
+fn a_cluster_without_an_alias_goes_by_its_name() {
+    let mut world = World::new(Flavour::Mysql, 1);
+    assert_eq!(world.foretold(0, 1).cluster_alias, "db1:3306");
+    // A problem of its own, which is registered as a detection.
+    world.server(2).channel.as_mut().expect("a replica").sql = false;
+    world.run(20 * SEC);
+    let problem = world.daemons[1].node.diagnosis().problem(&key(1));
+    assert_eq!(
+        problem.map(|problem| problem.cluster.alias.as_str()),
+        Some("db1:3306")
+    );
+    world.ask(Request::Decide(Command::SetClusterAlias {
+        cluster_name: String::from("db1:3306"),
+        alias: String::from("shop"),
+        by_operator: true,
+    }));
+    world.run(20 * SEC);
+    let problem = world.daemons[1].node.diagnosis().problem(&key(1));
+    assert_eq!(
+        problem.map(|problem| problem.cluster.alias.as_str()),
+        Some("shop")
+    );
+    assert_eq!(world.foretold(0, 1).cluster_alias, "shop");
+}
+
+#[test]
 fn what_is_foretold_comes_true() {
     for_both(|flavour| {
         // Readings of a busy fleet never agree to the last transaction.

@@ -285,10 +285,7 @@ pub(super) async fn cluster_info<D: Daemon>(asked: &Asked<'_, D>) -> Result<Answ
 /// A cluster that replicated state remembers, of which no server is in view.
 fn empty_info(sight: &Sight<'_>, cluster: &str) -> ClusterInfo {
     let record = sight.replicated.cluster_named(cluster);
-    let alias = record
-        .map(|record| record.shown_alias())
-        .filter(|alias| !alias.is_empty())
-        .unwrap_or(cluster);
+    let alias = record.map_or(cluster, |record| record.alias_or_name());
     ClusterInfo {
         cluster_name: String::from(cluster),
         cluster_alias: String::from(alias),

@@ -80,7 +80,10 @@ fn analysis_entry(
         analysis: String::from(analysis),
         cluster_details: ClusterInfo {
             cluster_name: String::from(cluster_name),
-            cluster_alias: String::from(cluster_alias),
+            cluster_alias: String::from(match cluster_alias {
+                "" => cluster_name,
+                alias => alias,
+            }),
             has_automated_master_recovery: flags.recovers_primary,
             has_automated_intermediate_master_recovery: flags.recovers_intermediate,
             ..ClusterInfo::default()

@@ -79,6 +79,38 @@ async fn look<D: Daemon, T: Send + 'static>(
     Ok(asked.shared.daemon.read(look).await?)
 }
 
+/// Whether a server is one of the fleet.
+async fn is_known<D: Daemon>(asked: &Asked<'_, D>, key: &InstanceKey) -> Result<bool, Failure> {
+    let key = key.clone();
+    look(asked, move |sight| {
+        sight.instances.contains_key(&key) || sight.replicated.is_known(&key)
+    })
+    .await
+}
+
+/// A downtime protects, so that one of a server that nobody knows (a name is not completed for a change) must not look like
+/// one that holds.
+async fn expect_known<D: Daemon>(asked: &Asked<'_, D>, key: &InstanceKey) -> Result<(), Failure> {
+    match is_known(asked, key).await? {
+        true => Ok(()),
+        false => Err(Failure::plain(format!(
+            "{key} is not known: name a server as all-instances lists it, or discover it first"
+        ))),
+    }
+}
+
+/// Jobs on the servers' machines say what they have to say before the servers are found: taken, and told, at the end of the
+/// message.
+async fn remark_unknown<D: Daemon>(
+    asked: &Asked<'_, D>,
+    key: &InstanceKey,
+) -> Result<String, Failure> {
+    Ok(match is_known(asked, key).await? {
+        true => String::new(),
+        false => format!("; {key} is not known so far"),
+    })
+}
+
 /// An answer about one server, with the server as it is after the change.
 async fn with_instance<D: Daemon>(
     asked: &Asked<'_, D>,
@@ -245,8 +277,9 @@ pub(super) async fn tag<D: Daemon>(asked: &Asked<'_, D>) -> Result<Answer, Failu
         value: tag.value.unwrap_or_default(),
     };
     decide(asked, command).await?;
+    let remark = remark_unknown(asked, &key).await?;
     Ok(Answer::ok(
-        format!("{key} tagged with {shown}"),
+        format!("{key} tagged with {shown}{remark}"),
         &Key::from(&key),
     ))
 }
@@ -300,6 +333,7 @@ pub(super) async fn begin_downtime<D: Daemon>(asked: &Asked<'_, D>) -> Result<An
         None => DOWNTIME,
     };
     let lasts = if lasts.is_zero() { DOWNTIME } else { lasts };
+    expect_known(asked, &key).await?;
     let request = Request::BeginDowntime {
         key: key.clone(),
         owner: String::from(asked.params.text("owner")?.unwrap_or_default()),
@@ -315,6 +349,15 @@ pub(super) async fn begin_downtime<D: Daemon>(asked: &Asked<'_, D>) -> Result<An
 
 pub(super) async fn end_downtime<D: Daemon>(asked: &Asked<'_, D>) -> Result<Answer, Failure> {
     let key = names::key(&asked.params)?;
+    let of = key.clone();
+    let is_downtimed = look(asked, move |sight| {
+        let downtime = sight.replicated.downtime_of(&of, sight.now.wall);
+        downtime.is_some()
+    });
+    // What was forgotten since may be in a downtime.
+    if !is_downtimed.await? {
+        expect_known(asked, &key).await?;
+    }
     let request = Request::Decide(Command::EndDowntime { key: key.clone() });
     match asked.shared.daemon.ask(request, DECIDE).await {
         // A server that is in no downtime is what was wanted.
@@ -359,7 +402,11 @@ pub(super) async fn register_candidate<D: Daemon>(asked: &Asked<'_, D>) -> Resul
         rule,
     };
     decide(asked, command).await?;
-    Ok(Answer::ok("Registered candidate", &Key::from(&key)))
+    let remark = remark_unknown(asked, &key).await?;
+    Ok(Answer::ok(
+        format!("Registered candidate{remark}"),
+        &Key::from(&key),
+    ))
 }
 
 pub(super) async fn set_recoveries_enabled<D: Daemon>(

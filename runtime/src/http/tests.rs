@@ -1265,6 +1265,52 @@ fn a_part_of_a_name_is_enough_to_look_and_never_to_change() {
 }
 
 #[test]
+fn a_downtime_needs_a_server_that_is_known() {
+    run(async {
+        let site = site(Fake::new(), Settings::default()).await;
+        for path in [
+            "/api/begin-downtime/no.such/3306/ann/disk/1h",
+            "/api/begin-downtime/no.such/3306/ann/disk",
+            "/api/end-downtime/no.such/3306",
+            // A part of a name is no name.
+            "/api/begin-downtime/db2/3306/ann/disk/1h",
+        ] {
+            let received = site.get(path).await;
+            received.expect_error("500 Internal Server Error", "is not known");
+            let named = path.split('/').nth(3).unwrap();
+            let said = received.json()["Message"].clone();
+            assert!(said.as_str().unwrap().contains(named), "{said}");
+        }
+        assert_eq!(site.fake.asked(), []);
+        // Jobs on the servers' machines tell what they have to tell before the servers are found.
+        let registered = site
+            .json("/api/register-candidate/no.such/3306/prefer")
+            .await;
+        assert_eq!(
+            registered,
+            json!({"Code": "OK",
+                "Message": "Registered candidate; no.such:3306 is not known so far",
+                "Details": {"Hostname": "no.such", "Port": 3306}})
+        );
+        let registered = site
+            .json("/api/register-candidate/db2.example/3306/prefer")
+            .await;
+        assert_eq!(registered["Message"], "Registered candidate");
+        assert_eq!(
+            site.json("/api/tag/no.such/3306?tag=role=web").await["Message"],
+            "no.such:3306 tagged with role=web; no.such:3306 is not known so far"
+        );
+        // What was said of a server that was forgotten since can be taken back.
+        site.json("/api/begin-downtime/db2.example/3306/ann/disk/1h")
+            .await;
+        site.fake.with(|world| {
+            world.instances.remove(&key("db2.example"));
+        });
+        site.json("/api/end-downtime/db2.example/3306").await;
+    });
+}
+
+#[test]
 fn tags_and_downtimes() {
     run(async {
         let site = site(Fake::new(), Settings::default()).await;

@@ -5,15 +5,18 @@
 //! A missing server program fails the test with the command that installs it.
 #![allow(clippy::disallowed_methods)]
 
+use std::path::Path;
 use std::time::Duration;
 
 use orchestrator::env::TokioEnv;
 use orchestrator::fleet::Fleet as _;
-use orchestrator::mysql::{Mysql, ProbeSettings};
+use orchestrator::mysql::{Mysql, ProbeSettings, TlsMode};
+use orchestrator::raft::init_certificates;
 use orchestrator_core::id::InstanceKey;
 use orchestrator_tests::fleet::{
     Flavour, Fleet, FleetOptions, ReplicationTiming, grant_statements,
 };
+use orchestrator_tests::process::Scratch;
 use orchestrator_tests::sql::{APP, Account, ORCHESTRATOR, Sql};
 
 /// Error codes that mean "this account may not": access denied in its forms (ER_ACCESS_DENIED_ERROR
@@ -443,6 +446,75 @@ async fn rights_by_roles_count(flavour: Flavour) {
     // The statement that is named mends it.
     harness.run(&missing[0]).await.expect("the named grant");
     assert_eq!(judged(port, "roled").await, Ok(Vec::new()), "{flavour}");
+}
+
+/// A server is believed by a certificate of the authority that is given, for the name that was dialled, and by no other; one
+/// that asks for ours believes it by its own authority.
+#[tokio::test]
+async fn mysql_certificates_of_both_sides_are_checked() {
+    let fleet = pair(Flavour::MySql).await;
+    let port = fleet.ports()[0];
+    let server = fleet.server(port).expect("server");
+    let mut harness = server.harness().await.expect("login");
+    let scratch = Scratch::create("certificates").expect("a folder");
+    let (ours, strange) = (scratch.path().join("ours"), scratch.path().join("strange"));
+    let hosts = ["127.0.0.1", "daemon"].map(str::to_owned);
+    for folder in [&ours, &strange] {
+        init_certificates(folder, &hosts).expect("certificates");
+    }
+    let file = |folder: &Path, name: &str| folder.join(name);
+    let set = |variable: &str, name: &str| {
+        format!("SET GLOBAL {variable}='{}'", file(&ours, name).display())
+    };
+    harness
+        .run_all([
+            set("ssl_ca", "ca.pem"),
+            set("ssl_cert", "127.0.0.1.pem"),
+            set("ssl_key", "127.0.0.1.key"),
+            "ALTER INSTANCE RELOAD TLS".to_owned(),
+            "CREATE USER 'certified'@'%' IDENTIFIED BY 'secret' REQUIRE X509".to_owned(),
+            "GRANT ALL ON *.* TO 'certified'@'%'".to_owned(),
+        ])
+        .await
+        .expect("TLS with certificates of ours");
+
+    let probe = async |host: &str, authority: Option<&Path>, identity: Option<&Path>| {
+        let fleet = Mysql::<TokioEnv>::new(ProbeSettings {
+            user: "certified".to_owned(),
+            password: "secret".to_owned(),
+            tls: TlsMode::Required,
+            tls_ca: authority.map(|folder| file(folder, "ca.pem")),
+            tls_cert: identity.map(|folder| file(folder, "daemon.pem")),
+            tls_key: identity.map(|folder| file(folder, "daemon.key")),
+            ..ProbeSettings::default()
+        });
+        let end = fleet.probe(InstanceKey::new(host, port)).await;
+        end.result.map(drop).map_err(|failure| failure.to_string())
+    };
+    let local = "127.0.0.1";
+    assert_eq!(probe(local, Some(&ours), Some(&ours)).await, Ok(()));
+    for (host, authority, identity, said) in [
+        (local, Some(&strange), Some(&ours), "certificate"),
+        (local, None, Some(&ours), "certificate"),
+        // Another name than the certificate is for.
+        ("localhost", Some(&ours), Some(&ours), "certificate"),
+        (local, Some(&ours), None, "1045"),
+        (local, Some(&ours), Some(&strange), ""),
+    ] {
+        let outcome = probe(
+            host,
+            authority.map(|path| &**path),
+            identity.map(|path| &**path),
+        )
+        .await;
+        println!("{host}, authority {authority:?}, identity {identity:?}: {outcome:?}");
+        assert!(
+            outcome
+                .as_ref()
+                .is_err_and(|failure| failure.to_lowercase().contains(said)),
+            "{host}, authority {authority:?}, identity {identity:?}: {outcome:?}"
+        );
+    }
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ use axum::http::StatusCode;
 use orchestrator_core::id::{InstanceKey, Uid};
 use orchestrator_core::limits::KNOWN_PER_COMMAND_MAX;
 use orchestrator_core::node::{Reply, Request};
+use orchestrator_core::recovery::Recovery;
 use orchestrator_core::replicated::{AckScope, Answer as Decision, Command, Refusal};
 use orchestrator_core::topology::PromotionRule;
 use serde::Serialize;
@@ -424,8 +425,11 @@ pub(super) async fn set_recoveries_enabled<D: Daemon>(
 }
 
 /// Commits an acknowledgement: a comment is required; it is the caller's, else the owner's that was named, else this
-/// daemon's.
-async fn acknowledge<D: Daemon>(asked: &Asked<'_, D>, scope: AckScope) -> Result<String, Failure> {
+/// daemon's. Gives the comment, and how many recoveries were acknowledged by it.
+async fn acknowledge<D: Daemon>(
+    asked: &Asked<'_, D>,
+    scope: AckScope,
+) -> Result<(String, u64), Failure> {
     let comment = asked.params.text("comment")?.unwrap_or_default().trim();
     if comment.is_empty() {
         return Err(Failure::plain("No acknowledge comment given"));
@@ -443,21 +447,8 @@ async fn acknowledge<D: Daemon>(asked: &Asked<'_, D>, scope: AckScope) -> Result
         owner: String::from(owner),
         comment: String::from(comment),
     };
-    let request = Request::Decide(command);
-    match asked.shared.daemon.ask(request, DECIDE).await {
-        // Acknowledging what is not there has always succeeded.
-        Reply::Decided(Decision::Refused(Refusal::NotFound(_)))
-        | Reply::Refused(Refusal::NotFound(_)) => {}
-        reply @ (Reply::Decided(_)
-        | Reply::Probed(_)
-        | Reply::ProbeFailed(_)
-        | Reply::Operated(_)
-        | Reply::Refused(_)
-        | Reply::NotLeading { .. }
-        | Reply::Unknown(_)
-        | Reply::Failed(_)) => drop(decided(reply)?),
-    }
-    Ok(String::from(comment))
+    let decision = decide(asked, command).await?;
+    Ok((String::from(comment), count(&decision)))
 }
 
 pub(super) async fn acknowledge_cluster<D: Daemon>(
@@ -470,17 +461,41 @@ pub(super) async fn acknowledge_cluster<D: Daemon>(
         name: name.clone(),
         alias,
     };
-    acknowledge(asked, scope).await?;
-    Ok(Answer::ok("Acknowledged cluster recoveries", &name))
+    let (_, count) = acknowledge(asked, scope).await?;
+    Ok(Answer::ok(
+        format!("Acknowledged cluster recoveries: {count}"),
+        &name,
+    ))
+}
+
+/// An error unless there is such a recovery, acknowledged or not: who asks twice has what was wanted, who names another
+/// than was meant has not.
+async fn expect_recovery<D: Daemon>(
+    asked: &Asked<'_, D>,
+    what: String,
+    is_meant: impl Fn(&Recovery) -> bool + Send + 'static,
+) -> Result<(), Failure> {
+    let is_there = look(asked, move |sight| {
+        let mut recoveries = sight.replicated.recoveries_newest_first();
+        recoveries.any(|recovery| recovery.purpose.is_recovery() && is_meant(recovery))
+    });
+    match is_there.await? {
+        true => Ok(()),
+        false => Err(Failure::plain(format!("there is no recovery {what}"))),
+    }
 }
 
 pub(super) async fn acknowledge_instance<D: Daemon>(
     asked: &Asked<'_, D>,
 ) -> Result<Answer, Failure> {
     let key = names::key(&asked.params)?;
-    acknowledge(asked, AckScope::Instance(key.clone())).await?;
+    let (_, count) = acknowledge(asked, AckScope::Instance(key.clone())).await?;
+    if count == 0 {
+        let of = key.clone();
+        expect_recovery(asked, format!("of {key}"), move |row| row.server == of).await?;
+    }
     Ok(Answer::ok(
-        "Acknowledged instance recoveries",
+        format!("Acknowledged instance recoveries: {count}"),
         &Key::from(&key),
     ))
 }
@@ -488,25 +503,39 @@ pub(super) async fn acknowledge_instance<D: Daemon>(
 pub(super) async fn acknowledge_recovery<D: Daemon>(
     asked: &Asked<'_, D>,
 ) -> Result<Answer, Failure> {
-    let (scope, given) = match (asked.params.get("recoveryId"), asked.params.get("uid")) {
+    let (count, given) = match (asked.params.get("recoveryId"), asked.params.get("uid")) {
         (Some(id), _) => {
             let number = id
                 .parse()
                 .map_err(|_| Failure::plain(format!("Invalid recovery id: {id}")))?;
-            (AckScope::Number(number), String::from(id))
+            let (_, count) = acknowledge(asked, AckScope::Number(number)).await?;
+            if count == 0 {
+                expect_recovery(asked, String::from(id), move |row| row.number == number).await?;
+            }
+            (count, id)
         }
         (None, uid) => {
-            let uid = String::from(uid.unwrap_or_default());
-            (AckScope::Uid(Uid(uid.clone())), uid)
+            let given = uid.unwrap_or_default();
+            let uid = Uid(String::from(given));
+            let (_, count) = acknowledge(asked, AckScope::Uid(uid.clone())).await?;
+            if count == 0 {
+                expect_recovery(asked, String::from(given), move |row| row.uid == uid).await?;
+            }
+            (count, given)
         }
     };
-    acknowledge(asked, scope).await?;
-    Ok(Answer::ok("Acknowledged recovery", &given))
+    Ok(Answer::ok(
+        format!("Acknowledged recovery: {count}"),
+        &given,
+    ))
 }
 
 pub(super) async fn acknowledge_all<D: Daemon>(asked: &Asked<'_, D>) -> Result<Answer, Failure> {
-    let comment = acknowledge(asked, AckScope::All).await?;
-    Ok(Answer::ok("Acknowledged all recoveries", &comment))
+    let (comment, count) = acknowledge(asked, AckScope::All).await?;
+    Ok(Answer::ok(
+        format!("Acknowledged all recoveries: {count}"),
+        &comment,
+    ))
 }
 
 async fn operate<D: Daemon>(

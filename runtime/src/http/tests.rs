@@ -449,7 +449,8 @@ fn every_route_answers_with_a_document() {
                         assert_eq!(json["Code"], "ERROR", "{said}");
                     }
                     // The only ones that find nothing in this world.
-                    (Action::TagValue, ..) => {}
+                    (Action::TagValue | Action::AcknowledgeRecovery, ..)
+                    | (Action::AcknowledgeInstance, ..) => {}
                     _ => assert_eq!(received.status, "200 OK", "{said}"),
                 }
             }
@@ -781,7 +782,7 @@ fn who_gets_in() {
         let change = request(&site.address, "GET", path, writer).await;
         assert_eq!(
             change.json()["Message"],
-            "Orchestrator orc1 says: Acknowledged all recoveries"
+            "Orchestrator orc1 says: Acknowledged all recoveries: 0"
         );
         let Some(Request::Decide(Command::Acknowledge { owner, comment, .. })) =
             site.fake.asked().pop()
@@ -1501,7 +1502,7 @@ fn failures_and_recoveries() {
         assert_eq!(
             site.json(&format!("/api/ack-recovery/{number}?comment=ok&owner=bob"))
                 .await,
-            json!({"Code": "OK", "Message": "Acknowledged recovery",
+            json!({"Code": "OK", "Message": "Acknowledged recovery: 1",
                 "Details": number.to_string()})
         );
         let row = &site.json("/api/audit-recovery").await[0];
@@ -1511,7 +1512,50 @@ fn failures_and_recoveries() {
             site.json("/api/audit-recovery?unacknowledged=true").await,
             json!([])
         );
-        site.json("/api/ack-recovery/99?comment=x").await;
+        for (path, said) in [
+            ("/api/ack-recovery/99", "there is no recovery 99"),
+            ("/api/ack-recovery/uid/none", "there is no recovery none"),
+            (
+                "/api/ack-recovery/instance/db2.example/3306",
+                "there is no recovery of db2.example:3306",
+            ),
+            (
+                "/api/ack-recovery/instance/no.such/3306",
+                "there is no recovery of no.such:3306",
+            ),
+        ] {
+            site.get(&format!("{path}?comment=x"))
+                .await
+                .expect_error("500 Internal Server Error", said);
+        }
+        // Whoever asks again, or in case, has what was wanted.
+        for (path, said) in [
+            (
+                format!("/api/ack-recovery/{number}"),
+                "Acknowledged recovery: 0",
+            ),
+            (
+                format!("/api/ack-recovery/uid/{}", uid.0),
+                "Acknowledged recovery: 0",
+            ),
+            (
+                String::from("/api/ack-recovery/instance/db1.example/3306"),
+                "Acknowledged instance recoveries: 0",
+            ),
+            (
+                String::from("/api/ack-recovery/cluster/shop"),
+                "Acknowledged cluster recoveries: 0",
+            ),
+            (
+                String::from("/api/ack-all-recoveries"),
+                "Acknowledged all recoveries: 0",
+            ),
+        ] {
+            let answer = site.json(&format!("{path}?comment=x")).await;
+            assert_eq!(answer["Message"], said, "{path}");
+        }
+        let row = &site.json("/api/audit-recovery").await[0];
+        assert_eq!(row["AcknowledgedBy"], "bob");
 
         assert_eq!(
             site.json("/api/check-global-recoveries").await["Details"],

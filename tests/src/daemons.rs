@@ -132,17 +132,19 @@ impl Daemon {
         format!("{}:{RAFT_PORT}", self.address)
     }
 
-    /// Writes another `RaftNodes` into its file; obeyed at the next start.
-    pub fn set_nodes(&self, nodes: &[&Daemon]) -> Result<()> {
+    /// Writes a value into its file; obeyed at the next start or reload.
+    pub fn set(&self, key: &str, value: Value) -> Result<()> {
         let path = self.folder.join("orchestrator.conf.json");
         let mut configuration: Value = serde_json::from_str(&fs::read_to_string(&path)?)?;
-        configuration["RaftNodes"] = nodes
-            .iter()
-            .map(|node| node.address.to_string())
-            .collect::<Vec<_>>()
-            .into();
+        configuration[key] = value;
         fs::write(path, format!("{configuration:#}\n"))?;
         Ok(())
+    }
+
+    /// Writes another `RaftNodes` into its file; obeyed at the next start.
+    pub fn set_nodes(&self, nodes: &[&Daemon]) -> Result<()> {
+        let nodes = nodes.iter().map(|node| node.address.to_string());
+        self.set("RaftNodes", nodes.collect::<Vec<_>>().into())
     }
 
     /// Removes its raft directory. It must not run.

@@ -100,6 +100,47 @@ async fn holds(daemons: &Daemons, names: &[&str]) -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_hangup_has_the_file_read_again() -> Result<()> {
+    let daemons = Daemons::start(&options(0, 0))?;
+    daemons.wait_leader(PATIENCE).await?;
+    for daemon in daemons.all() {
+        says(daemon, "/api/automated-recovery-filters", r#"["*"]"#).await?;
+        daemon.set("RecoverMasterClusterFilters", json!(["shop"]))?;
+        daemon.set("ListenAddress", json!(":1"))?;
+        daemon.signal(Signal::Hangup);
+    }
+    // The policy is obeyed by all; what waits for a restart is named.
+    for daemon in daemons.all() {
+        says(daemon, "/api/automated-recovery-filters", r#"["shop"]"#).await?;
+        let log = std::fs::read_to_string(daemon.log())?;
+        let told = log.lines().find(|line| line.contains("ListenAddress"));
+        ensure!(told.is_some(), "nothing is said of ListenAddress:\n{log}");
+    }
+    // A file that cannot be used changes nothing, and ends nobody.
+    for daemon in daemons.all() {
+        daemon.set("RecoverMasterClusterFilters", json!(7))?;
+        daemon.signal(Signal::Hangup);
+    }
+    for daemon in daemons.all() {
+        let what = format!("{} refuses its file", daemon.url());
+        until(
+            &what,
+            PATIENCE,
+            Duration::from_millis(50),
+            async || match std::fs::read_to_string(daemon.log()) {
+                Ok(log) if log.contains("RecoverMasterClusterFilters") => Look::Holds(()),
+                Ok(log) => Look::not(log),
+                Err(error) => Look::not(error),
+            },
+        )
+        .await?;
+        says(daemon, "/api/automated-recovery-filters", r#"["shop"]"#).await?;
+        ensure!(daemon.is_running(), "{} ended", daemon.url());
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_wiped_daemon_comes_back_and_one_is_replaced_by_another() -> Result<()> {
     let daemons = Daemons::start(&options(1, 0))?;
     let [n1, n2, n3, n4] = daemons.all() else {

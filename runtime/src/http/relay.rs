@@ -1,26 +1,27 @@
 //! A follower's way to the leader.
 //!
 //! Decides what of a request and of its answer is passed on, and what is said when the leader cannot be reached or does
-//! not answer. Never relays a request that was relayed before, and never repeats one.
+//! not answer. Never relays a request that was relayed before, and never repeats a change.
 
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::Request;
 use axum::http::header::{
     ACCEPT_ENCODING, CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, TE,
     TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
+use axum::http::request::Parts;
 use axum::http::{Method, Response, Uri};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use orchestrator_core::id::NodeId;
 
 use super::answer::Failure;
 use super::routes::Kind;
-use super::{RELAYED_HEADER, RaftFacts};
-use crate::env::{Env, spawn, timeout};
+use super::{Daemon, Peer, RELAYED_HEADER, RaftFacts};
+use crate::env::{Env, sleep, spawn, timeout};
 
 /// Largest body of a request that is passed on, in bytes.
 const REQUEST_BYTES_MAX: usize = 1 << 20;
@@ -34,30 +35,107 @@ const READ_TIME_MAX: Duration = Duration::from_secs(30);
 /// For an answer to a change, complete: longer than any change may take on the leader.
 const CHANGE_TIME_MAX: Duration = Duration::from_secs(600);
 
+/// How often it is asked whether the leader that is to answer still leads.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+/// Without a known leader for so long, the one that was asked is given up: longer than an election takes.
+const LEADERLESS_MAX: Duration = Duration::from_secs(3);
+
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// Has the leader answer. `from` is the address that the request came from.
-pub(super) async fn relay<E: Env>(
+/// A request that is passed on, as it came.
+#[derive(Debug, Clone)]
+pub(super) struct PassedOn {
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+impl PassedOn {
+    /// Reads the body, which cannot be read twice.
+    pub(super) async fn collect<E: Env>(head: &Parts, body: Body) -> Result<PassedOn, Failure> {
+        let body = collect::<E>(body, REQUEST_BYTES_MAX, REQUEST_TIME_MAX)
+            .await
+            .map_err(|what| Failure::plain(format!("the request's body {what}")))?;
+        let path = head.uri.path_and_query();
+        Ok(PassedOn {
+            method: head.method.clone(),
+            uri: path.map_or_else(|| Uri::from_static("/"), |path| Uri::from(path.clone())),
+            headers: head.headers.clone(),
+            body,
+        })
+    }
+}
+
+/// Why there is no answer of the leader.
+#[derive(Debug)]
+pub(super) enum Unanswered {
+    Failed(Failure),
+    /// A look was given up because its leader leads no more: it may be asked for where it is answered by this time.
+    LedByAnother,
+}
+
+impl From<Failure> for Unanswered {
+    fn from(failure: Failure) -> Unanswered {
+        Unanswered::Failed(failure)
+    }
+}
+
+/// Has the leader answer, for as long as it is the leader: a process that was stopped takes connections and answers
+/// nothing. `from` is the address that the request came from.
+pub(super) async fn relay<E: Env, D: Daemon>(
+    daemon: &D,
+    leader: &Peer,
+    facts: &RaftFacts,
+    kind: Kind,
+    from: &str,
+    request: PassedOn,
+) -> Result<Response<Body>, Unanswered> {
+    tokio::select! {
+        biased;
+        answer = exchange::<E>(&leader.http_uri, facts, kind, from, request) => Ok(answer?),
+        () = is_replaced::<E, D>(daemon, leader.node) => Err(match kind {
+            Kind::Read => Unanswered::LedByAnother,
+            Kind::Change => Unanswered::Failed(Failure::unknown(format!(
+                "outcome unknown: the raft leader at {} did not answer before another daemon leads or its followers \
+                 lost it; look again before repeating the request",
+                leader.http_uri
+            ))),
+        }),
+    }
+}
+
+/// Ends when another daemon leads, or none has been known to lead for a while.
+async fn is_replaced<E: Env, D: Daemon>(daemon: &D, leader: NodeId) {
+    let mut missing_since = None;
+    loop {
+        sleep::<E>(LOOK_INTERVAL).await;
+        match daemon.raft().leader {
+            Some(known) if known.node != leader => return,
+            Some(_) => missing_since = None,
+            None => {
+                let since = *missing_since.get_or_insert_with(E::mono);
+                if E::mono().saturating_sub(since) >= LEADERLESS_MAX {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+async fn exchange<E: Env>(
     leader_uri: &str,
     facts: &RaftFacts,
     kind: Kind,
     from: &str,
-    request: Request,
+    request: PassedOn,
 ) -> Result<Response<Body>, Failure> {
     let address = address_of(leader_uri)?;
-    let (parts, body) = request.into_parts();
-    let body = collect::<E>(body, REQUEST_BYTES_MAX, REQUEST_TIME_MAX)
-        .await
-        .map_err(|what| Failure::plain(format!("the request's body {what}")))?;
-    let uri = parts
-        .uri
-        .path_and_query()
-        .map_or_else(|| Uri::from_static("/"), |path| Uri::from(path.clone()));
-    let is_head = parts.method == Method::HEAD;
-    let mut passed_on = hyper::Request::new(Full::new(body));
-    *passed_on.method_mut() = parts.method;
-    *passed_on.uri_mut() = uri;
-    *passed_on.headers_mut() = request_headers(parts.headers, facts, from, &address);
+    let is_head = request.method == Method::HEAD;
+    let mut passed_on = hyper::Request::new(Full::new(request.body));
+    *passed_on.method_mut() = request.method;
+    *passed_on.uri_mut() = request.uri;
+    *passed_on.headers_mut() = request_headers(request.headers, facts, from, &address);
 
     let unreachable = |why: &dyn std::fmt::Display| {
         Failure::unreachable(format!(

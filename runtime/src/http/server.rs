@@ -27,9 +27,9 @@ use tokio::sync::{Semaphore, watch};
 use super::access::{self, Caller};
 use super::answer::{Answer, Failure, settle};
 use super::params::Params;
-use super::relay;
+use super::relay::{PassedOn, Unanswered, relay};
 use super::routes::{Action, Answered, Kind, ROUTES, Route, STATUS};
-use super::{Daemon, RELAYED_HEADER, RaftFacts, STALE_HEADER, Settings};
+use super::{Daemon, Peer, RELAYED_HEADER, RaftFacts, STALE_HEADER, Settings};
 use super::{audit, change, fleet, forecast, local};
 use crate::env::{Env, sleep, spawn, timeout};
 
@@ -45,6 +45,8 @@ const IDLE_MAX: Duration = Duration::from_secs(60);
 const DRAIN_MAX: Duration = Duration::from_secs(5);
 /// The wait after a connection could not be accepted (no file descriptors).
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+/// How many leaders, one after another, may be asked for one look.
+const RELAYS_MAX: u32 = 3;
 
 /// Why nothing can be served.
 #[derive(Debug)]
@@ -327,8 +329,8 @@ enum Venue {
     Here,
     /// Here, from what this daemon knows itself; why.
     HereStale(&'static str),
-    /// By the leader at this URI.
-    Leader(String),
+    /// By the leader, at its URI.
+    Leader(Peer),
     Nowhere(Failure),
 }
 
@@ -347,7 +349,7 @@ fn venue(route: Route, facts: &RaftFacts, is_relayed: bool) -> Venue {
                 leader.address
             )))
         }
-        (Some(leader), Kind::Read | Kind::Change) => Venue::Leader(leader.http_uri.clone()),
+        (Some(leader), Kind::Read | Kind::Change) => Venue::Leader(leader.clone()),
         (None, Kind::Read) => Venue::HereStale("no leader"),
         (None, Kind::Change) => Venue::Nowhere(Failure::no_leader(match &facts.health {
             Ok(()) => String::from("there is no raft leader: nothing was done"),
@@ -398,20 +400,42 @@ async fn respond<E: Env, D: Daemon>(
     if route.kind == Kind::Change && !caller.may_write {
         return Answer::from(Failure::unauthorized()).into_response(identity);
     }
-    let facts = shared.daemon.raft();
-    let is_relayed = request.headers().contains_key(RELAYED_HEADER);
-    let stale = match venue(route, &facts, is_relayed) {
-        Venue::Here => None,
-        Venue::HereStale(why) => Some(why),
-        Venue::Leader(uri) => {
-            let from = request.extensions().get::<From>().cloned();
-            let from = from.map_or_else(String::new, |From(peer)| peer);
-            let relayed = relay::relay::<E>(&uri, &facts, route.kind, &from, request).await;
-            return relayed.unwrap_or_else(|failure| Answer::from(failure).into_response(identity));
+    let (head, mut body) = request.into_parts();
+    let is_relayed = head.headers.contains_key(RELAYED_HEADER);
+    let mut facts = shared.daemon.raft();
+    let mut passed_on = None;
+    let mut tries = 0;
+    let stale = loop {
+        let leader = match venue(route, &facts, is_relayed) {
+            Venue::Here => break None,
+            Venue::HereStale(why) => break Some(why),
+            Venue::Leader(leader) => leader,
+            Venue::Nowhere(failure) => return Answer::from(failure).into_response(identity),
+        };
+        let request = match &passed_on {
+            Some(request) => PassedOn::clone(request),
+            None => match PassedOn::collect::<E>(&head, std::mem::take(&mut body)).await {
+                Ok(request) => passed_on.insert(request).clone(),
+                Err(failure) => return Answer::from(failure).into_response(identity),
+            },
+        };
+        let from = head.extensions.get::<From>();
+        let from = from.map_or("", |From(peer)| peer.as_str());
+        tries += 1;
+        let daemon = &shared.daemon;
+        match relay::<E, D>(daemon, &leader, &facts, route.kind, from, request).await {
+            Ok(response) => return response,
+            Err(Unanswered::LedByAnother) if tries < RELAYS_MAX => facts = shared.daemon.raft(),
+            Err(Unanswered::LedByAnother) => {
+                let failure = Failure::unreachable("the raft leader was replaced too often");
+                return Answer::from(failure).into_response(identity);
+            }
+            Err(Unanswered::Failed(failure)) => {
+                return Answer::from(failure).into_response(identity);
+            }
         }
-        Venue::Nowhere(failure) => return Answer::from(failure).into_response(identity),
     };
-    let answer = match params(path_params, request.uri()) {
+    let answer = match params(path_params, &head.uri) {
         Ok(params) => {
             let asked = Asked {
                 shared,
@@ -419,7 +443,7 @@ async fn respond<E: Env, D: Daemon>(
                 caller,
                 params,
             };
-            settle(act(&asked, route.action, request.headers()).await)
+            settle(act(&asked, route.action, &head.headers).await)
         }
         Err(failure) => Answer::from(failure),
     };

@@ -690,6 +690,70 @@ fn a_leader_that_cannot_be_reached_or_is_lost() {
     });
 }
 
+/// A leader whose process is stopped takes connections and never answers.
+#[test]
+fn a_leader_that_is_replaced_is_not_waited_for() {
+    run(async {
+        let mut listener = TokioEnv::bind("127.0.0.1:0").await.unwrap();
+        let frozen = TokioEnv::local_address(&listener).unwrap();
+        spawn::<TokioEnv>(async move {
+            let mut streams = Vec::new();
+            while let Ok((stream, _)) = TokioEnv::accept(&mut listener).await {
+                streams.push(stream);
+            }
+        });
+        let successor = site(Fake::new(), Settings::default()).await;
+        let facts = |node: u64, address: &str| {
+            let mut facts = facts_of_a_follower(&format!("http://{address}"));
+            facts.leader.as_mut().unwrap().node = NodeId(node);
+            facts
+        };
+        let follower = site(Fake::following(facts(2, &frozen)), Settings::default()).await;
+        let replace = |by: RaftFacts| {
+            let fake = follower.fake.clone();
+            fake.with(|world| world.facts = facts(2, &frozen));
+            spawn::<TokioEnv>(async move {
+                crate::env::sleep::<TokioEnv>(Duration::from_millis(150)).await;
+                fake.with(|world| world.facts = by);
+            });
+        };
+        let within = |path: &'static str| {
+            let answer = request(&follower.address, "GET", path, "");
+            async move {
+                crate::env::timeout::<TokioEnv, _>(Duration::from_secs(8), answer)
+                    .await
+                    .unwrap_or_else(|| panic!("{path} was not answered"))
+            }
+        };
+
+        replace(facts(3, &successor.address));
+        let look = within("/api/clusters").await;
+        assert_eq!(look.status, "200 OK");
+        assert_eq!(look.header("x-orchestrator-stale"), None);
+        replace(facts(3, &successor.address));
+        within("/api/forget/db1.example/3306")
+            .await
+            .expect_error("504 Gateway Timeout", "another daemon leads");
+        assert_eq!(successor.fake.asked(), []);
+
+        // This daemon itself was elected.
+        replace(facts_of_the_leader());
+        let look = within("/api/clusters").await;
+        assert_eq!(look.status, "200 OK");
+        assert_eq!(look.header("x-orchestrator-stale"), None);
+
+        // Nobody was.
+        replace(facts_without_a_leader());
+        let look = within("/api/clusters").await;
+        assert_eq!(look.header("x-orchestrator-stale"), Some("no leader"));
+        replace(facts_without_a_leader());
+        within("/api/forget/db1.example/3306")
+            .await
+            .expect_error("504 Gateway Timeout", "outcome unknown");
+        assert_eq!(follower.fake.asked(), []);
+    });
+}
+
 #[test]
 fn what_replies_come_to() {
     run(async {

@@ -458,9 +458,11 @@ fn the_cases_reach_every_code() {
         [
             "MasterWithoutReplicas",
             "OverloadedPrimary",
+            "TwoWriteablePrimariesStructureWarning",
             "MissingPrivilegesStructureWarning",
             "UnknownPrivilegesStructureWarning",
             "UnseenByDaemonsStructureWarning",
+            "RefusedQueriesStructureWarning",
         ]
     );
 }

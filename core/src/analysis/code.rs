@@ -409,6 +409,8 @@ impl fmt::Display for Code {
 /// Declared in the order in which they are listed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum StructureCode {
+    /// A primary that a recovery replaced takes writes beside the one that was promoted. First, as the loudest.
+    TwoWriteablePrimariesStructureWarning,
     NoLoggingReplicasStructureWarning,
     NoFailoverSupportStructureWarning,
     StatementAndMixedLoggingReplicasStructureWarning,
@@ -425,11 +427,14 @@ pub enum StructureCode {
     UnknownPrivilegesStructureWarning,
     /// Not every daemon can see it, so that fewer can agree on its death.
     UnseenByDaemonsStructureWarning,
+    /// The server refused statements of the probe, perhaps queries of the configuration.
+    RefusedQueriesStructureWarning,
 }
 
 impl StructureCode {
     /// Every code, in the order in which they are listed.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
+        Self::TwoWriteablePrimariesStructureWarning,
         Self::NoLoggingReplicasStructureWarning,
         Self::NoFailoverSupportStructureWarning,
         Self::StatementAndMixedLoggingReplicasStructureWarning,
@@ -443,12 +448,14 @@ impl StructureCode {
         Self::MissingPrivilegesStructureWarning,
         Self::UnknownPrivilegesStructureWarning,
         Self::UnseenByDaemonsStructureWarning,
+        Self::RefusedQueriesStructureWarning,
     ];
 
     /// As the wire spells it.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
+            Self::TwoWriteablePrimariesStructureWarning => "TwoWriteablePrimariesStructureWarning",
             Self::NoLoggingReplicasStructureWarning => "NoLoggingReplicasStructureWarning",
             Self::NoFailoverSupportStructureWarning => "NoFailoverSupportStructureWarning",
             Self::StatementAndMixedLoggingReplicasStructureWarning => {
@@ -472,6 +479,7 @@ impl StructureCode {
             Self::MissingPrivilegesStructureWarning => "MissingPrivilegesStructureWarning",
             Self::UnknownPrivilegesStructureWarning => "UnknownPrivilegesStructureWarning",
             Self::UnseenByDaemonsStructureWarning => "UnseenByDaemonsStructureWarning",
+            Self::RefusedQueriesStructureWarning => "RefusedQueriesStructureWarning",
         }
     }
 

@@ -150,11 +150,16 @@ impl Problem {
         self.code.description()
     }
 
-    /// What the codes alone do not tell, for people: which rights are missing and the statement that grants each, who
-    /// does not see the server.
+    /// What the codes alone do not tell, for people: who is primary in its place, which rights are missing and the
+    /// statement that grants each, what it refuses, who does not see the server.
     #[must_use]
     pub fn details(&self) -> Vec<String> {
         let mut details = Vec::new();
+        if let Some(primary) = &self.evidence.other_primary {
+            details.push(format!(
+                "a recovery made {primary} the primary in its place, and it takes writes all the same"
+            ));
+        }
         if let Some(report) = &self.evidence.report {
             for missing in &report.missing_privileges {
                 details.push(format!(
@@ -165,6 +170,7 @@ impl Problem {
             if let Some(why) = &report.privileges_unknown {
                 details.push(format!("what our account may do is not known: {why}"));
             }
+            details.extend(report.refusals());
         }
         if let Some((seeing, daemons)) = self.evidence.daemons_seeing {
             details.push(format!("{seeing} of {daemons} daemons can see this server"));

@@ -9,7 +9,7 @@ use core::time::Duration;
 
 use super::{filters::Filters, verdict};
 use crate::{
-    id::InstanceKey,
+    id::{Identity, InstanceKey},
     policy::Policy,
     time::{Mono, Now, Wall},
     topology::{
@@ -72,6 +72,11 @@ pub trait Context {
         None
     }
 
+    /// The primary of the cluster in which a recovery replaced this server; none where none did.
+    fn primary_in_place_of(&self, _replaced: &Identity) -> Option<&InstanceKey> {
+        None
+    }
+
     /// Replication was just restarted on the server's replicas by ourselves.
     fn is_in_grace(&self, _key: &InstanceKey) -> bool {
         false
@@ -129,6 +134,8 @@ pub struct Evidence {
     pub is_overloaded: bool,
     /// How many daemons can see it, of how many; none while all can.
     pub daemons_seeing: Option<(u32, u32)>,
+    /// The primary in whose place it takes writes, though a recovery replaced it.
+    pub other_primary: Option<InstanceKey>,
     /// Its log stands where it was noted to stand, for longer than the policy allows a semi-sync source.
     pub is_stale: bool,
 
@@ -228,6 +235,14 @@ impl Evidence {
             .is_some_and(|report| !report.missing_privileges.is_empty())
     }
 
+    /// It refused statements of the probe.
+    #[must_use]
+    pub fn refuses_queries(&self) -> bool {
+        self.report
+            .as_ref()
+            .is_some_and(|report| !report.refused.is_empty())
+    }
+
     /// Something about the server or its replicas is worth an entry (`ReduceReplicationAnalysisCount`).
     #[must_use]
     pub fn is_of_interest(&self) -> bool {
@@ -235,6 +250,8 @@ impl Evidence {
             || self.is_failing_to_connect
             || self.replicas > 0
             || self.lacks_privileges()
+            || self.refuses_queries()
+            || self.other_primary.is_some()
     }
 
     fn stand_until_wall(&mut self, end: Wall) {
@@ -278,6 +295,12 @@ pub fn gather<'a, C: Context + ?Sized>(
             Some(ProbeFailure::ServerError { code, .. }) if verdict::is_overload(*code)
         ),
         daemons_seeing: context.daemons_seeing(&server.key),
+        other_primary: server
+            .identity()
+            .filter(|_| server.is_last_check_valid() && !server.read_only())
+            .and_then(|identity| context.primary_in_place_of(identity))
+            .filter(|primary| **primary != server.key)
+            .cloned(),
         uses_pseudo_gtid: context.uses_pseudo_gtid(&server.key),
         downtime_end: context.downtime_end(&server.key),
         ..Evidence::default()

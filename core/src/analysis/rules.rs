@@ -222,7 +222,11 @@ pub const GROUP_CHAIN: [Rule; 1] = [rule(
 )];
 
 /// Everything unwise about how a server and its replicas are set up, in the order in which it is listed.
-pub const STRUCTURE: [(StructureCode, Predicate); 13] = [
+pub const STRUCTURE: [(StructureCode, Predicate); 15] = [
+    (
+        StructureCode::TwoWriteablePrimariesStructureWarning,
+        |e, _| e.other_primary.is_some(),
+    ),
     (StructureCode::NoLoggingReplicasStructureWarning, |e, _| {
         e.is_primary && e.replicas > 1 && e.logging_replicas == 0
     }),
@@ -283,6 +287,9 @@ pub const STRUCTURE: [(StructureCode, Predicate); 13] = [
     }),
     (StructureCode::UnseenByDaemonsStructureWarning, |e, _| {
         e.daemons_seeing.is_some()
+    }),
+    (StructureCode::RefusedQueriesStructureWarning, |e, _| {
+        e.refuses_queries()
     }),
 ];
 

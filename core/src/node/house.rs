@@ -16,7 +16,7 @@ use crate::{
     id::{Identity, InstanceKey, NodeId},
     policy::DeposedAction,
     recovery::Purpose,
-    replicated::Command,
+    replicated::{ClusterRecord, Command, Deposed},
     time::{Now, Wall},
     topology::Instance,
 };
@@ -29,6 +29,8 @@ const TICK: Duration = Duration::from_secs(60);
 const LEAP: Duration = Duration::from_secs(3600);
 /// A deposed primary that could not be closed is tried again after this time, then after twice as long, and so on.
 const FENCE_AGAIN: Duration = Duration::from_secs(5);
+/// A deposed primary that could not be closed so often is told of as one that is left open.
+const FENCES_UNTOLD: u32 = 2;
 /// A daemon without a sign of life of a server for so long cannot see it.
 const BLIND_AFTER: Duration = Duration::from_secs(10);
 /// How often the leader asks the others whether they see a server, and of how many servers at once.
@@ -45,8 +47,10 @@ impl Node {
             .retain(|_, at| now.mono.since(*at) < REGROUPED_FOR);
         self.look_at_witnesses(now, out);
         if self.leading().is_none() {
+            self.left_open.clear();
             return;
         }
+        self.tell_left_open(now, out);
         // Nothing is proposed twice: what the last round proposed is waited for.
         if self
             .proposals
@@ -381,7 +385,7 @@ impl Node {
         if !self.replicated.are_recoveries_enabled() || self.policy().observe_only {
             return;
         }
-        let rows: Vec<(Identity, crate::replicated::Deposed)> = self
+        let rows: Vec<(Identity, Deposed)> = self
             .replicated
             .deposed()
             .map(|(identity, row)| (identity.clone(), row.clone()))
@@ -389,28 +393,12 @@ impl Node {
         self.fenced_again
             .retain(|identity, _| self.replicated.is_deposed(identity));
         for (identity, row) in rows {
-            let Some(instance) = self.observed.instances.get(&row.key) else {
+            let Some((instance, record)) = self.returned(&identity, &row) else {
                 continue;
             };
-            let Some(report) = instance
-                .report
-                .clone()
-                .filter(|report| report.identity == identity)
-            else {
+            let Some(report) = instance.report.clone() else {
                 continue;
             };
-            // Looked at since this daemon knows that it was deposed. Its own clock tells: log time may be far ahead of every
-            // wall clock, for as long as one daemon's clock once was.
-            let since = self.learned.deposed_since(&identity);
-            if !instance.is_last_check_valid() || instance.seen.is_none_or(|seen| seen <= since) {
-                continue;
-            }
-            let Some(record) = self.replicated.cluster(row.cluster) else {
-                continue;
-            };
-            if self.replicated.running_on(record.key).is_some() {
-                continue;
-            }
             let follows = report
                 .replication
                 .as_ref()
@@ -434,16 +422,12 @@ impl Node {
                 continue;
             }
             let fence = self.fence_of(now, &identity, &row, instance);
-            let downtimed_by_a_person = self
-                .replicated
-                .downtime_of(&row.key, now.wall)
-                .is_some_and(|downtime| !downtime.is_lost_in_recovery() && downtime.began > row.at);
-            if downtimed_by_a_person || self.beginning.contains(&row.key) {
+            if self.is_downtimed_by_people(now, &row) || self.beginning.contains(&row.key) {
                 continue;
             }
             match fence {
                 Fence::Missing => {}
-                // Opened by hand: shown as the loudest problem, not fought.
+                // Opened by hand: told ([`Node::tell_left_open`]) and shown, not fought.
                 Fence::Holds | Fence::OpenedByPeople => continue,
                 Fence::Unrecorded => {
                     self.fenced_again.remove(&identity);
@@ -456,12 +440,6 @@ impl Node {
                 }
             }
             if self.policy().deposed_action == DeposedAction::Report {
-                note(
-                    out,
-                    Level::Error,
-                    None,
-                    format!("{} is back and writeable, and was deposed", row.key),
-                );
                 continue;
             }
             let (again, tries) = self
@@ -494,6 +472,71 @@ impl Node {
                 out,
             );
         }
+    }
+
+    /// A deposed primary that was read since this daemon knows that it was deposed, and its cluster, on which nothing is
+    /// under way. This daemon's own clock tells: log time may be far ahead of every wall clock, for as long as one daemon's
+    /// clock once was.
+    fn returned(&self, identity: &Identity, row: &Deposed) -> Option<(&Instance, &ClusterRecord)> {
+        let instance = self.observed.instances.get(&row.key)?;
+        let since = self.learned.deposed_since(identity);
+        let is_read = instance.identity() == Some(identity)
+            && instance.is_last_check_valid()
+            && instance.seen.is_some_and(|seen| seen > since);
+        let record = self.replicated.cluster(row.cluster)?;
+        (is_read && self.replicated.running_on(record.key).is_none()).then_some((instance, record))
+    }
+
+    fn is_downtimed_by_people(&self, now: Now, row: &Deposed) -> bool {
+        self.replicated
+            .downtime_of(&row.key, now.wall)
+            .is_some_and(|downtime| !downtime.is_lost_in_recovery() && downtime.began > row.at)
+    }
+
+    /// Says once, when it begins, that a deposed primary takes writes and is not going to be closed: two servers of one
+    /// cluster take writes until people end it.
+    fn tell_left_open(&mut self, now: Now, out: &mut Output) {
+        let is_left = !self.replicated.are_recoveries_enabled()
+            || self.policy().observe_only
+            || self.policy().deposed_action == DeposedAction::Report;
+        let mut left_open = BTreeSet::new();
+        for (identity, row) in self.replicated.deposed() {
+            let Some((instance, record)) = self.returned(identity, row) else {
+                // Of what is not seen nothing is known, nor while something is under way there.
+                if self.left_open.contains(identity) {
+                    left_open.insert(identity.clone());
+                }
+                continue;
+            };
+            let is_open = match self.fence_of(now, identity, row, instance) {
+                Fence::Holds | Fence::Unrecorded => false,
+                Fence::OpenedByPeople => true,
+                Fence::Missing => {
+                    let tries = self
+                        .fenced_again
+                        .get(identity)
+                        .map_or(0, |(_, tries)| *tries);
+                    is_left || self.is_downtimed_by_people(now, row) || tries >= FENCES_UNTOLD
+                }
+            };
+            if !is_open {
+                continue;
+            }
+            if !self.left_open.contains(identity) {
+                let (key, primary, name) = (&row.key, &record.primary, &record.name);
+                note(
+                    out,
+                    Level::Error,
+                    Some(&row.by),
+                    format!(
+                        "two writeable primaries in cluster {name}: {key} takes writes, though {primary} was made the \
+                         primary in its place; set-read-only closes it"
+                    ),
+                );
+            }
+            left_open.insert(identity.clone());
+        }
+        self.left_open = left_open;
     }
 
     /// A server that was lost in a recovery, or took the place of one, and replicates from its cluster's primary is lost

@@ -158,6 +158,8 @@ pub struct Node {
     learned: restart::Learned,
     /// When a deposed primary may be closed again, and how often that was tried.
     fenced_again: BTreeMap<Identity, (Mono, u32)>,
+    /// Deposed primaries that take writes and are left to people, of which this leader has told.
+    left_open: BTreeSet<Identity>,
     beginning: BTreeSet<InstanceKey>,
     last_uid: u64,
 
@@ -222,6 +224,7 @@ impl Node {
             operations: BTreeMap::new(),
             learned: restart::Learned::default(),
             fenced_again: BTreeMap::new(),
+            left_open: BTreeSet::new(),
             beginning: BTreeSet::new(),
             last_uid: 0,
             progress: BTreeMap::new(),
@@ -560,6 +563,12 @@ impl Context for Judged<'_> {
 
     fn daemons_seeing(&self, key: &InstanceKey) -> Option<(u32, u32)> {
         self.partly_seen.get(key).copied()
+    }
+
+    fn primary_in_place_of(&self, replaced: &Identity) -> Option<&InstanceKey> {
+        let row = self.replicated.deposed_of(replaced)?;
+        let record = self.replicated.cluster(row.cluster)?;
+        Some(&record.primary)
     }
 
     fn is_standing_still(&self, replica: &InstanceKey) -> bool {

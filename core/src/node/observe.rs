@@ -258,6 +258,15 @@ impl Node {
                     note(out, Level::Warning, None, text);
                 }
             }
+            for refusal in report.refusals() {
+                let was_told = instance
+                    .report
+                    .as_ref()
+                    .is_some_and(|before| before.refusals().any(|told| told == refusal));
+                if !was_told {
+                    note(out, Level::Warning, None, format!("{key}: {refusal}"));
+                }
+            }
             instance.report = Some(report.clone());
             // What a reading says was true when it began, at the earliest.
             instance.seen = Some(began);
@@ -317,7 +326,8 @@ impl Node {
             })
     }
 
-    /// What is recorded of clusters has changed: their primaries may stand elsewhere.
+    /// What is recorded of clusters has changed: their primaries may stand elsewhere, and another primary than before may
+    /// be the one beside whom a deposed one takes writes.
     pub(super) fn rejoin(&mut self, now: Now, changes: &[Change]) {
         for change in changes {
             let cluster = match change {
@@ -327,6 +337,25 @@ impl Node {
             };
             if let Some(cluster) = cluster {
                 self.rejoin_primary(now, cluster);
+            }
+            let concerned: Vec<InstanceKey> = match change {
+                Change::Cluster(key, _) => {
+                    let rows = self.replicated.deposed();
+                    rows.filter(|(_, row)| row.cluster == *key)
+                        .map(|(_, row)| row.key.clone())
+                        .collect()
+                }
+                Change::Deposed(identity, _) => {
+                    let instances = self.observed.instances.values();
+                    instances
+                        .filter(|instance| instance.identity() == Some(identity))
+                        .map(|instance| instance.key.clone())
+                        .collect()
+                }
+                _ => Vec::new(),
+            };
+            for key in concerned {
+                self.refresh(now, &key, None);
             }
         }
     }

@@ -1,6 +1,6 @@
 //! What one successful probe saw of one server. Adapters fill it; nothing here judges.
 
-use alloc::{string::String, vec::Vec};
+use alloc::{format, string::String, vec::Vec};
 use core::{fmt, time::Duration};
 use serde::{Deserialize, Serialize};
 
@@ -345,7 +345,8 @@ pub struct ProbeReport {
     pub missing_privileges: Vec<MissingPrivilege>,
     /// Why it is not known what our account may do; none if it is, or was not read so far.
     pub privileges_unknown: Option<String>,
-    /// Statements of the probe that the server refused, dropped for it: error number and what is missing thereby.
+    /// Statements of the probe that the server refused when each was tried last: error number (0: it gave no usable answer)
+    /// and what is missing thereby.
     pub refused: Vec<(u16, String)>,
     pub latency: Duration,
 }
@@ -395,6 +396,14 @@ impl ProbeReport {
             })
             .copied()
             .collect()
+    }
+
+    /// What the server refused, in words.
+    pub fn refusals(&self) -> impl Iterator<Item = String> + '_ {
+        self.refused.iter().map(|(code, what)| match code {
+            0 => format!("not read: {what}"),
+            code => format!("refused with error {code}: {what}"),
+        })
     }
 
     /// Received and not applied.

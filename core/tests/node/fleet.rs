@@ -59,6 +59,8 @@ pub struct Server {
     pub overloaded: bool,
     /// Rights that our account lacks there.
     pub missing_privileges: Vec<MissingPrivilege>,
+    /// What it refuses to a probe.
+    pub refused: Vec<(u16, String)>,
     /// How it looked when replication last flowed, and moved nothing.
     pub flowed: Option<Flowed>,
     /// Its receiver is still dialling its source until then, in nanoseconds.
@@ -401,6 +403,7 @@ impl Fleet {
             replicated_gtid: is_mariadb.then(|| set(&replicated)),
             replication,
             missing_privileges: server.missing_privileges.clone(),
+            refused: server.refused.clone(),
             replicas: self
                 .servers
                 .values()

@@ -1,9 +1,12 @@
 //! Situations of `FAILOVER.md`, one test each.
 
+use std::collections::BTreeSet;
+
 use orchestrator_core::{
     analysis::{Code, StructureCode},
     id::InstanceKey,
     node::{Reply, Request},
+    policy::DeposedAction,
     recovery::{End, Purpose, StepKind},
     replicated::{AckScope, Command},
     topology::{self, Flavour, MissingPrivilege, PromotionRule},
@@ -901,9 +904,109 @@ fn a_deposed_primary_opened_by_hand_is_not_fought() {
     world.restart(1);
     world.run(10 * SEC);
     assert!(world.server(1).read_only);
+    let told = |world: &World| {
+        let lines = world.trace.iter();
+        lines
+            .filter(|line| line.contains("two writeable primaries in cluster db2:3306: db1:3306"))
+            .count()
+    };
+    assert_eq!(told(&world), 0);
     world.server(1).read_only = false;
     world.run(20 * SEC);
     assert!(!world.server(1).read_only);
+    assert_two_primaries(&world, 1);
+    assert_eq!(told(&world), 1, "{}", world.story());
+    // Closed by the command that the line names, it is over; opened once more, it is told once more.
+    world.ask(Request::SetReadOnly {
+        key: key(1),
+        super_read_only: true,
+    });
+    world.run(10 * SEC);
+    assert!(world.server(1).read_only, "{}", world.story());
+    assert_one_primary(&world, 1);
+    world.server(1).read_only = false;
+    world.run(20 * SEC);
+    assert_two_primaries(&world, 1);
+    assert_eq!(told(&world), 2, "{}", world.story());
+}
+
+/// Every daemon shows that the deposed server takes writes beside the primary, though it is in a downtime.
+#[track_caller]
+fn assert_two_primaries(world: &World, deposed: u16) {
+    for daemon in 0..3 {
+        let (_, structure, details) = world.found(daemon, deposed).expect("a finding");
+        assert_eq!(
+            structure.first(),
+            Some(&StructureCode::TwoWriteablePrimariesStructureWarning)
+        );
+        assert!(
+            details.contains("a recovery made db2:3306 the primary in its place"),
+            "{details}"
+        );
+    }
+}
+
+#[track_caller]
+fn assert_one_primary(world: &World, deposed: u16) {
+    for daemon in 0..3 {
+        let structure = world.found(daemon, deposed).map(|found| found.1);
+        assert!(
+            !structure.as_ref().is_some_and(|structure| {
+                structure.contains(&StructureCode::TwoWriteablePrimariesStructureWarning)
+            }),
+            "{structure:?}"
+        );
+    }
+}
+
+#[test]
+fn a_deposed_primary_that_is_only_reported_is_told_of_once() {
+    let mut world = World::with(Flavour::Mariadb, 2, |policy| {
+        policy.deposed_action = DeposedAction::Report;
+    });
+    world.kill(1);
+    world.expect_succeeded(2 * SEC, 2);
+    world.server(1).starts_read_only = false;
+    world.restart(1);
+    world.run(30 * SEC);
+    assert_eq!(world.writeable(), [key(1), key(2)]);
+    assert_two_primaries(&world, 1);
+    let told = |world: &World| {
+        let lines = world.trace.iter();
+        lines
+            .filter(|line| line.contains("two writeable primaries"))
+            .count()
+    };
+    assert_eq!(told(&world), 1, "{}", world.story());
+    // It follows: the mark is lifted, and nothing is left to tell.
+    let deposed = world.server(1);
+    deposed.read_only = true;
+    deposed.channel = Some(crate::fleet::Channel {
+        source: key(2),
+        io: true,
+        sql: true,
+        received: BTreeSet::new(),
+    });
+    world.run(20 * SEC);
+    assert_one_primary(&world, 1);
+}
+
+#[test]
+fn what_a_server_refuses_is_told_once_and_shown() {
+    let mut world = World::new(Flavour::Mysql, 1);
+    world.server(2).refused = vec![(1146, String::from("the result of DetectDataCenterQuery"))];
+    world.run(60 * SEC);
+    let (code, structure, details) = world.found(0, 2).expect("a finding");
+    assert_eq!(code, Code::NoProblem);
+    assert_eq!(structure, [StructureCode::RefusedQueriesStructureWarning]);
+    let refusal = "refused with error 1146: the result of DetectDataCenterQuery";
+    assert_eq!(details, refusal);
+    let told = format!("daemon0: db2:3306: {refusal}");
+    let lines = world.trace.iter();
+    assert_eq!(lines.filter(|line| line.ends_with(&told)).count(), 1);
+    world.server(2).refused.clear();
+    world.run(10 * SEC);
+    assert_eq!(world.found(0, 2), None);
 }
 
 #[test]

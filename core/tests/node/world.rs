@@ -190,6 +190,7 @@ impl World {
                 log_bin: true,
                 overloaded: false,
                 missing_privileges: Vec::new(),
+                refused: Vec::new(),
                 connects_at: 0,
                 statements: Vec::new(),
                 refuses: BTreeMap::new(),

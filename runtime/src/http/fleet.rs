@@ -36,9 +36,7 @@ impl Chosen {
         Chosen {
             now: sight.now,
             scale: scale(sight),
-            servers: instances
-                .map(|instance| facts(sight.replicated, instance, sight.now))
-                .collect(),
+            servers: instances.map(|instance| facts(sight, instance)).collect(),
         }
     }
 
@@ -82,12 +80,14 @@ fn scale(sight: &Sight<'_>) -> Scale {
     }
 }
 
-fn facts(replicated: &Replicated, instance: &Instance, now: Now) -> Facts {
+fn facts(sight: &Sight<'_>, instance: &Instance) -> Facts {
+    let replicated = sight.replicated;
     Facts {
         instance: instance.clone(),
-        rule: replicated.rule_of(&instance.key, now.wall),
+        rule: replicated.rule_of(&instance.key, sight.now.wall),
+        is_second_primary: is_second_primary(sight, instance),
         downtime: replicated
-            .downtime_of(&instance.key, now.wall)
+            .downtime_of(&instance.key, sight.now.wall)
             .map(|downtime| Downtime {
                 owner: downtime.owner.clone(),
                 reason: downtime.reason.clone(),
@@ -95,6 +95,12 @@ fn facts(replicated: &Replicated, instance: &Instance, now: Now) -> Facts {
                 until: downtime.until,
             }),
     }
+}
+
+/// A recovery replaced it as primary, and it takes writes all the same.
+fn is_second_primary(sight: &Sight<'_>, instance: &Instance) -> bool {
+    let problem = sight.diagnosis.problem(&instance.key);
+    problem.is_some_and(|problem| problem.evidence.other_primary.is_some())
 }
 
 /// Servers in the order of their keys.
@@ -209,9 +215,14 @@ pub(super) async fn problems<D: Daemon>(asked: &Asked<'_, D>) -> Result<Answer, 
                     .as_ref()
                     .is_none_or(|cluster| instance.place.cluster_name == *cluster);
                 let downtime = || sight.replicated.downtime_of(&instance.key, sight.now.wall);
+                // Two writeable primaries are shown whatever downtime the recovery left behind.
+                let is_shown = || {
+                    is_second_primary(sight, instance)
+                        || (!problems_of(instance, scale, sight.now).is_empty()
+                            && downtime().is_none())
+                };
                 is_inside
-                    && !problems_of(instance, scale, sight.now).is_empty()
-                    && downtime().is_none()
+                    && is_shown()
                     && !sight
                         .filters
                         .problem_ignore

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use orchestrator_core::analysis::{Diagnosis, Filters, Judging, View};
-use orchestrator_core::id::{Epoch, InstanceKey, LogPosition, NodeId, Uid};
+use orchestrator_core::analysis::{Context, Diagnosis, Filters, Judging, View};
+use orchestrator_core::id::{Epoch, Identity, InstanceKey, LogPosition, NodeId, Uid};
 use orchestrator_core::node::{MembersView, Reply, Request};
 use orchestrator_core::policy::Policy;
 use orchestrator_core::recovery::{DeadKind, End, Purpose};
@@ -110,6 +110,7 @@ fn server(host: &str, source: Option<&str>) -> Instance {
     let mut instance = Instance::new(key(host), NOW);
     instance.checked = Some(NOW.mono - Duration::from_secs(2));
     instance.seen = instance.checked;
+    instance.attempted = instance.checked;
     instance.checked_at = NOW.wall - Duration::from_secs(2);
     instance.seen_at = instance.checked_at;
     instance.place = Place {
@@ -219,6 +220,16 @@ impl Fake {
     }
 }
 
+/// Of what was decided, who is primary in the place of whom.
+struct Decided<'a>(&'a Replicated);
+
+impl Context for Decided<'_> {
+    fn primary_in_place_of(&self, replaced: &Identity) -> Option<&InstanceKey> {
+        let row = self.0.deposed_of(replaced)?;
+        self.0.cluster(row.cluster).map(|record| &record.primary)
+    }
+}
+
 impl Daemon for Fake {
     async fn read<T: Send + 'static>(
         &self,
@@ -236,7 +247,7 @@ impl Daemon for Fake {
             let judging = Judging {
                 policy: world.replicated.policy(),
                 filters: &world.filters,
-                context: &(),
+                context: &Decided(&world.replicated),
                 now: NOW,
             };
             Ok(look(&Sight {
@@ -1111,6 +1122,76 @@ fn a_deposed_primary_that_people_opened_is_not_the_master() {
         site.get("/api/master/shop")
             .await
             .expect_error("500 Internal Server Error", "No masters found");
+    });
+}
+
+#[test]
+fn two_writeable_primaries_are_shown_with_what_closes_the_one() {
+    run(async {
+        let fake = after_a_recovery();
+        let lost = fake.with(|world| {
+            world
+                .replicated
+                .downtime_of(&key("db1.example"), NOW.wall)
+                .is_some()
+        });
+        assert!(lost, "the recovery leaves a downtime");
+        let site = site(fake, Settings::default()).await;
+        let found = site.json("/api/replication-analysis/shop").await;
+        let entry = found["Details"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|entry| entry["AnalyzedInstanceKey"]["Hostname"] == "db1.example")
+            .unwrap();
+        assert_eq!(
+            entry["StructureAnalysis"][0],
+            "TwoWriteablePrimariesStructureWarning"
+        );
+        assert_eq!(
+            entry["Description"],
+            "a recovery made db2.example:3306 the primary in its place, and it takes writes all the same; \
+             this closes it: SET GLOBAL super_read_only=1"
+        );
+        let problems = site.json("/api/problems/shop").await;
+        assert_eq!(problems[0]["Key"]["Hostname"], "db1.example");
+        assert_eq!(problems[0]["Problems"], json!(["two_writeable_primaries"]));
+        assert_eq!(problems[0]["IsDowntimed"], true);
+        assert_eq!(problems.as_array().unwrap().len(), 1);
+
+        site.fake.with(|world| {
+            let closed = world.instances.get_mut(&key("db1.example")).unwrap();
+            Arc::get_mut(closed.report.as_mut().unwrap())
+                .unwrap()
+                .read_only = true;
+        });
+        assert_eq!(site.json("/api/problems/shop").await, json!([]));
+    });
+}
+
+#[test]
+fn what_a_server_refuses_is_among_its_problems() {
+    run(async {
+        let fake = Fake::new();
+        fake.with(|world| {
+            let refusing = world.instances.get_mut(&key("db2.example")).unwrap();
+            Arc::get_mut(refusing.report.as_mut().unwrap())
+                .unwrap()
+                .refused = vec![(1146, String::from("the result of DetectDataCenterQuery"))];
+        });
+        let site = site(fake, Settings::default()).await;
+        let problems = site.json("/api/problems/shop").await;
+        assert_eq!(problems[0]["Problems"], json!(["refused_queries"]));
+        let found = site.json("/api/replication-analysis").await;
+        let entry = &found["Details"][0];
+        assert_eq!(
+            entry["StructureAnalysis"],
+            json!(["RefusedQueriesStructureWarning"])
+        );
+        assert_eq!(
+            entry["Description"],
+            "refused with error 1146: the result of DetectDataCenterQuery"
+        );
     });
 }
 

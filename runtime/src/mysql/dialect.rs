@@ -11,6 +11,15 @@ use orchestrator_core::id::InstanceKey;
 use orchestrator_core::recovery::{SourcePosition, Statement};
 use orchestrator_core::topology::{Flavour, SemiSync, Version};
 
+/// The statement that closes a server to its clients.
+#[must_use]
+pub const fn fence_text(flavour: Flavour) -> &'static str {
+    match flavour {
+        Flavour::Mariadb => "SET GLOBAL read_only=1",
+        Flavour::Mysql | Flavour::Percona | Flavour::MaxScale => "SET GLOBAL super_read_only=1",
+    }
+}
+
 /// Flavour and version of one server.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Dialect {
@@ -149,11 +158,7 @@ impl Dialect {
 
     /// The one statement that is written into an idle fence connection.
     pub fn fence_text(&self) -> &'static str {
-        if self.is_mariadb() {
-            "SET GLOBAL read_only=1"
-        } else {
-            "SET GLOBAL super_read_only=1"
-        }
+        fence_text(self.flavour)
     }
 
     /// Texts for every statement but the loops ([`Statement::KillClients`] has none). `semi_sync` says which spelling

@@ -39,6 +39,7 @@ mod table;
 mod watch;
 
 pub use check::check_tables;
+pub use dialect::fence_text;
 pub use settings::{DetectQueries, OwnName, ProbeSettings, TlsMode};
 
 use self::connect::Dialer;

@@ -214,6 +214,8 @@ pub(super) struct Reader {
     kept: Tables,
     /// Refused for good, with the error number.
     dropped: BTreeMap<Part, u16>,
+    /// Refused when it was tried last, with the error number.
+    refused: BTreeMap<Part, u16>,
     rare_at: Option<Duration>,
     slow_at: Option<Duration>,
     /// What the parts read each time looked like when the slow ones were read.
@@ -278,6 +280,7 @@ impl Reader {
             dialect,
             kept: Tables::new(),
             dropped: BTreeMap::new(),
+            refused: BTreeMap::new(),
             rare_at: None,
             slow_at: None,
             shape: Shape::default(),
@@ -302,10 +305,10 @@ impl Reader {
         let mut slow = rare || self.is_due::<E>(self.slow_at, self.settings.slow_interval);
         if rare {
             self.dropped.clear();
+            self.refused.clear();
             // The grants are asked for by the roles that are active by this time.
             self.kept.remove(&Part::Roles);
         }
-        let mut refused = self.dropped.clone();
         let mut seen = BTreeSet::new();
         let wanted = |cadence| match cadence {
             Cadence::Always => true,
@@ -313,8 +316,7 @@ impl Reader {
             Cadence::Rare => rare,
         };
         let first = self.choose(Part::OURS, &wanted);
-        self.batch::<E>(conn, first, until, &mut seen, &mut refused)
-            .await?;
+        self.batch::<E>(conn, first, until, &mut seen).await?;
         if rare {
             // What the rare ones brought opens further parts.
             let more = self.choose(Part::OURS, &|_| true);
@@ -322,16 +324,14 @@ impl Reader {
                 .into_iter()
                 .filter(|(part, _)| !seen.contains(part))
                 .collect();
-            self.batch::<E>(conn, more, until, &mut seen, &mut refused)
-                .await?;
+            self.batch::<E>(conn, more, until, &mut seen).await?;
             self.rare_at = Some(E::mono());
         }
         let shape = self.shape();
         if !slow && shape != self.shape {
             slow = true;
             let more = self.choose(Part::OURS, &|cadence| cadence == Cadence::Slow);
-            self.batch::<E>(conn, more, until, &mut seen, &mut refused)
-                .await?;
+            self.batch::<E>(conn, more, until, &mut seen).await?;
         }
         let own = self.choose(Part::USERS, &|cadence| match cadence {
             Cadence::Always => true,
@@ -341,9 +341,8 @@ impl Reader {
             // Whatever they do, the server has been read.
             let until = until.min(E::mono() + OWN_QUERIES);
             let parts: Vec<Part> = own.iter().map(|(part, _)| *part).collect();
-            if let Err(ReadFailure { failure, .. }) = self
-                .batch::<E>(conn, own, until, &mut seen, &mut refused)
-                .await
+            if let Err(ReadFailure { failure, .. }) =
+                self.batch::<E>(conn, own, until, &mut seen).await
             {
                 let code = match failure {
                     ProbeFailure::ServerError { code, .. } => code,
@@ -351,7 +350,7 @@ impl Reader {
                 };
                 self.broken = true;
                 for part in parts.into_iter().filter(|part| !seen.contains(part)) {
-                    refused.insert(part, code);
+                    self.refused.insert(part, code);
                 }
             }
         }
@@ -364,7 +363,7 @@ impl Reader {
             &self.dialect,
             &self.settings,
             &self.kept,
-            &refused,
+            &self.refused,
         )
         .map_err(|unusable| ReadFailure {
             failure: ProbeFailure::Garbled(unusable.to_string()),
@@ -409,7 +408,6 @@ impl Reader {
         mut parts: Vec<(Part, String)>,
         until: Duration,
         seen: &mut BTreeSet<Part>,
-        refused: &mut BTreeMap<Part, u16>,
     ) -> Result<(), ReadFailure> {
         while !parts.is_empty() {
             let mut text = String::with_capacity(parts.len() * 96);
@@ -431,6 +429,7 @@ impl Reader {
             let complete = failed.unwrap_or(tables.len()).min(parts.len());
             for ((part, _), table) in parts.iter().zip(tables).take(complete) {
                 seen.insert(*part);
+                self.refused.remove(part);
                 self.kept.insert(*part, table);
             }
             let failure = match ended {
@@ -443,7 +442,7 @@ impl Reader {
                     if !part.is_essential() && !is_fatal(code) =>
                 {
                     seen.insert(*part);
-                    refused.insert(*part, code);
+                    self.refused.insert(*part, code);
                     if is_lasting(code) {
                         self.dropped.insert(*part, code);
                     }

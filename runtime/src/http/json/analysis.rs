@@ -5,6 +5,8 @@ use orchestrator_core::time::Wall;
 use orchestrator_core::topology::Classification;
 use serde::Serialize;
 
+use crate::mysql::fence_text;
+
 use super::{BinlogCoordinates, ClusterInfo, Key, computed_time, key_set};
 
 /// A server that has a problem, or heads a structure that has one.
@@ -80,7 +82,18 @@ pub struct ReplicationAnalysis {
 /// The code's description, and what the structure codes alone do not tell.
 fn described(problem: &Problem) -> String {
     let description = Some(String::from(problem.description())).filter(|text| !text.is_empty());
-    let texts: Vec<String> = description.into_iter().chain(problem.details()).collect();
+    let evidence = &problem.evidence;
+    let is_second = evidence.other_primary.is_some();
+    let flavour = evidence.report.as_ref().map(|report| report.flavour);
+    let remedy = flavour
+        .filter(|_| is_second)
+        .map(|flavour| format!("this closes it: {}", fence_text(flavour)));
+    // The first detail says what the remedy is for.
+    let mut details = problem.details();
+    if let Some(remedy) = remedy {
+        details.insert(1.min(details.len()), remedy);
+    }
+    let texts: Vec<String> = description.into_iter().chain(details).collect();
     texts.join("; ")
 }
 

@@ -174,6 +174,8 @@ pub struct Facts {
     pub rule: Option<PromotionRule>,
     /// Its downtime, if one is in force.
     pub downtime: Option<Downtime>,
+    /// A recovery replaced it as primary, and it takes writes all the same.
+    pub is_second_primary: bool,
 }
 
 impl Facts {
@@ -188,7 +190,11 @@ impl Facts {
     /// The wire's list of problems. The lag of `scale` is `ReasonableReplicationLagSeconds`.
     #[must_use]
     pub fn problems(&self, scale: Scale, now: Now) -> Vec<&'static str> {
-        problems(&self.instance, scale, now)
+        let mut problems = problems(&self.instance, scale, now);
+        if self.is_second_primary {
+            problems.push("two_writeable_primaries");
+        }
+        problems
     }
 
     /// The server as the wire has it. The lag of `scale` is `ReasonableReplicationLagSeconds`.
@@ -271,6 +277,10 @@ pub fn problems(instance: &topology::Instance, scale: Scale, now: Now) -> Vec<&'
         .map(|report| &report.missing_privileges);
     if rights.is_some_and(|missing| !missing.is_empty()) {
         problems.push("missing_privileges");
+    }
+    let refused = instance.report.as_ref().map(|report| &report.refused);
+    if refused.is_some_and(|refused| !refused.is_empty()) {
+        problems.push("refused_queries");
     }
     problems
 }
@@ -519,6 +529,7 @@ mod tests {
             instance,
             rule: Some(PromotionRule::Prefer),
             downtime: None,
+            is_second_primary: false,
         }
     }
 
@@ -580,6 +591,7 @@ mod tests {
             instance: topology::Instance::new(InstanceKey::new("a", 1), NOW),
             rule: None,
             downtime: None,
+            is_second_primary: false,
         };
         let wire = facts.to_wire(SCALE, NOW);
         assert_eq!(wire.replication_io_thread_state, -1);

@@ -561,6 +561,11 @@ pub fn named(server: &Server, name: &str, user: &str, now: Duration) -> Result<R
                 .map(|row| vec![some(row)])
                 .collect(),
         ),
+        "meta.cluster" => one(
+            !server.cluster_name.is_empty(),
+            &["name"],
+            vec![some(&server.cluster_name)],
+        ),
         "meta.replication_account" => table(
             &["user", "password"],
             server

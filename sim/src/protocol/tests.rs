@@ -90,6 +90,29 @@ fn one_logs_in_with_the_password_and_not_without() {
     }
 }
 
+/// The table of the documented `DetectClusterAliasQuery`, which the demonstration asks.
+#[test]
+fn what_people_call_the_cluster_can_be_asked() {
+    run(async {
+        let running = Running::start().unwrap();
+        let mut named = model(Kind::Mariadb);
+        named.set_cluster_name("shop");
+        let host = running.serve(named);
+        let mut stream = dial(&host).await;
+        log_in(&mut stream, "root", "root-secret")
+            .await
+            .unwrap()
+            .unwrap();
+        let query = b"\x03SELECT name FROM meta.cluster";
+        let first = command(&mut stream, query).await.unwrap();
+        assert_eq!(first, [1], "one column");
+        let mut told = Vec::new();
+        while !told.ends_with(b"\x04shop") {
+            told = read_packet(&mut stream).await.unwrap().1;
+        }
+    });
+}
+
 #[test]
 fn garbage_ends_its_connection_and_nothing_else() {
     run(async {

@@ -117,6 +117,18 @@ async fn demo(arguments: &Arguments) -> Result<bool> {
     }
     for (name, fleet) in &fleets {
         wait_settled(&daemons, name, fleet).await?;
+        if arguments.real.is_some() {
+            // Real servers have no table that names their cluster.
+            let primary = fleet.ports().first().copied().context("an empty fleet")?;
+            daemons
+                .ask_leader(&format!(
+                    "/api/set-cluster-alias/127.0.0.1:{primary}?alias={name}"
+                ))
+                .await?;
+        }
+    }
+    for (name, _) in &fleets {
+        wait_named(&daemons, name).await?;
     }
     let mut lane = 1;
     let clusters = fleets
@@ -191,6 +203,18 @@ async fn wait_settled(daemons: &Daemons, name: &str, fleet: &Fleet) -> Result<()
         let logs: Vec<_> = daemons.all().iter().map(Daemon::log).collect();
         orchestrator_tests::fleet::tail(&logs)
     })
+}
+
+/// What the show says to try asks for the clusters by these names.
+async fn wait_named(daemons: &Daemons, name: &str) -> Result<()> {
+    let what = format!("the daemons call a cluster {name}");
+    until(&what, PATIENCE, LOOK_EVERY, async || {
+        match daemons.ask_leader(&format!("/api/topology/{name}")).await {
+            Ok(_) => Look::Holds(()),
+            Err(error) => Look::not(format!("{error:#}")),
+        }
+    })
+    .await
 }
 
 fn progress(text: &str) {

@@ -70,12 +70,14 @@ pub mod code {
     pub const SLAVE_MUST_STOP: u16 = 1198;
     pub const NOT_A_REPLICA: u16 = 1200;
     pub const ACCESS_DENIED_SPECIFIC: u16 = 1227;
+    pub const NOT_SUPPORTED: u16 = 1235;
     pub const FATAL_READING_BINLOG: u16 = 1236;
     pub const READ_ONLY: u16 = 1290;
     pub const CANNOT_CONNECT: u32 = 2003;
     pub const RECEIVER_MUST_STOP: u16 = 3021;
     pub const OFFLINE: u16 = 3032;
     pub const CHANNEL_MUST_STOP: u16 = 3081;
+    pub const NO_TAG: u16 = 6038;
 }
 
 /// The name of one transaction.

@@ -355,12 +355,35 @@ impl Conversation {
             let (value, _) = parser.value()?;
             if global {
                 self.set_global::<E>(&name, &value).await?;
+            } else if name == "gtid_next" {
+                self.look::<E, _>(|server, _| self.may_name(server, &value))
+                    .await?;
             }
             if !parser.mark(",") {
                 parser.end()?;
                 return Ok(DONE);
             }
         }
+    }
+
+    /// Whether the next transaction may have this name.
+    fn may_name(&self, server: &Server, name: &str) -> Result<(), ServerError> {
+        if server.kind == Kind::Mariadb {
+            let unknown = "Unknown system variable 'gtid_next'";
+            return Err(error(code::UNKNOWN_VARIABLE, unknown));
+        }
+        if name.eq_ignore_ascii_case("automatic") {
+            return Ok(());
+        }
+        let is_tagged = name.split(':').count() == 3;
+        if is_tagged && !server.holds_any(&self.user, &["TRANSACTION_GTID_TAG"]) {
+            let needed = "Access denied; you need the TRANSACTION_GTID_TAG privilege";
+            return Err(error(code::NO_TAG, needed));
+        }
+        Err(error(
+            code::NOT_SUPPORTED,
+            "the model writes nothing under a name that it is given",
+        ))
     }
 
     async fn set_global<E: World>(&self, name: &str, value: &str) -> Result<(), Stop> {

@@ -876,6 +876,38 @@ fn a_leader_that_vanishes_is_replaced() {
     });
 }
 
+/// What the function that says who leads is for: openraft's leader goes on in that state without a quorum, for ever.
+#[test]
+fn a_leader_that_is_cut_off_is_openrafts_leader_and_does_not_lead() {
+    run(async {
+        let folders: [Folder; 3] = folders("cut-off");
+        let settings = settings(&folders).await;
+        let mut daemons = Vec::new();
+        for one in &settings {
+            daemons.push(begin(one).await);
+        }
+        let everybody: Vec<&Daemon> = daemons.iter().collect();
+        healthy(&everybody).await;
+        let leads = leader(&everybody).await;
+        let alone = daemons.remove(leads);
+        assert!(alone.handle.is_openrafts_leader());
+        for gone in &daemons {
+            gone.handle.vanish().await;
+        }
+        let mut watch = alone.handle.watch();
+        let deposed = watch.wait_for(|summary| summary.leading.is_none());
+        drop(within("it notices", deposed).await.unwrap());
+        let proposed = alone
+            .handle
+            .propose(b"nobody hears".to_vec(), Duration::from_secs(3))
+            .await;
+        assert!(!matches!(proposed, Proposed::Done { .. }));
+        assert!(alone.handle.is_openrafts_leader());
+        assert!(alone.handle.leading().is_none());
+        alone.handle.vanish().await;
+    });
+}
+
 /// The members as this daemon's raft committed them last, and the entry that made them so.
 #[derive(Default, Clone, PartialEq, Eq, Debug)]
 struct Seated {

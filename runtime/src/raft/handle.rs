@@ -1160,6 +1160,13 @@ impl<E: Env> RaftHandle<E> {
         self.node.votes_from
     }
 
+    /// In openraft's eyes, whoever answers.
+    #[cfg(test)]
+    pub(super) fn is_openrafts_leader(&self) -> bool {
+        let metrics = self.node.raft.get().map(|raft| raft.metrics());
+        metrics.is_some_and(|metrics| metrics.borrow_watched().state == ServerState::Leader)
+    }
+
     /// Ends as a killed process does, as far as peers can tell.
     #[cfg(test)]
     pub(super) async fn vanish(&self) {

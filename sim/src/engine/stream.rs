@@ -19,8 +19,8 @@ const CHUNK_BYTES: usize = 8 << 10;
 /// A stream of an engine's. A flush without a write before it is not handed down: madsim sends a message for each.
 pub struct TracedStream<R: AsyncRuntime, S> {
     inner: S,
-    near: SocketAddr,
-    far: SocketAddr,
+    /// From where to where, as the trace has it.
+    link: String,
     end: StreamEnd,
     has_unflushed: bool,
     /// Arrived, and late: what follows waits behind it.
@@ -33,8 +33,7 @@ impl<R: AsyncRuntime, S> TracedStream<R, S> {
     pub(super) fn new(inner: S, near: SocketAddr, far: SocketAddr) -> Self {
         Self {
             inner,
-            near,
-            far,
+            link: format!("{near}>{far}"),
             end: StreamEnd::new(near, far),
             has_unflushed: false,
             late: None,
@@ -118,11 +117,7 @@ impl<R: AsyncRuntime, S: AsyncWrite + Unpin> AsyncWrite for TracedStream<R, S> {
         let written = Pin::new(&mut self.inner).poll_write(context, bytes);
         if let Poll::Ready(Ok(count)) = &written {
             self.has_unflushed = true;
-            trace::bytes(
-                "wire",
-                format_args!("{}>{}", self.near, self.far),
-                &bytes[..*count],
-            );
+            trace::bytes("wire", format_args!("{}", self.link), &bytes[..*count]);
         }
         written
     }

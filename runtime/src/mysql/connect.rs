@@ -164,7 +164,15 @@ pub(super) fn failure(error: mysql_async::Error) -> ProbeFailure {
 }
 
 fn io_failure(error: &io::Error) -> ProbeFailure {
+    // What the handshake fails with comes wrapped: a certificate that is not believed, an alert of the server.
+    let is_of_tls = error
+        .get_ref()
+        .is_some_and(|inner| inner.is::<rustls::Error>());
     match error.kind() {
+        _ if is_of_tls => ProbeFailure::ServerError {
+            code: TLS_ERROR,
+            message: bounded(error.to_string(), ERROR_TEXT_BYTES_MAX),
+        },
         io::ErrorKind::ConnectionRefused => ProbeFailure::Refused,
         io::ErrorKind::ConnectionReset
         | io::ErrorKind::ConnectionAborted

@@ -15,6 +15,8 @@ pub mod figures;
 pub mod fleet;
 pub mod ledger;
 pub mod process;
+#[cfg(test)]
+mod requirements;
 pub mod sql;
 pub mod wait;
 pub mod world;

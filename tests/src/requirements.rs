@@ -1,0 +1,188 @@
+//! Holds the table `requirements.md` against the sources of the tests: every requirement has a row, every row is complete
+//! or says what is missing, and every test that it names exists and is run by `run.sh`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+const REQUIREMENTS: usize = 61;
+
+/// A row of the table, without its number.
+struct Row {
+    what: String,
+    status: String,
+    tests: Vec<String>,
+    missing: String,
+}
+
+/// The rows by their numbers, or what is wrong with a line.
+fn rows(table: &str) -> Result<BTreeMap<usize, Row>, String> {
+    let mut rows = BTreeMap::new();
+    for line in table.lines().filter(|line| line.starts_with("| SR-")) {
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        let [_, number, what, status, tests, missing, _] = cells[..] else {
+            return Err(format!("not five columns: {line}"));
+        };
+        let number = number
+            .strip_prefix("SR-")
+            .and_then(|number| number.parse().ok())
+            .ok_or_else(|| format!("no number: {line}"))?;
+        let mut named = Vec::new();
+        for test in tests.split_whitespace() {
+            let name = test
+                .strip_prefix('`')
+                .and_then(|test| test.strip_suffix('`'));
+            named.push(
+                name.ok_or_else(|| format!("{test} has no backquotes"))?
+                    .to_owned(),
+            );
+        }
+        let row = Row {
+            what: what.to_owned(),
+            status: status.to_owned(),
+            tests: named,
+            missing: missing.to_owned(),
+        };
+        if rows.insert(number, row).is_some() {
+            return Err(format!("SR-{number:02} has two rows"));
+        }
+    }
+    Ok(rows)
+}
+
+/// What is wrong with the table, given all tests that there are.
+fn wrongs(table: &str, tests: &BTreeSet<String>) -> Vec<String> {
+    let rows = match rows(table) {
+        Ok(rows) => rows,
+        Err(wrong) => return vec![wrong],
+    };
+    let mut wrongs = Vec::new();
+    for number in 1..=REQUIREMENTS {
+        if !rows.contains_key(&number) {
+            wrongs.push(format!("SR-{number:02} has no row"));
+        }
+    }
+    for (number, row) in rows {
+        let mut wrong = |why: String| wrongs.push(format!("SR-{number:02}: {why}"));
+        if number == 0 || number > REQUIREMENTS {
+            wrong(String::from("there is no such requirement"));
+        }
+        if row.what.is_empty() {
+            wrong(String::from("it says nothing"));
+        }
+        match row.status.as_str() {
+            "complete" if row.tests.is_empty() => wrong(String::from("complete without a test")),
+            "complete" if !row.missing.is_empty() => {
+                wrong(format!(
+                    "complete, and something is missing: {}",
+                    row.missing
+                ));
+            }
+            "partial" if row.missing.is_empty() => {
+                wrong(String::from("partial, and nothing is missing"));
+            }
+            "complete" | "partial" => {}
+            other => wrong(format!("'{other}' is neither complete nor partial")),
+        }
+        for test in row.tests.iter().filter(|test| !tests.contains(*test)) {
+            wrong(format!("there is no test {test}"));
+        }
+    }
+    wrongs
+}
+
+/// The names of the test functions of a source.
+fn test_functions(source: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let (mut is_test, mut in_list) = (false, false);
+    for line in source.lines().map(str::trim) {
+        if line.starts_with("#[tokio::test") || line == "#[test]" {
+            is_test = true;
+        } else if line == "on_both!(" {
+            in_list = true;
+        } else if in_list {
+            in_list = line != ");";
+            found.extend(line.strip_suffix(',').map(str::to_owned));
+        } else if is_test && let Some((_, rest)) = line.split_once("fn ") {
+            is_test = false;
+            found.extend(rest.split_once('(').map(|(name, _)| name.to_owned()));
+        }
+    }
+    found
+}
+
+/// Every test on real processes that `run.sh` runs, as `BINARY::NAME`.
+fn tests_that_are_run(package: &Path) -> BTreeSet<String> {
+    let read = |name: &str| fs::read_to_string(package.join(name)).expect(name);
+    let (manifest, script) = (read("Cargo.toml"), read("run.sh"));
+    let run: BTreeSet<&str> = script
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("for binary in "))
+        .flat_map(|line| line.trim_end_matches("; do").split(' '))
+        .collect();
+    let value = |line: &str, key: &str| {
+        let text = line.strip_prefix(key)?.strip_prefix(" = \"")?;
+        text.strip_suffix('"').map(str::to_owned)
+    };
+    let mut tests = BTreeSet::new();
+    for section in manifest.split("[[test]]").skip(1) {
+        let of = |key: &str| {
+            section
+                .lines()
+                .find_map(|line| value(line, key))
+                .expect(key)
+        };
+        let (binary, path) = (of("name"), of("path"));
+        if run.contains(binary.as_str()) {
+            let functions = test_functions(&read(&path));
+            tests.extend(functions.iter().map(|name| format!("{binary}::{name}")));
+        }
+    }
+    tests
+}
+
+#[test]
+fn every_requirement_is_shown_or_says_what_is_not() {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let tests = tests_that_are_run(package);
+    assert!(tests.contains("real::primary_killed"), "{tests:?}");
+    let table = fs::read_to_string(package.join("requirements.md")).expect("the table");
+    assert_eq!(wrongs(&table, &tests), Vec::<String>::new());
+}
+
+#[test]
+fn a_row_that_is_wrong_is_found() {
+    let tests = BTreeSet::from([String::from("a::b")]);
+    let good: String = (1..=REQUIREMENTS)
+        .map(|number| format!("| SR-{number:02} | x | complete | `a::b` | |\n"))
+        .collect();
+    assert_eq!(wrongs(&good, &tests), Vec::<String>::new());
+    for (row, wrong) in [
+        ("", "SR-07 has no row"),
+        (
+            "| SR-07 | x | complete | `a::c` | |",
+            "SR-07: there is no test a::c",
+        ),
+        (
+            "| SR-07 | x | complete | | |",
+            "SR-07: complete without a test",
+        ),
+        (
+            "| SR-07 | x | partial | `a::b` | |",
+            "SR-07: partial, and nothing is missing",
+        ),
+        (
+            "| SR-07 | x | complete | `a::b` | y |",
+            "SR-07: complete, and something is missing: y",
+        ),
+        (
+            "| SR-07 | x | done | | |",
+            "SR-07: 'done' is neither complete nor partial",
+        ),
+        ("| SR-07 | | partial | | y |", "SR-07: it says nothing"),
+        ("| SR-08 | x | partial | | y |", "SR-08 has two rows"),
+    ] {
+        let table = good.replace("| SR-07 | x | complete | `a::b` | |", row);
+        assert_eq!(wrongs(&table, &tests), [wrong], "{row}");
+    }
+}

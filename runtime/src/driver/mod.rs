@@ -307,6 +307,14 @@ impl<E: Env, F: Fleet, C: Consensus> Driver<E, F, C> {
                         self.node
                             .install(now::<E>(), &mut self.rng, replicated, &mut out);
                         tracing::info!("state at {at} installed from a snapshot");
+                        if let Some(backend) = &self.backend {
+                            // No row tells what is not in the state any more: all of them are written anew, unless they are
+                            // as new already. The receiver is gone only while the daemon ends.
+                            let _ = backend.send(Batch::replaced(
+                                self.node.replicated().applied(),
+                                self.node.digest(),
+                            ));
+                        }
                         self.carry_out(out);
                         let _ = reply.send(Ok(()));
                     }

@@ -474,6 +474,11 @@ async fn install<E: Env>(raft: &Raft<E>, incoming: Incoming) -> io::Result<Respo
         last_log_id: last.map(wire::log_id::<E>),
         last_membership: wire::stored_membership::<E>(membership)?,
     };
+    // Said first: whoever sent it may not wait for the answer.
+    tracing::info!(
+        "a snapshot was received, up to entry {}",
+        last.map_or(0, |last| last.index)
+    );
     let installed = raft
         .install_full_snapshot(
             wire::vote::<E>(vote),

@@ -5,6 +5,7 @@
 #   tests/setup.sh build     that, and what the tests call: curl, git, make
 #   tests/setup.sh client    jq, which orchestrator-client needs beside curl
 #   tests/setup.sh haproxy   HAProxy's program, to try the example with; its service is not left running
+#   tests/setup.sh network   ip(8) and unshare(1): machines with networks of their own, for which the tests need root
 #   tests/setup.sh mariadb   MariaDB's server program, from this distribution's packages; no service is started
 #   tests/setup.sh mysql     MySQL 9.x out of Debian's unstable suite, kept in a cache outside the clone
 #   tests/setup.sh all       all of these
@@ -87,6 +88,15 @@ setup_haproxy() {
   say "haproxy: $("$(find_haproxy)" -v | head -n 1)"
 }
 
+setup_network() {
+  local want=()
+  PATH=$PATH:/usr/sbin:/sbin command -v ip >/dev/null || want+=(iproute2)
+  command -v unshare >/dev/null && command -v setpriv >/dev/null || want+=(util-linux)
+  command -v dpkg-deb >/dev/null || want+=(dpkg)
+  [ ${#want[@]} = 0 ] || apt_install "${want[@]}"
+  say "network: $(PATH=$PATH:/usr/sbin:/sbin ip -V)"
+}
+
 find_mariadbd() { PATH=$PATH:/usr/sbin:/usr/local/sbin command -v mariadbd; }
 
 setup_mariadb() {
@@ -155,8 +165,9 @@ case $what in
   build) setup_build ;;
   client) setup_client ;;
   haproxy) setup_haproxy ;;
+  network) setup_network ;;
   mariadb) setup_mariadb ;;
   mysql) setup_mysql ;;
-  all) setup_build; setup_client; setup_haproxy; setup_mariadb; setup_mysql ;;
+  all) setup_build; setup_client; setup_haproxy; setup_network; setup_mariadb; setup_mysql ;;
   *) sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "$0" >&2; exit 2 ;;
 esac

@@ -8,8 +8,10 @@ use std::{
 };
 
 use orchestrator::{
+    backend::BackendHealth,
     env::{TokioEnv, timeout},
     http::{Daemon, Gone, RaftFacts, Settings, Sight, converse},
+    kv::Told,
     raft::RaftState,
 };
 use orchestrator_core::{
@@ -219,6 +221,17 @@ impl Daemon for Fake {
             default_port: 10_008,
             cluster: String::from("c1"),
             term: 3,
+            last_log: 7,
+            committed: 7,
+            applied: 7,
         }
+    }
+
+    fn backend(&self) -> BackendHealth {
+        BackendHealth::default()
+    }
+
+    async fn publish(&self) -> Result<Vec<Told>, String> {
+        Ok(Vec::new())
     }
 }

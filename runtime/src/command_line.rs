@@ -10,6 +10,7 @@ use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use crate::config::{LogFormat, Settings};
+use crate::forced::{LOOKS, Said};
 use crate::http::VERSION;
 use crate::http::routes::{Action, ROUTES};
 
@@ -75,13 +76,13 @@ const FLAGS: &[(&str, Takes, For, &str)] = &[
         "c",
         Takes::Text,
         For::Us,
-        "a command: none is there so far, see orchestrator-client",
+        "a command that looks at this daemon's backend alone; for all others see orchestrator-client",
     ),
     (
         "ignore-raft-setup",
         Takes::Truth(false),
         For::Us,
-        "let a command act on this daemon's backend alone",
+        "let a command look at this daemon's backend, whatever the others know",
     ),
     (
         "discovery",
@@ -184,7 +185,17 @@ pub enum Wish {
         name: String,
         /// In a raft set-up too.
         forced: bool,
+        said: Said,
     },
+}
+
+/// What a command comes to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Judged {
+    /// Text for standard output, and nothing else.
+    Print(String),
+    /// The backend is to be looked at, by the command of this canonical name.
+    Look(String),
 }
 
 /// Why a command line is not obeyed, as text for standard error, and the exit code.
@@ -352,7 +363,16 @@ fn read(matches: &ArgMatches) -> Result<Arguments, Refused> {
                      --from-backend",
                 ));
             }
-            words => wish(words, text("c"), is_true("ignore-raft-setup"))?,
+            words => {
+                let given = |name: &str| text(name).unwrap_or_default();
+                let said = Said {
+                    instance: given("i"),
+                    alias: given("alias"),
+                    pattern: given("pattern"),
+                    tag: given("tag"),
+                };
+                wish(words, text("c"), is_true("ignore-raft-setup"), said)?
+            }
         }
     };
     let mut ignored = Vec::new();
@@ -386,7 +406,12 @@ fn read(matches: &ArgMatches) -> Result<Arguments, Refused> {
     })
 }
 
-fn wish(words: &[&str], command: Option<String>, forced: bool) -> Result<Wish, Refused> {
+fn wish(
+    words: &[&str],
+    command: Option<String>,
+    forced: bool,
+    said: Said,
+) -> Result<Wish, Refused> {
     match (words, command) {
         (["http"], _) => Ok(Wish::Serve),
         (["help", topic], _) => Err(Refused::new(format!(
@@ -395,11 +420,13 @@ fn wish(words: &[&str], command: Option<String>, forced: bool) -> Result<Wish, R
         (["help"], _) => Ok(Wish::Command {
             name: String::from("help"),
             forced,
+            said,
         }),
-        ([] | ["cli"], Some(name)) => Ok(Wish::Command { name, forced }),
+        ([] | ["cli"], Some(name)) => Ok(Wish::Command { name, forced, said }),
         (["cli"], None) => Ok(Wish::Command {
             name: String::new(),
             forced,
+            said,
         }),
         ([], None) => Ok(Wish::Print(cheat_sheet())),
         (other, _) => Err(Refused::new(format!(
@@ -421,18 +448,21 @@ fn cheat_sheet() -> String {
     )
 }
 
-/// What is said to a command. None is carried out, and nothing is written.
+/// What is said to a command. Only those that look are carried out, and nothing is written.
 ///
 /// # Errors
-/// Always but for `help`: in a raft set-up a command would go behind the other daemons' backs; and elsewhere it is not there.
-pub fn answer_command(name: &str, forced: bool, settings: &Settings) -> Result<String, Refused> {
+/// In a raft set-up a command would go behind the other daemons' backs; and commands that change something are not there.
+pub fn answer_command(name: &str, forced: bool, settings: &Settings) -> Result<Judged, Refused> {
     if settings.raft.is_some() && !forced {
         return Err(Refused::new(raft_refusal(settings)));
     }
     if name == "help" {
-        return Ok(cheat_sheet());
+        return Ok(Judged::Print(cheat_sheet()));
     }
     let canonical = canonical(name);
+    if LOOKS.contains(&canonical.as_str()) {
+        return Ok(Judged::Look(canonical));
+    }
     let known = COMMANDS
         .iter()
         .find(|(known, _)| known.split(' ').any(|known| known == canonical));
@@ -451,7 +481,8 @@ pub fn answer_command(name: &str, forced: bool, settings: &Settings) -> Result<S
         Instead::Nothing => String::from("there is nothing in its place so far"),
     };
     Err(Refused::new(format!(
-        "the command {name} is not there so far, and nothing was done; {instead}"
+        "the command {name} is not there, and nothing was done: this command line only looks, since running daemons would not see \
+         what it changes in a backend, and drop it when they write it anew; {instead}"
     )))
 }
 
@@ -472,7 +503,7 @@ fn raft_refusal(settings: &Settings) -> String {
         "the configuration has RaftEnabled: a command would go to this one daemon's database, and the others would not \
          know of it. Nothing was done. Go through the API of the leader, with the same commands:\n    \
          ORCHESTRATOR_API=\"{}\" orchestrator-client -c COMMAND ...\n\
-         --ignore-raft-setup lifts this.",
+         --ignore-raft-setup lifts this for commands that look: best on the leader's machine.",
         apis.join(" ")
     )
 }
@@ -500,6 +531,14 @@ fn canonical(name: &str) -> String {
     }
 }
 
+/// The original's commands by their canonical names.
+pub fn command_names() -> impl Iterator<Item = &'static str> {
+    let others = COMMANDS
+        .iter()
+        .flat_map(|(names, _)| names.split_whitespace());
+    LOOKS.iter().copied().chain(others)
+}
+
 /// Where the same is had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Instead {
@@ -511,7 +550,7 @@ enum Instead {
     Nothing,
 }
 
-/// The original's commands by their canonical names.
+/// Those that are not there, by their canonical names.
 const COMMANDS: &[(&str, Instead)] = &[
     (
         "relocate relocate-replicas take-siblings move-up move-up-replicas move-below move-equivalent repoint \
@@ -519,52 +558,39 @@ const COMMANDS: &[(&str, Instead)] = &[
         Instead::Client,
     ),
     (
-        "gtid-errant-reset-master skip-query which-gtid-errant stop-replica start-replica restart-replica reset-replica \
+        "gtid-errant-reset-master skip-query stop-replica start-replica restart-replica reset-replica \
          detach-replica reattach-replica detach-replica-master-host reattach-replica-master-host enable-semi-sync-master \
          disable-semi-sync-master enable-semi-sync-replica disable-semi-sync-replica restart-replica-statements \
-         change-master-credentials can-replicate-from is-replicating is-replication-stopped set-read-only set-writeable \
+         change-master-credentials can-replicate-from set-read-only set-writeable \
          flush-binary-logs purge-binary-logs last-pseudo-gtid locate-gtid-errant",
         Instead::Client,
     ),
     (
-        "submit-pool-instances which-heuristic-cluster-pool-instances search clusters clusters-alias all-clusters-masters \
-         topology topology-tabulated topology-tags all-instances which-instance which-cluster which-cluster-alias \
-         which-cluster-master which-cluster-instances which-cluster-osc-replicas which-master which-replicas \
-         submit-masters-to-kv-stores tags tag-value tagged tag untag untag-all discover forget begin-maintenance \
-         end-maintenance begin-downtime end-downtime",
+        "submit-pool-instances which-heuristic-cluster-pool-instances which-cluster-osc-replicas \
+         submit-masters-to-kv-stores tag untag untag-all discover forget begin-maintenance end-maintenance begin-downtime \
+         end-downtime",
         Instead::Client,
     ),
     (
         "recover force-master-failover force-master-takeover graceful-master-takeover graceful-master-takeover-auto \
-         replication-analysis ack-all-recoveries ack-cluster-recoveries register-candidate register-hostname-unresolve \
-         deregister-hostname-unresolve snapshot-topologies disable-global-recoveries enable-global-recoveries \
-         check-global-recoveries",
+         ack-all-recoveries ack-cluster-recoveries register-candidate register-hostname-unresolve \
+         deregister-hostname-unresolve snapshot-topologies disable-global-recoveries enable-global-recoveries",
         Instead::Client,
     ),
-    ("find", Instead::ClientAs("search")),
-    ("which-downtimed-instances", Instead::ClientAs("downtimed")),
     (
         "ack-instance-recoveries",
         Instead::ClientAs("api -P 'ack-recovery/instance/HOST/PORT?comment=WHY'"),
     ),
-    (
-        "which-cluster-domain",
-        Instead::ClientAs("api -P cluster-info/CLUSTER"),
-    ),
-    (
-        "get-cluster-heuristic-lag",
-        Instead::ClientAs("api -P cluster-info/CLUSTER"),
-    ),
     ("instance-status", Instead::ClientAs("topology")),
     (
         "regroup-replicas regroup-replicas-bls regroup-replicas-gtid regroup-replicas-pgtid match-replicas enable-gtid \
-         disable-gtid cluster-pool-instances in-maintenance recover-lite bulk-instances bulk-promotion-rules resolve \
+         disable-gtid cluster-pool-instances in-maintenance recover-lite bulk-promotion-rules resolve \
          reset-hostname-resolve-cache",
         Instead::Api,
     ),
     (
         "get-candidate-replica rematch master-pos-wait last-executed-relay-entry correlate-relaylog-pos find-binlog-entry \
-         correlate-binlog-pos which-heuristic-domain-instance which-cluster-gh-ost-replicas which-lost-in-recovery \
+         correlate-binlog-pos which-heuristic-domain-instance which-cluster-gh-ost-replicas \
          set-heuristic-domain-instance continuous active-nodes access-token dump-config show-resolve-hosts \
          show-unresolve-hosts redeploy-internal-db internal-suggest-promoted-replacement custom-command",
         Instead::Nothing,
@@ -704,9 +730,9 @@ mod tests {
         loaded.expect("a configuration").settings
     }
 
-    fn answered(line: &str, settings: &Settings) -> Result<String, Refused> {
+    fn answered(line: &str, settings: &Settings) -> Result<Judged, Refused> {
         match parsed(line).unwrap().wish {
-            Wish::Command { name, forced } => answer_command(&name, forced, settings),
+            Wish::Command { name, forced, .. } => answer_command(&name, forced, settings),
             other @ (Wish::Serve
             | Wish::Print(_)
             | Wish::Form { .. }
@@ -742,13 +768,15 @@ mod tests {
                 assert!(refused.text.contains(part), "{line}: {}", refused.text);
             }
         }
-        let refused = answered("-ignore-raft-setup -c clusters", &raft).unwrap_err();
+        let refused = answered("-ignore-raft-setup -c forget -i a", &raft).unwrap_err();
         assert!(
-            refused
-                .text
-                .contains("the command clusters is not there so far"),
+            refused.text.contains("running daemons would not see"),
             "{}",
             refused.text
+        );
+        assert_eq!(
+            answered("-ignore-raft-setup -c which-slaves -i a", &raft),
+            Ok(Judged::Look(String::from("which-replicas")))
         );
         assert!(answered("-ignore-raft-setup help", &raft).is_ok());
     }
@@ -759,17 +787,16 @@ mod tests {
         for (line, text) in [
             (
                 "-c relocate",
-                "the command relocate is not there so far, and nothing was done; ask a running daemon: orchestrator-client -c relocate",
+                "drop it when they write it anew; ask a running daemon: orchestrator-client -c relocate",
             ),
             (
                 "-c stop-slave",
-                "the command stop-slave is not there so far, and nothing was done; ask a running daemon: orchestrator-client -c stop-replica",
+                "the command stop-slave is not there, and nothing was done",
             ),
             (
                 "-c enslave-siblings",
                 "orchestrator-client -c take-siblings",
             ),
-            ("-c find", "orchestrator-client -c search"),
             ("-c regroup-slaves", "/api/regroup-replicas/:host/:port"),
             ("-c dump-config", "there is nothing in its place so far"),
             ("-c dance", "Unknown command: \"dance\""),

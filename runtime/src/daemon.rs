@@ -20,6 +20,7 @@ use crate::env::{Env, spawn};
 use crate::fleet::Fleet;
 use crate::hooks::Hooks;
 use crate::http;
+use crate::kv::{Handle, Told};
 use crate::raft::{
     ClusterId, PeerMessage, Proposed, RaftHandle, RaftSummary, StartDecision, StartReport,
 };
@@ -55,6 +56,8 @@ pub struct DaemonSettings {
     /// `DiscoverySeeds`
     pub seeds: Vec<InstanceKey>,
     pub hooks: Arc<dyn Hooks>,
+    /// Asks the publisher of key-value pairs for a round; none: nothing is published.
+    pub publication: Option<Handle>,
 }
 
 /// A daemon whose driver is ready to run.
@@ -133,8 +136,8 @@ pub struct Running<E: Env> {
     pub http_address: String,
     /// Set when the daemon can go on no more: the reason is its last line.
     pub fatal: watch::Receiver<Option<Fatal>>,
+    pub backend: Option<Backend>,
     stop: watch::Sender<bool>,
-    backend: Option<Backend>,
 }
 
 impl<E: Env> Attachable<E> {
@@ -202,6 +205,8 @@ impl<E: Env> Attachable<E> {
         let served = Served {
             handle: ends.handle.clone(),
             raft: raft.clone(),
+            backend: backend.as_ref().map(Backend::health),
+            publication: settings.publication.clone(),
         };
         let (stop, stopped) = watch::channel(false);
         let http_address = serve_http::<E, _>(settings, served, stopped).await?;
@@ -222,6 +227,9 @@ async fn serve_http<E: Env, D: http::Daemon>(
     daemon: D,
     stopped: watch::Receiver<bool>,
 ) -> Result<String, String> {
+    http::check::<E>(&settings.http)
+        .await
+        .map_err(|error| error.to_string())?;
     let listener = E::bind(&settings.listen).await.map_err(|error| {
         format!(
             "ListenAddress {} cannot be listened on: {error}",
@@ -601,12 +609,22 @@ impl http::Daemon for HeldDaemon {
     fn raft(&self) -> http::RaftFacts {
         http::RaftFacts::held(&self.0)
     }
+
+    fn backend(&self) -> BackendHealth {
+        BackendHealth::default()
+    }
+
+    async fn publish(&self) -> Result<Vec<Told>, String> {
+        Ok(Vec::new())
+    }
 }
 
 /// The daemon as the HTTP API sees it.
 pub struct Served<E: Env> {
     handle: DriverHandle,
     raft: RaftHandle<E>,
+    backend: Option<watch::Receiver<BackendHealth>>,
+    publication: Option<Handle>,
 }
 
 impl<E: Env> Clone for Served<E> {
@@ -614,6 +632,8 @@ impl<E: Env> Clone for Served<E> {
         Served {
             handle: self.handle.clone(),
             raft: self.raft.clone(),
+            backend: self.backend.clone(),
+            publication: self.publication.clone(),
         }
     }
 }
@@ -646,5 +666,17 @@ impl<E: Env> http::Daemon for Served<E> {
 
     fn raft(&self) -> http::RaftFacts {
         http::RaftFacts::of(&self.raft.status())
+    }
+
+    fn backend(&self) -> BackendHealth {
+        let health = self.backend.as_ref();
+        health.map_or_else(BackendHealth::default, |health| health.borrow().clone())
+    }
+
+    async fn publish(&self) -> Result<Vec<Told>, String> {
+        match &self.publication {
+            Some(publication) => publication.compare::<E>().await,
+            None => Ok(Vec::new()),
+        }
     }
 }

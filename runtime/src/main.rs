@@ -6,14 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use orchestrator::command_line::{self, Arguments, Refused, Wish};
+use orchestrator::command_line::{self, Arguments, Judged, Refused, Wish};
 use orchestrator::config::Settings;
 use orchestrator::daemon::Prepared;
 use orchestrator::env::{DedicatedRuntime, Env, TokioEnv};
 use orchestrator::hooks::{Hooks, Processes};
 use orchestrator::kv::{AfterPublication, Publisher};
 use orchestrator::mysql::Mysql;
-use orchestrator::{backend, raft, wiring};
+use orchestrator::{backend, forced, raft, wiring};
 use orchestrator_core::node::Input;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -32,12 +32,13 @@ fn main() -> ExitCode {
             print!("{text}");
             Ok(())
         }
-        Wish::Command { name, forced } => match load(&arguments) {
+        Wish::Command { name, forced, said } => match load(&arguments) {
             Ok(settings) => match command_line::answer_command(name, *forced, &settings) {
-                Ok(text) => {
+                Ok(Judged::Print(text)) => {
                     print!("{text}");
                     Ok(())
                 }
+                Ok(Judged::Look(command)) => look(&command, said, &settings),
                 Err(refused) => return refuse(&refused),
             },
             Err(error) => Err(error),
@@ -60,6 +61,17 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Carries a command out that only looks.
+fn look(command: &str, said: &forced::Said, settings: &Settings) -> anyhow::Result<()> {
+    let runtime = DedicatedRuntime::start("look", 1)?;
+    let seen = runtime.run(forced::look::<TokioEnv>(command, said, settings));
+    runtime.stop();
+    let seen = seen.map_err(anyhow::Error::msg)?;
+    eprintln!("orchestrator: {}", seen.remark);
+    print!("{}", seen.text);
+    Ok(())
 }
 
 fn refuse(refused: &Refused) -> ExitCode {
@@ -99,15 +111,13 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     let host_name = wiring::host_name();
     let token = wiring::process_token::<TokioEnv>()?;
     let hooks = Arc::new(Processes::new(settings.hooks.clone()));
-    let publication = Publisher::new(&settings.kv).map_err(anyhow::Error::msg)?;
-    let (publisher, run_hooks): (_, Arc<dyn Hooks>) = match publication {
-        Some((publisher, handle)) => {
-            let after = AfterPublication::<TokioEnv>::new(hooks.clone(), handle);
-            (Some(publisher), Arc::new(after))
-        }
-        None => (None, hooks.clone()),
-    };
-    let daemon_settings = wiring::daemon_settings(&settings, &host_name, &token, run_hooks)?;
+    let (publisher, publication) = Publisher::new(&settings.kv);
+    let run_hooks: Arc<dyn Hooks> = Arc::new(AfterPublication::<TokioEnv>::new(
+        hooks.clone(),
+        publication.clone(),
+    ));
+    let mut daemon_settings = wiring::daemon_settings(&settings, &host_name, &token, run_hooks)?;
+    daemon_settings.publication = Some(publication);
     let mut raft_settings = wiring::raft_settings(&settings)?;
     let backend_settings = backend::Settings {
         daemon: raft_settings.data_dir.display().to_string(),
@@ -193,7 +203,7 @@ async fn serve(
     arguments: Arguments,
     settings: Settings,
     hooks: Arc<Processes>,
-    publisher: Option<Publisher>,
+    publisher: Publisher,
     attachable: orchestrator::daemon::Attachable<TokioEnv>,
     raft: raft::RaftHandle<TokioEnv>,
     report: raft::StartReport,
@@ -203,9 +213,8 @@ async fn serve(
         .await
         .map_err(anyhow::Error::msg)?;
     tracing::info!("HTTP is served at {}", running.http_address);
-    if let Some(publisher) = publisher {
-        orchestrator::env::spawn::<TokioEnv>(publisher.run::<TokioEnv>(running.handle.clone()));
-    }
+    let publishing = publisher.run::<TokioEnv>(running.handle.clone(), running.backend.clone());
+    orchestrator::env::spawn::<TokioEnv>(publishing);
     wiring::notify_ready();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;

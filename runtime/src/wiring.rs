@@ -1,6 +1,8 @@
 //! From the configuration to what each part is set up with, and the process's own affairs: log, names, readiness.
 
 use std::io::Write as _;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +19,7 @@ use crate::env::Env;
 use crate::hooks::Hooks;
 use crate::http;
 use crate::mysql::{DetectQueries, OwnName, ProbeSettings, TlsMode};
-use crate::raft::{RaftSettings, TlsFiles};
+use crate::raft::{LogBounds, RaftSettings, TlsFiles};
 
 /// Logs go to standard error, one line each; `RUST_LOG` refines the level.
 pub fn start_log(level: &str, format: LogFormat) {
@@ -72,11 +74,19 @@ pub fn notify_ready() {
     let Ok(path) = std::env::var("NOTIFY_SOCKET") else {
         return;
     };
-    let told = std::os::unix::net::UnixDatagram::unbound()
-        .and_then(|socket| socket.send_to(b"READY=1", &path));
-    if let Err(error) = told {
+    if let Err(error) = notify(&path, b"READY=1") {
         let _ = writeln!(std::io::stderr(), "NOTIFY_SOCKET {path}: {error}");
     }
+}
+
+/// A name that begins with `@` is of the abstract namespace (unix(7)), as `systemd-nspawn` and containers give it.
+fn notify(path: &str, what: &[u8]) -> std::io::Result<()> {
+    let address = match path.strip_prefix('@') {
+        Some(name) => SocketAddr::from_abstract_name(name)?,
+        None => SocketAddr::from_pathname(path)?,
+    };
+    UnixDatagram::unbound()?.send_to_addr(what, &address)?;
+    Ok(())
 }
 
 /// # Errors
@@ -114,6 +124,7 @@ pub fn daemon_settings(
             .map(|address| InstanceKey::new(address.host.clone(), address.port))
             .collect(),
         hooks,
+        publication: None,
     })
 }
 
@@ -127,6 +138,11 @@ pub fn raft_settings(settings: &Settings) -> anyhow::Result<RaftSettings> {
         .address
         .as_ref()
         .map_or(3000, |address| address.port);
+    let scheme = if settings.http_tls.enabled {
+        "https"
+    } else {
+        "http"
+    };
     let Some(raft) = &settings.raft else {
         let BackendKind::Sqlite { data_file } = &settings.backend.kind else {
             bail!("without RaftEnabled a SQLite backend is needed by this version");
@@ -137,7 +153,7 @@ pub fn raft_settings(settings: &Settings) -> anyhow::Result<RaftSettings> {
             );
         }
         let mut alone = RaftSettings::new(format!("{data_file}.raft"), "127.0.0.1:0");
-        alone.http_uri = format!("http://127.0.0.1:{listen_port}");
+        alone.http_uri = format!("{scheme}://127.0.0.1:{listen_port}");
         return Ok(alone);
     };
     let mut result = RaftSettings::new(&raft.data_dir, raft.bind.to_string());
@@ -145,9 +161,9 @@ pub fn raft_settings(settings: &Settings) -> anyhow::Result<RaftSettings> {
     result.http_uri = raft.http_advertise.clone().unwrap_or_else(|| {
         let host = &raft.advertise.host;
         if host.contains(':') {
-            format!("http://[{host}]:{listen_port}")
+            format!("{scheme}://[{host}]:{listen_port}")
         } else {
-            format!("http://{host}:{listen_port}")
+            format!("{scheme}://{host}:{listen_port}")
         }
     });
     result.nodes = raft.nodes.iter().map(ToString::to_string).collect();
@@ -174,6 +190,12 @@ pub fn raft_settings(settings: &Settings) -> anyhow::Result<RaftSettings> {
     }
     result.replace_silent = raft.replace_silent;
     result.replace_per_hour = raft.replace_per_hour;
+    result.log = LogBounds {
+        snapshot_entries: raft.log.snapshot_entries,
+        keep_entries: raft.log.keep_entries,
+        bytes_max: raft.log.bytes_max,
+        snapshot_age_max: raft.log.snapshot_age_max,
+    };
     Ok(result)
 }
 

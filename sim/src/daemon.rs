@@ -288,11 +288,8 @@ impl Daemons {
             ))
         };
         settings.hooks = hooks.clone();
-        let publisher = match setup.store {
-            None => None,
-            Some(how) => Publisher::new(&store::settings(how == Publishing::Together))?,
-        };
-        let publisher = publisher.map(|(publisher, handle)| {
+        let publisher = setup.store.map(|how| {
+            let (publisher, handle) = Publisher::new(&store::settings(how == Publishing::Together));
             settings.hooks = Arc::new(AfterPublication::<E>::new(hooks, handle));
             publisher
         });
@@ -315,7 +312,7 @@ impl Daemons {
             .map_err(|error| error.to_string())?;
         let running = attachable.attach(raft, report).await?;
         if let Some(publisher) = publisher {
-            spawn::<E>(publisher.run::<E>(running.handle.clone()));
+            spawn::<E>(publisher.run::<E>(running.handle.clone(), None));
         }
         self.lock()
             .running
@@ -370,6 +367,7 @@ pub fn default_policy() -> Policy {
 #[must_use]
 pub fn settings(name: &str, policy: Policy) -> DaemonSettings {
     DaemonSettings {
+        publication: None,
         identification: Identification {
             host_name: name.to_owned(),
             token: format!("token-of-{name}"),

@@ -53,6 +53,7 @@ pub fn settings(together: bool) -> KvSettings {
         consul: Some(ConsulSettings {
             address: format!("{NAME}:{PORT}"),
             https: false,
+            authorities: None,
             token: Secret::default(),
             cross_data_center: false,
             writes: if together {

@@ -16,6 +16,7 @@ mod mysql;
 mod observe;
 mod read_back;
 mod rows;
+mod shown;
 mod sqlite;
 mod tables;
 mod writer;
@@ -36,6 +37,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 pub use self::observe::{Observation, Seen};
 pub use self::read_back::{ReadBack, read_back};
+pub use self::shown::{Shown, shown};
 use crate::config::{BackendKind, BackendSettings, MysqlBackend};
 use crate::env::{Env, spawn};
 use crate::raft::BackendPosition;
@@ -455,6 +457,8 @@ impl Opened {
 enum Control {
     Cluster(ClusterId),
     Rebuild(String),
+    /// Pairs for `kv_store`.
+    Pairs(Vec<(String, String)>),
     Close(oneshot::Sender<Option<String>>),
 }
 
@@ -488,6 +492,11 @@ impl Backend {
     /// Everything is to be rewritten from the state, as soon as there is one.
     pub fn rebuild(&self, reason: impl Into<String>) {
         let _ = self.control.send(Control::Rebuild(reason.into()));
+    }
+
+    /// Puts pairs into the table `kv_store`, within a second or two; they are lost if the daemon ends before.
+    pub fn publish(&self, pairs: Vec<(String, String)>) {
+        let _ = self.control.send(Control::Pairs(pairs));
     }
 
     /// Writes what was sent and ends. An error says what was not written; raft's log has it.

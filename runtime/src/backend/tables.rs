@@ -243,7 +243,7 @@ table!(HOST_ATTRIBUTES, "host_attributes", Kept, key ["hostname", "attribute_nam
     "expire_timestamp" MaybeTime,
 });
 
-table!(KV_STORE, "kv_store", Kept, key ["store_key"], index &[&["last_updated"]], {
+table!(KV_STORE, "kv_store", Own, key ["store_key"], index &[&["last_updated"]], {
     "store_key" Name(255), "store_value" Text, "last_updated" Time,
 });
 

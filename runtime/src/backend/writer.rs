@@ -66,6 +66,8 @@ enum Work {
         batches: Vec<Queued>,
         /// How often the daemon's own row was written.
         beat: Option<u64>,
+        /// For `kv_store`.
+        pairs: BTreeMap<String, String>,
     },
     Observations(Vec<(InstanceKey, Option<Instance>)>),
 }
@@ -120,6 +122,8 @@ pub(super) struct Writer<E, V> {
     /// Takes the place of the one that the node is asked with.
     fresh_seen: Option<Seen>,
     beats: u64,
+    /// For `kv_store`: written with the next beat.
+    pairs: BTreeMap<String, String>,
     next_beat: Duration,
     next_look: Duration,
     next_ask: Duration,
@@ -182,6 +186,7 @@ impl<E: Env, V: View> Writer<E, V> {
             seen: None,
             fresh_seen: None,
             beats: 0,
+            pairs: BTreeMap::new(),
             next_beat: now,
             next_look: now,
             next_ask: now,
@@ -303,6 +308,10 @@ impl<E: Env, V: View> Writer<E, V> {
             }
             Control::Rebuild(reason) => {
                 self.want(&reason, None);
+                None
+            }
+            Control::Pairs(pairs) => {
+                self.pairs.extend(pairs);
                 None
             }
             Control::Close(reply) => Some(Closing {
@@ -493,10 +502,15 @@ impl<E: Env, V: View> Writer<E, V> {
             }
         }
         if image.is_some() || !batches.is_empty() || beat.is_some() || self.is_cluster_new {
+            let pairs = match beat {
+                Some(_) => std::mem::take(&mut self.pairs),
+                None => BTreeMap::new(),
+            };
             return Some(Work::Rows {
                 image,
                 batches,
                 beat,
+                pairs,
             });
         }
         if self.closing.is_some() || self.observations.is_empty() {
@@ -548,6 +562,7 @@ impl<E: Env, V: View> Writer<E, V> {
                 image,
                 batches,
                 beat,
+                ..
             } => {
                 self.failing_since = None;
                 self.is_cluster_new &= job.cluster != self.cluster;
@@ -610,7 +625,12 @@ impl<E: Env, V: View> Writer<E, V> {
                 image,
                 batches,
                 beat: _,
+                pairs,
             } => {
+                for (key, value) in pairs {
+                    // A newer one may have come.
+                    self.pairs.entry(key).or_insert(value);
+                }
                 let oldest = batches.first().map(|queued| queued.received);
                 if let Some(image) = image {
                     // A later state is no dearer than this one.
@@ -723,6 +743,7 @@ impl Job {
                 image,
                 batches,
                 beat,
+                ..
             } => [
                 image.as_ref().and_then(|image| image.since),
                 batches.first().map(|queued| queued.received),
@@ -793,6 +814,18 @@ impl Job {
         }
     }
 
+    /// What a key-value store says.
+    fn pair(&self, key: &String, value: &String) -> Write {
+        Write::Put(Row::new(
+            &tables::KV_STORE,
+            [
+                ("store_key", key.into()),
+                ("store_value", value.into()),
+                ("last_updated", self.now.wall.into()),
+            ],
+        ))
+    }
+
     /// The daemon is alive.
     fn beat(&self, number: u64) -> [Write; 2] {
         let settings = &self.settings;
@@ -833,6 +866,7 @@ impl Source for Job {
                 image,
                 batches,
                 beat,
+                pairs,
             } => {
                 let mut rows = Rows::default();
                 let state = image.iter().flat_map(|image| image.state.everything());
@@ -850,7 +884,8 @@ impl Source for Job {
                             rows.of(&change, &mut writes);
                             writes
                         })
-                        .chain(beat.iter().flat_map(|beat| self.beat(*beat))),
+                        .chain(beat.iter().flat_map(|beat| self.beat(*beat)))
+                        .chain(pairs.iter().map(|(key, value)| self.pair(key, value))),
                 )
             }
         }

@@ -235,7 +235,20 @@ pub struct RaftSettings {
     pub election_timeout: Duration,
     pub replace_silent: Duration,
     pub replace_per_hour: u64,
+    pub log: RaftLog,
     pub tls: RaftTls,
+}
+
+/// How much log is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RaftLog {
+    /// A snapshot is made after so many entries, and after so long.
+    pub snapshot_entries: u64,
+    pub snapshot_age_max: Duration,
+    /// So many entries are kept behind a snapshot.
+    pub keep_entries: u64,
+    /// Beyond so many bytes a snapshot is made and the log is cut, whatever the others say.
+    pub bytes_max: u64,
 }
 
 /// TLS between the daemons.
@@ -528,6 +541,8 @@ pub enum ConsulWrites {
 pub struct ConsulSettings {
     pub address: String,
     pub https: bool,
+    /// Who vouches for it; none: anybody is believed to be it.
+    pub authorities: Option<PathBuf>,
     pub token: Secret,
     pub cross_data_center: bool,
     pub writes: ConsulWrites,
@@ -900,6 +915,12 @@ impl<'v> Reader<'v> {
             election_timeout: self.milliseconds("RaftElectionTimeoutMillis"),
             replace_silent: self.seconds("RaftReplaceSilentSeconds"),
             replace_per_hour: self.count("RaftReplacePerHour"),
+            log: RaftLog {
+                snapshot_entries: self.count("RaftSnapshotEntries"),
+                snapshot_age_max: self.hours("RaftSnapshotHours"),
+                keep_entries: self.count("RaftLogKeepEntries"),
+                bytes_max: self.count("RaftLogMegabytesMax").saturating_mul(1 << 20),
+            },
             tls: RaftTls {
                 certificate: self.optional("RaftTLSCertFile").map(PathBuf::from),
                 key: self.optional("RaftTLSKeyFile").map(PathBuf::from),
@@ -1175,6 +1196,9 @@ impl<'v> Reader<'v> {
         let consul = ConsulSettings {
             address: self.text("ConsulAddress"),
             https: self.lower("ConsulScheme") == "https",
+            authorities: Some(self.text("ConsulSSLCAFile"))
+                .filter(|path| !path.is_empty())
+                .map(PathBuf::from),
             token: self.secret("ConsulAclToken"),
             cross_data_center: self.flag("ConsulCrossDataCenterDistribution"),
             writes: match self.lower("ConsulKVStoreProvider").as_str() {

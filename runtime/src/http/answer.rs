@@ -89,6 +89,11 @@ impl Failure {
         Failure::new(StatusCode::METHOD_NOT_ALLOWED, message)
     }
 
+    /// By its certificate.
+    pub(super) fn not_admitted(message: impl Into<String>) -> Failure {
+        Failure::new(StatusCode::UNAUTHORIZED, message)
+    }
+
     pub(super) fn unauthenticated() -> Failure {
         Failure::new(StatusCode::UNAUTHORIZED, "Not Authorized")
     }

@@ -240,6 +240,49 @@ pub(super) async fn set_cluster_alias<D: Daemon>(asked: &Asked<'_, D>) -> Result
     ))
 }
 
+/// A pair of a key-value store.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Pair {
+    key: String,
+    value: String,
+}
+
+/// Has the stores compared with what is decided: those of this daemon at once, those of the others within a minute. A
+/// cluster without an alias is in no store.
+pub(super) async fn submit_masters<D: Daemon>(asked: &Asked<'_, D>) -> Result<Answer, Failure> {
+    let wanted = match names::cluster_hint(&asked.params) {
+        None => None,
+        Some(_) => {
+            let cluster = cluster_of(asked).await?;
+            let name = cluster.clone();
+            let alias = look(asked, move |sight| names::Clusters::of(sight).alias(&name)).await?;
+            if alias.is_empty() {
+                return Err(Failure::plain(format!(
+                    "cluster {cluster} has no alias, and is in no key-value store"
+                )));
+            }
+            Some(alias)
+        }
+    };
+    let told = asked
+        .shared
+        .daemon
+        .publish()
+        .await
+        .map_err(Failure::plain)?;
+    let told = told
+        .into_iter()
+        .filter(|told| wanted.as_ref().is_none_or(|alias| *alias == told.alias));
+    let (mut masters, mut pairs) = (0, Vec::new());
+    for cluster in told {
+        masters += 1;
+        let of_cluster = cluster.pairs.into_iter();
+        pairs.extend(of_cluster.map(|(key, value)| Pair { key, value }));
+    }
+    Ok(Answer::ok(format!("Submitted {masters} masters"), &pairs))
+}
+
 /// The tag that a request means: `?tag=`, or else the segments of its path.
 fn tag_text<D: Daemon>(asked: &Asked<'_, D>) -> Result<TagText, Failure> {
     let params = &asked.params;

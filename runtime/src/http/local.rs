@@ -1,15 +1,19 @@
 //! What a daemon says of itself: leadership, raft, health. Never relayed.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use axum::http::{HeaderMap, StatusCode};
 use orchestrator_core::id::NodeId;
 
 use super::answer::{Answer, Document, Failure};
 use super::json::health::ZERO_TIME;
-use super::json::{HealthStatus, NodeHealth, RaftMember, RaftStatus, RaftStranger};
+use super::json::{
+    Condition, ConditionBackend, ConditionLeader, HealthStatus, NodeHealth, RaftMember, RaftStatus,
+    RaftStranger,
+};
 use super::server::Asked;
-use super::{Daemon, Peer, Sight, VERSION};
+use super::{Daemon, Peer, RaftFacts, Sight, VERSION, condition};
 use crate::raft::RaftState;
 
 /// 200 for the one daemon that may act; the status for all others may be chosen from 200 to 599.
@@ -50,16 +54,36 @@ pub(super) fn raft_health<D: Daemon>(asked: &Asked<'_, D>) -> Result<Answer, Fai
     }
 }
 
-pub(super) async fn raft_status<D: Daemon>(asked: &Asked<'_, D>) -> Result<Answer, Failure> {
-    let facts = asked.facts;
-    let look = |sight: &Sight<'_>| {
-        let change = sight.replicated.member_change().map(|change| {
-            let wanted: Vec<String> = change.wanted.iter().map(NodeId::to_string).collect();
-            format!("to {}: {}", wanted.join(", "), change.cause)
-        });
-        (described(sight), change, sight.members.clone())
-    };
-    let (described, change, view) = asked.shared.daemon.read(look).await?;
+/// What the node shows of the raft cluster's members.
+#[derive(Default)]
+struct Membership {
+    described: BTreeMap<NodeId, Described>,
+    change: String,
+    waiting: Vec<String>,
+    strangers: Vec<RaftStranger>,
+}
+
+fn membership(sight: &Sight<'_>) -> Membership {
+    let change = sight.replicated.member_change().map(|change| {
+        let wanted: Vec<String> = change.wanted.iter().map(NodeId::to_string).collect();
+        format!("to {}: {}", wanted.join(", "), change.cause)
+    });
+    let strangers = sight.members.strangers.iter();
+    Membership {
+        described: described(sight),
+        change: change.unwrap_or_default(),
+        waiting: sight.members.waiting.clone(),
+        strangers: strangers
+            .map(|(node, address, reason)| RaftStranger {
+                node: node.to_string(),
+                address: address.clone(),
+                reason: reason.clone(),
+            })
+            .collect(),
+    }
+}
+
+fn members(facts: &RaftFacts, described: &BTreeMap<NodeId, Described>) -> Vec<RaftMember> {
     let member = |peer: &Peer| {
         let described = described.get(&peer.node).cloned().unwrap_or_default();
         RaftMember {
@@ -69,8 +93,82 @@ pub(super) async fn raft_status<D: Daemon>(asked: &Asked<'_, D>) -> Result<Answe
             app_version: described.build,
             voter: peer.is_voter,
             healthy: peer.is_healthy,
+            last_contact_milliseconds: peer.heard.map(millis),
+            entries_behind: condition::behind(peer, facts),
+            problem: condition::trouble_of(peer, facts),
         }
     };
+    facts.peers.iter().map(member).collect()
+}
+
+/// Who leads, who is missing, how far behind each is, and what keeps this daemon from being healthy; 500 if something
+/// does. It answers also when the node has ended.
+pub(super) async fn condition<D: Daemon>(asked: &Asked<'_, D>) -> Answer {
+    let facts = asked.facts;
+    let settings = &asked.shared.settings;
+    let backend = asked.shared.daemon.backend();
+    let mut reasons = condition::reasons(facts, &backend);
+    let look = |sight: &Sight<'_>| (membership(sight), shown(sight).1);
+    let (membership, alarms) = match asked.shared.daemon.read(look).await {
+        Ok(looked) => looked,
+        Err(super::Gone) => {
+            if reasons.is_empty() {
+                reasons.push(String::from("the node has ended"));
+            }
+            Default::default()
+        }
+    };
+    let mut warnings = condition::warnings(facts);
+    warnings.extend(alarms);
+    let leader = facts.leader.as_ref().map(|leader| ConditionLeader {
+        node: leader.node.to_string(),
+        address: leader.address.clone(),
+        hostname: membership
+            .described
+            .get(&leader.node)
+            .map_or_else(String::new, |described| described.host_name.clone()),
+        uri: leader.http_uri.clone(),
+    });
+    let status = if reasons.is_empty() {
+        StatusCode::OK
+    } else {
+        StatusCode::INTERNAL_SERVER_ERROR
+    };
+    let document = Condition {
+        healthy: reasons.is_empty(),
+        reasons,
+        warnings,
+        node: facts.node.to_string(),
+        hostname: settings.process.host_name.clone(),
+        app_version: String::from(VERSION),
+        state: String::from(facts.state.as_str()),
+        is_leading: facts.is_leading,
+        cluster: facts.cluster.clone(),
+        term: facts.term,
+        leader,
+        last_log_index: facts.last_log,
+        applied_index: facts.applied,
+        members: members(facts, &membership.described),
+        missing: condition::missing(facts),
+        change: membership.change,
+        waiting: membership.waiting,
+        strangers: membership.strangers,
+        backend: ConditionBackend {
+            name: settings.backend.clone(),
+            oldest_unwritten_milliseconds: millis(backend.oldest_unwritten),
+            error: backend.error.unwrap_or_default(),
+        },
+    };
+    Answer::Bare(status, Document::of(&document))
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+pub(super) async fn raft_status<D: Daemon>(asked: &Asked<'_, D>) -> Result<Answer, Failure> {
+    let facts = asked.facts;
+    let membership = asked.shared.daemon.read(membership).await?;
     Ok(Answer::bare(&RaftStatus {
         raft_bind: facts.bind.clone(),
         raft_advertise: facts.advertise.clone(),
@@ -84,18 +182,11 @@ pub(super) async fn raft_status<D: Daemon>(asked: &Asked<'_, D>) -> Result<Answe
         cluster: facts.cluster.clone(),
         term: facts.term,
         reason: facts.health.clone().err().unwrap_or_default(),
-        members: facts.peers.iter().map(member).collect(),
-        change: change.unwrap_or_default(),
-        waiting: view.waiting,
-        strangers: view
-            .strangers
-            .into_iter()
-            .map(|(node, address, reason)| RaftStranger {
-                node: node.to_string(),
-                address,
-                reason,
-            })
-            .collect(),
+        members: members(facts, &membership.described),
+        missing: condition::missing(facts),
+        change: membership.change,
+        waiting: membership.waiting,
+        strangers: membership.strangers,
     }))
 }
 

@@ -14,12 +14,15 @@ use std::time::Duration;
 use orchestrator_core::id::NodeId;
 use orchestrator_core::node::{Reply, Request};
 
+use crate::backend::BackendHealth;
+use crate::kv::Told;
 use crate::raft::{RaftState, RaftStatusView};
 
 pub mod access;
 mod answer;
 mod audit;
 mod change;
+mod condition;
 mod fleet;
 mod forecast;
 pub mod json;
@@ -31,13 +34,15 @@ pub mod routes;
 mod server;
 mod settings;
 pub mod sight;
+mod tls;
 
 #[cfg(test)]
 mod tests;
 
-pub use server::{ServeError, converse, listen, serve};
+pub use server::{ServeError, check, converse, listen, serve};
 pub use settings::{Authentication, Process, Settings, Unserved, VERSION};
 pub use sight::Sight;
+pub use tls::TlsSettings;
 
 /// On answers that a daemon without a leader gave from what it knows itself; the value says why.
 pub const STALE_HEADER: &str = "x-orchestrator-stale";
@@ -57,6 +62,12 @@ pub trait Daemon: Clone + Send + Sync + 'static {
 
     /// What this daemon's raft looks like at this moment.
     fn raft(&self) -> RaftFacts;
+
+    /// How far the database is behind.
+    fn backend(&self) -> BackendHealth;
+
+    /// Has this daemon's key-value stores compared with what is decided, and tells what they say; an error in words.
+    fn publish(&self) -> impl Future<Output = Result<Vec<Told>, String>> + Send;
 }
 
 /// The node has ended: the daemon is on its way out.
@@ -75,6 +86,12 @@ pub struct Peer {
     pub is_voter: bool,
     /// It was heard of lately. Followers hear little of each other: the leader's list is the complete one.
     pub is_healthy: bool,
+    /// Since it was heard of; zero for this daemon.
+    pub heard: Option<Duration>,
+    /// The index up to which it holds the log; known to the leader.
+    pub matched: Option<u64>,
+    /// Why it is not listened to, or does not listen.
+    pub refusal: Option<String>,
 }
 
 /// What this daemon's raft looks like.
@@ -98,6 +115,10 @@ pub struct RaftFacts {
     /// The cluster's id; empty while there is none.
     pub cluster: String,
     pub term: u64,
+    /// The last index of this daemon's log, the last that it knows to be committed, and the last that it applied.
+    pub last_log: u64,
+    pub committed: u64,
+    pub applied: u64,
 }
 
 /// A member counts as healthy when it was heard of within this time.
@@ -119,6 +140,9 @@ impl RaftFacts {
             default_port: 0,
             cluster: String::new(),
             term: 0,
+            last_log: 0,
+            committed: 0,
+            applied: 0,
         }
     }
 
@@ -136,6 +160,9 @@ impl RaftFacts {
                 is_voter: member.voter,
                 is_healthy: member.refusal.is_none()
                     && member.last_contact.is_some_and(|since| since <= HEARD),
+                heard: member.last_contact,
+                matched: member.matched,
+                refusal: member.refusal.clone(),
             })
             .collect();
         let known = |node: NodeId| peers.iter().find(|peer| peer.node == node).cloned();
@@ -154,6 +181,9 @@ impl RaftFacts {
                 http_uri: String::new(),
                 is_voter: true,
                 is_healthy: false,
+                heard: None,
+                matched: None,
+                refusal: None,
             });
             if let Some(address) = &status.leader_address {
                 leader.address.clone_from(address);
@@ -184,6 +214,9 @@ impl RaftFacts {
                 .cluster
                 .map_or_else(String::new, |cluster| cluster.to_string()),
             term: summary.term,
+            last_log: status.last_log_index.unwrap_or(0),
+            committed: status.committed.unwrap_or(0),
+            applied: status.applied.unwrap_or(0),
         }
     }
 }

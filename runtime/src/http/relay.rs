@@ -3,6 +3,7 @@
 //! Decides what of a request and of its answer is passed on, and what is said when the leader cannot be reached or does
 //! not answer. Never relays a request that was relayed before, and never repeats a change.
 
+use std::io;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -14,12 +15,15 @@ use axum::http::request::Parts;
 use axum::http::{Method, Response, Uri};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper::client::conn::http1;
+use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use orchestrator_core::id::NodeId;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::answer::Failure;
 use super::routes::Kind;
+use super::server::Shared;
+use super::tls::Security;
 use super::{Daemon, Peer, RELAYED_HEADER, RaftFacts};
 use crate::env::{Env, sleep, spawn, timeout};
 
@@ -84,16 +88,17 @@ impl From<Failure> for Unanswered {
 /// Has the leader answer, for as long as it is the leader: a process that was stopped takes connections and answers
 /// nothing. `from` is the address that the request came from.
 pub(super) async fn relay<E: Env, D: Daemon>(
-    daemon: &D,
+    shared: &Shared<D>,
     leader: &Peer,
     facts: &RaftFacts,
     kind: Kind,
     from: &str,
     request: PassedOn,
 ) -> Result<Response<Body>, Unanswered> {
+    let (daemon, security) = (&shared.daemon, &shared.security);
     tokio::select! {
         biased;
-        answer = exchange::<E>(&leader.http_uri, facts, kind, from, request) => Ok(answer?),
+        answer = exchange::<E>(&leader.http_uri, security, facts, kind, from, request) => Ok(answer?),
         () = is_replaced::<E, D>(daemon, leader.node) => Err(match kind {
             Kind::Read => Unanswered::LedByAnother,
             Kind::Change => Unanswered::Failed(Failure::unknown(format!(
@@ -125,35 +130,28 @@ async fn is_replaced<E: Env, D: Daemon>(daemon: &D, leader: NodeId) {
 
 async fn exchange<E: Env>(
     leader_uri: &str,
+    security: &Security,
     facts: &RaftFacts,
     kind: Kind,
     from: &str,
     request: PassedOn,
 ) -> Result<Response<Body>, Failure> {
-    let address = address_of(leader_uri)?;
+    let target = target_of(leader_uri)?;
     let is_head = request.method == Method::HEAD;
     let mut passed_on = hyper::Request::new(Full::new(request.body));
     *passed_on.method_mut() = request.method;
     *passed_on.uri_mut() = request.uri;
-    *passed_on.headers_mut() = request_headers(request.headers, facts, from, &address);
+    *passed_on.headers_mut() = request_headers(request.headers, facts, from, &target.address);
 
     let unreachable = |why: &dyn std::fmt::Display| {
         Failure::unreachable(format!(
             "the raft leader cannot be reached at {leader_uri}: {why}"
         ))
     };
-    let stream = timeout::<E, _>(CONNECT_TIME_MAX, E::connect(&address))
+    let mut sender = timeout::<E, _>(CONNECT_TIME_MAX, dial::<E>(&target, security))
         .await
         .ok_or_else(|| unreachable(&"no connection in time"))?
         .map_err(|error| unreachable(&error))?;
-    let (mut sender, connection) = http1::handshake::<_, Full<Bytes>>(TokioIo::new(stream))
-        .await
-        .map_err(|error| unreachable(&error))?;
-    spawn::<E>(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "connection to the leader's HTTP API ended");
-        }
-    });
 
     let lost = |why: &str| match kind {
         // A look may be repeated by whoever asked; nothing can have happened.
@@ -191,16 +189,54 @@ async fn exchange<E: Env>(
     Ok(Response::from_parts(parts, Body::from(body)))
 }
 
-/// `host:port` of a URI that this build can speak to.
-fn address_of(uri: &str) -> Result<String, Failure> {
+/// Where a URI leads to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Target {
+    has_tls: bool,
+    /// `host:port`
+    address: String,
+    /// Without brackets.
+    host: String,
+}
+
+/// A connection that takes requests.
+async fn dial<E: Env>(
+    target: &Target,
+    security: &Security,
+) -> io::Result<SendRequest<Full<Bytes>>> {
+    let stream = E::connect(&target.address).await?;
+    if target.has_tls {
+        let stream = security.connect::<E>(&target.host, stream).await?;
+        converse::<E, _>(stream).await
+    } else {
+        converse::<E, _>(stream).await
+    }
+}
+
+async fn converse<E: Env, S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    stream: S,
+) -> io::Result<SendRequest<Full<Bytes>>> {
+    let (sender, connection) = http1::handshake::<_, Full<Bytes>>(TokioIo::new(stream))
+        .await
+        .map_err(io::Error::other)?;
+    spawn::<E>(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "connection to the leader's HTTP API ended");
+        }
+    });
+    Ok(sender)
+}
+
+fn target_of(uri: &str) -> Result<Target, Failure> {
     let bad = |why: &str| {
         Failure::unreachable(format!("the raft leader cannot be reached at {uri}: {why}"))
     };
     let Some((scheme, rest)) = uri.split_once("://") else {
         return Err(bad("it has no scheme"));
     };
-    if !scheme.eq_ignore_ascii_case("http") {
-        return Err(bad("only http is spoken between daemons"));
+    let has_tls = scheme.eq_ignore_ascii_case("https");
+    if !has_tls && !scheme.eq_ignore_ascii_case("http") {
+        return Err(bad("only http and https are spoken between daemons"));
     }
     let authority = rest.split('/').next().unwrap_or_default();
     if authority.is_empty() || authority.contains('@') {
@@ -210,11 +246,17 @@ fn address_of(uri: &str) -> Result<String, Failure> {
         .rsplit_once(':')
         .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
         && !authority.ends_with(']');
-    if has_port {
-        Ok(String::from(authority))
+    let address = if has_port {
+        String::from(authority)
     } else {
-        Ok(format!("{authority}:80"))
-    }
+        format!("{authority}:{}", if has_tls { 443 } else { 80 })
+    };
+    let host = host_of(&address).to_owned();
+    Ok(Target {
+        has_tls,
+        address,
+        host,
+    })
 }
 
 fn request_headers(
@@ -308,12 +350,18 @@ mod tests {
             ("http://a", Some("a:80")),
             ("http://[::1]:3000", Some("[::1]:3000")),
             ("http://[::1]", Some("[::1]:80")),
-            ("https://a:3000", None),
+            ("https://a:3000", Some("a:3000")),
+            ("https://[::1]", Some("[::1]:443")),
+            ("gopher://a:3000", None),
             ("a:3000", None),
             ("http://", None),
             ("http://u:p@a", None),
         ] {
-            assert_eq!(address_of(uri).ok().as_deref(), address, "{uri}");
+            let target = target_of(uri).ok();
+            let found = target.as_ref().map(|target| target.address.as_str());
+            assert_eq!(found, address, "{uri}");
+            let has_tls = target.is_some_and(|target| target.has_tls);
+            assert_eq!(has_tls, address.is_some() && uri.starts_with("https"));
         }
     }
 

@@ -29,6 +29,7 @@ use super::answer::{Answer, Failure, settle};
 use super::params::Params;
 use super::relay::{PassedOn, Unanswered, relay};
 use super::routes::{Action, Answered, Kind, ROUTES, Route, STATUS};
+use super::tls::{self, Security, Shown};
 use super::{Daemon, Peer, RELAYED_HEADER, RaftFacts, STALE_HEADER, Settings};
 use super::{audit, change, fleet, forecast, local};
 use crate::env::{Env, sleep, spawn, timeout};
@@ -53,6 +54,8 @@ const RELAYS_MAX: u32 = 3;
 pub enum ServeError {
     /// `StatusEndpoint` does not begin with a slash, or is the path of another route.
     StatusEndpoint(String),
+    /// What is wrong with a certificate.
+    Tls(String),
 }
 
 impl fmt::Display for ServeError {
@@ -62,6 +65,7 @@ impl fmt::Display for ServeError {
                 f,
                 "StatusEndpoint {path:?} cannot be served: it must begin with a slash and be the path of no other route"
             ),
+            ServeError::Tls(why) => write!(f, "HTTPS cannot be served: {why}"),
         }
     }
 }
@@ -72,6 +76,27 @@ impl std::error::Error for ServeError {}
 pub(super) struct Shared<D> {
     pub(super) daemon: D,
     pub(super) settings: Settings,
+    pub(super) security: Security,
+}
+
+impl<D> Shared<D> {
+    fn new<E: Env>(daemon: D, settings: Settings) -> Arc<Self> {
+        let security = Security::new::<E>(&settings.tls);
+        Arc::new(Shared {
+            daemon,
+            settings,
+            security,
+        })
+    }
+}
+
+/// Whether certificates can be read.
+///
+/// # Errors
+/// When the settings cannot be served.
+pub async fn check<E: Env>(settings: &Settings) -> Result<(), ServeError> {
+    let security = Security::new::<E>(&settings.tls);
+    security.check::<E>().await.map_err(ServeError::Tls)
 }
 
 /// Serves until `stop` becomes true, or its sender is gone; then lets requests under way end.
@@ -84,7 +109,7 @@ pub async fn serve<E: Env, D: Daemon>(
     daemon: D,
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), ServeError> {
-    let shared = Arc::new(Shared { daemon, settings });
+    let shared = Shared::new::<E>(daemon, settings);
     let router = router::<E, D>(&shared)?;
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX as usize));
     // Connections are told to end after the listener is gone, so that none begins behind them.
@@ -101,15 +126,10 @@ pub async fn serve<E: Env, D: Daemon>(
                     tracing::warn!(%peer, limit = CONNECTIONS_MAX, "HTTP connection refused: too many are open");
                     continue;
                 };
-                let connection = connection::<E, D, _>(
-                    stream,
-                    peer,
-                    Arc::clone(&shared),
-                    router.clone(),
-                    draining.clone(),
-                );
+                let (shared, router) = (Arc::clone(&shared), router.clone());
+                let draining = draining.clone();
                 spawn::<E>(async move {
-                    connection.await;
+                    greet::<E, D>(stream, peer, shared, router, draining).await;
                     drop(slot);
                 });
             }
@@ -156,16 +176,36 @@ pub async fn converse<E: Env, D: Daemon, S: AsyncRead + AsyncWrite + Unpin>(
     settings: Settings,
     daemon: D,
 ) -> Result<(), ServeError> {
-    let shared = Arc::new(Shared { daemon, settings });
+    let shared = Shared::new::<E>(daemon, settings);
     let router = router::<E, D>(&shared)?;
     let (_running, stop) = watch::channel(false);
-    connection::<E, D, S>(stream, peer, shared, router, stop).await;
+    connection::<E, D, S>(stream, From(peer, Shown::Plain), shared, router, stop).await;
     Ok(())
+}
+
+/// Serves one connection, with TLS where that is wanted.
+async fn greet<E: Env, D: Daemon>(
+    stream: E::Stream,
+    peer: String,
+    shared: Arc<Shared<D>>,
+    router: Router,
+    stop: watch::Receiver<bool>,
+) {
+    if !shared.security.serves() {
+        connection::<E, D, _>(stream, From(peer, Shown::Plain), shared, router, stop).await;
+        return;
+    }
+    match shared.security.accept::<E, _>(stream).await {
+        Ok((stream, shown)) => {
+            connection::<E, D, _>(stream, From(peer, shown), shared, router, stop).await;
+        }
+        Err(error) => tracing::debug!(%peer, %error, "HTTPS connection not taken"),
+    }
 }
 
 async fn connection<E: Env, D: Daemon, S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
-    peer: String,
+    from: From,
     shared: Arc<Shared<D>>,
     router: Router,
     mut stop: watch::Receiver<bool>,
@@ -174,13 +214,13 @@ async fn connection<E: Env, D: Daemon, S: AsyncRead + AsyncWrite + Unpin>(
     activity.mark::<E>(false);
     let router = TowerToHyperService::new(router);
     let service = {
-        let (activity, peer) = (Arc::clone(&activity), peer.clone());
+        let (activity, from) = (Arc::clone(&activity), from.clone());
         hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
             let (shared, router) = (Arc::clone(&shared), router.clone());
-            let (activity, peer) = (Arc::clone(&activity), peer.clone());
+            let (activity, from) = (Arc::clone(&activity), from.clone());
             async move {
                 activity.mark::<E>(true);
-                let response = enter(&shared, &router, peer, request).await;
+                let response = enter(&shared, &router, from, request).await;
                 activity.mark::<E>(false);
                 Ok::<_, Infallible>(response)
             }
@@ -200,7 +240,7 @@ async fn connection<E: Env, D: Daemon, S: AsyncRead + AsyncWrite + Unpin>(
             biased;
             ended = connection.as_mut() => {
                 if let Err(error) = ended {
-                    tracing::debug!(%peer, %error, "HTTP connection ended");
+                    tracing::debug!(peer = from.0, %error, "HTTP connection ended");
                 }
                 return;
             }
@@ -217,23 +257,26 @@ async fn connection<E: Env, D: Daemon, S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-/// The address that a request came from.
+/// The address that a request came from, and the certificate that came with it.
 #[derive(Debug, Clone)]
-struct From(String);
+struct From(String, Shown);
 
 /// Lets the caller in, or not.
 async fn enter<D: Daemon>(
     shared: &Shared<D>,
     router: &TowerToHyperService<Router>,
-    peer: String,
+    from: From,
     mut request: hyper::Request<Incoming>,
 ) -> Response<Body> {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let identity = shared.settings.identity_in_messages.as_deref();
+    let peer = from.0.clone();
+    let refused = tls::refusal(&shared.settings, &from.1, &path);
     let response = match access::caller(&shared.settings, request.headers()) {
+        Some(_) if let Some(refused) = refused => Answer::from(refused).into_response(identity),
         Some(caller) => {
             request.extensions_mut().insert(caller);
-            request.extensions_mut().insert(From(peer.clone()));
+            request.extensions_mut().insert(from);
             match router.call(request).await {
                 Ok(response) => response,
                 Err(never) => match never {},
@@ -420,10 +463,9 @@ async fn respond<E: Env, D: Daemon>(
             },
         };
         let from = head.extensions.get::<From>();
-        let from = from.map_or("", |From(peer)| peer.as_str());
+        let from = from.map_or("", |From(peer, _)| peer.as_str());
         tries += 1;
-        let daemon = &shared.daemon;
-        match relay::<E, D>(daemon, &leader, &facts, route.kind, from, request).await {
+        match relay::<E, D>(shared, &leader, &facts, route.kind, from, request).await {
             Ok(response) => return response,
             Err(Unanswered::LedByAnother) if tries < RELAYS_MAX => facts = shared.daemon.raft(),
             Err(Unanswered::LedByAnother) => {
@@ -538,6 +580,7 @@ async fn act<D: Daemon>(
         Action::DisableRecoveries => change::set_recoveries_enabled(asked, Wish::Disabled).await,
         Action::EnableRecoveries => change::set_recoveries_enabled(asked, Wish::Enabled).await,
         Action::CheckRecoveries => audit::check_recoveries(asked).await,
+        Action::SubmitMasters => change::submit_masters(asked).await,
         Action::AddPeer => change::add_peer(asked).await,
         Action::RemovePeer => change::remove_peer(asked).await,
         Action::ReplacePeer => change::replace_peer(asked).await,
@@ -546,6 +589,7 @@ async fn act<D: Daemon>(
         Action::Alive => Ok(Answer::bare(&"OK")),
         Action::LeaderCheck => local::leader_check(asked),
         Action::Health => local::health(asked).await,
+        Action::Condition => Ok(local::condition(asked).await),
         Action::Headers => Ok(local::headers(headers)),
         Action::RaftState => Ok(local::raft_state(asked)),
         Action::RaftLeader => Ok(local::raft_leader(asked)),

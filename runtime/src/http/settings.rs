@@ -3,7 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::config::{AuthenticationMethod, BackendKind, MessageIdentity};
+use super::tls::TlsSettings;
+use crate::config::{AuthenticationMethod, BackendKind, HttpTlsSettings, MessageIdentity};
 
 /// Who gets in, and who may change something.
 #[derive(Clone, PartialEq, Eq, Default)]
@@ -49,6 +50,7 @@ pub struct Settings {
     /// `/api/status`, or a path of its own that stands without the prefix.
     pub status_endpoint: String,
     pub authentication: Authentication,
+    pub tls: TlsSettings,
     /// `ReadOnly`
     pub is_read_only: bool,
     /// Put before every message as `Orchestrator NAME says: `; none when not wanted.
@@ -83,6 +85,7 @@ impl Default for Settings {
             url_prefix: String::new(),
             status_endpoint: String::from("/api/status"),
             authentication: Authentication::None,
+            tls: TlsSettings::default(),
             is_read_only: false,
             identity_in_messages: None,
             maintenance_lag: Duration::from_secs(20),
@@ -107,6 +110,16 @@ impl fmt::Display for Unserved {
 impl std::error::Error for Unserved {}
 
 impl Settings {
+    /// The path of the status endpoint as it is asked for.
+    pub(super) fn status_path(&self) -> String {
+        let path = self.status_endpoint.trim_end_matches('/');
+        if path == super::routes::STATUS.path {
+            format!("{}{path}", self.url_prefix)
+        } else {
+            path.to_owned()
+        }
+    }
+
     /// The part of the configuration that concerns the HTTP API.
     ///
     /// # Errors
@@ -116,11 +129,6 @@ impl Settings {
         if config.listen.socket.is_some() {
             return unserved(
                 "ListenSocket is not served by this version: remove it and set ListenAddress",
-            );
-        }
-        if config.http_tls.enabled || config.http_tls.mutual {
-            return unserved(
-                "UseSSL and UseMutualTLS are not served by this version: set both to false and put a proxy that speaks TLS in front",
             );
         }
         let auth = &config.http_auth;
@@ -152,6 +160,7 @@ impl Settings {
             url_prefix: config.listen.url_prefix.clone(),
             status_endpoint: config.listen.status_endpoint.clone(),
             authentication,
+            tls: tls(&config.http_tls, config.listen.status_ou_verify)?,
             is_read_only: config.process.read_only,
             identity_in_messages: identity(config, &process),
             maintenance_lag: config.lag.reasonable_maintenance,
@@ -164,6 +173,35 @@ impl Settings {
             process,
         })
     }
+}
+
+fn tls(config: &HttpTlsSettings, status_needs_unit: bool) -> Result<TlsSettings, Unserved> {
+    let unserved = |text: &str| Err(Unserved(String::from(text)));
+    if config.mutual && !config.enabled {
+        return unserved("UseMutualTLS without UseSSL lets nobody in: set UseSSL");
+    }
+    if config.mutual && config.material.authorities.is_none() {
+        return unserved(
+            "UseMutualTLS is set and SSLCAFile is not: name the file with the authority of the clients' certificates",
+        );
+    }
+    if config.mutual && config.valid_organizational_units.is_empty() {
+        return unserved(
+            "UseMutualTLS is set and SSLValidOUs is empty, which lets nobody in: list the organizational units of the clients' \
+             and the daemons' certificates",
+        );
+    }
+    Ok(TlsSettings {
+        is_served: config.enabled,
+        certificate: config.material.certificate.clone(),
+        key: config.material.key.clone(),
+        authorities: config.material.authorities.clone(),
+        skips_verification: config.material.skip_verify,
+        units: config
+            .mutual
+            .then(|| config.valid_organizational_units.clone()),
+        status_needs_unit,
+    })
 }
 
 /// What messages are preceded by. What is asked for and not known falls back to the next.

@@ -35,6 +35,9 @@ pub(super) fn facts_of_a_follower(leader_uri: &str) -> RaftFacts {
         http_uri: String::from(http_uri),
         is_voter: true,
         is_healthy: true,
+        heard: Some(Duration::ZERO),
+        matched: None,
+        refusal: None,
     };
     RaftFacts {
         node: NodeId(1),
@@ -48,6 +51,9 @@ pub(super) fn facts_of_a_follower(leader_uri: &str) -> RaftFacts {
         default_port: 10_008,
         cluster: String::from("c1"),
         term: 3,
+        last_log: 7,
+        committed: 7,
+        applied: 7,
     }
 }
 
@@ -296,6 +302,14 @@ impl Daemon for Fake {
 
     fn raft(&self) -> RaftFacts {
         self.with(|world| world.facts.clone())
+    }
+
+    fn backend(&self) -> BackendHealth {
+        BackendHealth::default()
+    }
+
+    async fn publish(&self) -> Result<Vec<Told>, String> {
+        Ok(Vec::new())
     }
 }
 
@@ -693,7 +707,7 @@ fn a_leader_that_cannot_be_reached_or_is_lost() {
             .expect_error("502 Bad Gateway", "did not answer");
         follower
             .fake
-            .with(|world| world.facts = facts_of_a_follower("https://10.0.0.2:3000"));
+            .with(|world| world.facts = facts_of_a_follower("gopher://10.0.0.2:3000"));
         follower
             .get("/api/clusters")
             .await
@@ -1825,7 +1839,6 @@ fn the_requests_of_the_original_client_are_understood() {
             "/api/begin-downtime/db2.example/3306/o//10m",
             "/api/move-gtid/db2.example/3306/db1.example/3306",
             "/api/heuristic-cluster-pool-instances/shop/",
-            "/api/submit-masters-to-kv-stores/",
             "/api/raft-yield-hint/db",
         ] {
             let received = site.get(path).await;

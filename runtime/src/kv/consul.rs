@@ -3,19 +3,25 @@
 //! A pair's `Flags` hold the version of the decision that it comes from. A pair is read before it is written, and written
 //! only against the index that was read, so that two daemons cannot undo each other.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::client::conn::http1;
+use hyper::client::conn::http1::{self, SendRequest};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use serde_json::{Value, json};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::TlsConnector;
 
 use crate::config::{ConsulSettings, ConsulWrites};
 use crate::env::{Env, Mutant, spawn, timeout};
+use crate::tls::{self, Renewed};
 
 /// For one request and its answer.
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(2);
@@ -26,8 +32,12 @@ const TRIES: usize = 5;
 #[derive(Debug)]
 pub(super) struct Consul {
     address: String,
+    /// For HTTPS.
+    client: Option<Renewed<Arc<ClientConfig>>>,
     token: String,
     writes: ConsulWrites,
+    /// Which one is asked; none: the agent's own.
+    data_center: Option<String>,
 }
 
 /// A pair as the store has it.
@@ -39,11 +49,41 @@ struct Held {
 
 impl Consul {
     pub(super) fn new(settings: &ConsulSettings) -> Self {
+        let client = settings.https.then(|| {
+            let files = settings.authorities.iter();
+            let files: Vec<_> = files
+                .map(|path| ("ConsulSSLCAFile", path.clone()))
+                .collect();
+            Renewed::new("Consul", files, |contents| {
+                tls::asking("ConsulSSLCAFile", contents.first().map(Vec::as_slice))
+            })
+        });
         Consul {
             address: settings.address.clone(),
+            client,
             token: settings.token.expose().to_owned(),
             writes: settings.writes,
+            data_center: None,
         }
+    }
+
+    /// The same store, in another data centre.
+    pub(super) fn of_data_center(settings: &ConsulSettings, name: &str) -> Self {
+        Consul {
+            data_center: Some(name.to_owned()),
+            ..Consul::new(settings)
+        }
+    }
+
+    /// The data centres that the agent knows, nearest first.
+    pub(super) async fn data_centers<E: Env>(&self) -> Result<Vec<String>, String> {
+        let path = "/v1/catalog/datacenters";
+        let (status, body) = self.ask::<E>(Method::GET, path, Bytes::new()).await?;
+        let wrong = || format!("{}: GET {path} was answered with {status}", self.address);
+        if !status.is_success() {
+            return Err(wrong());
+        }
+        serde_json::from_slice(&body).map_err(|_| wrong())
     }
 
     /// Makes the store say this, unless it says something of a later decision.
@@ -165,9 +205,16 @@ impl Consul {
         path: &str,
         body: Bytes,
     ) -> Result<(StatusCode, Bytes), String> {
+        let path = match &self.data_center {
+            None => path.to_owned(),
+            Some(name) => {
+                let sign = if path.contains('?') { '&' } else { '?' };
+                format!("{path}{sign}dc={}", escaped(name))
+            }
+        };
         let mut request = Request::builder()
             .method(method)
-            .uri(path)
+            .uri(&path)
             .header("host", &self.address);
         if !self.token.is_empty() {
             request = request.header("x-consul-token", &self.token);
@@ -179,14 +226,17 @@ impl Consul {
             let stream = E::connect(&self.address)
                 .await
                 .map_err(|error| error.to_string())?;
-            let (mut sender, connection) = http1::handshake::<_, Full<Bytes>>(TokioIo::new(stream))
-                .await
-                .map_err(|error| error.to_string())?;
-            spawn::<E>(async move {
-                if let Err(error) = connection.await {
-                    tracing::debug!(%error, "connection to Consul ended");
+            let mut sender = match &self.client {
+                None => converse::<E, _>(stream).await?,
+                Some(client) => {
+                    let client = client.get::<E>().await?;
+                    let host = tls::host_of(&self.address);
+                    let name = ServerName::try_from(host.to_owned())
+                        .map_err(|error| format!("{host}: {error}"))?;
+                    let stream = TlsConnector::from(client).connect(name, stream).await;
+                    converse::<E, _>(stream.map_err(|error| error.to_string())?).await?
                 }
-            });
+            };
             let response = sender
                 .send_request(request)
                 .await
@@ -203,6 +253,20 @@ impl Consul {
             .unwrap_or_else(|| Err(format!("no answer within {} s", REQUEST_TIME_MAX.as_secs())))
             .map_err(|error: String| format!("ConsulAddress {}: {error}", self.address))
     }
+}
+
+async fn converse<E: Env, S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    stream: S,
+) -> Result<SendRequest<Full<Bytes>>, String> {
+    let (sender, connection) = http1::handshake::<_, Full<Bytes>>(TokioIo::new(stream))
+        .await
+        .map_err(|error| error.to_string())?;
+    spawn::<E>(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "connection to Consul ended");
+        }
+    });
+    Ok(sender)
 }
 
 fn refused(address: &str, path: &str, status: StatusCode, body: &[u8]) -> String {

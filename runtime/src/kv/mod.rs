@@ -21,9 +21,10 @@ use orchestrator_core::replicated::Replicated;
 use orchestrator_core::time::Wall;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::config::KvSettings;
+use crate::backend::Backend;
+use crate::config::{ConsulSettings, KvSettings};
 use crate::driver::DriverHandle;
-use crate::env::{Env, sleep, timeout};
+use crate::env::{Env, sleep, spawn, timeout};
 use crate::hooks::Hooks;
 use consul::Consul;
 
@@ -107,15 +108,57 @@ pub(crate) fn pairs(prefix: &str, entry: &Entry, ipv4: &str, ipv6: &str) -> Vec<
 
 /// Asks the publisher for a round.
 #[derive(Debug, Clone)]
-pub struct Handle(mpsc::Sender<oneshot::Sender<()>>);
+pub struct Handle(mpsc::Sender<Asked>);
+
+/// A round that is asked for.
+#[derive(Debug)]
+struct Asked {
+    /// Also compare what was told already.
+    compares: bool,
+    done: oneshot::Sender<Result<Vec<Told>, String>>,
+}
+
+/// What the stores say of one cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Told {
+    pub alias: String,
+    pub pairs: Vec<(String, String)>,
+}
+
+/// For all stores to be compared.
+const COMPARE_TIME_MAX: Duration = Duration::from_secs(30);
 
 impl Handle {
+    /// Compares this daemon's stores with what is decided, mends what differs, and tells what they say then.
+    ///
+    /// # Errors
+    /// What could not be written, in words.
+    pub async fn compare<E: Env>(&self) -> Result<Vec<Told>, String> {
+        let (done, told) = oneshot::channel();
+        let asked = async {
+            let asked = Asked {
+                compares: true,
+                done,
+            };
+            self.0.send(asked).await.ok()?;
+            told.await.ok()
+        };
+        timeout::<E, _>(COMPARE_TIME_MAX, asked)
+            .await
+            .ok_or_else(|| format!("not done within {} s", COMPARE_TIME_MAX.as_secs()))?
+            .unwrap_or_else(|| Err(String::from("this daemon is shutting down")))
+    }
+
     /// Returns when the stores were told of all that is decided by now, or when that takes too long.
     pub async fn flush<E: Env>(&self, patience: Duration) {
         let (done, told) = oneshot::channel();
         let asked = async {
-            if self.0.send(done).await.is_ok() {
-                // An end without an answer: the daemon ends.
+            let asked = Asked {
+                compares: false,
+                done,
+            };
+            if self.0.send(asked).await.is_ok() {
+                // An end without an answer: the daemon ends. What failed is in the log.
                 let _ = told.await;
             }
         };
@@ -175,36 +218,41 @@ impl<E: Env> Hooks for AfterPublication<E> {
 #[derive(Debug)]
 pub struct Publisher {
     prefix: String,
-    consul: Consul,
-    requests: mpsc::Receiver<oneshot::Sender<()>>,
+    consul: Option<Consul>,
+    /// Where pairs are distributed to other data centres.
+    distributes: Option<ConsulSettings>,
+    requests: mpsc::Receiver<Asked>,
 }
 
 impl Publisher {
-    /// None if no store is configured.
-    ///
-    /// # Errors
-    /// A setting that this version cannot obey, with what to do instead.
-    pub fn new(settings: &KvSettings) -> Result<Option<(Self, Handle)>, String> {
-        let Some(consul) = &settings.consul else {
-            return Ok(None);
-        };
-        if consul.https {
-            return Err(String::from(
-                "ConsulScheme is https, which this version does not speak: name the Consul agent of this machine, with http",
-            ));
+    #[must_use]
+    pub fn new(settings: &KvSettings) -> (Self, Handle) {
+        let consul = settings.consul.as_ref();
+        if consul.is_some_and(|consul| consul.https && consul.authorities.is_none()) {
+            tracing::warn!(
+                "NOT PROTECTED: ConsulScheme is https and ConsulSSLCAFile is not set: whoever answers at ConsulAddress is believed, \
+                 and is shown the token"
+            );
         }
-        let consul = Consul::new(consul);
         let (sender, requests) = mpsc::channel(64);
         let publisher = Publisher {
             prefix: settings.prefix.clone(),
-            consul,
+            consul: consul.map(Consul::new),
+            distributes: consul.filter(|consul| consul.cross_data_center).cloned(),
             requests,
         };
-        Ok(Some((publisher, Handle(sender))))
+        (publisher, Handle(sender))
     }
 
-    /// Publishes until the driver ends.
-    pub async fn run<E: Env>(mut self, driver: DriverHandle) {
+    /// Publishes until the driver ends: to the table `kv_store` of a backend, and to Consul.
+    pub async fn run<E: Env>(mut self, driver: DriverHandle, table: Option<Backend>) {
+        if let Some(settings) = self.distributes.take() {
+            spawn::<E>(distribute::<E>(
+                settings,
+                self.prefix.clone(),
+                driver.clone(),
+            ));
+        }
         let mut told: Vec<Entry> = Vec::new();
         let mut next_compare = Duration::ZERO;
         let mut failed: Option<String> = None;
@@ -221,32 +269,36 @@ impl Publisher {
                 return;
             };
             let now = E::mono();
-            let is_due = now >= next_compare;
+            let is_due = now >= next_compare || asked.as_ref().is_some_and(|asked| asked.compares);
             let is_new = wanted != told && (failed.is_none() || is_due);
+            let mut said = Ok(Vec::new());
             if is_healthy && (is_due || is_new || (asked.is_some() && wanted != told)) {
                 let fresh = wanted
                     .iter()
                     .filter(|entry| is_due || !told.contains(entry));
-                let outcome = self.publish::<E>(fresh).await;
+                let outcome = self.publish::<E>(fresh, table.as_ref()).await;
                 next_compare = now + if outcome.is_ok() { COMPARE } else { RETRY };
-                match outcome {
-                    Ok(()) => {
+                match &outcome {
+                    Ok(_) => {
                         told = wanted;
                         if failed.take().is_some() {
                             tracing::info!("the key-value store is written again");
                         }
                     }
                     Err(why) => {
-                        if failed.as_ref() != Some(&why) {
+                        if failed.as_ref() != Some(why) {
                             tracing::error!("the key-value store is not written: {why}");
                         }
-                        failed = Some(why);
+                        failed = Some(why.clone());
                     }
                 }
+                said = outcome;
+            } else if !is_healthy {
+                said = Err(String::from("this daemon is not part of a quorum"));
             }
-            if let Some(done) = asked {
+            if let Some(asked) = asked {
                 // Whoever asked may have gone.
-                let _ = done.send(());
+                let _ = asked.done.send(said);
             }
         }
     }
@@ -254,28 +306,101 @@ impl Publisher {
     async fn publish<'a, E: Env>(
         &self,
         entries: impl Iterator<Item = &'a Entry>,
-    ) -> Result<(), String> {
+        table: Option<&Backend>,
+    ) -> Result<Vec<Told>, String> {
         let mut first_error = Ok(());
+        let mut told = Vec::new();
         for entry in entries {
-            let addresses = E::resolve(&entry.primary.host).await.unwrap_or_default();
-            let first = |wanted: fn(&std::net::IpAddr) -> bool| {
-                addresses
-                    .iter()
-                    .find(|address| wanted(address))
-                    .map(ToString::to_string)
-                    .unwrap_or_default()
-            };
-            let pairs = pairs(
-                &self.prefix,
-                entry,
-                &first(std::net::IpAddr::is_ipv4),
-                &first(std::net::IpAddr::is_ipv6),
-            );
+            let pairs = resolved_pairs::<E>(&self.prefix, entry).await;
+            if let Some(table) = table {
+                table.publish(pairs.clone());
+            }
             // One cluster's failure keeps no other from being told.
-            let outcome = self.consul.put::<E>(&pairs, entry.version).await;
-            first_error = first_error.and(outcome);
+            if let Some(consul) = &self.consul {
+                let outcome = consul.put::<E>(&pairs, entry.version).await;
+                first_error = first_error.and(outcome);
+            }
+            told.push(Told {
+                alias: entry.alias.clone(),
+                pairs,
+            });
         }
-        first_error
+        first_error.map(|()| told)
+    }
+}
+
+async fn resolved_pairs<E: Env>(prefix: &str, entry: &Entry) -> Vec<(String, String)> {
+    let addresses = E::resolve(&entry.primary.host).await.unwrap_or_default();
+    let first = |wanted: fn(&std::net::IpAddr) -> bool| {
+        addresses
+            .iter()
+            .find(|address| wanted(address))
+            .map(ToString::to_string)
+            .unwrap_or_default()
+    };
+    pairs(
+        prefix,
+        entry,
+        &first(std::net::IpAddr::is_ipv4),
+        &first(std::net::IpAddr::is_ipv6),
+    )
+}
+
+/// While this daemon leads, makes Consul say the same in every data centre that it knows. Apart from the near store, which
+/// must not wait for far ones.
+async fn distribute<E: Env>(settings: ConsulSettings, prefix: String, driver: DriverHandle) {
+    let near = Consul::new(&settings);
+    let mut told: Vec<Entry> = Vec::new();
+    let mut next_compare = Duration::ZERO;
+    let mut failed: Option<String> = None;
+    loop {
+        sleep::<E>(LOOK).await;
+        let looked = driver
+            .look(|node, _| (node.raft().leading.is_some(), entries(node.replicated())))
+            .await;
+        let Ok((is_leading, wanted)) = looked else {
+            return;
+        };
+        let now = E::mono();
+        let is_due = now >= next_compare;
+        if !is_leading || !(is_due || (wanted != told && failed.is_none())) {
+            continue;
+        }
+        let mut outcome = Ok(());
+        match near.data_centers::<E>().await {
+            Ok(names) => {
+                for name in names {
+                    let far = Consul::of_data_center(&settings, &name);
+                    for entry in &wanted {
+                        let pairs = resolved_pairs::<E>(&prefix, entry).await;
+                        let put = far.put::<E>(&pairs, entry.version).await;
+                        let put = put.map_err(|why| format!("data centre {name}: {why}"));
+                        // One that is away keeps no other from being told.
+                        let is_away = put.is_err();
+                        outcome = outcome.and(put);
+                        if is_away {
+                            break;
+                        }
+                    }
+                }
+            }
+            Err(why) => outcome = Err(why),
+        }
+        next_compare = E::mono() + if outcome.is_ok() { COMPARE } else { RETRY };
+        match outcome {
+            Ok(()) => {
+                told = wanted;
+                if failed.take().is_some() {
+                    tracing::info!("Consul says the same in every data centre again");
+                }
+            }
+            Err(why) => {
+                if failed.as_ref() != Some(&why) {
+                    tracing::error!("Consul does not say the same everywhere: {why}");
+                }
+                failed = Some(why);
+            }
+        }
     }
 }
 

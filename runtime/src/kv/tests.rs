@@ -125,6 +125,7 @@ async fn consul(store: &Store, writes: ConsulWrites) -> Consul {
     Consul::new(&ConsulSettings {
         address: store.serve().await,
         https: false,
+        authorities: None,
         token: crate::config::Secret::default(),
         cross_data_center: false,
         writes,
@@ -189,6 +190,7 @@ fn a_store_that_does_not_answer_is_named() {
         let consul = Consul::new(&ConsulSettings {
             address: String::from("127.0.0.1:1"),
             https: false,
+            authorities: None,
             token: crate::config::Secret::default(),
             cross_data_center: false,
             writes: ConsulWrites::Single,

@@ -14,6 +14,8 @@ use rcgen::{
 };
 
 const AUTHORITY: &str = "ca";
+/// The organizational unit of members.
+const MEMBERS: &str = "orchestrator";
 
 /// Makes what is missing in `folder` for these hosts (names or addresses, as in `RaftAdvertise`), and returns the files
 /// that were written.
@@ -84,6 +86,10 @@ fn make_member(
     let mut params = CertificateParams::new(vec![host.to_owned()])
         .map_err(|error| format!("'{host}' is no host: {error}"))?;
     params.distinguished_name.push(DnType::CommonName, host);
+    // The same files serve HTTPS with client certificates, where a unit is asked for (`SSLValidOUs`).
+    params
+        .distinguished_name
+        .push(DnType::OrganizationalUnitName, MEMBERS);
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![
         ExtendedKeyUsagePurpose::ServerAuth,

@@ -1,10 +1,12 @@
 //! Raft as a whole, on loopback and real files: what this daemon relies on, shown on three nodes in one process.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::tls::Security;
 use super::wire::{self, Hello, HelloAnswer};
 use super::*;
 use crate::env::{DedicatedRuntime, Env, TokioEnv, spawn, timeout};
@@ -1210,10 +1212,32 @@ fn a_cluster_may_be_half_way_to_tls() {
     });
 }
 
+type Met = (io::Result<Result<(), String>>, io::Result<()>);
+
+/// Has one side dial the other; what each of them makes of it.
+async fn meet(
+    listener: &mut <TokioEnv as Env>::Listener,
+    server: &Security,
+    client: &Security,
+) -> Met {
+    let address = TokioEnv::local_address(listener).unwrap();
+    let accept = async {
+        let (stream, _) = TokioEnv::accept(listener).await.unwrap();
+        let mut wire = server.accept::<TokioEnv>(stream).await?;
+        // TLS 1.3 tells of a refused certificate with what comes next.
+        let read = wire::read_frame(&mut wire, 64).await;
+        read.map(|_| wire.vouches_for(&address))
+    };
+    let connect = async {
+        let mut wire = client.connect::<TokioEnv>(&address).await?;
+        wire::write_frame(&mut wire, &wire::encode_frame(&7_u64).unwrap()).await
+    };
+    within("a meeting", async { tokio::join!(accept, connect) }).await
+}
+
 /// A certificate of the right authority for another host is nobody's here, whichever side shows it.
 #[test]
 fn a_certificate_is_for_one_host() {
-    use super::tls::Security;
     run(async {
         let keys = Folder::make("one-host");
         let right = Security::new(Some(certificates(&keys, "127.0.0.1")), true);
@@ -1221,29 +1245,14 @@ fn a_certificate_is_for_one_host() {
         let elsewhere = Folder::make("another-authority");
         let foreign = Security::new(Some(certificates(&elsewhere, "127.0.0.1")), true);
         let mut listener = TokioEnv::bind("127.0.0.1:0").await.unwrap();
-        let address = TokioEnv::local_address(&listener).unwrap();
-        let mut meet = async |server: &Security, client: &Security| {
-            let accept = async {
-                let (stream, _) = TokioEnv::accept(&mut listener).await.unwrap();
-                let mut wire = server.accept::<TokioEnv>(stream).await?;
-                // TLS 1.3 tells of a refused certificate with what comes next.
-                let read = wire::read_frame(&mut wire, 64).await;
-                read.map(|_| wire.vouches_for(&address))
-            };
-            let connect = async {
-                let mut wire = client.connect::<TokioEnv>(&address).await?;
-                wire::write_frame(&mut wire, &wire::encode_frame(&7_u64).unwrap()).await
-            };
-            within("a meeting", async { tokio::join!(accept, connect) }).await
-        };
-        let (accepted, connected) = meet(&right, &right).await;
+        let (accepted, connected) = meet(&mut listener, &right, &right).await;
         assert_eq!((accepted.unwrap(), connected.unwrap()), (Ok(()), ()));
-        let (_, connected) = meet(&wrong, &right).await;
+        let (_, connected) = meet(&mut listener, &wrong, &right).await;
         assert!(connected.is_err(), "it is not the host that was dialled");
-        let (accepted, _) = meet(&right, &wrong).await;
+        let (accepted, _) = meet(&mut listener, &right, &wrong).await;
         let why = accepted.unwrap().unwrap_err();
         assert!(why.contains("is not for 127.0.0.1"), "{why}");
-        let (accepted, _) = meet(&right, &foreign).await;
+        let (accepted, _) = meet(&mut listener, &right, &foreign).await;
         assert!(accepted.is_err(), "it is another authority's");
     });
 }

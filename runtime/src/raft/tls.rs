@@ -12,23 +12,20 @@
 use std::io;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::ServerName;
 use rustls::server::WebPkiClientVerifier;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::{ClientConfig, ServerConfig};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::env::Env;
+use crate::tls::{self, Renewed};
 
 /// The first byte of a TLS connection: a handshake record.
 const TLS_RECORD: u8 = 22;
-/// Files are read again when they were read longer ago than this.
-const READ_AGAIN: Duration = Duration::from_secs(5);
 
 /// The certificates of one daemon.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,26 +41,29 @@ pub struct TlsFiles {
 /// How connections are made safe.
 #[derive(Debug)]
 pub(super) struct Security {
-    files: Option<TlsFiles>,
+    configurations: Option<Renewed<Configurations>>,
     refuses_plain: bool,
-    loaded: Mutex<Option<Loaded>>,
 }
 
-#[derive(Debug, Clone)]
-struct Loaded {
-    /// By [`Env::mono`].
-    at: Duration,
-    contents: [Vec<u8>; 3],
-    server: Arc<ServerConfig>,
-    client: Arc<ClientConfig>,
-}
+/// For those who dial in, and for dialling out.
+type Configurations = (Arc<ServerConfig>, Arc<ClientConfig>);
 
 impl Security {
     pub(super) fn new(files: Option<TlsFiles>, refuses_plain: bool) -> Self {
+        let configurations = files.map(|files| {
+            let named = vec![
+                ("RaftTLSCertFile", files.certificate),
+                ("RaftTLSKeyFile", files.key),
+                ("RaftTLSCAFile", files.authorities),
+            ];
+            Renewed::new("the raft port", named, |contents| match contents {
+                [certificate, key, authorities] => configure(certificate, key, authorities),
+                _ => Err(String::from("three files were to be read")),
+            })
+        });
         Security {
-            files,
+            configurations,
             refuses_plain,
-            loaded: Mutex::new(None),
         }
     }
 
@@ -72,67 +72,26 @@ impl Security {
     /// # Errors
     /// Which file is wrong, and how.
     pub(super) async fn check<E: Env>(&self) -> Result<(), String> {
-        match &self.files {
+        match &self.configurations {
             None if self.refuses_plain => Err(String::from(
                 "RaftTLSRefusePlainText is set and RaftTLSCertFile is not: set RaftTLSCertFile, RaftTLSKeyFile and RaftTLSCAFile",
             )),
             None => Ok(()),
-            Some(files) => self.load::<E>(files).await.map(drop),
+            Some(configurations) => configurations.get::<E>().await.map(drop),
         }
-    }
-
-    async fn load<E: Env>(&self, files: &TlsFiles) -> Result<Loaded, String> {
-        let held = self
-            .loaded
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        let now = E::mono();
-        if let Some(loaded) = &held
-            && now.saturating_sub(loaded.at) < READ_AGAIN
-        {
-            return Ok(loaded.clone());
-        }
-        let files = files.clone();
-        let before = held.as_ref().map(|loaded| loaded.contents.clone());
-        let read = E::blocking(move || read::<E>(&files, before.as_ref())).await;
-        let loaded = match (read, held) {
-            (Ok(Some((contents, server, client))), held) => {
-                if held.is_some() {
-                    tracing::info!("the certificates of the raft port were read again");
-                }
-                Loaded {
-                    at: now,
-                    contents,
-                    server,
-                    client,
-                }
-            }
-            (Ok(None), Some(held)) => Loaded { at: now, ..held },
-            (Err(why), Some(held)) => {
-                tracing::error!("the former certificates of the raft port stay in use: {why}");
-                Loaded { at: now, ..held }
-            }
-            (Ok(None), None) => return Err(String::from("the certificates were not read")),
-            (Err(why), None) => return Err(why),
-        };
-        *self.loaded.lock().unwrap_or_else(PoisonError::into_inner) = Some(loaded.clone());
-        Ok(loaded)
     }
 
     /// Dials. The caller bounds it in time.
     pub(super) async fn connect<E: Env>(&self, address: &str) -> io::Result<Wire<E::Stream>> {
-        let Some(files) = &self.files else {
+        let Some(configurations) = &self.configurations else {
             return Ok(Wire::Plain(Prefixed::new(E::connect(address).await?)));
         };
-        let loaded = self.load::<E>(files).await.map_err(io::Error::other)?;
-        let host = host_of(address);
+        let (_, client) = configurations.get::<E>().await.map_err(io::Error::other)?;
+        let host = tls::host_of(address);
         let name = ServerName::try_from(host.to_owned())
             .map_err(|error| io::Error::other(format!("{host}: {error}")))?;
         let stream = Prefixed::new(E::connect(address).await?);
-        let secured = TlsConnector::from(loaded.client)
-            .connect(name, stream)
-            .await;
+        let secured = TlsConnector::from(client).connect(name, stream).await;
         match secured {
             Ok(stream) => Ok(Wire::Client(Box::new(stream))),
             // A member that has no certificates so far closes the connection. One whose certificate is wrong is not spoken to.
@@ -149,7 +108,7 @@ impl Security {
     /// Takes a connection in. The caller bounds it in time.
     pub(super) async fn accept<E: Env>(&self, stream: E::Stream) -> io::Result<Wire<E::Stream>> {
         let mut stream = Prefixed::new(stream);
-        let Some(files) = &self.files else {
+        let Some(configurations) = &self.configurations else {
             return Ok(Wire::Plain(stream));
         };
         if stream.peek().await? != TLS_RECORD {
@@ -161,50 +120,17 @@ impl Security {
             }
             return Ok(Wire::Plain(stream));
         }
-        let loaded = self.load::<E>(files).await.map_err(io::Error::other)?;
-        let stream = TlsAcceptor::from(loaded.server).accept(stream).await?;
+        let (server, _) = configurations.get::<E>().await.map_err(io::Error::other)?;
+        let stream = TlsAcceptor::from(server).accept(stream).await?;
         Ok(Wire::Server(Box::new(stream)))
     }
 }
 
-type Configurations = ([Vec<u8>; 3], Arc<ServerConfig>, Arc<ClientConfig>);
-
-/// Both configurations, if the files are other ones than `before`. Blocks.
-fn read<E: Env>(
-    files: &TlsFiles,
-    before: Option<&[Vec<u8>; 3]>,
-) -> Result<Option<Configurations>, String> {
-    let read = |key: &str, path: &PathBuf| {
-        E::read_file(path).map_err(|error| format!("{key} {}: {error}", path.display()))
-    };
-    let contents = [
-        read("RaftTLSCertFile", &files.certificate)?,
-        read("RaftTLSKeyFile", &files.key)?,
-        read("RaftTLSCAFile", &files.authorities)?,
-    ];
-    if before == Some(&contents) {
-        return Ok(None);
-    }
-    let certificates = |key: &str, bytes: &[u8]| {
-        let read: Result<Vec<CertificateDer<'static>>, _> =
-            CertificateDer::pem_slice_iter(bytes).collect();
-        match read {
-            Ok(certificates) if !certificates.is_empty() => Ok(certificates),
-            Ok(_) => Err(format!("{key} holds no certificate")),
-            Err(error) => Err(format!("{key}: {error}")),
-        }
-    };
-    let chain = certificates("RaftTLSCertFile", &contents[0])?;
-    let key = PrivateKeyDer::from_pem_slice(&contents[1])
-        .map_err(|error| format!("RaftTLSKeyFile: {error}"))?;
-    let mut roots = RootCertStore::empty();
-    for authority in certificates("RaftTLSCAFile", &contents[2])? {
-        roots
-            .add(authority)
-            .map_err(|error| format!("RaftTLSCAFile: {error}"))?;
-    }
+fn configure(certificate: &[u8], key: &[u8], authorities: &[u8]) -> Result<Configurations, String> {
+    let chain = tls::certificates("RaftTLSCertFile", certificate)?;
+    let key = tls::private_key("RaftTLSKeyFile", key)?;
     let (roots, provider) = (
-        Arc::new(roots),
+        Arc::new(tls::authorities("RaftTLSCAFile", authorities)?),
         Arc::new(rustls::crypto::ring::default_provider()),
     );
     let verifier = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone())
@@ -223,7 +149,7 @@ fn read<E: Env>(
         .with_root_certificates(roots)
         .with_client_auth_cert(chain, key)
         .map_err(wrong)?;
-    Ok(Some((contents, Arc::new(server), Arc::new(client))))
+    Ok((Arc::new(server), Arc::new(client)))
 }
 
 /// The peer ended the connection instead of an answer: unread bytes make a reset of it.
@@ -235,12 +161,6 @@ fn was_closed(error: &io::Error) -> bool {
             | io::ErrorKind::ConnectionAborted
             | io::ErrorKind::BrokenPipe
     )
-}
-
-/// The host of `host:port`, without brackets.
-fn host_of(address: &str) -> &str {
-    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
-    host.trim_start_matches('[').trim_end_matches(']')
 }
 
 /// A connection of the raft port.
@@ -259,7 +179,7 @@ impl<S> Wire<S> {
         let Wire::Server(stream) = self else {
             return Ok(());
         };
-        let host = host_of(address);
+        let host = tls::host_of(address);
         let wrong = |why: String| {
             Err(format!(
                 "its certificate is not for {host}, where it says it is reached (RaftAdvertise): {why}"

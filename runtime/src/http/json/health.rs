@@ -64,6 +64,8 @@ pub struct RaftStatus {
     /// Why it is not healthy; empty when it is.
     pub reason: String,
     pub members: Vec<RaftMember>,
+    /// Addresses of members that are not there.
+    pub missing: Vec<String>,
     /// The change of members that is under way; empty for none.
     pub change: String,
     /// Why a change of members stands still, or why `RaftNodes` is not obeyed.
@@ -82,6 +84,12 @@ pub struct RaftMember {
     pub app_version: String,
     pub voter: bool,
     pub healthy: bool,
+    /// Zero for this daemon; none when it was never heard of.
+    pub last_contact_milliseconds: Option<u64>,
+    /// Of the log; known of all members to the leader, and of itself to each.
+    pub entries_behind: Option<u64>,
+    /// In words; empty when there is none.
+    pub problem: String,
 }
 
 /// A daemon that is no member.
@@ -92,4 +100,51 @@ pub struct RaftStranger {
     pub address: String,
     /// Why it is not let in.
     pub reason: String,
+}
+
+/// How this daemon does, and what it sees of the others.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Condition {
+    pub healthy: bool,
+    /// What keeps this daemon from being healthy.
+    pub reasons: Vec<String>,
+    /// What is wrong elsewhere.
+    pub warnings: Vec<String>,
+    pub node: String,
+    pub hostname: String,
+    pub app_version: String,
+    pub state: String,
+    pub is_leading: bool,
+    pub cluster: String,
+    pub term: u64,
+    pub leader: Option<ConditionLeader>,
+    pub last_log_index: u64,
+    pub applied_index: u64,
+    pub members: Vec<RaftMember>,
+    pub missing: Vec<String>,
+    pub change: String,
+    pub waiting: Vec<String>,
+    pub strangers: Vec<RaftStranger>,
+    pub backend: ConditionBackend,
+}
+
+/// Who leads.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct ConditionLeader {
+    pub node: String,
+    pub address: String,
+    pub hostname: String,
+    #[serde(rename = "URI")]
+    pub uri: String,
+}
+
+/// The database of this daemon.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct ConditionBackend {
+    pub name: String,
+    pub oldest_unwritten_milliseconds: u64,
+    pub error: String,
 }

@@ -20,7 +20,10 @@ pub mod recovery;
 pub use analysis::ReplicationAnalysis;
 pub use cluster::ClusterInfo;
 pub use envelope::{Code, Envelope};
-pub use health::{HealthStatus, NodeHealth, RaftMember, RaftStatus, RaftStranger};
+pub use health::{
+    Condition, ConditionBackend, ConditionLeader, HealthStatus, NodeHealth, RaftMember, RaftStatus,
+    RaftStranger,
+};
 pub use instance::Instance;
 pub use recovery::{BlockedTopologyRecovery, TopologyRecovery, TopologyRecoveryStep};
 

@@ -1,15 +1,22 @@
-//! The part of Consul's HTTP API that the daemons use, on loopback: `GET` and `PUT /v1/kv/KEY` with check-and-set.
+//! The part of Consul's HTTP API that the daemons use, on loopback: `GET` and `PUT /v1/kv/KEY` with check-and-set, and
+//! `GET /v1/catalog/datacenters`. The agent's own data centre is `east`; there is another one, `west`.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::pki_types::pem::PemObject as _;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::{self, ServerConfig};
 
-/// A pair: value, flags, index.
-type Pairs = BTreeMap<String, (String, u64, u64)>;
+/// By data centre and key: value, flags, index.
+type Pairs = BTreeMap<(String, String), (String, u64, u64)>;
+
+const OWN: &str = "east";
 
 /// A store; it serves until the runtime ends.
 #[derive(Clone, Debug)]
@@ -20,6 +27,23 @@ pub struct Consul {
 
 impl Consul {
     pub async fn start() -> Result<Consul> {
+        Consul::listen(None).await
+    }
+
+    /// By HTTPS, with a certificate and its key in PEM.
+    pub async fn start_https(certificate: &str, key: &str) -> Result<Consul> {
+        let chain =
+            CertificateDer::pem_slice_iter(certificate.as_bytes()).collect::<Result<_, _>>()?;
+        let key = PrivateKeyDer::from_pem_slice(key.as_bytes())?;
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let server = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_single_cert(chain, key)?;
+        Consul::listen(Some(TlsAcceptor::from(Arc::new(server)))).await
+    }
+
+    async fn listen(tls: Option<TlsAcceptor>) -> Result<Consul> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let consul = Consul {
             address: listener.local_addr()?,
@@ -28,9 +52,14 @@ impl Consul {
         let serving = consul.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let consul = serving.clone();
+                let (consul, tls) = (serving.clone(), tls.clone());
                 // One that breaks off is its own affair.
-                tokio::spawn(async move { consul.serve(stream).await.ok() });
+                tokio::spawn(async move {
+                    match tls {
+                        None => consul.serve(stream).await.ok(),
+                        Some(tls) => consul.serve(tls.accept(stream).await.ok()?).await.ok(),
+                    }
+                });
             }
         });
         Ok(consul)
@@ -41,18 +70,33 @@ impl Consul {
     }
 
     pub fn value(&self, key: &str) -> Option<String> {
+        self.value_in(OWN, key)
+    }
+
+    /// What a data centre says.
+    pub fn value_in(&self, data_center: &str, key: &str) -> Option<String> {
         let pairs = self.pairs.lock().unwrap_or_else(PoisonError::into_inner);
-        pairs.get(key).map(|(value, ..)| value.clone())
+        let pair = pairs.get(&(data_center.to_owned(), key.to_owned()));
+        pair.map(|(value, ..)| value.clone())
+    }
+
+    /// Somebody empties it.
+    pub fn clear(&self) {
+        let mut pairs = self.pairs.lock().unwrap_or_else(PoisonError::into_inner);
+        pairs.clear();
     }
 
     /// Somebody else's write, of a decision of this time (milliseconds since the epoch).
     pub fn put(&self, key: &str, value: &str, flags: u64) {
         let mut pairs = self.pairs.lock().unwrap_or_else(PoisonError::into_inner);
         let index = pairs.values().map(|(.., index)| *index).max().unwrap_or(0) + 1;
-        pairs.insert(key.to_owned(), (value.to_owned(), flags, index));
+        pairs.insert(
+            (OWN.to_owned(), key.to_owned()),
+            (value.to_owned(), flags, index),
+        );
     }
 
-    async fn serve(&self, stream: TcpStream) -> Result<()> {
+    async fn serve(&self, stream: impl AsyncRead + AsyncWrite + Unpin) -> Result<()> {
         let mut stream = BufReader::new(stream);
         let mut line = String::new();
         stream.read_line(&mut line).await?;
@@ -86,7 +130,13 @@ impl Consul {
 
     fn answer(&self, method: &str, target: &str, body: &str) -> Result<(&'static str, String)> {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        if path == "/v1/catalog/datacenters" {
+            return Ok(("200 OK", String::from("[\"east\",\"west\"]")));
+        }
+        let data_center = query.split('&').find_map(|part| part.strip_prefix("dc="));
+        let data_center = data_center.unwrap_or(OWN).to_owned();
         let key = path.strip_prefix("/v1/kv/").context("a key")?.to_owned();
+        let place = (data_center, key.clone());
         let number = |name: &str| {
             query
                 .split('&')
@@ -97,7 +147,7 @@ impl Consul {
         };
         let mut pairs = self.pairs.lock().unwrap_or_else(PoisonError::into_inner);
         if method == "GET" {
-            return Ok(match pairs.get(&key) {
+            return Ok(match pairs.get(&place) {
                 None => ("404 Not Found", String::new()),
                 Some((value, ..)) if query == "raw" => ("200 OK", value.clone()),
                 Some((value, flags, index)) => {
@@ -108,12 +158,12 @@ impl Consul {
             });
         }
         let (wanted, flags) = (number("cas")?, number("flags")?);
-        let held = pairs.get(&key).map_or(0, |(.., index)| *index);
+        let held = pairs.get(&place).map_or(0, |(.., index)| *index);
         if held != wanted {
             return Ok(("200 OK", String::from("false")));
         }
         let index = pairs.values().map(|(.., index)| *index).max().unwrap_or(0) + 1;
-        pairs.insert(key, (body.to_owned(), flags, index));
+        pairs.insert(place, (body.to_owned(), flags, index));
         Ok(("200 OK", String::from("true")))
     }
 }

@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::network::{Machine, Network};
 use crate::process::{Process, Scratch, Signal};
 use crate::sql::ORCHESTRATOR;
 use crate::wait::{Look, until};
@@ -30,6 +31,8 @@ pub struct DaemonOptions {
     /// Keys beside those that `FAILOVER.md` section 8 calls the default configuration. `{daemon}` in a text stands for the
     /// daemon's number, from 1.
     pub settings: Map<String, Value>,
+    /// Keys of single daemons, in their order; they count for more than the others.
+    pub own: Vec<Map<String, Value>>,
 }
 
 impl DaemonOptions {
@@ -40,6 +43,7 @@ impl DaemonOptions {
             spare: 0,
             late: 0,
             settings: Map::new(),
+            own: Vec::new(),
         }
     }
 
@@ -107,6 +111,8 @@ pub struct Daemon {
     address: Ipv4Addr,
     folder: PathBuf,
     binary: PathBuf,
+    /// Where it runs, if not here.
+    machine: Option<Machine>,
     process: Mutex<Option<Process>>,
 }
 
@@ -132,11 +138,20 @@ impl Daemon {
         format!("{}:{RAFT_PORT}", self.address)
     }
 
+    pub fn address(&self) -> Ipv4Addr {
+        self.address
+    }
+
+    /// Where its files are.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// Writes a value into its file; obeyed at the next start or reload.
-    pub fn set(&self, key: &str, value: Value) -> Result<()> {
+    pub fn set(&self, key: &str, value: impl Into<Value>) -> Result<()> {
         let path = self.folder.join("orchestrator.conf.json");
         let mut configuration: Value = serde_json::from_str(&fs::read_to_string(&path)?)?;
-        configuration[key] = value;
+        configuration[key] = value.into();
         fs::write(path, format!("{configuration:#}\n"))?;
         Ok(())
     }
@@ -144,7 +159,7 @@ impl Daemon {
     /// Writes another `RaftNodes` into its file; obeyed at the next start.
     pub fn set_nodes(&self, nodes: &[&Daemon]) -> Result<()> {
         let nodes = nodes.iter().map(|node| node.address.to_string());
-        self.set("RaftNodes", nodes.collect::<Vec<_>>().into())
+        self.set("RaftNodes", nodes.collect::<Vec<_>>())
     }
 
     /// Removes its raft directory. It must not run.
@@ -178,14 +193,7 @@ impl Daemon {
 
     /// Runs the program with its configuration and other words, to its end; what it said, and whether it succeeded.
     pub fn run(&self, words: &[&str]) -> Result<(bool, String)> {
-        let output = Command::new(&self.binary)
-            .arg(format!(
-                "--config={}",
-                self.folder.join("orchestrator.conf.json").display()
-            ))
-            .args(words)
-            .current_dir(&self.folder)
-            .output()?;
+        let output = self.command().args(words).output()?;
         let said = [output.stdout, output.stderr].concat();
         Ok((
             output.status.success(),
@@ -193,19 +201,28 @@ impl Daemon {
         ))
     }
 
-    pub fn start(&self) -> Result<()> {
-        let mut process = self.process();
-        if process.as_mut().is_some_and(Process::is_running) {
-            return Ok(());
-        }
-        let mut command = Command::new(&self.binary);
+    /// The program with its configuration.
+    pub fn command(&self) -> Command {
+        let mut command = match &self.machine {
+            None => Command::new(&self.binary),
+            Some(machine) => machine.command(&self.binary),
+        };
         command
             .arg(format!(
                 "--config={}",
                 self.folder.join("orchestrator.conf.json").display()
             ))
-            .arg("http")
             .current_dir(&self.folder);
+        command
+    }
+
+    pub fn start(&self) -> Result<()> {
+        let mut process = self.process();
+        if process.as_mut().is_some_and(Process::is_running) {
+            return Ok(());
+        }
+        let mut command = self.command();
+        command.arg("http");
         *process = Some(Process::start(command, &self.log())?);
         Ok(())
     }
@@ -264,23 +281,43 @@ pub struct Daemons {
 impl Daemons {
     /// Writes the configuration files and starts the daemons.
     pub fn start(options: &DaemonOptions) -> Result<Daemons> {
+        let addresses = free_addresses(options.count + options.spare)?;
+        let places = addresses.into_iter().map(|address| (address, None));
+        Daemons::at(places.collect(), options)
+    }
+
+    /// The same, each on a machine of the network.
+    pub fn start_on(network: &Network, options: &DaemonOptions) -> Result<Daemons> {
+        let machines = network.machines().iter();
+        let places: Vec<_> = machines
+            .take(usize::from(options.count + options.spare))
+            .map(|machine| (machine.address(), Some(machine.clone())))
+            .collect();
+        Daemons::at(places, options)
+    }
+
+    fn at(places: Vec<(Ipv4Addr, Option<Machine>)>, options: &DaemonOptions) -> Result<Daemons> {
         let binary = binary()?;
         let scratch = Scratch::create("daemons")?;
-        let addresses = free_addresses(options.count + options.spare)?;
-        let members = &addresses[..usize::from(options.count)];
+        let members: Vec<Ipv4Addr> = places
+            .iter()
+            .map(|(address, _)| *address)
+            .take(usize::from(options.count))
+            .collect();
         let mut daemons = Vec::new();
-        for (number, address) in (1u8..).zip(&addresses) {
+        for (number, (address, machine)) in (1u8..).zip(places) {
             let folder = scratch.path().join(address.to_string());
             fs::create_dir(&folder)?;
-            let configuration = configuration(number, *address, members, &folder, options);
+            let configuration = configuration(number, address, &members, &folder, options);
             fs::write(
                 folder.join("orchestrator.conf.json"),
                 format!("{configuration:#}\n"),
             )?;
             daemons.push(Daemon {
-                address: *address,
+                address,
                 folder,
                 binary: binary.clone(),
+                machine,
                 process: Mutex::new(None),
             });
         }
@@ -437,7 +474,8 @@ fn configuration(
         "HTTPAdvertise": format!("http://{address}:{HTTP_PORT}"),
     });
     if let Some(members) = configuration.as_object_mut() {
-        for (key, value) in &options.settings {
+        let own = options.own.get(usize::from(number) - 1);
+        for (key, value) in options.settings.iter().chain(own.into_iter().flatten()) {
             let value = match value {
                 Value::String(text) => json!(text.replace("{daemon}", &number.to_string())),
                 other => other.clone(),

@@ -8,12 +8,14 @@
 //! environment does not hold for this package.
 #![allow(clippy::disallowed_methods)]
 
+pub mod bare;
 pub mod checks;
 pub mod consul;
 pub mod daemons;
 pub mod figures;
 pub mod fleet;
 pub mod ledger;
+pub mod network;
 pub mod process;
 #[cfg(test)]
 mod requirements;

@@ -134,7 +134,16 @@ fn tests_that_are_run(package: &Path) -> BTreeSet<String> {
         };
         let (binary, path) = (of("name"), of("path"));
         if run.contains(binary.as_str()) {
-            let functions = test_functions(&read(&path));
+            let mut functions = Vec::new();
+            match path.strip_suffix("/main.rs") {
+                None => functions.extend(test_functions(&read(&path))),
+                Some(folder) => {
+                    for entry in fs::read_dir(package.join(folder)).expect(folder) {
+                        let path = entry.expect(folder).path();
+                        functions.extend(test_functions(&fs::read_to_string(path).expect(folder)));
+                    }
+                }
+            }
             tests.extend(functions.iter().map(|name| format!("{binary}::{name}")));
         }
     }

@@ -106,7 +106,11 @@ impl World {
 
     /// The same, around a fleet that exists.
     pub async fn around(fleet: Fleet, daemons: &DaemonOptions) -> Result<World> {
-        let daemons = Daemons::start(daemons)?;
+        World::of(fleet, Daemons::start(daemons)?).await
+    }
+
+    /// The same, of both.
+    pub async fn of(fleet: Fleet, daemons: Daemons) -> Result<World> {
         let primary = fleet.ports()[0];
         let world = World {
             daemons,

@@ -280,3 +280,257 @@ async fn a_schema_of_the_original_is_adopted_in_place() {
     }
     sql.close().await;
 }
+
+/// One daemon with a file, one with a MariaDB server and one with a MySQL server, each its own: what is decided is in each of
+/// them, and a server that dies for good costs the cluster one daemon.
+#[tokio::test]
+async fn each_daemon_has_a_database_of_its_own() {
+    let _turn = TURN.lock().await;
+    let servers = [
+        backends(Flavour::MariaDb).await,
+        backends(Flavour::MySql).await,
+    ];
+    let mut options = DaemonOptions::default_configuration();
+    options.own = vec![Map::new(), settings(&servers[0]), settings(&servers[1])];
+    let fleet = FleetOptions {
+        flavour: Flavour::MariaDb,
+        servers: 3,
+        timing: ReplicationTiming::Quick,
+    };
+    let mut world = World::start(fleet, &options)
+        .await
+        .expect("a fleet that the daemons know");
+    // What the database of a daemon says, of the first row.
+    let says = async |daemon: usize, query: &str| -> String {
+        if daemon == 0 {
+            let file = world.daemons.all()[0].folder().join("orchestrator.db");
+            let read = rusqlite::Connection::open(file).and_then(|database| {
+                database.query_row(query, [], |row| row.get::<_, rusqlite::types::Value>(0))
+            });
+            return match read {
+                Ok(rusqlite::types::Value::Integer(number)) => number.to_string(),
+                Ok(rusqlite::types::Value::Text(text)) => text,
+                other => format!("{other:?}"),
+            };
+        }
+        of_each(&servers[daemon - 1], query).await[daemon].clone()
+    };
+    let all_say = async |query: &str, wanted: &str, daemons: &[usize]| {
+        let looked = until(query, PATIENCE, Duration::from_millis(100), async || {
+            for daemon in daemons {
+                let said = says(*daemon, query).await;
+                if said != wanted {
+                    return Look::not(format!("daemon {daemon}: {said}, wanted {wanted}"));
+                }
+            }
+            Look::Holds(())
+        });
+        looked.await.expect("each database says so");
+    };
+    all_say("SELECT count(*) FROM database_instance", "3", &[0, 1, 2]).await;
+    let primary = world.primary();
+    for path in [
+        format!("/api/tag/127.0.0.1/{primary}?tag=role=main"),
+        format!("/api/begin-downtime/127.0.0.1/{primary}/ann/because/1h"),
+        format!("/api/end-downtime/127.0.0.1/{primary}"),
+        format!("/api/register-candidate/127.0.0.1/{primary}/prefer"),
+    ] {
+        world.daemons.ask_leader(&path).await.expect(&path);
+    }
+    let tag = "SELECT tag_value FROM database_instance_tags";
+    all_say(tag, "main", &[0, 1, 2]).await;
+    let rule = "SELECT promotion_rule FROM candidate_database_instance";
+    all_say(rule, "prefer", &[0, 1, 2]).await;
+    let downtimes = "SELECT count(*) FROM database_instance_downtime";
+    all_say(downtimes, "0", &[0, 1, 2]).await;
+    let identities = "SELECT count(DISTINCT hostname) FROM node_health";
+    all_say(identities, "1", &[0, 1, 2]).await;
+
+    // Nobody replicates, and each server knows one daemon.
+    for (place, server) in servers.iter().enumerate() {
+        let status = server.servers()[0].replica_status().await.expect("answers");
+        assert!(status.is_none());
+        let mut sql = server.servers()[0].harness().await.expect("login");
+        let query = "SELECT group_concat(DISTINCT user) FROM information_schema.processlist WHERE user LIKE 'orc_'";
+        let users = sql.value(query).await.expect("users");
+        assert_eq!(users, format!("orc{}", place + 2));
+        sql.close().await;
+    }
+
+    // The leader is one whose database is a server: until it is, leaders are killed.
+    let led = loop {
+        let leader = world.daemons.wait_leader(PATIENCE).await.expect("a leader");
+        let http = leader.http();
+        let daemons = world.daemons.all();
+        let place = daemons.iter().position(|daemon| daemon.http() == http);
+        match place.expect("one of them") {
+            0 => {
+                leader.kill().await.expect("killed");
+                world.daemons.wait_leader(PATIENCE).await.expect("a leader");
+                leader.start().expect("started");
+            }
+            place => break place,
+        }
+    };
+    world.wait_settled(&[]).await.expect("settled");
+    let server = &servers[led - 1].servers()[0];
+    server.kill_and_wait().await.expect("killed");
+    let killed = Instant::now();
+    let leader = &world.daemons.all()[led];
+    let looked = until(
+        "leadership is yielded",
+        Duration::from_secs(12),
+        Duration::from_millis(50),
+        async || match leader.is_leader().await {
+            true => Look::not("it leads"),
+            false => Look::Holds(()),
+        },
+    );
+    looked.await.expect("yielded");
+    println!(
+        "yielded {:?} after the death of its database",
+        killed.elapsed()
+    );
+    let code = leader
+        .wait_ended(Duration::from_secs(45))
+        .await
+        .expect("it ends");
+    println!("ended {:?} after it", killed.elapsed());
+    assert_ne!(code, Some(0));
+    assert!(
+        killed.elapsed() > Duration::from_secs(20),
+        "{:?}",
+        killed.elapsed()
+    );
+    let log = std::fs::read_to_string(leader.log()).expect("a log");
+    let last = log.lines().next_back().unwrap_or_default();
+    assert!(
+        last.contains("the backend could not be written for over 30 s"),
+        "{last}"
+    );
+
+    // The others repair the fleet.
+    let aftermath = world
+        .strike(Strike::KillPrimary, Duration::ZERO, &Expectation::default())
+        .await
+        .expect("recovery");
+    assert_eq!(aftermath.wrongs(), Vec::<String>::new());
+
+    // Both come back, without a word.
+    server.start().expect("started");
+    server.wait_up().await.expect("up");
+    let leader = &world.daemons.all()[led];
+    leader.start().expect("started");
+    let recovery = "SELECT concat(successor_port, ' ', is_successful) FROM topology_recovery";
+    let wanted = format!("{} 1", aftermath.promoted);
+    let looked = until(
+        "the recovery is in the database that was away",
+        PATIENCE,
+        Duration::from_millis(100),
+        async || match of_each(&servers[led - 1], recovery).await[led].clone() {
+            said if said == wanted => Look::Holds(()),
+            said => Look::not(said),
+        },
+    );
+    looked.await.expect("it holds it");
+    let health = leader.get("/api/raft-health", Duration::from_secs(5)).await;
+    assert_eq!(health.expect("an answer").status, 200);
+}
+
+async fn wait_healthy(daemon: &Daemon) {
+    let what = format!("{} is healthy", daemon.url());
+    let looked = until(
+        &what,
+        PATIENCE,
+        Duration::from_millis(100),
+        async || match daemon.get("/api/raft-health", Duration::from_secs(5)).await {
+            Ok(reply) if reply.status == 200 => Look::Holds(()),
+            other => Look::not(format!("{other:?}")),
+        },
+    );
+    looked.await.expect("it is a member");
+}
+
+/// One of three has a brand-new server: it ends with what is to be granted, disturbs nobody, and joins by itself once the
+/// grants are there and somebody starts it again.
+#[tokio::test]
+async fn a_new_server_without_grants_joins_once_they_are_there() {
+    let _turn = TURN.lock().await;
+    let backends = backends(Flavour::MariaDb).await;
+    let mut options = options(&backends);
+    options.settings.extend(
+        json!({"RaftReplaceSilentSeconds": 5, "RaftHeartbeatMillis": 100, "RaftElectionTimeoutMillis": 1000})
+            .as_object()
+            .expect("an object")
+            .clone(),
+    );
+    let daemons = Daemons::start(&options).expect("daemons");
+    for daemon in daemons.all() {
+        wait_healthy(daemon).await;
+    }
+    let leader = daemons.wait_leader(PATIENCE).await.expect("a leader");
+    daemons
+        .ask_leader("/api/tag/db1/3306?tag=kept")
+        .await
+        .expect("tagged");
+    let http = leader.http();
+    let place = daemons
+        .all()
+        .iter()
+        .position(|daemon| daemon.http() != http);
+    let place = place.expect("a follower");
+    let (number, new) = (place + 1, &daemons.all()[place]);
+    let term = async || {
+        let health = leader.get("/api/v2/health", Duration::from_secs(5)).await;
+        health.expect("an answer").json().expect("a document")["Term"].clone()
+    };
+    let before = term().await;
+    let mut sql = backends.servers()[0].harness().await.expect("login");
+
+    // A right that is taken away: the next start names it.
+    new.kill().await.expect("killed");
+    let revoke = format!("REVOKE ALL PRIVILEGES ON orc{number}.* FROM 'orc{number}'@'%'");
+    sql.run(&revoke).await.expect("revoked");
+    new.start().expect("started");
+    let last = refusal(new).await;
+    let grant = format!("GRANT ALL PRIVILEGES ON `orc{number}`.* TO 'orc{number}'@'%'");
+    assert!(last.contains(&grant), "{last}");
+    assert!(
+        last.contains(&format!("127.0.0.1:{}", backends.servers()[0].port())),
+        "{last}"
+    );
+
+    // Everything of it is new: server, machine, and nobody has granted anything.
+    new.wipe_raft().expect("wiped");
+    sql.run_all([
+        format!("DROP DATABASE orc{number}"),
+        format!("DROP USER 'orc{number}'@'%'"),
+    ])
+    .await
+    .expect("dropped");
+    new.start().expect("started");
+    let last = refusal(new).await;
+    assert!(last.contains("CREATE USER"), "{last}");
+    daemons
+        .ask_leader("/api/tag/db2/3306?tag=kept")
+        .await
+        .expect("tagged");
+    assert_eq!(term().await, before);
+
+    sql.run_all([
+        format!("CREATE DATABASE orc{number}"),
+        format!("CREATE USER 'orc{number}'@'%' IDENTIFIED BY 'secret{number}'"),
+        format!("GRANT ALL PRIVILEGES ON orc{number}.* TO 'orc{number}'@'%'"),
+    ])
+    .await
+    .expect("granted");
+    sql.close().await;
+    new.start().expect("started");
+    wait_healthy(new).await;
+    wait_each(
+        &backends,
+        "SELECT count(*) FROM database_instance_tags",
+        "2",
+    )
+    .await;
+}

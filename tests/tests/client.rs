@@ -10,6 +10,8 @@ use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use orchestrator::forced::LOOKS;
+use orchestrator_tests::bare::Bare;
 use orchestrator_tests::daemons::{DaemonOptions, Daemons};
 use orchestrator_tests::fleet::{Flavour, FleetOptions, ReplicationTiming};
 use orchestrator_tests::process::{Scratch, Signal};
@@ -1325,4 +1327,322 @@ async fn basic_authentication_through_each_daemon() {
         .expect("curl");
     let head = String::from_utf8_lossy(&probe.stdout).into_owned();
     assert!(head.starts_with("HTTP/1.1 401 Unauthorized\r\n"), "{head}");
+}
+
+/// The client on a machine that has bash, curl, jq and the basic tools of every Debian (coreutils, sed, grep), with its settings in
+/// their place: every order and spelling of the daemons' addresses, addresses that do not answer, leaders that die, and
+/// a file that is rewritten while the client is used.
+#[tokio::test]
+async fn a_bare_machine_with_the_settings_in_their_place() {
+    let _turn = TURN.lock().await;
+    let daemons = Daemons::start(&DaemonOptions::default_configuration()).expect("daemons");
+    daemons.wait_leader(PATIENCE).await.expect("a leader");
+    let folder = Scratch::create("bare").expect("a folder");
+    let tools = [
+        "bash", "curl", "jq", "env", "mktemp", "rm", "tr", "head", "sleep", "id", "paste", "sed",
+        "grep",
+    ];
+    let bare = Bare::make(folder.path(), &tools).expect("made");
+    let script = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("../runtime/packaging/bin/orchestrator-client");
+    bare.copy(&script, "usr/bin/orchestrator-client")
+        .expect("copied");
+    fs::create_dir_all(bare.root().join("etc/profile.d")).expect("made");
+    let write = |apis: &str| {
+        let profile = bare.root().join("etc/profile.d/orchestrator-client.sh");
+        let fresh = profile.with_extension("new");
+        fs::write(&fresh, format!("export ORCHESTRATOR_API=\"{apis}\"\n")).expect("written");
+        fs::rename(fresh, profile).expect("renamed");
+    };
+    let run = async |arguments: &[&str]| {
+        let mut command = Command::from(bare.command("/usr/bin/orchestrator-client"));
+        let output = command
+            .args(arguments)
+            .stdin(Stdio::null())
+            .kill_on_drop(true)
+            .output()
+            .await
+            .expect("unshare and chroot");
+        Ran {
+            code: output.status.code(),
+            out: String::from_utf8_lossy(&output.stdout).into_owned(),
+            err: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    };
+    let leader_api = async || {
+        let leader = daemons.wait_leader(PATIENCE).await.expect("a leader");
+        format!("{}/api\n", leader.url())
+    };
+    let urls: Vec<String> = daemons.all().iter().map(|daemon| daemon.url()).collect();
+
+    // Every order, every spelling.
+    for (order, ends) in [
+        ([0, 1, 2], ["", "/", "/api"]),
+        ([0, 2, 1], ["/api", "/api/", ""]),
+        ([1, 0, 2], ["/", "", "/api/"]),
+        ([1, 2, 0], ["/api/", "/api", "/"]),
+        ([2, 0, 1], ["", "", ""]),
+        ([2, 1, 0], ["/api", "/api", "/api"]),
+    ] {
+        let apis: Vec<String> = order
+            .iter()
+            .zip(ends)
+            .map(|(place, end)| format!("{}{end}", urls[*place]))
+            .collect();
+        write(&apis.join(" "));
+        let ran = run(&["-c", "which-api"]).await;
+        assert_eq!(
+            (ran.code, ran.out),
+            (Some(0), leader_api().await),
+            "{apis:?} {}",
+            ran.err
+        );
+    }
+
+    // One that takes connections and says nothing costs a second.
+    let silent = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let silent = format!("http://{}", silent.local_addr().expect("bound"));
+    let plain = {
+        write(&urls.join(" "));
+        let began = Instant::now();
+        assert_eq!(run(&["-c", "which-api"]).await.code, Some(0));
+        began.elapsed()
+    };
+    write(&format!("{silent} {}", urls.join(" ")));
+    let began = Instant::now();
+    let ran = run(&["-c", "which-api"]).await;
+    assert_eq!(
+        (ran.code, ran.out),
+        (Some(0), leader_api().await),
+        "{}",
+        ran.err
+    );
+    let cost = began.elapsed().saturating_sub(plain);
+    println!("an address that does not answer cost {cost:?}");
+    assert!(cost < Duration::from_millis(1600), "{cost:?}");
+
+    // None of them leads, and one of them can pass on.
+    let leader = daemons.wait_leader(PATIENCE).await.expect("a leader");
+    let followers: Vec<String> = urls
+        .iter()
+        .filter(|url| **url != leader.url())
+        .cloned()
+        .collect();
+    write(&followers.join(" "));
+    let ran = run(&["-c", "tag", "-i", "db1", "-t", "routed"]).await;
+    assert_eq!(
+        (ran.code, ran.out.as_str()),
+        (Some(0), "db1:3306\n"),
+        "{}",
+        ran.err
+    );
+
+    // The leader dies between two calls, and the list stays as it is.
+    write(&urls.join(" "));
+    assert_eq!(
+        run(&["-c", "tagged", "-t", "routed"]).await.out,
+        "db1:3306\n"
+    );
+    leader.kill().await.expect("killed");
+    let began = Instant::now();
+    let ran = run(&["-c", "tag", "-i", "db2", "-t", "routed"]).await;
+    assert_eq!(
+        (ran.code, ran.out.as_str()),
+        (Some(0), "db2:3306\n"),
+        "{}",
+        ran.err
+    );
+    println!("the next call took {:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        began.elapsed()
+    );
+    leader.start().expect("started");
+
+    // The list changes under a client that is used all the time: each call has one of the two.
+    let (one, other) = (&followers[0], &followers[1]);
+    let mut seen = Vec::new();
+    for round in 0..20 {
+        let wanted = if round % 2 == 0 { one } else { other };
+        write(wanted);
+        let ran = run(&["-c", "which-api"]).await;
+        assert_eq!(ran.code, Some(0), "{}", ran.err);
+        assert_eq!(ran.out, format!("{wanted}/api\n"));
+        seen.push(ran.out);
+    }
+    assert_eq!(seen.len(), 20);
+
+    // Nobody is there.
+    write("http://127.0.0.1:1 http://127.0.0.1:2");
+    let ran = run(&["-c", "clusters"]).await;
+    assert_eq!((ran.code, ran.out.as_str()), (Some(1), ""));
+    assert!(ran.err.contains("Cannot determine leader"), "{}", ran.err);
+}
+
+/// The daemon's own command line, forced in a raft set-up, looks at the backend of its machine: on the leader's it prints what
+/// the client prints. What would change something is refused, and nobody has it.
+#[tokio::test]
+async fn the_daemons_own_commands_print_the_same_on_the_leaders_machine() {
+    let _turn = TURN.lock().await;
+    let fleet = FleetOptions {
+        flavour: Flavour::MariaDb,
+        servers: 3,
+        timing: ReplicationTiming::Quick,
+    };
+    let world = World::start(fleet, &DaemonOptions::default_configuration())
+        .await
+        .expect("a fleet that the daemons know");
+    let (primary, replica) = {
+        let ports = world.fleet.ports();
+        let primary = world.primary();
+        let replica = ports.into_iter().find(|port| *port != primary);
+        (primary, replica.expect("a replica"))
+    };
+    let (p, r) = (
+        format!("127.0.0.1:{primary}"),
+        format!("127.0.0.1:{replica}"),
+    );
+    let (p, r) = (p.as_str(), r.as_str());
+    let leader = world.daemons.wait_leader(PATIENCE).await.expect("a leader");
+    let client = Client::new(leader.url());
+    for change in [
+        ["-c", "tag", "-i", r, "-t", "rack=7"].as_slice(),
+        &["-c", "begin-downtime", "-i", r, "-r", "disk", "-u", "2h"],
+    ] {
+        client.prints(change).await;
+    }
+    let forced = |arguments: &[&str]| {
+        let words: Vec<&str> = ["--ignore-raft-setup"]
+            .iter()
+            .chain(arguments)
+            .copied()
+            .collect();
+        let output = leader.command().args(words).output().expect("it runs");
+        Ran {
+            code: output.status.code(),
+            out: String::from_utf8_lossy(&output.stdout).into_owned(),
+            err: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    };
+    // The same flags, and the same lines.
+    let mut compared: Vec<&str> = Vec::new();
+    for arguments in [
+        ["-c", "clusters"].as_slice(),
+        &["-c", "all-clusters-masters"],
+        &["-c", "all-instances"],
+        &["-c", "topology", "-alias", "fleet"],
+        &["-c", "topology", "-i", r],
+        &["-c", "topology-tabulated", "-alias", "fleet"],
+        &["-c", "topology-tags", "-alias", "fleet"],
+        &["-c", "which-instance", "-i", r],
+        &["-c", "which-cluster", "-i", r],
+        &["-c", "which-cluster", "-alias", "fleet"],
+        &["-c", "which-cluster-alias", "-i", r],
+        &["-c", "which-cluster-master", "-alias", "fleet"],
+        &["-c", "which-cluster-instances", "-alias", "fleet"],
+        &["-c", "which-master", "-i", r],
+        &["-c", "which-replicas", "-i", p],
+        &["-c", "which-slaves", "-i", p],
+        &["-c", "which-gtid-errant", "-i", r],
+        &["-c", "is-replicating", "-i", r],
+        &["-c", "is-replicating", "-i", p],
+        &["-c", "is-replication-stopped", "-i", r],
+        &["-c", "tags", "-i", r],
+        &["-c", "tag-value", "-i", r, "-tag", "rack"],
+        &["-c", "tagged", "-tag", "rack=7"],
+        &["-c", "replication-analysis"],
+    ] {
+        let what = format!("{arguments:?}");
+        let looked = until(&what, PATIENCE, Duration::from_millis(200), async || {
+            let wanted = client.prints(arguments).await;
+            let ran = forced(arguments);
+            let good = ran.code == Some(0) && ran.err.contains("backend of this one daemon");
+            if good && ran.out == wanted {
+                Look::Holds(())
+            } else {
+                Look::not(format!("{ran:?}, wanted {wanted}"))
+            }
+        });
+        looked.await.expect(&what);
+        compared.push(arguments[1]);
+    }
+    // Those that have another form, or that the client spells otherwise.
+    for (arguments, wanted) in [
+        (["-c", "clusters-alias"].as_slice(), format!("{p}\tfleet\n")),
+        (&["-c", "search", "-pattern", r], format!("{r}\n")),
+        (
+            &["-c", "find", "-pattern", "^127.*"],
+            client.prints(&["-c", "all-instances"]).await,
+        ),
+        (&["-c", "bulk-instances"], {
+            let mut names: Vec<String> = world
+                .fleet
+                .servers()
+                .iter()
+                .map(|server| server.key())
+                .collect();
+            names.sort();
+            format!("{}\n", names.join("\n"))
+        }),
+        (&["-c", "which-downtimed-instances"], format!("{r}\n")),
+        (
+            &["-c", "which-downtimed-instances", "-alias", "fleet"],
+            format!("{r}\n"),
+        ),
+        (&["-c", "which-lost-in-recovery"], String::new()),
+        (
+            &["-c", "which-cluster-domain", "-alias", "fleet"],
+            String::from("\n"),
+        ),
+        (
+            &["-c", "get-cluster-heuristic-lag", "-alias", "fleet"],
+            String::from("0\n"),
+        ),
+        (
+            &["-c", "which-cluster", "-alias", "nothing"],
+            String::from("\n"),
+        ),
+        (
+            &["-c", "tag-value", "-i", r, "-tag", "shelf"],
+            String::new(),
+        ),
+        (
+            &["-c", "check-global-recoveries"],
+            String::from("OK: Global recoveries disabled: false\n"),
+        ),
+    ] {
+        let ran = forced(arguments);
+        assert_eq!(
+            (ran.code, ran.out),
+            (Some(0), wanted),
+            "{arguments:?} {}",
+            ran.err
+        );
+        compared.push(arguments[1]);
+    }
+    for look in LOOKS {
+        assert!(compared.contains(look), "{look} is not compared");
+    }
+    for (arguments, why) in [
+        (
+            ["-c", "which-instance", "-i", "nowhere:1"].as_slice(),
+            "Cannot read instance: nowhere:1",
+        ),
+        (
+            &["-c", "which-cluster-alias", "-alias", "nothing"],
+            "nothing",
+        ),
+        (&["-c", "which-cluster-instances"], "name a cluster"),
+        (&["-c", "tagged"], "-tag is needed"),
+        (
+            &["-c", "end-downtime", "-i", r],
+            "running daemons would not see",
+        ),
+    ] {
+        let ran = forced(arguments);
+        assert_eq!((ran.code, ran.out.as_str()), (Some(1), ""), "{arguments:?}");
+        assert!(ran.err.contains(why), "{arguments:?}: {}", ran.err);
+    }
+    assert_eq!(client.prints(&["-c", "downtimed"]).await, format!("{r}\n"));
 }

@@ -116,6 +116,18 @@ async fn the_leader_alone_runs_each_hook_once_and_in_order() {
     let steps = world.daemons.recovery_steps(&uid).await.expect("steps");
     let failed = "run hook PostMasterFailoverProcesses[0]: failed (3): exit code 3";
     assert!(steps.iter().any(|step| step == failed), "{steps:#?}");
+
+    // Daemons that start anew replay all of it, and run none of it again.
+    for daemon in world.daemons.all() {
+        daemon.kill().await.expect("killed");
+    }
+    for daemon in world.daemons.all() {
+        daemon.start().expect("started");
+    }
+    world.daemons.wait_leader(PATIENCE).await.expect("a leader");
+    let again = world.daemons.recovery_steps(&uid).await.expect("steps");
+    assert_eq!(again, steps);
+    assert_eq!(collector.lines(), wanted);
 }
 
 /// A hook that takes long is interrupted by the death of its leader: the next one runs it again, under the same key, and
@@ -272,4 +284,150 @@ async fn a_hook_that_says_no_holds_the_failover() {
         .await
         .expect("the next attempt is let through");
     drop(ledger.end().await);
+}
+
+/// With recovery off a death is seen by every daemon, each in what it observed itself; the leader alone records it and tells the
+/// hooks of it, once.
+#[tokio::test]
+async fn a_death_is_seen_by_all_and_told_by_the_leader() {
+    let _turn = TURN.lock().await;
+    let collector = Collector::new();
+    let world = world(json!({
+        "RecoverMasterClusterFilters": [],
+        "OnFailureDetectionProcesses": [collector.hook("detection", "{failureType} {failedPort}")],
+        "PreFailoverProcesses": [collector.hook("pre", "")],
+    }))
+    .await;
+    let leader = world.daemons.wait_leader(PATIENCE).await.expect("a leader");
+    let leader = leader.pid().expect("it runs").to_string();
+    let dead = world.primary();
+    world.signal(Strike::KillPrimary).await.expect("killed");
+    collector.wait_for("detection").await;
+    let wanted = format!("127.0.0.1:{dead} (cluster 127.0.0.1:{dead}): DeadMaster");
+    for daemon in world.daemons.all() {
+        let what = format!("{} sees it", daemon.url());
+        let looked = until(&what, PATIENCE, Duration::from_millis(200), async || {
+            let (is_done, said) = daemon
+                .run(&["--ignore-raft-setup", "-c", "replication-analysis"])
+                .expect("it runs");
+            match is_done && said.contains(&wanted) {
+                true => Look::Holds(()),
+                false => Look::not(said),
+            }
+        });
+        looked.await.expect("seen");
+    }
+    let ran = collector.lines();
+    assert_eq!(
+        ran,
+        [vec![
+            "detection",
+            &leader,
+            "",
+            "DeadMaster",
+            &dead.to_string()
+        ]]
+    );
+    assert_eq!(world.daemons.audit_recovery().await.expect("audit"), []);
+    let detections = world
+        .daemons
+        .ask_leader("/api/audit-failure-detection")
+        .await;
+    let detections = detections.expect("an answer");
+    assert_eq!(detections.as_array().map(Vec::len), Some(1), "{detections}");
+}
+
+/// Consul by HTTPS, here and in another data centre, and the table of each daemon's backend say who is primary; a store that
+/// somebody emptied is filled again when it is asked for.
+#[tokio::test]
+async fn every_store_says_who_is_primary() {
+    let _turn = TURN.lock().await;
+    let folder = Scratch::create("consul").expect("a folder");
+    let (certificate, key) = {
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let params =
+            rcgen::CertificateParams::new(vec![String::from("127.0.0.1")]).expect("a host");
+        let certificate = params.self_signed(&key).expect("signed");
+        (certificate.pem(), key.serialize_pem())
+    };
+    let authorities = folder.path().join("consul.pem");
+    fs::write(&authorities, &certificate).expect("written");
+    let consul = Consul::start_https(&certificate, &key)
+        .await
+        .expect("a store");
+    let mut world = world(json!({
+        "ConsulAddress": consul.address(),
+        "ConsulScheme": "https",
+        "ConsulSSLCAFile": authorities,
+        "ConsulCrossDataCenterDistribution": true,
+    }))
+    .await;
+    let wait_for = async |what: &str, wanted: &str, look: &dyn Fn() -> Option<String>| {
+        let looked = until(
+            what,
+            PATIENCE,
+            Duration::from_millis(50),
+            async || match look() {
+                Some(value) if value == wanted => Look::Holds(()),
+                other => Look::not(format!("{other:?}, wanted {wanted}")),
+            },
+        );
+        looked.await.expect("published");
+    };
+    let master = "mysql/master/fleet";
+    let tables: Vec<PathBuf> = world
+        .daemons
+        .all()
+        .iter()
+        .map(|daemon| daemon.folder().join("orchestrator.db"))
+        .collect();
+    let all_say = async |primary: u16| {
+        let wanted = format!("127.0.0.1:{primary}");
+        for data_center in ["east", "west"] {
+            wait_for(data_center, &wanted, &|| {
+                consul.value_in(data_center, master)
+            })
+            .await;
+            let port = format!("{master}/port");
+            wait_for(data_center, &primary.to_string(), &|| {
+                consul.value_in(data_center, &port)
+            })
+            .await;
+        }
+        for table in &tables {
+            wait_for(&table.display().to_string(), &wanted, &|| {
+                let query =
+                    "SELECT store_value FROM kv_store WHERE store_key = 'mysql/master/fleet'";
+                let database = rusqlite::Connection::open(table).ok()?;
+                database.query_row(query, [], |row| row.get(0)).ok()
+            })
+            .await;
+        }
+    };
+    all_say(world.primary()).await;
+    let aftermath = world
+        .strike(Strike::KillPrimary, Duration::ZERO, &Expectation::default())
+        .await
+        .expect("recovery");
+    all_say(aftermath.promoted).await;
+
+    consul.clear();
+    let wanted = format!("127.0.0.1:{}", aftermath.promoted);
+    for path in [
+        "/api/submit-masters-to-kv-stores",
+        "/api/submit-masters-to-kv-stores/fleet",
+    ] {
+        consul.clear();
+        let answer = world.daemons.ask_leader(path).await.expect("an answer");
+        assert_eq!(answer["Message"], "Submitted 1 masters", "{answer}");
+        let pairs = answer["Details"].as_array().expect("pairs");
+        assert_eq!(pairs.len(), 5, "{answer}");
+        assert_eq!(pairs[0]["Key"], master, "{answer}");
+        assert_eq!(pairs[0]["Value"], wanted.as_str(), "{answer}");
+        assert_eq!(consul.value(master), Some(wanted.clone()));
+    }
+    let leader = world.daemons.wait_leader(PATIENCE).await.expect("a leader");
+    let unknown = "/api/submit-masters-to-kv-stores/nothing";
+    let reply = leader.get(unknown, PATIENCE).await.expect("an answer");
+    assert_eq!(reply.status, 500, "{}", reply.body);
 }

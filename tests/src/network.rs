@@ -1,0 +1,298 @@
+//! Machines with networks of their own: a namespace each, joined by a bridge to this one. Needs root.
+//!
+//! A machine is cut from another by telling it a wrong hardware address of it: what it sends goes nowhere, without an error,
+//! as through a firewall that drops. Nothing of the host's own network is touched, and everything goes with its owner.
+
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::os::fd::AsRawFd as _;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+/// Where nobody listens.
+const NOWHERE: &str = "02:00:00:00:00:fe";
+
+/// A bridge with machines. Their addresses are 10.D.S.1 and on, the bridge's own is 10.D.S.254.
+#[derive(Debug)]
+pub struct Network {
+    bridge: String,
+    machines: Vec<Machine>,
+}
+
+/// One machine.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    namespace: String,
+    address: Ipv4Addr,
+}
+
+fn ip(words: &[&str]) -> Result<()> {
+    let output = Command::new("ip").args(words).output();
+    let output = output.context("ip; as root, type:  apt-get install iproute2")?;
+    ensure!(
+        output.status.success(),
+        "ip {}: {} (network namespaces need root)",
+        words.join(" "),
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
+    Ok(())
+}
+
+impl Network {
+    /// Lays the wires of so many machines.
+    pub fn lay(machines: u8) -> Result<Network> {
+        static COUNT: AtomicU8 = AtomicU8::new(0);
+        let pid = std::process::id();
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let [low, high, ..] = pid.to_le_bytes();
+        // By the process, so that runs side by side do not meet.
+        let (second, third) = (64 + high % 64, low.wrapping_add(number));
+        let mut network = Network {
+            bridge: format!("ob{pid}x{number}"),
+            machines: Vec::new(),
+        };
+        let bridge = network.bridge.clone();
+        ip(&["link", "add", &bridge, "type", "bridge"])?;
+        let own = format!("10.{second}.{third}.254/24");
+        ip(&["address", "add", &own, "dev", &bridge])?;
+        ip(&["link", "set", &bridge, "up"])?;
+        for last in 1..=machines {
+            let machine = Machine {
+                namespace: format!("on{pid}x{number}x{last}"),
+                address: Ipv4Addr::new(10, second, third, last),
+            };
+            let namespace = machine.namespace.clone();
+            network.machines.push(machine);
+            let (outer, address) = (
+                format!("ov{pid}x{number}{last}"),
+                format!("10.{second}.{third}.{last}/24"),
+            );
+            ip(&["netns", "add", &namespace])?;
+            ip(&[
+                "link", "add", &outer, "type", "veth", "peer", "name", "eth0", "netns", &namespace,
+            ])?;
+            ip(&["link", "set", &outer, "master", &bridge, "up"])?;
+            for words in [
+                ["address", "add", &address, "dev", "eth0"].as_slice(),
+                &["link", "set", "lo", "up"],
+                &["link", "set", "eth0", "up"],
+            ] {
+                ip(&[&["-n", &namespace], words].concat())?;
+            }
+        }
+        Ok(network)
+    }
+
+    pub fn machines(&self) -> &[Machine] {
+        &self.machines
+    }
+
+    /// What two machines send each other is lost, until it is [`Network::join`]ed.
+    pub fn cut(&self, one: usize, other: usize) -> Result<()> {
+        self.cut_one_way(one, other)?;
+        self.cut_one_way(other, one)
+    }
+
+    /// What `from` sends `to` is lost.
+    pub fn cut_one_way(&self, from: usize, to: usize) -> Result<()> {
+        self.machines[from].loses(self.machines[to].address)
+    }
+
+    pub fn join(&self, one: usize, other: usize) -> Result<()> {
+        self.machines[one].finds(self.machines[other].address)?;
+        self.machines[other].finds(self.machines[one].address)
+    }
+
+    /// Cuts one machine from all others; this process still reaches it.
+    pub fn isolate(&self, one: usize) -> Result<()> {
+        self.others(one).try_for_each(|other| self.cut(one, other))
+    }
+
+    pub fn rejoin(&self, one: usize) -> Result<()> {
+        self.others(one).try_for_each(|other| self.join(one, other))
+    }
+
+    fn others(&self, one: usize) -> impl Iterator<Item = usize> + use<> {
+        (0..self.machines.len()).filter(move |other| *other != one)
+    }
+}
+
+impl Machine {
+    pub fn address(&self) -> Ipv4Addr {
+        self.address
+    }
+
+    /// A program that is to run on it.
+    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new("ip");
+        command
+            .args(["netns", "exec", &self.namespace])
+            .arg(program);
+        command
+    }
+
+    /// What it sends to an address is lost.
+    pub fn loses(&self, address: Ipv4Addr) -> Result<()> {
+        self.neighbour(&[
+            "replace",
+            &address.to_string(),
+            "lladdr",
+            NOWHERE,
+            "nud",
+            "permanent",
+        ])
+    }
+
+    /// What it sends there arrives again.
+    pub fn finds(&self, address: Ipv4Addr) -> Result<()> {
+        self.neighbour(&["delete", &address.to_string()])
+    }
+
+    fn neighbour(&self, words: &[&str]) -> Result<()> {
+        let namespace = ["-n", &self.namespace, "neighbour"];
+        ip(&[namespace.as_slice(), words, &["dev", "eth0"]].concat())
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        for machine in &self.machines {
+            // The wires go with it.
+            ip(&["netns", "delete", &machine.namespace]).ok();
+        }
+        ip(&["link", "delete", &self.bridge]).ok();
+    }
+}
+
+/// The way from a machine to a port of 127.0.0.1 here, by the same address there.
+#[derive(Debug)]
+pub struct Gate {
+    open: Arc<AtomicBool>,
+    ended: Arc<AtomicBool>,
+    connections: Arc<AtomicUsize>,
+}
+
+impl Machine {
+    /// Opens a way.
+    pub fn gate(&self, port: u16) -> Result<Gate> {
+        let gate = Gate {
+            open: Arc::new(AtomicBool::new(true)),
+            ended: Arc::default(),
+            connections: Arc::default(),
+        };
+        let namespace = File::open(Path::new("/var/run/netns").join(&self.namespace))?;
+        let (bound, is_bound) = channel();
+        let (taken, connections) = channel::<TcpStream>();
+        let ended = gate.ended.clone();
+        std::thread::spawn(move || {
+            let listener = listen_in(&namespace, port);
+            let listener = match listener {
+                Ok(listener) => listener,
+                Err(error) => return bound.send(Err(error)).unwrap_or_default(),
+            };
+            bound.send(Ok(())).ok();
+            while !ended.load(Ordering::Relaxed) {
+                match listener.accept() {
+                    Ok((stream, _)) => {
+                        if taken.send(stream).is_err() {
+                            return;
+                        }
+                    }
+                    Err(_) => std::thread::sleep(Duration::from_millis(2)),
+                }
+            }
+        });
+        is_bound.recv()??;
+        // From a thread of this network: those of the other one would dial there.
+        let (open, count) = (gate.open.clone(), gate.connections.clone());
+        std::thread::spawn(move || {
+            for stream in connections {
+                count.fetch_add(1, Ordering::Relaxed);
+                let open = open.clone();
+                std::thread::spawn(move || pass(stream, port, &open).ok());
+            }
+        });
+        Ok(gate)
+    }
+}
+
+impl Gate {
+    /// What is sent either way is lost from here on, without an error; connections are taken and hear nothing.
+    pub fn close(&self) {
+        self.open.store(false, Ordering::Relaxed);
+    }
+
+    /// New connections pass again; those that lost something end.
+    pub fn open(&self) {
+        self.open.store(true, Ordering::Relaxed);
+    }
+
+    /// How many connections were made so far.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        self.ended.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Moves this thread into a network, for good.
+fn listen_in(namespace: &File, port: u16) -> Result<TcpListener> {
+    // SAFETY: a plain system call on a descriptor that is open.
+    let entered = unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) };
+    ensure!(entered == 0, std::io::Error::last_os_error());
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+fn pass(near: TcpStream, port: u16, open: &Arc<AtomicBool>) -> std::io::Result<()> {
+    near.set_nonblocking(false)?;
+    if !open.load(Ordering::Relaxed) {
+        // Until whoever dialled gives up.
+        return pump(&near, None, open);
+    }
+    let far = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+    let (there, back) = ((near.try_clone()?, far.try_clone()?), open.clone());
+    std::thread::spawn(move || {
+        let (near, far) = there;
+        let ended = pump(&far, Some(&near), &back);
+        near.shutdown(Shutdown::Both).ok();
+        ended
+    });
+    let ended = pump(&near, Some(&far), open);
+    far.shutdown(Shutdown::Both).ok();
+    ended
+}
+
+/// Passes bytes on while the way is open.
+fn pump(
+    mut from: &TcpStream,
+    mut to: Option<&TcpStream>,
+    open: &AtomicBool,
+) -> std::io::Result<()> {
+    let mut buffer = [0; 16 * 1024];
+    let mut has_lost = false;
+    loop {
+        let count = from.read(&mut buffer)?;
+        if count == 0 {
+            return Ok(());
+        }
+        match (&mut to, open.load(Ordering::Relaxed)) {
+            (Some(to), true) if !has_lost => to.write_all(&buffer[..count])?,
+            // Half of a conversation is none.
+            (_, true) => return Ok(()),
+            (_, false) => has_lost = true,
+        }
+    }
+}

@@ -1,0 +1,497 @@
+//! One cluster of three without a fleet: what each daemon says of itself, and of the others; and daemons that crash, one and
+//! all, and catch up.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use orchestrator_tests::daemons::{Daemon, DaemonOptions, Daemons, get};
+use orchestrator_tests::process::Signal;
+use orchestrator_tests::wait::{Look, until};
+use rusqlite::Connection;
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio::process::Command;
+
+use super::{DEADLINE, PATIENCE, TURN};
+
+fn start(settings: Value) -> Daemons {
+    let mut options = DaemonOptions::default_configuration();
+    options.settings = settings.as_object().expect("an object").clone();
+    Daemons::start(&options).expect("daemons")
+}
+
+async fn document(daemon: &Daemon, path: &str) -> Value {
+    let reply = daemon.get(path, DEADLINE).await.expect("an answer");
+    reply.json().expect("a document")
+}
+
+async fn wait_for(what: &str, patience: Duration, mut look: impl AsyncFnMut() -> Look<()>) {
+    let looked = until(what, patience, Duration::from_millis(50), async || {
+        look().await
+    });
+    looked.await.expect(what);
+}
+
+async fn wait_healthy(daemon: &Daemon, patience: Duration) {
+    let what = format!("{} is healthy", daemon.url());
+    wait_for(&what, patience, async || {
+        match daemon.get("/api/raft-health", DEADLINE).await {
+            Ok(reply) if reply.status == 200 => Look::Holds(()),
+            other => Look::not(format!("{other:?}")),
+        }
+    })
+    .await;
+}
+
+fn database(daemon: &Daemon) -> Connection {
+    Connection::open(daemon.folder().join("orchestrator.db")).expect("a database")
+}
+
+/// The rows of a table, as text, in order.
+fn rows(daemon: &Daemon, table: &str) -> Vec<String> {
+    let database = database(daemon);
+    let mut statement = database
+        .prepare(&format!("SELECT * FROM {table}"))
+        .expect(table);
+    let columns = statement.column_count();
+    let read = statement.query_map([], |row| {
+        let values: Result<Vec<rusqlite::types::Value>, _> =
+            (0..columns).map(|column| row.get(column)).collect();
+        Ok(format!("{:?}", values?))
+    });
+    let read: Result<Vec<String>, _> = read.expect(table).collect();
+    let mut rows = read.expect(table);
+    rows.sort();
+    rows
+}
+
+/// Tables that are the same on each daemon.
+const REPLICATED: &[&str] = &[
+    "database_instance_tags",
+    "database_instance_downtime",
+    "candidate_database_instance",
+    "cluster_alias",
+    "cluster_alias_override",
+    "topology_failure_detection",
+    "topology_recovery",
+    "topology_recovery_steps",
+    "blocked_topology_recovery",
+    "global_recovery_disable",
+];
+
+async fn wait_same(daemons: &Daemons) {
+    let [one, others @ ..] = daemons.all() else {
+        panic!("daemons");
+    };
+    for table in REPLICATED {
+        let what = format!("{table} is the same everywhere");
+        wait_for(&what, PATIENCE, async || {
+            let wanted = rows(one, table);
+            match others.iter().find(|other| rows(other, table) != wanted) {
+                None => Look::Holds(()),
+                Some(other) => Look::not(format!("{wanted:?} and {:?}", rows(other, table))),
+            }
+        })
+        .await;
+    }
+}
+
+/// Asks whoever leads, until it is done.
+async fn change(daemons: &Daemons, path: &str) {
+    wait_for(path, PATIENCE, async || {
+        match daemons.ask_leader(path).await {
+            Ok(_) => Look::Holds(()),
+            Err(error) => Look::not(format!("{error:#}")),
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn each_daemon_answers_for_itself() {
+    let _turn = TURN.lock().await;
+    let daemons = start(json!({"DefaultRaftPort": 10_009}));
+    let leader = daemons.wait_leader(PATIENCE).await.expect("a leader");
+    for daemon in daemons.all() {
+        wait_healthy(daemon, PATIENCE).await;
+    }
+    let raft = |daemon: &Daemon| format!("{}:10009", daemon.address());
+    let everybody: BTreeSet<String> = daemons.all().iter().map(raft).collect();
+
+    // The port of every address without one.
+    for daemon in daemons.all() {
+        let address = daemon.address();
+        assert!(TcpStream::connect((address, 10_009)).await.is_ok());
+        assert!(TcpStream::connect((address, 10_008)).await.is_err());
+    }
+
+    // The same members and leader everywhere, one leader and two followers.
+    let mut states = Vec::new();
+    for daemon in daemons.all() {
+        let status = document(daemon, "/api/raft-status").await;
+        let peers: BTreeSet<String> =
+            serde_json::from_value(status["Peers"].clone()).expect("names");
+        assert_eq!(peers, everybody, "{status:#}");
+        assert_eq!(status["Leader"], raft(leader), "{status:#}");
+        assert_eq!(status["RaftAdvertise"], raft(daemon), "{status:#}");
+        assert_eq!(status["LeaderURI"], leader.url(), "{status:#}");
+        states.push(status["State"].as_str().unwrap_or_default().to_owned());
+    }
+    states.sort();
+    assert_eq!(states, ["Follower", "Follower", "Leader"]);
+
+    // What is asked about a daemon is answered by that daemon, to HEAD too, and with a status of choice.
+    for daemon in daemons.all() {
+        let leads = daemon.http() == leader.http();
+        let refused = |status| if leads { 200 } else { status };
+        for (path, status, body) in [
+            (
+                "/api/leader-check",
+                refused(404),
+                if leads { "\"OK\"" } else { "\"Not leader\"" },
+            ),
+            (
+                "/api/leader-check/503",
+                refused(503),
+                if leads { "\"OK\"" } else { "\"Not leader\"" },
+            ),
+            ("/api/routed-leader-check", 200, "\"OK\""),
+            (
+                "/api/raft-state",
+                200,
+                if leads { "\"Leader\"" } else { "\"Follower\"" },
+            ),
+            ("/api/raft-health", 200, "\"healthy\""),
+            ("/api/raft-leader", 200, &format!("\"{}\"", raft(leader))),
+            ("/api/lb-check", 200, "\"OK\""),
+            ("/api/_ping", 200, "\"OK\""),
+        ] {
+            let reply = daemon.get(path, DEADLINE).await.expect("an answer");
+            assert_eq!(
+                (reply.status, reply.body.as_str()),
+                (status, body),
+                "{path}"
+            );
+            let head = Command::new("curl")
+                .args(["--silent", "--head", "--output", "/dev/null"])
+                .args(["--write-out", "%{http_code}"])
+                .arg(format!("{}{path}", daemon.url()))
+                .output();
+            let head = head.await.expect("curl; type:  tests/setup.sh client");
+            assert_eq!(
+                String::from_utf8_lossy(&head.stdout),
+                status.to_string(),
+                "HEAD {path}"
+            );
+        }
+        for path in ["/api/health", "/api/status"] {
+            let health = document(daemon, path).await;
+            let details = &health["Details"];
+            assert_eq!(details["RaftAdvertise"], raft(daemon), "{health:#}");
+            assert_eq!(details["IsRaftLeader"], leads, "{health:#}");
+            assert_eq!(details["RaftLeader"], raft(leader), "{health:#}");
+            assert_eq!(details["Healthy"], true, "{health:#}");
+            assert_ne!(details["AvailableNodes"], json!([]), "{health:#}");
+        }
+    }
+
+    // A member that is away is missed by the leader's list, and comes back to it.
+    let follower = daemons
+        .all()
+        .iter()
+        .find(|daemon| daemon.http() != leader.http())
+        .expect("a follower");
+    let healthy_members = async |patience: Duration, wanted: usize| {
+        wait_for("the leader's list", patience, async || {
+            let health = document(leader, "/api/health").await;
+            match &health["Details"]["RaftHealthyMembers"] {
+                Value::Array(members) if members.len() == wanted => Look::Holds(()),
+                other => Look::not(other),
+            }
+        })
+        .await;
+    };
+    healthy_members(Duration::from_secs(20), 3).await;
+    follower.kill().await.expect("killed");
+    healthy_members(Duration::from_secs(30), 2).await;
+    for daemon in daemons.all().iter().filter(|daemon| daemon.is_running()) {
+        let what = format!("{} misses the member", daemon.url());
+        wait_for(&what, PATIENCE, async || {
+            let health = document(daemon, "/api/v2/health").await;
+            let said = health["Warnings"].to_string();
+            let is_missed = health["Missing"] == json!([raft(follower)])
+                && health["Healthy"] == true
+                && health["Leader"]["Address"] == raft(leader)
+                && said.contains("it was heard of last")
+                && said.contains("no further one may be lost");
+            match is_missed {
+                true => Look::Holds(()),
+                false => Look::not(format!("{health:#}")),
+            }
+        })
+        .await;
+    }
+    follower.start().expect("started");
+    healthy_members(Duration::from_secs(30), 3).await;
+
+    // Two are away: what is left says what keeps it from being healthy.
+    for daemon in daemons
+        .all()
+        .iter()
+        .filter(|daemon| daemon.http() != follower.http())
+    {
+        daemon.kill().await.expect("killed");
+    }
+    wait_for("the last one says why", PATIENCE, async || {
+        let reply = follower.get("/api/v2/health", DEADLINE).await;
+        let reply = reply.expect("an answer");
+        let health = reply.json().expect("a document");
+        let is_said = reply.status == 500
+            && health["Leader"] == Value::Null
+            && health["Missing"]
+                .as_array()
+                .is_some_and(|missing| missing.len() == 2)
+            && health["Reasons"]
+                .as_array()
+                .is_some_and(|reasons| !reasons.is_empty());
+        match is_said {
+            true => Look::Holds(()),
+            false => Look::not(format!("{health:#}")),
+        }
+    })
+    .await;
+}
+
+/// Each daemon writes into its backend that it lives, each second; what somebody else writes there reaches nobody.
+#[tokio::test]
+async fn a_backend_is_written_by_its_daemon_alone() {
+    let _turn = TURN.lock().await;
+    let daemons = start(json!({}));
+    daemons.wait_leader(PATIENCE).await.expect("a leader");
+    change(&daemons, "/api/tag/db1/3306?tag=known").await;
+    wait_same(&daemons).await;
+    for daemon in daemons.all() {
+        let seen = || rows(daemon, "node_health");
+        wait_for("a row of its own", PATIENCE, async || match seen().len() {
+            1 => Look::Holds(()),
+            rows => Look::not(rows),
+        })
+        .await;
+        let before = seen();
+        wait_for("it is refreshed", Duration::from_secs(5), async || {
+            match seen() != before {
+                true => Look::Holds(()),
+                false => Look::not("the same"),
+            }
+        })
+        .await;
+        assert_eq!(seen().len(), 1);
+    }
+
+    let leader = daemons.wait_leader(PATIENCE).await.expect("a leader");
+    let follower = daemons
+        .all()
+        .iter()
+        .find(|daemon| daemon.http() != leader.http())
+        .expect("a follower");
+    let inserted = database(follower).execute(
+        "INSERT INTO database_instance_tags (hostname, port, tag_name, tag_value, last_updated) VALUES ('db2', 3306, 'by-hand', \
+         '', '2026-01-01 00:00:00')",
+        [],
+    );
+    assert_eq!(inserted.expect("written"), 1);
+    change(&daemons, "/api/tag/db3/3306?tag=after").await;
+    wait_for("the change is everywhere", PATIENCE, async || {
+        let has = |daemon: &Daemon| {
+            rows(daemon, "database_instance_tags")
+                .iter()
+                .any(|row| row.contains("after"))
+        };
+        match daemons.all().iter().all(has) {
+            true => Look::Holds(()),
+            false => Look::not("not yet"),
+        }
+    })
+    .await;
+    for daemon in daemons.all() {
+        let tagged = document(daemon, "/api/tagged?tag=by-hand").await;
+        assert_eq!(tagged, json!([]));
+        let is_there = rows(daemon, "database_instance_tags")
+            .iter()
+            .any(|row| row.contains("by-hand"));
+        assert_eq!(is_there, daemon.http() == follower.http());
+    }
+}
+
+/// A member that crashed and was away while things were changed and removed is healthy within 15 s, and holds what the
+/// others hold: by the log, or by a snapshot where the log was cut meanwhile.
+async fn comes_back(settings: Value, by_snapshot: bool) {
+    let _turn = TURN.lock().await;
+    let daemons = start(settings);
+    let leader = daemons.wait_leader(PATIENCE).await.expect("a leader");
+    for number in 0..5 {
+        change(&daemons, &format!("/api/tag/db{number}/3306?tag=before")).await;
+    }
+    change(&daemons, "/api/disable-global-recoveries").await;
+    wait_same(&daemons).await;
+    let away = daemons
+        .all()
+        .iter()
+        .find(|daemon| daemon.http() != leader.http())
+        .expect("a follower");
+    away.kill().await.expect("killed");
+    for number in 0..200 {
+        let path = match number % 4 {
+            0 => format!("/api/untag/db{}/3306?tag=before", number % 5),
+            1 => format!("/api/register-candidate/db{number}/3306/prefer"),
+            _ => format!("/api/tag/db{number}/3306?tag=while=away"),
+        };
+        // An untag of what is not there any more is an error, and no matter.
+        leader.get(&path, DEADLINE).await.expect("an answer");
+    }
+    change(&daemons, "/api/enable-global-recoveries").await;
+    let log_before = std::fs::read_to_string(away.log()).expect("a log").len();
+    let started = Instant::now();
+    away.start().expect("started");
+    wait_healthy(away, Duration::from_secs(15)).await;
+    println!("healthy after {:?}", started.elapsed());
+    wait_same(&daemons).await;
+    let tags = rows(away, "database_instance_tags");
+    assert!(tags.iter().any(|row| row.contains("away")), "{tags:?}");
+    assert!(!tags.iter().any(|row| row.contains("before")), "{tags:?}");
+    assert_eq!(rows(away, "global_recovery_disable"), Vec::<String>::new());
+    let log = std::fs::read_to_string(away.log()).expect("a log");
+    let log = &log[log_before..];
+    assert_eq!(
+        log.contains("a snapshot was received"),
+        by_snapshot,
+        "{log}"
+    );
+}
+
+#[tokio::test]
+async fn a_crashed_daemon_catches_up_by_the_log() {
+    comes_back(json!({}), false).await;
+}
+
+#[tokio::test]
+async fn a_crashed_daemon_catches_up_by_a_snapshot() {
+    let settings = json!({"RaftSnapshotEntries": 20, "RaftLogKeepEntries": 10});
+    comes_back(settings, true).await;
+}
+
+/// All lose their power while clients write: within 15 s of their return there is a leader, and all that was acknowledged.
+#[tokio::test]
+async fn all_crash_at_once_and_nothing_acknowledged_is_lost() {
+    let _turn = TURN.lock().await;
+    let daemons = start(json!({}));
+    daemons.wait_leader(PATIENCE).await.expect("a leader");
+    let acknowledged = Arc::new(std::sync::Mutex::new(BTreeMap::new()));
+    let (ended, number) = (
+        Arc::new(AtomicBool::new(false)),
+        Arc::new(AtomicUsize::new(0)),
+    );
+    let mut writers = Vec::new();
+    for daemon in daemons.all() {
+        let (address, acknowledged) = (daemon.http(), acknowledged.clone());
+        let (ended, number) = (ended.clone(), number.clone());
+        writers.push(tokio::spawn(async move {
+            while !ended.load(Ordering::Relaxed) {
+                let number = number.fetch_add(1, Ordering::Relaxed);
+                let path = format!("/api/tag/db{number}/3306?tag=written");
+                match get(address, &path, DEADLINE).await {
+                    Ok(reply) if reply.status == 200 => {
+                        let mut acknowledged = acknowledged.lock().expect("nobody panicked");
+                        acknowledged.insert(format!("db{number}"), Instant::now());
+                    }
+                    // Not done, or not known.
+                    Ok(_) | Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+                }
+            }
+        }));
+    }
+    for round in 0..3 {
+        let before = acknowledged.lock().expect("nobody panicked").len();
+        wait_for("writes are acknowledged", PATIENCE, async || {
+            let count = acknowledged.lock().expect("nobody panicked").len();
+            match count >= before + 30 {
+                true => Look::Holds(()),
+                false => Look::not(count),
+            }
+        })
+        .await;
+        for daemon in daemons.all() {
+            daemon.signal(Signal::Kill);
+        }
+        for daemon in daemons.all() {
+            daemon.wait_ended(PATIENCE).await.expect("ended");
+        }
+        let started = Instant::now();
+        for daemon in daemons.all() {
+            daemon.start().expect("started");
+        }
+        daemons
+            .wait_leader(Duration::from_secs(15))
+            .await
+            .expect("a leader");
+        println!("round {round}: a leader after {:?}", started.elapsed());
+    }
+    ended.store(true, Ordering::Relaxed);
+    for writer in writers {
+        writer.await.expect("it ends");
+    }
+    let tagged = daemons.ask_leader("/api/tagged?tag=written").await;
+    let tagged = tagged.expect("an answer").to_string();
+    let acknowledged = acknowledged.lock().expect("nobody panicked");
+    let lost: Vec<&String> = acknowledged
+        .keys()
+        .filter(|name| !tagged.contains(&format!("\"{name}\"")))
+        .collect();
+    println!("{} writes were acknowledged", acknowledged.len());
+    assert_eq!(lost, Vec::<&String>::new());
+}
+
+/// A follower that hears its leader and does not reach the leader's API says so, and does nothing itself.
+#[tokio::test]
+async fn a_follower_that_does_not_reach_the_leaders_api_does_nothing() {
+    let _turn = TURN.lock().await;
+    let mut options = DaemonOptions::default_configuration();
+    options.late = options.count;
+    let daemons = Daemons::start(&options).expect("prepared");
+    for daemon in daemons.all() {
+        // Nobody listens there.
+        let nowhere = format!("http://{}:1", daemon.address());
+        daemon.set("HTTPAdvertise", nowhere).expect("written");
+        daemon.start().expect("started");
+    }
+    let leader = daemons.wait_leader(PATIENCE).await.expect("a leader");
+    for daemon in daemons.all() {
+        wait_healthy(daemon, PATIENCE).await;
+    }
+    for daemon in daemons.all() {
+        let reply = daemon.get("/api/tag/db1/3306?tag=x", DEADLINE).await;
+        let reply = reply.expect("an answer");
+        let routed = daemon.get("/api/routed-leader-check", DEADLINE).await;
+        let routed = routed.expect("an answer").status;
+        if daemon.http() == leader.http() {
+            assert_eq!((reply.status, routed), (200, 200), "{}", reply.body);
+            change(&daemons, "/api/untag/db1/3306?tag=x").await;
+        } else {
+            assert_eq!((reply.status, routed), (502, 502), "{}", reply.body);
+            assert!(reply.body.contains("cannot be reached"), "{}", reply.body);
+        }
+    }
+    // What is decided afterwards is everywhere, and nothing else is.
+    change(&daemons, "/api/tag/db2/3306?tag=y").await;
+    for daemon in daemons.all() {
+        wait_for("the one tag", PATIENCE, async || {
+            match rows(daemon, "database_instance_tags").as_slice() {
+                [tag] if tag.contains("db2") => Look::Holds(()),
+                tags => Look::not(format!("{tags:?}")),
+            }
+        })
+        .await;
+    }
+}

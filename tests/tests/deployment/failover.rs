@@ -1,0 +1,327 @@
+//! Who repairs a fleet when daemons are dead, or are cut from each other or from a server.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use orchestrator_tests::daemons::{DaemonOptions, Daemons};
+use orchestrator_tests::fleet::{Flavour, Fleet, FleetOptions, ReplicationTiming};
+use orchestrator_tests::network::{Gate, Network};
+use orchestrator_tests::process::Scratch;
+use orchestrator_tests::wait::{Look, until};
+use orchestrator_tests::world::{Expectation, Strike, World};
+use serde_json::{Map, Value, json};
+
+use super::{DEADLINE, TURN};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+/// In this time everything is looked at several times, and judged.
+const WATCHED: Duration = Duration::from_secs(12);
+
+fn fleet_options(servers: usize) -> FleetOptions {
+    FleetOptions {
+        flavour: Flavour::MariaDb,
+        servers,
+        timing: ReplicationTiming::Quick,
+    }
+}
+
+fn object(value: Value) -> Map<String, Value> {
+    value.as_object().expect("an object").clone()
+}
+
+async fn place_of_leader(daemons: &Daemons) -> usize {
+    let leader = daemons
+        .wait_leader(PATIENCE)
+        .await
+        .expect("a leader")
+        .http();
+    let mut all = daemons.all().iter();
+    all.position(|daemon| daemon.http() == leader)
+        .expect("one of them")
+}
+
+/// With as many daemons left as make a majority a fleet is repaired; with one less nothing is changed, and what died
+/// meanwhile is repaired once somebody is back.
+async fn majority(count: u8) {
+    let _turn = TURN.lock().await;
+    let mut options = DaemonOptions::default_configuration();
+    options.count = count;
+    options.settings = object(json!({"RecoveryPeriodBlockSeconds": 1}));
+    let mut world = World::start(fleet_options(4), &options)
+        .await
+        .expect("a fleet that the daemons know");
+    let may_die = usize::from(count) / 2;
+    for _ in 0..may_die {
+        let leader = world.daemons.wait_leader(PATIENCE).await.expect("a leader");
+        leader.kill().await.expect("killed");
+    }
+    let aftermath = world
+        .strike(Strike::KillPrimary, Duration::ZERO, &Expectation::default())
+        .await
+        .expect("recovery");
+    assert_eq!(aftermath.wrongs(), Vec::<String>::new());
+    let dead = aftermath.promoted;
+    world.set_primary(dead);
+
+    let last = world.daemons.wait_leader(PATIENCE).await.expect("a leader");
+    last.kill().await.expect("killed");
+    let left: Vec<_> = world
+        .daemons
+        .all()
+        .iter()
+        .filter(|daemon| daemon.is_running())
+        .collect();
+    for daemon in &left {
+        let looked = until(
+            "it knows",
+            PATIENCE,
+            Duration::from_millis(50),
+            async || match daemon.get("/api/raft-health", DEADLINE).await {
+                Ok(reply) if reply.status == 500 => Look::Holds(()),
+                other => Look::not(format!("{other:?}")),
+            },
+        );
+        looked.await.expect("no quorum");
+    }
+    world.signal(Strike::KillPrimary).await.expect("killed");
+    let killed = Instant::now();
+    while killed.elapsed() < WATCHED {
+        for daemon in &left {
+            let check = daemon.get("/api/leader-check", DEADLINE).await;
+            assert_eq!(check.expect("an answer").status, 404);
+            // For a moment the leader that died is still tried.
+            let tag = daemon.get("/api/tag/db1/3306?tag=no", DEADLINE).await;
+            let tag = tag.expect("an answer");
+            assert!(matches!(tag.status, 502 | 503), "{tag:?}");
+        }
+        for server in world.fleet.live_except(dead) {
+            let status = server.replica_status().await.expect("answers");
+            let source = status.map(|status| status.source_port);
+            assert!(
+                source == Some(dead) || server.port() == aftermath.old,
+                "{} was touched: {source:?}",
+                server.port()
+            );
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    last.start().expect("started");
+    let looked = until(
+        "the failure is repaired",
+        PATIENCE,
+        Duration::from_millis(100),
+        async || match world.daemons.audit_recovery().await {
+            Ok(recoveries) => match recoveries
+                .iter()
+                .find(|recovery| recovery.failed_port == dead)
+            {
+                Some(recovery) if recovery.successful => Look::Holds(recovery.successor_port),
+                _ => Look::not(format!("{recoveries:?}")),
+            },
+            Err(error) => Look::not(format!("{error:#}")),
+        },
+    );
+    let promoted = looked.await.expect("repaired");
+    println!("repaired {:?} after the failure", killed.elapsed());
+    assert!(promoted != dead && promoted != aftermath.old);
+}
+
+#[tokio::test]
+async fn two_of_three_repair_and_one_waits() {
+    majority(3).await;
+}
+
+#[tokio::test]
+async fn three_of_five_repair_and_two_wait() {
+    majority(5).await;
+}
+
+/// Each line that a hook wrote: the number of the daemon.
+fn told(collector: &Path) -> Vec<String> {
+    let text = fs::read_to_string(collector).unwrap_or_default();
+    text.lines().map(str::to_owned).collect()
+}
+
+/// Three machines, each with its database on 127.0.0.1, that reach each other and the fleet. Every daemon watches every
+/// server; what one of them alone does not see is not repaired, be it the leader; and a leader that is cut off
+/// before a failure leaves it to the next.
+#[tokio::test]
+async fn what_one_daemon_alone_does_not_see_is_not_repaired() {
+    let _turn = TURN.lock().await;
+    let scratch = Scratch::create("hooks").expect("a folder");
+    let collector = scratch.path().join("ran");
+    let network = Network::lay(3).expect("a network");
+    let fleet = Fleet::start(fleet_options(3)).await.expect("a fleet");
+    let database = Fleet::start(fleet_options(1)).await.expect("a database");
+    let database_port = database.servers()[0].port();
+    let mut sql = database.servers()[0].harness().await.expect("login");
+    let mut options = DaemonOptions::default_configuration();
+    options.settings = object(json!({"InstancePollSeconds": 1}));
+    for number in 1..=3 {
+        sql.run_all([
+            format!("CREATE DATABASE orc{number}"),
+            format!("CREATE USER 'orc{number}'@'%' IDENTIFIED BY 'secret{number}'"),
+            format!("GRANT ALL PRIVILEGES ON orc{number}.* TO 'orc{number}'@'%'"),
+        ])
+        .await
+        .expect("schemas and accounts");
+        options.own.push(object(json!({
+            "BackendDB": "mysql",
+            "MySQLOrchestratorHost": "127.0.0.1",
+            "MySQLOrchestratorPort": database_port,
+            "MySQLOrchestratorDatabase": format!("orc{number}"),
+            "MySQLOrchestratorUser": format!("orc{number}"),
+            "MySQLOrchestratorPassword": format!("secret{number}"),
+            "PreFailoverProcesses": [format!("echo {number} >> {}", collector.display())],
+        })));
+    }
+    let mut gates: Vec<Vec<Gate>> = Vec::new();
+    let mut of_databases = Vec::new();
+    for machine in network.machines() {
+        let ports = fleet.ports();
+        gates.push(
+            ports
+                .iter()
+                .map(|port| machine.gate(*port).expect("a gate"))
+                .collect(),
+        );
+        of_databases.push(machine.gate(database_port).expect("a gate"));
+    }
+    let daemons = Daemons::start_on(&network, &options).expect("daemons");
+    let world = World::of(fleet, daemons)
+        .await
+        .expect("a fleet that the daemons know");
+    let ports = world.fleet.ports();
+    let primary = world.primary();
+    let place = ports
+        .iter()
+        .position(|port| *port == primary)
+        .expect("one of them");
+
+    // Every daemon is connected to every server, and reads it again and again.
+    for gate in gates.iter().flatten().chain(&of_databases) {
+        assert!(gate.connections() > 0, "{gates:?}");
+    }
+    let mut seen = async |number: usize, query: &str| -> String {
+        let query = query.replace("FROM ", &format!("FROM orc{number}."));
+        sql.value(&query)
+            .await
+            .unwrap_or_else(|error| format!("{error:#}"))
+    };
+    for number in 1..=3 {
+        let query = "SELECT group_concat(last_seen ORDER BY port) FROM database_instance";
+        let what = format!("daemon {number} has read each server");
+        let looked = until(&what, PATIENCE, Duration::from_millis(100), async || {
+            let said = seen(number, query).await;
+            let times: Vec<String> = said.split(',').map(str::to_owned).collect();
+            match times.len() {
+                3 => Look::Holds(times),
+                _ => Look::not(said),
+            }
+        });
+        let first = looked.await.expect(&what);
+        let what = format!("daemon {number} reads each server again");
+        let looked = until(
+            &what,
+            Duration::from_secs(10),
+            Duration::from_millis(100),
+            async || {
+                let next = seen(number, query).await;
+                let is_fresh = next
+                    .split(',')
+                    .zip(&first)
+                    .all(|(next, first)| next > first.as_str());
+                if is_fresh {
+                    Look::Holds(())
+                } else {
+                    Look::not(next)
+                }
+            },
+        );
+        looked.await.expect(&what);
+    }
+
+    // The primary is lost to a follower, then to the leader.
+    for of_leader in [false, true] {
+        let led = place_of_leader(&world.daemons).await;
+        let blind = if of_leader { led } else { (led + 1) % 3 };
+        gates[blind][place].close();
+        let cut = Instant::now();
+        let query = format!(
+            "SELECT last_seen < last_checked FROM database_instance WHERE port = {primary}"
+        );
+        let looked = until(
+            "it sees no answer",
+            PATIENCE,
+            Duration::from_millis(100),
+            async || match seen(blind + 1, &query).await {
+                said if said == "1" => Look::Holds(()),
+                said => Look::not(said),
+            },
+        );
+        looked.await.expect("unseen");
+        println!("unseen after {:?}", cut.elapsed());
+        while cut.elapsed() < WATCHED {
+            for number in (1..=3).filter(|number| *number != blind + 1) {
+                assert_eq!(seen(number, &query).await, "0", "daemon {number} sees it");
+            }
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+        assert_eq!(world.daemons.audit_recovery().await.expect("audit"), []);
+        gates[blind][place].open();
+        world.wait_settled(&[]).await.expect("settled");
+    }
+    assert_eq!(told(&collector), Vec::<String>::new());
+
+    // The leader is cut off, and the primary dies.
+    let led = place_of_leader(&world.daemons).await;
+    network.isolate(led).expect("cut");
+    world.signal(Strike::KillPrimary).await.expect("killed");
+    let ledger = world.clients();
+    ledger
+        .wait_acknowledged_elsewhere(Instant::now(), primary, PATIENCE)
+        .await
+        .expect("another server takes writes");
+    drop(ledger.end().await);
+    let looked = until(
+        "one recovery",
+        PATIENCE,
+        Duration::from_millis(100),
+        async || match world.daemons.audit_recovery().await {
+            Ok(recoveries) if recoveries.iter().any(|recovery| recovery.successful) => {
+                Look::Holds(recoveries)
+            }
+            Ok(recoveries) => Look::not(format!("{recoveries:?}")),
+            Err(error) => Look::not(format!("{error:#}")),
+        },
+    );
+    let recoveries = looked.await.expect("recovered");
+    assert_eq!(recoveries.len(), 1, "{recoveries:?}");
+    let acted = told(&collector);
+    assert_eq!(acted.len(), 1, "{acted:?}");
+    assert_ne!(
+        acted[0],
+        (led + 1).to_string(),
+        "the leader that was cut off acted"
+    );
+    network.rejoin(led).expect("joined");
+    // The one that was away has it as the others have it, and did not act on it.
+    let query =
+        "SELECT concat(uid, ' ', successor_port, ' ', is_successful) FROM topology_recovery";
+    let wanted = format!("{} {} 1", recoveries[0].uid, recoveries[0].successor_port);
+    for number in 1..=3 {
+        let what = format!("daemon {number} has the recovery");
+        let looked = until(
+            &what,
+            PATIENCE,
+            Duration::from_millis(100),
+            async || match seen(number, query).await {
+                said if said == wanted => Look::Holds(()),
+                said => Look::not(said),
+            },
+        );
+        looked.await.expect(&what);
+    }
+    assert_eq!(told(&collector), acted);
+}

@@ -1,0 +1,320 @@
+//! HTTPS between clients and daemons, and between daemons: client certificates, a prefix, a password, and addresses that only
+//! an advertisement leads to.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use orchestrator::http::routes::{Action, Answered, Kind, ROUTES};
+use orchestrator_tests::daemons::{Daemon, DaemonOptions, Daemons};
+use orchestrator_tests::process::Scratch;
+use orchestrator_tests::wait::{Look, until};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+};
+use serde_json::{Value, json};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::process::Command;
+
+use super::{DEADLINE, PATIENCE, TURN};
+
+/// An authority of a folder, which makes certificates in it.
+struct Authority<'a> {
+    folder: &'a Path,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Authority<'_> {
+    fn new(folder: &Path) -> Authority<'_> {
+        let key = KeyPair::generate().expect("a key");
+        let mut params = CertificateParams::new(Vec::new()).expect("no names");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "the tests' authority");
+        let certificate = params.self_signed(&key).expect("signed");
+        fs::write(folder.join("ca.pem"), certificate.pem()).expect("written");
+        Authority {
+            folder,
+            issuer: Issuer::new(params, key),
+        }
+    }
+
+    /// `NAME.pem` and `NAME.key`, for a host (a name or an address) and of an organizational unit.
+    fn certify(&self, name: &str, host: &str, unit: &str) {
+        let key = KeyPair::generate().expect("a key");
+        let mut params = CertificateParams::new(vec![host.to_owned()]).expect("a host");
+        params
+            .distinguished_name
+            .push(DnType::OrganizationalUnitName, unit);
+        params.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ];
+        let certificate = params.signed_by(&key, &self.issuer).expect("signed");
+        let write = |extension: &str, text: String| {
+            fs::write(self.folder.join(format!("{name}.{extension}")), text).expect("written");
+        };
+        write("pem", certificate.pem());
+        write("key", key.serialize_pem());
+    }
+}
+
+/// Leads to `to`, as a router does that translates addresses; counts the connections.
+async fn forward(to: SocketAddr) -> (SocketAddr, Arc<AtomicUsize>) {
+    let address = SocketAddr::new(to.ip(), 0);
+    let listener = TcpListener::bind(address).await.expect("a port");
+    let address = listener.local_addr().expect("bound");
+    let count = Arc::new(AtomicUsize::new(0));
+    let counted = count.clone();
+    tokio::spawn(async move {
+        while let Ok((mut from, _)) = listener.accept().await {
+            counted.fetch_add(1, Ordering::Relaxed);
+            tokio::spawn(async move {
+                if let Ok(mut to) = TcpStream::connect(to).await {
+                    tokio::io::copy_bidirectional(&mut from, &mut to).await.ok();
+                }
+            });
+        }
+    });
+    (address, count)
+}
+
+/// Who asks.
+struct Asker<'a> {
+    folder: &'a Path,
+    /// The name of a certificate.
+    bears: Option<&'a str>,
+    /// `user:password`
+    user: Option<&'a str>,
+}
+
+impl Asker<'_> {
+    /// The status, 0 without an answer, and the body.
+    async fn ask(&self, daemon: &Daemon, path: &str) -> (u16, String) {
+        let mut command = Command::new("curl");
+        command
+            .args(["--silent", "--globoff", "--max-time"])
+            .arg(DEADLINE.as_secs().to_string())
+            .args(["--write-out", "\n%{http_code}", "--cacert"])
+            .arg(self.folder.join("ca.pem"));
+        if let Some(name) = self.bears {
+            command
+                .arg("--cert")
+                .arg(self.folder.join(format!("{name}.pem")))
+                .arg("--key")
+                .arg(self.folder.join(format!("{name}.key")));
+        }
+        if let Some(user) = self.user {
+            command.args(["--user", user]);
+        }
+        let output = command
+            .arg(format!("https://{}{path}", daemon.http()))
+            .output()
+            .await
+            .expect("curl; type:  tests/setup.sh client");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let (body, status) = text.rsplit_once('\n').expect("a status");
+        (status.parse().expect("a status"), body.to_owned())
+    }
+}
+
+/// The leader, and a follower.
+async fn roles<'a>(daemons: &'a Daemons, dba: &Asker<'_>) -> (&'a Daemon, &'a Daemon) {
+    let looked = until(
+        "one leads, and the others know it",
+        PATIENCE,
+        Duration::from_millis(100),
+        async || {
+            let mut states = Vec::new();
+            for daemon in daemons.all() {
+                let (_, state) = dba.ask(daemon, "/orc/api/raft-state").await;
+                let (routed, _) = dba.ask(daemon, "/orc/api/routed-leader-check").await;
+                states.push((state, routed));
+            }
+            let is_up = states.iter().all(|(_, routed)| *routed == 200);
+            let leader = states.iter().position(|(state, _)| state == "\"Leader\"");
+            match leader {
+                Some(leader) if is_up => Look::Holds(leader),
+                _ => Look::not(format!("{states:?}")),
+            }
+        },
+    );
+    let leader = looked.await.expect("a leader");
+    let all = daemons.all();
+    (&all[leader], &all[(leader + 1) % all.len()])
+}
+
+/// A path of the route, with something in the place of each parameter.
+fn filled(path: &str) -> String {
+    let segments = path.split('/').map(|segment| match segment {
+        ":host" => "db1",
+        ":port" => "3306",
+        segment if segment.starts_with(':') => "1",
+        segment => segment,
+    });
+    segments.collect::<Vec<_>>().join("/")
+}
+
+#[tokio::test]
+async fn daemons_relay_over_https_with_client_certificates() {
+    let _turn = TURN.lock().await;
+    let folder = Scratch::create("https").expect("a folder");
+    let folder = folder.path();
+    let mut options = DaemonOptions::default_configuration();
+    options.late = options.count;
+    let settings = json!({
+        "UseSSL": true,
+        "UseMutualTLS": true,
+        "SSLValidOUs": ["orchestrator", "dba"],
+        "SSLCAFile": folder.join("ca.pem"),
+        "SSLCertFile": folder.join("{daemon}.pem"),
+        "SSLPrivateKeyFile": folder.join("{daemon}.key"),
+        "URLPrefix": "/orc",
+        "AuthenticationMethod": "multi",
+        "HTTPAuthUser": "ann",
+        "HTTPAuthPassword": "s:cret",
+    });
+    options.settings = settings.as_object().expect("an object").clone();
+    let daemons = Daemons::start(&options).expect("prepared");
+    let authority = Authority::new(folder);
+    authority.certify("dba", "ann", "dba");
+    authority.certify("web", "web", "web");
+    let mut counts = Vec::new();
+    for (number, daemon) in (1..).zip(daemons.all()) {
+        let host = daemon.address().to_string();
+        authority.certify(&number.to_string(), &host, "orchestrator");
+        let (advertised, count) = forward(daemon.http()).await;
+        daemon
+            .set("HTTPAdvertise", format!("https://{advertised}"))
+            .expect("written");
+        counts.push(count);
+        daemon.start().expect("started");
+    }
+    let user = Some("ann:s:cret");
+    let asker = |bears, user| Asker {
+        folder,
+        bears,
+        user,
+    };
+    let dba = asker(Some("dba"), user);
+    let (leader, follower) = roles(&daemons, &dba).await;
+    let led = daemons
+        .all()
+        .iter()
+        .position(|daemon| daemon.http() == leader.http())
+        .expect("one of them");
+
+    // A change by way of a follower, over the advertised address of the leader.
+    let before = counts[led].load(Ordering::Relaxed);
+    let (status, body) = dba
+        .ask(follower, "/orc/api/tag/db1/3306?tag=by-https")
+        .await;
+    assert_eq!(status, 200, "{body}");
+    assert!(counts[led].load(Ordering::Relaxed) > before);
+    let (_, body) = dba.ask(leader, "/orc/api/tagged?tag=by-https").await;
+    let tagged: Value = serde_json::from_str(&body).expect(&body);
+    assert_eq!(tagged[0]["Hostname"], "db1", "{tagged}");
+
+    // Everything that the leader answers is answered the same by way of a follower.
+    let mut asked = 0;
+    for route in ROUTES {
+        let is_look = route.answered == Answered::ByLeader && route.kind == Kind::Read;
+        if !is_look || route.action == Action::NotServed {
+            continue;
+        }
+        let path = format!("/orc{}", filled(route.path));
+        let by_leader = dba.ask(leader, &path).await;
+        assert_ne!(by_leader.0, 0, "{path}");
+        assert_eq!(dba.ask(follower, &path).await, by_leader, "{path}");
+        asked += 1;
+    }
+    assert!(asked > 40, "{asked}");
+
+    // Nobody else is let in, whatever they show; but anybody with the password to the status.
+    for (who, user, path, wanted) in [
+        (None, user, "/orc/api/clusters", 401),
+        (Some("web"), user, "/orc/api/clusters", 401),
+        (Some("web"), user, "/orc/api/forget/api/status", 401),
+        (Some("web"), user, "/orc/api/status", 200),
+        (None, user, "/orc/api/status", 200),
+        (Some("dba"), None, "/orc/api/clusters", 401),
+        (Some("dba"), Some("ann:guess"), "/orc/api/clusters", 401),
+        (Some("dba"), Some("readonly:x"), "/orc/api/clusters", 200),
+        (Some("dba"), user, "/api/clusters", 404),
+    ] {
+        for daemon in [leader, follower] {
+            let (status, body) = asker(who, user).ask(daemon, path).await;
+            assert_eq!(status, wanted, "{who:?} {user:?} {path}: {body}");
+        }
+    }
+    let reader = asker(Some("dba"), Some("readonly:x"));
+    let (status, body) = reader.ask(follower, "/orc/api/tag/db1/3306?tag=no").await;
+    assert!(status == 500 && body.contains("Unauthorized"), "{body}");
+
+    // The client, with the certificate that curl's own file names.
+    let curl = format!(
+        "cert = \"{0}/dba.pem\"\nkey = \"{0}/dba.key\"\ncacert = \"{0}/ca.pem\"\n",
+        folder.display()
+    );
+    fs::write(folder.join(".curlrc"), curl).expect("written");
+    let urls = daemons.all().iter();
+    let urls: Vec<String> = urls
+        .map(|daemon| format!("https://{}/orc", daemon.http()))
+        .collect();
+    let output = Command::new(
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../runtime/packaging/bin/orchestrator-client"),
+    )
+    .args(["-c", "tagged", "-t", "by-https"])
+    .env("ORCHESTRATOR_API", urls.join(" "))
+    .env("ORCHESTRATOR_AUTH_USER", "ann")
+    .env("ORCHESTRATOR_AUTH_PASSWORD", "s:cret")
+    .env("ORCHESTRATOR_CLIENT_PROFILE", "/nonexistent")
+    .env("CURL_HOME", folder)
+    .output()
+    .await
+    .expect("bash, curl and jq; type:  tests/setup.sh client");
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        "db1:3306\n",
+        "{output:?}"
+    );
+
+    // A leader whose certificate is renewed is spoken to without a restart; one whose certificate is for another host is not.
+    authority.certify(&(led + 1).to_string(), "elsewhere", "orchestrator");
+    let looked = until(
+        "the follower does not trust the certificate",
+        PATIENCE,
+        Duration::from_millis(500),
+        async || {
+            let (status, body) = dba.ask(follower, "/orc/api/tag/db1/3306?tag=no").await;
+            match status {
+                502 => Look::Holds(body),
+                _ => Look::not(format!("{status} {body}")),
+            }
+        },
+    );
+    let body = looked.await.expect("refused");
+    assert!(body.contains("certificate"), "{body}");
+    authority.certify(
+        &(led + 1).to_string(),
+        &leader.address().to_string(),
+        "orchestrator",
+    );
+    let looked = until(
+        "it is trusted again",
+        PATIENCE,
+        Duration::from_millis(500),
+        async || {
+            let (status, body) = dba.ask(follower, "/orc/api/tag/db1/3306?tag=again").await;
+            match status {
+                200 => Look::Holds(()),
+                _ => Look::not(format!("{status} {body}")),
+            }
+        },
+    );
+    looked.await.expect("served");
+}

@@ -1,0 +1,154 @@
+//! The raft port: who is let in there.
+
+use std::time::Duration;
+
+use orchestrator_tests::daemons::{Daemon, DaemonOptions, Daemons};
+use orchestrator_tests::process::Scratch;
+use orchestrator_tests::wait::{Look, until};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::{DEADLINE, PATIENCE, TURN};
+
+async fn says(daemon: &Daemon, path: &str, words: &[&str]) {
+    let what = format!("{}{path} says {words:?}", daemon.url());
+    let looked = until(
+        &what,
+        PATIENCE,
+        Duration::from_millis(100),
+        async || match daemon.get(path, DEADLINE).await {
+            Ok(reply) if words.iter().all(|word| reply.body.contains(word)) => Look::Holds(()),
+            other => Look::not(format!("{other:?}")),
+        },
+    );
+    looked.await.expect(&what);
+}
+
+async fn term(daemon: &Daemon) -> Value {
+    let health = daemon.get("/api/v2/health", DEADLINE).await;
+    health.expect("an answer").json().expect("a document")["Term"].clone()
+}
+
+fn log(daemon: &Daemon) -> String {
+    std::fs::read_to_string(daemon.log()).expect("a log")
+}
+
+/// Three daemons with certificates of one authority, and strangers: one of another authority, one without any, and bytes that
+/// mean nothing. None of them is let in, and none costs the cluster a term.
+#[tokio::test]
+async fn strangers_are_refused_where_there_are_certificates() {
+    let _turn = TURN.lock().await;
+    let folder = Scratch::create("raft-port").expect("a folder");
+    let mut options = DaemonOptions::default_configuration();
+    options.spare = 1;
+    options.late = options.count;
+    options
+        .settings
+        .insert(String::from("RaftTLSRefusePlainText"), json!(true));
+    let daemons = Daemons::start(&options).expect("prepared");
+    let [n1, n2, n3, stranger] = daemons.all() else {
+        panic!("four daemons");
+    };
+    for (name, of) in [("ours", [n1, n2, n3].as_slice()), ("theirs", &[stranger])] {
+        let certificates = folder.path().join(name);
+        let addresses: Vec<String> = of
+            .iter()
+            .map(|daemon| daemon.address().to_string())
+            .collect();
+        let mut words = vec!["raft", "init-certs"];
+        let path = certificates.display().to_string();
+        words.push(&path);
+        words.extend(addresses.iter().map(String::as_str));
+        let (is_done, said) = n1.run(&words).expect("it runs");
+        assert!(is_done, "{said}");
+        for (daemon, address) in of.iter().zip(&addresses) {
+            for (key, file) in [
+                ("RaftTLSCertFile", format!("{address}.pem")),
+                ("RaftTLSKeyFile", format!("{address}.key")),
+                ("RaftTLSCAFile", String::from("ca.pem")),
+            ] {
+                daemon
+                    .set(key, json!(certificates.join(file)))
+                    .expect("written");
+            }
+        }
+    }
+    for daemon in [n1, n2, n3] {
+        daemon.start().expect("started");
+    }
+    let leader = daemons.wait_leader(PATIENCE).await.expect("a leader");
+    daemons
+        .ask_leader("/api/tag/db1/3306?tag=x")
+        .await
+        .expect("tagged");
+    let before = term(leader).await;
+
+    stranger
+        .set_nodes(&[n1, n2, n3, stranger])
+        .expect("written");
+    stranger.start().expect("started");
+    says(stranger, "/api/raft-health", &["certificate"]).await;
+    // Without certificates it is told as little.
+    stranger.kill().await.expect("killed");
+    for key in ["RaftTLSCertFile", "RaftTLSKeyFile", "RaftTLSCAFile"] {
+        stranger.set(key, "").expect("written");
+    }
+    stranger
+        .set("RaftTLSRefusePlainText", false)
+        .expect("written");
+    stranger.start().expect("started");
+    says(stranger, "/api/raft-health", &["unhealthy", "waiting for"]).await;
+    assert!(
+        log(stranger).contains("NOT PROTECTED"),
+        "it does not say that it is open"
+    );
+    assert!(!log(n1).contains("NOT PROTECTED"));
+
+    // Bytes that mean nothing, and slow ones: the connection ends, or nothing comes of it.
+    let mut slow = Vec::new();
+    for round in 0..60_u8 {
+        let raft: (std::net::Ipv4Addr, u16) =
+            ([n1, n2, n3][usize::from(round % 3)].address(), 10_008);
+        let mut stream = TcpStream::connect(raft).await.expect("connected");
+        let bytes: Vec<u8> = match round % 4 {
+            0 => vec![round; 300],
+            1 => vec![0xff; 70_000],
+            2 => b"GET / HTTP/1.1\r\n\r\n".to_vec(),
+            // A TLS record whose rest never comes.
+            _ => vec![22, 3, 1],
+        };
+        stream.write_all(&bytes).await.ok();
+        if round % 4 == 3 {
+            slow.push(stream);
+            continue;
+        }
+        let mut answer = Vec::new();
+        let ended = tokio::time::timeout(DEADLINE, stream.read_to_end(&mut answer)).await;
+        assert!(ended.is_ok(), "a connection with nonsense stays open");
+    }
+    daemons
+        .ask_leader("/api/tag/db2/3306?tag=x")
+        .await
+        .expect("tagged");
+    drop(slow);
+    assert_eq!(term(leader).await, before, "a stranger cost a term");
+    for daemon in [n1, n2, n3] {
+        let reply = daemon
+            .get("/api/raft-peers", DEADLINE)
+            .await
+            .expect("an answer");
+        let peers: Vec<String> = serde_json::from_str(&reply.body).expect("names");
+        assert_eq!(peers.len(), 3, "{peers:?}");
+        let reply = daemon
+            .get("/api/raft-health", DEADLINE)
+            .await
+            .expect("an answer");
+        assert_eq!(reply.status, 200, "{}", reply.body);
+    }
+    let reply = stranger
+        .get("/api/leader-check", DEADLINE)
+        .await
+        .expect("an answer");
+    assert_eq!(reply.status, 404);
+}

@@ -1,0 +1,187 @@
+//! How a daemon starts: what it tells, and what it refuses.
+
+use std::fs;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use orchestrator_tests::daemons::{self, DaemonOptions, Daemons, get};
+use orchestrator_tests::process::{Process, Scratch, Signal};
+use orchestrator_tests::wait::{Look, until};
+use serde_json::json;
+
+use super::{DEADLINE, PATIENCE, TURN, free_address};
+
+/// What systemd waits for and Kubernetes asks: a daemon that waits for the others is ready and alive, and unhealthy.
+#[tokio::test]
+async fn a_daemon_that_waits_for_the_others_is_ready_and_alive() {
+    let _turn = TURN.lock().await;
+    let folder = Scratch::create("waiting").expect("a folder");
+    // As systemd gives it on a machine, and in a container: of the abstract namespace.
+    let path = folder.path().join("notify");
+    let of_a_machine = SocketAddr::from_pathname(&path).expect("a path");
+    waits(&of_a_machine, &path.display().to_string()).await;
+    let name = format!("orchestrator-tests-{}", std::process::id());
+    let of_a_container = SocketAddr::from_abstract_name(&name).expect("a name");
+    waits(&of_a_container, &format!("@{name}")).await;
+}
+
+async fn waits(socket: &SocketAddr, notify_socket: &str) {
+    let folder = Scratch::create("waiting").expect("a folder");
+    let http = free_address();
+    let configuration = folder.path().join("orchestrator.conf.json");
+    let text = json!({
+        "ListenAddress": http.to_string(),
+        "BackendDB": "sqlite",
+        "SQLite3DataFile": folder.path().join("orchestrator.db"),
+        "RaftEnabled": true,
+        "RaftDataDir": folder.path().join("raft"),
+        "RaftBind": free_address().to_string(),
+        "RaftNodes": [],
+    });
+    let mut text = text;
+    let bind = text["RaftBind"].clone();
+    text["RaftNodes"] = json!([bind, "127.0.0.1:1", "127.0.0.1:2"]);
+    fs::write(&configuration, text.to_string()).expect("written");
+    let notified = UnixDatagram::bind_addr(socket).expect("a socket");
+    notified.set_nonblocking(true).expect("set");
+    let mut command = Command::new(daemons::binary().expect("built"));
+    command
+        .arg("-config")
+        .arg(&configuration)
+        .arg("http")
+        .env("NOTIFY_SOCKET", notify_socket)
+        .current_dir(folder.path());
+    let mut daemon = Process::start(command, &folder.path().join("daemon.log")).expect("started");
+    let ready = until(
+        "readiness is told",
+        PATIENCE,
+        Duration::from_millis(10),
+        async || {
+            let mut told = [0; 64];
+            match notified.recv(&mut told) {
+                Ok(length) => Look::Holds(String::from_utf8_lossy(&told[..length]).into_owned()),
+                Err(error) => Look::not(error),
+            }
+        },
+    );
+    assert_eq!(ready.await.expect("told"), "READY=1");
+    for (path, status) in [
+        ("/api/lb-check", 200),
+        ("/api/raft-health", 500),
+        ("/api/leader-check", 404),
+    ] {
+        let reply = get(http, path, DEADLINE).await.expect("an answer");
+        assert_eq!(reply.status, status, "{path}: {}", reply.body);
+    }
+    daemon.signal(Signal::Terminate);
+    let ended = daemon.wait(PATIENCE).await.expect("it ends");
+    assert_eq!(ended.code(), Some(0));
+}
+
+fn alone(settings: serde_json::Value) -> Daemons {
+    let mut options = DaemonOptions::default_configuration();
+    options.count = 1;
+    options.settings = settings.as_object().expect("an object").clone();
+    Daemons::start(&options).expect("started")
+}
+
+/// Two daemons of a cluster on one SQLite file: the second is refused while the first writes.
+#[tokio::test]
+async fn a_database_file_is_used_by_one_daemon() {
+    let _turn = TURN.lock().await;
+    let folder = Scratch::create("shared").expect("a folder");
+    let file = folder.path().join("orchestrator.db");
+    let first = alone(json!({"SQLite3DataFile": file}));
+    let leader = first.wait_leader(PATIENCE).await.expect("it runs alone");
+    let second = alone(json!({"SQLite3DataFile": file}));
+    let second = &second.all()[0];
+    let code = second.wait_ended(PATIENCE).await.expect("it refuses");
+    assert_ne!(code, Some(0));
+    let log = fs::read_to_string(second.log()).expect("a log");
+    let last = log.lines().next_back().unwrap_or_default();
+    assert!(last.contains("is in use by another daemon"), "{last}");
+    assert!(last.contains("orchestrator.db"), "{last}");
+    assert!(leader.is_running());
+}
+
+/// Runs a daemon as a user who may write nothing of others; how it ended, how long that took, and the last line it said.
+async fn as_nobody(folder: &Path, file: &Path) -> (Option<i32>, Duration, String) {
+    let configuration = folder.join("orchestrator.conf.json");
+    let text = json!({
+        "ListenAddress": free_address().to_string(),
+        "BackendDB": "sqlite",
+        "SQLite3DataFile": file,
+        "RaftEnabled": true,
+        "RaftDataDir": folder.join("raft"),
+        "RaftBind": free_address().to_string(),
+    });
+    fs::write(&configuration, text.to_string()).expect("written");
+    let binary = daemons::binary().expect("built");
+    // SAFETY: a plain system call.
+    let mut command = if unsafe { libc::geteuid() } == 0 {
+        // Where others may look, whatever folder the program was built in.
+        let copy = folder.join("orchestrator");
+        fs::copy(&binary, &copy).expect("copied");
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+            .args(["--pdeathsig", "KILL"])
+            .arg(copy);
+        command
+    } else {
+        Command::new(binary)
+    };
+    command.arg("--config").arg(&configuration).arg("http");
+    command.current_dir("/");
+    let log = folder.join("daemon.log");
+    let began = Instant::now();
+    let mut daemon = Process::start(command, &log).expect("started");
+    let ended = daemon.wait(Duration::from_secs(5)).await;
+    let took = began.elapsed();
+    let log = fs::read_to_string(log).expect("a log");
+    let last = log.lines().next_back().unwrap_or_default().to_owned();
+    (ended.and_then(|ended| ended.code()), took, last)
+}
+
+/// The file is made where it is missing; where it cannot be made or written the daemon ends at once, and names it.
+#[tokio::test]
+async fn a_database_file_is_made_or_is_the_reason_of_an_end() {
+    let _turn = TURN.lock().await;
+    let folder = Scratch::create("unwritable").expect("a folder");
+    let folder = folder.path();
+    let open = fs::Permissions::from_mode(0o777);
+    fs::set_permissions(folder, open.clone()).expect("set");
+    fs::create_dir(folder.join("raft")).expect("made");
+    fs::set_permissions(folder.join("raft"), open).expect("set");
+
+    let closed = folder.join("closed");
+    fs::create_dir(&closed).expect("made");
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o555)).expect("set");
+    let read_only = folder.join("read-only.db");
+    fs::write(&read_only, "").expect("written");
+    fs::set_permissions(&read_only, fs::Permissions::from_mode(0o444)).expect("set");
+    let (barred, missing) = (closed.join("orchestrator.db"), folder.join("missing"));
+    for (file, named) in [
+        (&barred, &barred),
+        (&read_only, &read_only),
+        (&missing.join("orchestrator.db"), &missing),
+    ] {
+        let (code, took, last) = as_nobody(folder, file).await;
+        assert!(
+            code.is_some_and(|code| code != 0),
+            "{file:?}: {code:?} {last}"
+        );
+        assert!(last.contains(&named.display().to_string()), "{last}");
+        println!("{took:?}: {last}");
+    }
+
+    let file = folder.join("orchestrator.db");
+    let (code, _, last) = as_nobody(folder, &file).await;
+    // It runs for as long as it is let.
+    assert_eq!(code, None, "{last}");
+    assert!(file.exists());
+}

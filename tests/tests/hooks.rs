@@ -113,7 +113,24 @@ async fn the_leader_alone_runs_each_hook_once_and_in_order() {
         vec!["post", &leader, &uid, &old, &new, &key],
     ];
     assert_eq!(collector.lines(), wanted);
-    let steps = world.daemons.recovery_steps(&uid).await.expect("steps");
+    // Killed before a hook is settled, the next leader would run it once more, under the same key.
+    let looked = until(
+        "the last hook is settled",
+        PATIENCE,
+        Duration::from_millis(50),
+        async || match world.daemons.recovery_steps(&uid).await {
+            Ok(steps)
+                if steps
+                    .iter()
+                    .any(|step| step.starts_with("run hook PostFailoverProcesses[0]: ")) =>
+            {
+                Look::Holds(steps)
+            }
+            Ok(steps) => Look::not(format!("{steps:#?}")),
+            Err(error) => Look::not(format!("{error:#}")),
+        },
+    );
+    let steps = looked.await.expect("settled");
     let failed = "run hook PostMasterFailoverProcesses[0]: failed (3): exit code 3";
     assert!(steps.iter().any(|step| step == failed), "{steps:#?}");
 
@@ -126,7 +143,7 @@ async fn the_leader_alone_runs_each_hook_once_and_in_order() {
     }
     world.daemons.wait_leader(PATIENCE).await.expect("a leader");
     let again = world.daemons.recovery_steps(&uid).await.expect("steps");
-    assert_eq!(again, steps);
+    assert!(again.starts_with(&steps), "{again:#?}\n{steps:#?}");
     assert_eq!(collector.lines(), wanted);
 }
 

@@ -75,9 +75,10 @@ impl<E: Env, F: Fleet> Prepared<E, F> {
         settings: DaemonSettings,
         fleet: F,
         seed: u64,
-        backend: Option<backend::Opened>,
+        mut backend: Option<backend::Opened>,
     ) -> Self {
         let (channels, ends) = driver::channels();
+        let original = backend.as_mut().and_then(|opened| opened.original.take());
         let node = Node::new(
             settings.identification.clone(),
             settings.policy.clone(),
@@ -87,6 +88,9 @@ impl<E: Env, F: Fleet> Prepared<E, F> {
         let batches = backend.as_ref().map(Backend::batches);
         let counts = settings.hooks.counts();
         ends.handle.input(Input::LocalHooks(counts));
+        if let Some(original) = original {
+            ends.handle.input(Input::LocalOriginal(Box::new(original)));
+        }
         let driver = Driver::new(
             node,
             seed,

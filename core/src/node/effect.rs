@@ -13,7 +13,7 @@ use super::input::Opinion;
 use crate::{
     id::{Epoch, InstanceKey, LogPosition, NodeId, ProposalId, RequestId, StepId, Uid},
     recovery::{Hook, HookFacts, Step},
-    replicated::{Answer, Change, Members, Refusal},
+    replicated::{Answer, Change, Members, OriginalRows, OriginalSummary, Refusal},
     topology::ProbeFailure,
 };
 
@@ -121,10 +121,17 @@ pub enum Word {
         build: String,
         reads_command: u32,
         reads_snapshot: u32,
+        original: Option<OriginalSummary>,
     },
     Declare {
         entries: Vec<String>,
         identities: Vec<NodeId>,
+    },
+    /// A part of what its database of the original program says.
+    Adopt {
+        part: u32,
+        is_last: bool,
+        rows: Box<OriginalRows>,
     },
 }
 

@@ -3,7 +3,7 @@
 use alloc::{boxed::Box, string::String, vec::Vec};
 use serde::{Deserialize, Serialize};
 
-use super::effect::PeerMessage;
+use super::{effect::PeerMessage, original::LocalOriginal};
 use crate::{
     id::{Epoch, Identity, InstanceKey, LogPosition, NodeId, ProposalId, RequestId, StepId, Uid},
     membership::Sight,
@@ -46,6 +46,8 @@ pub enum Input {
     LocalPolicy(Box<Policy>),
     /// How many hooks this daemon's own file has, at start and at each reload.
     LocalHooks(HookCounts),
+    /// What this daemon's own database holds of the original program, at start.
+    LocalOriginal(Box<LocalOriginal>),
 }
 
 /// How a proposal ended. Unknown is never reported as failed.

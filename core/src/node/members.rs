@@ -35,7 +35,7 @@ pub(super) struct Keeping {
     /// An effect is on its way since.
     seating: Option<Mono>,
     /// When something was said to the leader last.
-    said: Option<Mono>,
+    pub(super) said: Option<Mono>,
     /// What the last look came to.
     judgement: Judgement,
     /// Where daemons are looked for.
@@ -222,6 +222,7 @@ impl Node {
                 && member.build == me.build
                 && member.reads_command == me.reads_command
                 && member.reads_snapshot == me.reads_snapshot
+                && member.original == self.original.as_ref().map(|original| original.summary)
         });
         if !described && !me.raft_address.is_empty() {
             words.push(Word::Describe {
@@ -231,8 +232,10 @@ impl Node {
                 build: me.build,
                 reads_command: me.reads_command,
                 reads_snapshot: me.reads_snapshot,
+                original: self.original.as_ref().map(|original| original.summary),
             });
         }
+        words.extend(self.part_to_adopt());
         let view = View {
             now,
             own,
@@ -290,6 +293,7 @@ impl Node {
                 build,
                 reads_command,
                 reads_snapshot,
+                original,
             } => Command::DescribeMember {
                 node: from,
                 raft_address,
@@ -298,6 +302,17 @@ impl Node {
                 build,
                 reads_command,
                 reads_snapshot,
+                original,
+            },
+            Word::Adopt {
+                part,
+                is_last,
+                rows,
+            } => Command::Adopt {
+                node: from,
+                part,
+                is_last,
+                rows,
             },
             Word::Declare {
                 entries,

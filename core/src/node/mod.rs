@@ -13,6 +13,7 @@ mod invariants;
 mod judge;
 mod members;
 mod observe;
+mod original;
 mod repair;
 mod request;
 mod restart;
@@ -34,6 +35,7 @@ pub use input::{
 };
 pub use members::MembersView;
 use observe::Adopt;
+pub use original::LocalOriginal;
 use rand_core::Rng;
 
 use crate::{
@@ -156,6 +158,7 @@ pub struct Node {
     discovering: BTreeMap<InstanceKey, Vec<(RequestId, bool)>>,
     operations: BTreeMap<Uid, RequestId>,
     learned: restart::Learned,
+    original: Option<Box<LocalOriginal>>,
     /// When a deposed primary may be closed again, and how often that was tried.
     fenced_again: BTreeMap<Identity, (Mono, u32)>,
     /// Deposed primaries that take writes and are left to people, of which this leader has told.
@@ -223,6 +226,7 @@ impl Node {
             discovering: BTreeMap::new(),
             operations: BTreeMap::new(),
             learned: restart::Learned::default(),
+            original: None,
             fenced_again: BTreeMap::new(),
             left_open: BTreeSet::new(),
             beginning: BTreeSet::new(),
@@ -266,6 +270,7 @@ impl Node {
             } => self.detection_hook_ended(now, number, hook, outcome, out),
             Input::LocalPolicy(policy) => self.local_policy = *policy,
             Input::LocalHooks(counts) => self.hooks = counts,
+            Input::LocalOriginal(original) => self.original = Some(original),
         }
         self.advance(now, rng, out);
         self.end_step(out);

@@ -359,7 +359,16 @@ impl Node {
                     ),
                 );
             }
+            Command::Adopt { rows, .. } => {
+                for key in &rows.known {
+                    if self.replicated.is_known(key) {
+                        self.know(now, rng, key);
+                    }
+                }
+                self.adopted(command, out);
+            }
             Command::SetClusterAlias { .. }
+            | Command::ChooseOriginal { .. }
             | Command::SetClusterDomain { .. }
             | Command::RecordCluster { .. }
             | Command::Declare { .. }

@@ -43,6 +43,7 @@ use crate::{
     time::Wall,
 };
 
+mod adoption;
 mod members;
 
 /// Most rows of each kind that one command removes because their time is over.
@@ -231,6 +232,7 @@ impl Application<'_> {
                 build,
                 reads_command,
                 reads_snapshot,
+                original,
             } => self.describe_member(
                 *node,
                 Member {
@@ -241,8 +243,16 @@ impl Application<'_> {
                     reads_command: *reads_command,
                     reads_snapshot: *reads_snapshot,
                     described: self.now,
+                    original: *original,
                 },
             ),
+            Command::Adopt {
+                node,
+                part,
+                is_last,
+                rows,
+            } => self.adopt(*node, *part, *is_last, rows),
+            Command::ChooseOriginal { node } => self.choose_original(*node),
             Command::SetPolicy(policy) => {
                 self.state.is_policy_set = true;
                 if *self.state.policy != **policy {

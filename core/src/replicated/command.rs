@@ -5,7 +5,10 @@ use alloc::{boxed::Box, string::String, vec::Vec};
 use core::fmt;
 use serde::{Deserialize, Serialize};
 
-use super::members::ChangeCause;
+use super::{
+    adoption::{OriginalRows, OriginalSummary},
+    members::ChangeCause,
+};
 use crate::{
     id::{Epoch, Identity, InstanceKey, NodeId, StepId, Uid},
     policy::Policy,
@@ -78,6 +81,8 @@ pub enum Command {
         build: String,
         reads_command: u32,
         reads_snapshot: u32,
+        /// What it found in its backend of the original program.
+        original: Option<OriginalSummary>,
     },
     SetPolicy(Box<Policy>),
     /// These are to be the voters; decided from the membership entry with index `base`.
@@ -234,6 +239,17 @@ pub enum Command {
         primary: InstanceKey,
         identity: Identity,
         writeable_at_uptime_s: Option<u64>,
+    },
+    /// One part of what a member's database of the original program says. Parts are counted from 0, and come in order.
+    Adopt {
+        node: NodeId,
+        part: u32,
+        is_last: bool,
+        rows: Box<OriginalRows>,
+    },
+    /// People name the member whose database is taken over, in the place of the one that was written last.
+    ChooseOriginal {
+        node: NodeId,
     },
     /// These daemons could log in to a cluster's primary while it was well.
     MarkWitnesses {

@@ -2,6 +2,7 @@
 //!
 //! Apply is total: no clock, no randomness, no knowledge of which daemon it runs on. Same position, same digest.
 
+pub mod adoption;
 pub mod apply;
 pub mod change;
 mod codec;
@@ -13,6 +14,7 @@ pub mod state;
 mod table;
 pub mod wire;
 
+pub use adoption::{Adopted, Adoption, OriginalCluster, OriginalRows, OriginalSummary};
 pub use apply::Applied;
 pub use change::Change;
 pub use codec::WireError;

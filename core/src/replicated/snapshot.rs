@@ -79,6 +79,7 @@ impl Replicated {
             change: Wire::take(&mut from)?,
             given_up: Wire::take(&mut from)?,
             swaps: Wire::take(&mut from)?,
+            adoption: Wire::take(&mut from)?,
             members: Wire::take(&mut from)?,
             declarations: Wire::take(&mut from)?,
             known: Wire::take(&mut from)?,

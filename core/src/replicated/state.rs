@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::{
+    adoption::{Adoption, OriginalSummary},
     change::Change,
     codec::Wire,
     command::Detection,
@@ -63,6 +64,8 @@ pub struct Member {
     pub reads_snapshot: u32,
     /// Log time.
     pub described: Wall,
+    /// What it found in its backend of the original program.
+    pub original: Option<OriginalSummary>,
 }
 
 /// The members that a daemon's configuration asks for. Worth nothing once the voters were changed after `position`; the
@@ -237,6 +240,7 @@ pub struct Replicated {
     pub(super) change: Option<MemberChange>,
     pub(super) given_up: Option<GivenUp>,
     pub(super) swaps: Vec<Swap>,
+    pub(super) adoption: Adoption,
     pub(super) members: Table<NodeId, Member>,
     pub(super) declarations: Table<NodeId, Declaration>,
     pub(super) known: Table<InstanceKey, Known>,
@@ -270,6 +274,7 @@ impl Default for Replicated {
             change: None,
             given_up: None,
             swaps: Vec::new(),
+            adoption: Adoption::default(),
             members: Table::default(),
             declarations: Table::default(),
             known: Table::default(),
@@ -421,6 +426,34 @@ impl Replicated {
 
     pub fn members(&self) -> impl Iterator<Item = (NodeId, &Member)> {
         self.members.iter().map(|(node, member)| (*node, member))
+    }
+
+    #[must_use]
+    pub const fn adoption(&self) -> &Adoption {
+        &self.adoption
+    }
+
+    /// Whose database of the original program is to be taken over next, if one is.
+    #[must_use]
+    pub fn original_to_adopt(&self) -> Option<NodeId> {
+        let adoption = &self.adoption;
+        let done = adoption.adopted.as_ref().map(|adopted| adopted.node);
+        if let Some(chosen) = adoption.chosen {
+            return (done != Some(chosen)).then_some(chosen);
+        }
+        if done.is_some() {
+            return None;
+        }
+        if let Some((node, _)) = adoption.under_way {
+            return Some(node);
+        }
+        let mut newest = None;
+        for node in &adoption.founders {
+            // Not before all have said what they hold.
+            let member = self.member(*node)?;
+            newest = newest.max(member.original.map(|held| (held.newest, *node)));
+        }
+        newest.map(|(_, node)| node)
     }
 
     pub fn declarations(&self) -> impl Iterator<Item = (NodeId, &Declaration)> {
@@ -771,6 +804,7 @@ impl Replicated {
         self.change.put(out);
         self.given_up.put(out);
         self.swaps.put(out);
+        self.adoption.put(out);
     }
 
     pub(super) const fn table_hashes(&self) -> [HashSum; 13] {

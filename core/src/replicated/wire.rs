@@ -8,6 +8,7 @@
 use alloc::{string::ToString, vec::Vec};
 
 use super::{
+    adoption::{Adopted, Adoption, OriginalCluster, OriginalRows, OriginalSummary},
     codec::{Reader, Wire, WireError, choice, newtype, record},
     command::{AckScope, Answer, Command, Detection, Refusal, Stamped},
     members::{ChangeCause, GivenUp, MemberChange, Members, Membership, Swap},
@@ -335,7 +336,7 @@ choice!(ChangeCause {
 choice!(Command {
     0 => Declare { node, entries, identities },
     1 => SetVersion { command, snapshot },
-    2 => DescribeMember { node, raft_address, http_uri, host_name, build, reads_command, reads_snapshot },
+    2 => DescribeMember { node, raft_address, http_uri, host_name, build, reads_command, reads_snapshot, original },
     3 => SetPolicy(policy),
     4 => Know { keys, by_operator },
     5 => Forget { keys },
@@ -369,6 +370,8 @@ choice!(Command {
     28 => EndMemberChange { epoch, base, reason },
     29 => MarkPrimary { primary, identity, writeable_at_uptime_s },
     30 => MarkWitnesses { primary, identity, nodes },
+    31 => Adopt { node, part, is_last, rows },
+    32 => ChooseOriginal { node },
 });
 choice!(Answer {
     0 => Done,
@@ -399,6 +402,31 @@ record!(Member {
     reads_command,
     reads_snapshot,
     described,
+    original,
+});
+record!(OriginalSummary { newest, servers });
+record!(OriginalCluster {
+    primary,
+    members,
+    alias,
+});
+record!(OriginalRows {
+    known,
+    clusters,
+    downtimes,
+    maintenance,
+    candidates,
+    tags,
+    detections,
+    recoveries,
+    stopped,
+});
+record!(Adopted { node, summary, at });
+record!(Adoption {
+    founders,
+    chosen,
+    under_way,
+    adopted,
 });
 record!(Declaration {
     entries,

@@ -369,6 +369,7 @@ impl Model {
                     build: String::new(),
                     reads_command: daemon.reads,
                     reads_snapshot: daemon.reads,
+                    original: None,
                 });
             }
             let (entries, identities) = match self.word(node) {

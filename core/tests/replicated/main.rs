@@ -1,5 +1,6 @@
 //! The replicated state through its public face: the gate, the bytes, snapshots, and random histories.
 
+mod adoption;
 mod clusters;
 mod gate;
 mod history;

@@ -1,15 +1,20 @@
 //! One of everything that can be written down.
 
 use core::time::Duration;
+use std::collections::BTreeMap;
+
 use orchestrator_core::{
     gtid::{Flavour, GtidSet},
-    id::{Epoch, Identity, InstanceKey, NodeId, StepId, Uid},
+    id::{ClusterKey, Epoch, Identity, InstanceKey, NodeId, StepId, Uid},
     policy::{DeposedAction, Policy, ReturnPolicy},
     recovery::{
-        DeadKind, End, Hook, HookList, Lane, Outcome, Purpose, SourcePosition, Stage, Statement,
-        Step, StepKind,
+        AuditLine, DeadKind, End, Hook, HookList, Lane, Outcome, Purpose, Recovery, SourcePosition,
+        Stage, Statement, Step, StepKind,
     },
-    replicated::{AckScope, Answer, ChangeCause, Command, Detection, Refusal},
+    replicated::{
+        AckScope, Answer, Candidate, ChangeCause, Command, Detection, Downtime, Maintenance,
+        OriginalCluster, OriginalRows, OriginalSummary, Refusal, Tag,
+    },
     time::Wall,
     topology::PromotionRule,
 };
@@ -215,10 +220,12 @@ pub const fn kind(command: &Command) -> &'static str {
         Command::MarkFenced { .. } => "mark_fenced",
         Command::MarkPrimary { .. } => "mark_primary",
         Command::MarkWitnesses { .. } => "mark_witnesses",
+        Command::Adopt { .. } => "adopt",
+        Command::ChooseOriginal { .. } => "choose_original",
     }
 }
 
-pub const KINDS: usize = 31;
+pub const KINDS: usize = 33;
 
 fn begin(name: &str, purpose: Purpose) -> Command {
     Command::BeginRecovery {
@@ -269,10 +276,108 @@ fn acknowledge(scope: AckScope) -> Command {
     }
 }
 
+/// A recovery of the original, as its rows tell of it.
+pub fn original_recovery(number: u64, ended: Wall) -> Recovery {
+    Recovery {
+        uid: Uid(format!("original:{number}")),
+        number,
+        purpose: Purpose::DeadPrimary {
+            kind: DeadKind::Gone,
+        },
+        cluster: ClusterKey(0),
+        cluster_name: "p:3306".into(),
+        cluster_alias: "main".into(),
+        server: key("p"),
+        identity: None,
+        analysis: "DeadMaster".into(),
+        replicas: vec![key("a"), key("b")],
+        owner: Epoch::default(),
+        processing_node: "n1".into(),
+        processing_token: "token".into(),
+        began: ended,
+        stage: Stage::Closed,
+        steps: BTreeMap::new(),
+        candidate: None,
+        successor: Some(key("a")),
+        successor_alias: "db-a".into(),
+        lost: vec![key("b")],
+        participants: Vec::new(),
+        possible_loss: Vec::new(),
+        errors: vec!["could not repoint b".into()],
+        lines: vec![AuditLine {
+            at: ended,
+            message: "found 2 replicas".into(),
+        }],
+        end: Some((ended, End::Succeeded)),
+        acknowledged: None,
+        detection: 4,
+    }
+}
+
+/// One of everything that a database of the original may say.
+pub fn original_rows(now: Wall) -> OriginalRows {
+    let hour = Duration::from_secs(3600);
+    OriginalRows {
+        known: vec![key("p"), key("a"), key("b")],
+        clusters: vec![OriginalCluster {
+            primary: key("a"),
+            members: vec![key("a"), key("b"), key("p")],
+            alias: "shop".into(),
+        }],
+        downtimes: vec![(
+            key("b"),
+            Downtime {
+                owner: "anna".into(),
+                reason: "disk".into(),
+                began: now - hour,
+                until: now + hour,
+            },
+        )],
+        maintenance: vec![(
+            key("a"),
+            Maintenance {
+                number: 12,
+                owner: "bert".into(),
+                reason: "upgrade".into(),
+                began: now - hour,
+                until: now + hour,
+            },
+        )],
+        candidates: vec![(
+            key("b"),
+            Candidate {
+                rule: PromotionRule::PreferNot,
+                at: now,
+            },
+        )],
+        tags: vec![(
+            (key("a"), "rack".into()),
+            Tag {
+                value: "7".into(),
+                at: now - hour,
+            },
+        )],
+        detections: vec![Detection {
+            number: 4,
+            is_active: false,
+            ..detection()
+        }],
+        recoveries: vec![original_recovery(9, now - hour / 4)],
+        stopped: Some(now - hour),
+    }
+}
+
 /// Every kind of command with every kind of thing in it.
 pub fn commands() -> Vec<Command> {
     let until = Wall::from_nanos(1_800_000_600_000_000_001);
     let mut commands = vec![
+        Command::Adopt {
+            node: NodeId(2),
+            part: 1,
+            is_last: true,
+            rows: Box::new(original_rows(until)),
+        },
+        Command::ChooseOriginal { node: NodeId(3) },
         Command::Declare {
             node: NodeId(u64::MAX),
             entries: vec!["n1:10008".into(), "[::1]:7".into()],
@@ -319,6 +424,10 @@ pub fn commands() -> Vec<Command> {
             build: "1.0.0".into(),
             reads_command: 1,
             reads_snapshot: 1,
+            original: Some(OriginalSummary {
+                newest: Wall::from_secs(1_790_000_000),
+                servers: 3,
+            }),
         },
         Command::SetPolicy(Box::new(policy())),
         Command::SetPolicy(Box::new(Policy {

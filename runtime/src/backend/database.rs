@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use orchestrator_core::id::{ClusterId, InstanceKey, LogPosition, NodeId};
 use orchestrator_core::time::Wall;
 
+use super::question::Texts;
 use super::rows::{Write, unhex};
 use super::{Adopted, BackendError, Place, Position, Settings, mysql, sqlite};
 use crate::env::Env;
@@ -29,6 +30,8 @@ pub(super) struct Found {
     pub adopted: Option<Adopted>,
     /// The servers that have a row in `database_instance`.
     pub instances: BTreeSet<InstanceKey>,
+    /// Answers to [`super::original::QUESTIONS`].
+    pub original: Vec<Vec<Texts>>,
 }
 
 /// Which tables are emptied before rows are written.

@@ -8,12 +8,15 @@
 //! is to be rewritten.
 //!
 //! `rows` says what is written, `tables` into which tables, `writer` when, `sqlite` and `mysql` how; `read_back` reads what
-//! people said, when nothing else is left of a cluster.
+//! people said, when nothing else is left of a cluster, `original` what the original program's rows say; both ask by
+//! `question`.
 
 mod database;
 mod migrations;
 mod mysql;
 mod observe;
+mod original;
+mod question;
 mod read_back;
 mod rows;
 mod shown;
@@ -31,6 +34,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use orchestrator_core::id::{ClusterId, InstanceKey, LogPosition};
+use orchestrator_core::node::LocalOriginal;
 use orchestrator_core::replicated::{Change, Replicated};
 use orchestrator_core::time::Wall;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -399,6 +403,8 @@ pub struct Opened {
     settings: Settings,
     database: database::Database,
     instances: BTreeSet<InstanceKey>,
+    /// What the original program's rows say, if there are any.
+    pub original: Option<LocalOriginal>,
 }
 
 /// Opens the backend, creating it if missing, and brings its tables to this release's.
@@ -422,6 +428,7 @@ pub async fn open<E: Env>(settings: Settings) -> Result<Opened, BackendError> {
         settings,
         database,
         instances: found.instances,
+        original: original::read(&found.original),
     })
 }
 

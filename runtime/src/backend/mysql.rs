@@ -21,10 +21,11 @@ use sha2::{Digest as _, Sha256};
 
 use super::database::{Attempt, Found, Held, Rewrite, Source, Stamp};
 use super::migrations::{MIGRATIONS_TABLE, Migration, missing, newest_version};
-use super::read_back::{Question, Texts};
+use super::original;
+use super::question::{Question, Texts, aside_names};
 use super::rows::{Row, Value, Write, hex, timestamp};
 use super::tables::{Kind, Role, TABLES, Table};
-use super::{ASIDE_MAX, Adopted, BackendError, IN_USE, Place, RUNS_KEPT, Settings, database};
+use super::{Adopted, BackendError, IN_USE, Place, RUNS_KEPT, Settings, database};
 use crate::config::{MaxAllowedPacket, MysqlBackend};
 use crate::env::Env;
 use crate::mysql::connect::{Dialer, query_within};
@@ -109,25 +110,28 @@ impl Session {
 
     /// Of one table, if it is there.
     async fn texts<E: Env>(&mut self, question: &Question) -> Result<Vec<Texts>, BackendError> {
-        if !exists::<E>(self, question.table.name).await? {
-            return Ok(Vec::new());
+        let mut held = None;
+        for name in question.names() {
+            if !exists::<E>(self, &name).await? {
+                break;
+            }
+            held = Some(name);
         }
-        let columns: Vec<String> = question
-            .columns
-            .iter()
-            .map(|name| {
-                let quoted = quote(name);
-                match question.table.column(name).map(|column| column.kind) {
-                    Some(Kind::Time | Kind::MaybeTime) => format!("UNIX_TIMESTAMP({quoted})"),
-                    Some(_) | None => quoted,
-                }
-            })
+        let Some(name) = held else {
+            return Ok(Vec::new());
+        };
+        let present = columns_of::<E>(self, &name)
+            .await?
+            .into_iter()
+            .map(|column| column.name)
             .collect();
-        let sql = format!(
-            "SELECT {} FROM {}",
-            columns.join(", "),
-            quote(question.table.name)
-        );
+        let sql = question.sql(&name, &present, quote, |column| {
+            let quoted = quote(column);
+            match question.table.column(column).map(|column| column.kind) {
+                Some(Kind::Time | Kind::MaybeTime) => format!("UNIX_TIMESTAMP({quoted})"),
+                Some(_) | None => quoted,
+            }
+        });
         self.ask::<E>(&sql).await
     }
 
@@ -252,6 +256,9 @@ pub(super) async fn open<E: Env>(
     let adopted = deploy::<E>(&mut session, settings, wall).await?;
     let mut found = take::<E>(&mut session, settings, wall).await?;
     found.adopted = adopted;
+    for question in &original::QUESTIONS {
+        found.original.push(session.texts::<E>(question).await?);
+    }
     let database = Database {
         session,
         token: settings.token.clone(),
@@ -842,14 +849,14 @@ fn fits(table: &Table, present: &[Present], key: Option<&BTreeSet<String>>) -> b
 
 /// A free name for what a table was.
 async fn name_aside<E: Env>(session: &mut Session, table: &Table) -> Result<String, BackendError> {
-    let mut name = format!("{}_original", table.name);
-    for number in 2..ASIDE_MAX {
-        if !exists::<E>(session, &name).await? {
+    let mut last = String::new();
+    for name in aside_names(table) {
+        last = name;
+        if !exists::<E>(session, &last).await? {
             break;
         }
-        name = format!("{}_original{number}", table.name);
     }
-    Ok(name)
+    Ok(last)
 }
 
 async fn instances<E: Env>(

@@ -5,76 +5,53 @@
 //! stay where they are. Which old primaries are fenced is not in the rows at all.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use orchestrator_core::id::InstanceKey;
 use orchestrator_core::replicated::Command;
 use orchestrator_core::time::Wall;
 use orchestrator_core::topology::PromotionRule;
 
+use super::question::{Question, Texts, key, text, time};
 use super::tables::{
     CANDIDATE_DATABASE_INSTANCE, CLUSTER_ALIAS_OVERRIDE, DATABASE_INSTANCE,
     DATABASE_INSTANCE_DOWNTIME, DATABASE_INSTANCE_MAINTENANCE, DATABASE_INSTANCE_TAGS,
-    GLOBAL_RECOVERY_DISABLE, ORCHESTRATOR_PROJECTION, Table,
+    GLOBAL_RECOVERY_DISABLE, ORCHESTRATOR_PROJECTION,
 };
 use super::{BackendError, Place, Position, database::Held, mysql, sqlite};
 use crate::env::Env;
 
 /// Servers in one command.
 const KEYS_AT_ONCE: usize = 1_000;
-/// The longest that reading waits for another process that has the database locked.
-pub(super) const PATIENCE: Duration = Duration::from_secs(10);
-
-/// A row as texts, and nothing for NULL.
-pub(super) type Texts = Vec<Option<String>>;
-
-/// What is asked of one table.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Question {
-    pub table: &'static Table,
-    /// Times come as seconds since 1970.
-    pub columns: &'static [&'static str],
-}
-
 const QUESTIONS: [Question; 8] = [
-    Question {
-        table: &ORCHESTRATOR_PROJECTION,
-        columns: &[
+    Question::of(
+        &ORCHESTRATOR_PROJECTION,
+        &[
             "cluster_id",
             "applied_index",
             "applied_term",
             "applied_node",
             "written_at",
         ],
-    },
-    Question {
-        table: &DATABASE_INSTANCE,
-        columns: &["hostname", "port", "cluster_name"],
-    },
-    Question {
-        table: &CLUSTER_ALIAS_OVERRIDE,
-        columns: &["cluster_name", "alias"],
-    },
-    Question {
-        table: &DATABASE_INSTANCE_DOWNTIME,
-        columns: &["hostname", "port", "end_timestamp", "owner", "reason"],
-    },
-    Question {
-        table: &DATABASE_INSTANCE_MAINTENANCE,
-        columns: &["hostname", "port", "end_timestamp", "owner", "reason"],
-    },
-    Question {
-        table: &CANDIDATE_DATABASE_INSTANCE,
-        columns: &["hostname", "port", "promotion_rule"],
-    },
-    Question {
-        table: &DATABASE_INSTANCE_TAGS,
-        columns: &["hostname", "port", "tag_name", "tag_value"],
-    },
-    Question {
-        table: &GLOBAL_RECOVERY_DISABLE,
-        columns: &["disable_recovery"],
-    },
+    ),
+    Question::of(&DATABASE_INSTANCE, &["hostname", "port", "cluster_name"]),
+    Question::of(&CLUSTER_ALIAS_OVERRIDE, &["cluster_name", "alias"]),
+    Question::of(
+        &DATABASE_INSTANCE_DOWNTIME,
+        &["hostname", "port", "end_timestamp", "owner", "reason"],
+    ),
+    Question::of(
+        &DATABASE_INSTANCE_MAINTENANCE,
+        &["hostname", "port", "end_timestamp", "owner", "reason"],
+    ),
+    Question::of(
+        &CANDIDATE_DATABASE_INSTANCE,
+        &["hostname", "port", "promotion_rule"],
+    ),
+    Question::of(
+        &DATABASE_INSTANCE_TAGS,
+        &["hostname", "port", "tag_name", "tag_value"],
+    ),
+    Question::of(&GLOBAL_RECOVERY_DISABLE, &["disable_recovery"]),
 ];
 
 /// What a backend gives back.
@@ -121,26 +98,6 @@ pub async fn read_back<E: Env>(place: &Place) -> Result<ReadBack, BackendError> 
         commands: commands(answers),
         rows,
     })
-}
-
-fn text(row: &Texts, column: usize) -> String {
-    row.get(column).cloned().flatten().unwrap_or_default()
-}
-
-fn number(row: &Texts, column: usize) -> Option<u64> {
-    row.get(column)?.as_ref()?.parse().ok()
-}
-
-fn time(row: &Texts, column: usize) -> Option<Wall> {
-    number(row, column).map(Wall::from_secs)
-}
-
-/// Of a row that begins with a host and a port.
-fn key(row: &Texts) -> Option<InstanceKey> {
-    Some(InstanceKey::new(
-        text(row, 0),
-        u16::try_from(number(row, 1)?).ok()?,
-    ))
 }
 
 fn position(row: &Texts) -> Option<(Position, Wall)> {

@@ -22,10 +22,11 @@ use sha2::{Digest as _, Sha256};
 
 use super::database::{Found, Held, Rewrite, Stamp};
 use super::migrations::{MIGRATIONS_TABLE, Migration, missing, newest_version};
-use super::read_back::{PATIENCE, Question, Texts};
+use super::original;
+use super::question::{PATIENCE, Question, Texts, aside_names};
 use super::rows::{Row, Value, Write, hex, timestamp};
 use super::tables::{Kind, Role, TABLES, Table};
-use super::{ASIDE_MAX, Adopted, BackendError, IN_USE, Place, RUNS_KEPT, Settings};
+use super::{Adopted, BackendError, IN_USE, Place, RUNS_KEPT, Settings};
 use crate::env::Env;
 
 /// How long a statement waits for another process's lock on the file.
@@ -90,6 +91,10 @@ pub(super) fn open<E: Env>(
     let adopted = database.deploy(settings, wall)?;
     let mut found = database.take(settings, wall)?;
     found.adopted = adopted;
+    for question in &original::QUESTIONS {
+        let rows = texts(&database.connection, question);
+        found.original.push(rows.map_err(explain)?);
+    }
     Ok((database, found))
 }
 
@@ -113,38 +118,40 @@ pub(super) fn answer<E: Env>(
     connection.busy_timeout(PATIENCE).map_err(explain)?;
     let mut answers = Vec::new();
     for question in questions {
-        let rows = if exists(&connection, question.table.name).map_err(explain)? {
-            texts(&connection, question).map_err(explain)?
-        } else {
-            Vec::new()
-        };
-        answers.push(rows);
+        answers.push(texts(&connection, question).map_err(explain)?);
     }
     Ok(answers)
 }
 
 fn texts(connection: &Connection, question: &Question) -> rusqlite::Result<Vec<Texts>> {
-    let columns: Vec<String> = question
-        .columns
-        .iter()
-        .map(|name| {
-            let quoted = quote(name);
-            match question.table.column(name).map(|column| column.kind) {
-                Some(Kind::Time | Kind::MaybeTime) => {
-                    format!("cast(strftime('%s', {quoted}) as text)")
-                }
-                Some(_) | None => format!("cast({quoted} as text)"),
-            }
-        })
+    let mut held = None;
+    for name in question.names() {
+        if !exists(connection, &name)? {
+            break;
+        }
+        held = Some(name);
+    }
+    let Some(name) = held else {
+        return Ok(Vec::new());
+    };
+    let present = columns_of(connection, &name)?
+        .into_iter()
+        .map(|column| column.name)
         .collect();
-    let sql = format!(
-        "select {} from {}",
-        columns.join(", "),
-        quote(question.table.name)
-    );
+    let sql = question.sql(&name, &present, quote, |column| {
+        let quoted = quote(column);
+        match question.table.column(column).map(|column| column.kind) {
+            Some(Kind::Time | Kind::MaybeTime) => {
+                format!("cast(strftime('%s', {quoted}) as text)")
+            }
+            Some(_) | None => format!("cast({quoted} as text)"),
+        }
+    });
     let mut statement = connection.prepare(&sql)?;
     let rows = statement.query_map([], |row| {
-        (0..columns.len()).map(|column| row.get(column)).collect()
+        (0..question.columns.len())
+            .map(|column| row.get(column))
+            .collect()
     })?;
     rows.collect()
 }
@@ -861,14 +868,14 @@ fn fits(connection: &Connection, table: &Table) -> rusqlite::Result<bool> {
 
 /// A free name for what a table was.
 fn name_aside(connection: &Connection, table: &Table) -> rusqlite::Result<String> {
-    let mut name = format!("{}_original", table.name);
-    for number in 2..ASIDE_MAX {
-        if !exists(connection, &name)? {
+    let mut last = String::new();
+    for name in aside_names(table) {
+        last = name;
+        if !exists(connection, &last)? {
             break;
         }
-        name = format!("{}_original{number}", table.name);
     }
-    Ok(name)
+    Ok(last)
 }
 
 #[cfg(test)]

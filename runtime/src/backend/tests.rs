@@ -1106,6 +1106,67 @@ fn a_database_of_the_original_is_adopted_in_place() {
     });
 }
 
+/// What the original's rows say is read at each start, from where they were set aside.
+#[test]
+fn the_rows_of_the_original_are_read() {
+    run(async {
+        let folder = Folder::make("original");
+        let connection = Connection::open(folder.file()).unwrap();
+        connection
+            .execute_batch(include_str!("testdata/original.sql"))
+            .unwrap();
+        for start in ["first", "second"] {
+            let opened = open::<E>(settings(&folder.file())).await.unwrap();
+            let original = opened.original.clone().unwrap_or_else(|| panic!("{start}"));
+            assert_eq!(original.summary.servers, 3);
+            assert_eq!(original.summary.newest, Wall::from_secs(1_604_200_205));
+            let [rows] = original.parts.as_slice() else {
+                panic!("{} parts", original.parts.len());
+            };
+            assert_eq!(
+                rows.known,
+                [
+                    InstanceKey::new("db1", 3306),
+                    InstanceKey::new("db2", 3306),
+                    InstanceKey::new("db3", 3307)
+                ]
+            );
+            let [cluster] = rows.clusters.as_slice() else {
+                panic!("{:?}", rows.clusters);
+            };
+            assert_eq!(cluster.primary, key("db2"));
+            assert_eq!(cluster.members.len(), 3);
+            assert_eq!(cluster.alias, "shop");
+            let [(server, downtime)] = rows.downtimes.as_slice() else {
+                panic!("the inactive one is left out: {:?}", rows.downtimes);
+            };
+            assert_eq!((server, downtime.owner.as_str()), (&key("db1"), "anna"));
+            assert_eq!(downtime.until, Wall::from_secs(4_102_444_800));
+            assert_eq!(rows.maintenance.len(), 1);
+            assert_eq!(rows.candidates[0].1.rule, PromotionRule::PreferNot);
+            assert_eq!(rows.tags[0].0.1, "rack");
+            assert_eq!(rows.stopped, Some(original.summary.newest));
+            assert_eq!(rows.detections[0].number, 17);
+            let [first, second] = rows.recoveries.as_slice() else {
+                panic!("{:?}", rows.recoveries);
+            };
+            assert_eq!((first.number, second.number), (3, 8));
+            assert!(first.is_successful() && !second.is_successful());
+            assert_eq!(first.successor, Some(key("db2")));
+            assert_eq!(first.replicas, [key("db2"), InstanceKey::new("db3", 3307)]);
+            assert_eq!(first.acknowledged.as_ref().unwrap().by, "bert");
+            let said: Vec<&str> = first
+                .lines
+                .iter()
+                .map(|line| line.message.as_str())
+                .collect();
+            assert_eq!(said, ["will handle DeadMaster", "promoted db2:3306"]);
+            assert_eq!(second.errors, ["no candidate"]);
+            assert_eq!(second.uid.0, "original:8");
+        }
+    });
+}
+
 /// The rows of the replicated state with our columns, in our order.
 fn named(file: &Path) -> Vec<String> {
     let connection = Connection::open(file).unwrap();

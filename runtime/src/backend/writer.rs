@@ -201,6 +201,7 @@ impl<E: Env, V: View> Writer<E, V> {
             position: opened.position,
             adopted: None,
             instances: opened.instances,
+            original: Vec::new(),
         });
         writer.seen = writer.fresh_seen.take();
         writer

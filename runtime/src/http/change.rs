@@ -637,6 +637,19 @@ pub(super) async fn replace_peer<D: Daemon>(asked: &Asked<'_, D>) -> Result<Answ
     Ok(Answer::bare(&newcomer))
 }
 
+/// The original's database of this member is to be taken over, in the place of the one that was written last.
+pub(super) async fn adopt_original<D: Daemon>(asked: &Asked<'_, D>) -> Result<Answer, Failure> {
+    let address = peer_address(asked, "addr")?;
+    let peers = &asked.facts.peers;
+    let Some(peer) = peers.iter().find(|peer| peer.address == address) else {
+        return Err(Failure::plain(format!(
+            "{address} is not the address of a raft member"
+        )));
+    };
+    decide(asked, Command::ChooseOriginal { node: peer.node }).await?;
+    Ok(Answer::ok("Database is being taken over", &address))
+}
+
 async fn change_members<D: Daemon>(
     asked: &Asked<'_, D>,
     request: Request,

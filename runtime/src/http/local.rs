@@ -9,8 +9,8 @@ use orchestrator_core::id::NodeId;
 use super::answer::{Answer, Document, Failure};
 use super::json::health::ZERO_TIME;
 use super::json::{
-    Condition, ConditionBackend, ConditionLeader, HealthStatus, NodeHealth, RaftMember, RaftStatus,
-    RaftStranger,
+    Condition, ConditionBackend, ConditionLeader, HealthStatus, NodeHealth, RaftMember,
+    RaftOriginal, RaftStatus, RaftStranger, column_time,
 };
 use super::server::Asked;
 use super::{Daemon, Peer, RaftFacts, Sight, VERSION, condition};
@@ -61,6 +61,7 @@ struct Membership {
     change: String,
     waiting: Vec<String>,
     strangers: Vec<RaftStranger>,
+    originals: Vec<RaftOriginal>,
 }
 
 fn membership(sight: &Sight<'_>) -> Membership {
@@ -80,6 +81,7 @@ fn membership(sight: &Sight<'_>) -> Membership {
                 reason: reason.clone(),
             })
             .collect(),
+        originals: originals(sight),
     }
 }
 
@@ -153,6 +155,7 @@ pub(super) async fn condition<D: Daemon>(asked: &Asked<'_, D>) -> Answer {
         change: membership.change,
         waiting: membership.waiting,
         strangers: membership.strangers,
+        originals: membership.originals,
         backend: ConditionBackend {
             name: settings.backend.clone(),
             oldest_unwritten_milliseconds: millis(backend.oldest_unwritten),
@@ -188,6 +191,33 @@ pub(super) async fn raft_status<D: Daemon>(asked: &Asked<'_, D>) -> Result<Answe
         waiting: membership.waiting,
         strangers: membership.strangers,
     }))
+}
+
+/// The original's databases, and which of them is taken over.
+fn originals(sight: &Sight<'_>) -> Vec<RaftOriginal> {
+    let replicated = sight.replicated;
+    let next = replicated.original_to_adopt();
+    let adopted = replicated.adoption().adopted.as_ref();
+    replicated
+        .members()
+        .filter_map(|(node, member)| {
+            let held = member.original?;
+            let state = if next == Some(node) {
+                "being adopted"
+            } else if adopted.is_some_and(|adopted| adopted.node == node) {
+                "adopted"
+            } else {
+                "kept aside"
+            };
+            Some(RaftOriginal {
+                node: node.to_string(),
+                hostname: member.host_name.clone(),
+                last_seen: column_time(Some(held.newest)),
+                servers: held.servers,
+                state: String::from(state),
+            })
+        })
+        .collect()
 }
 
 pub(super) fn raft_peers<D: Daemon>(asked: &Asked<'_, D>) -> Answer {

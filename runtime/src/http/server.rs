@@ -584,6 +584,7 @@ async fn act<D: Daemon>(
         Action::AddPeer => change::add_peer(asked).await,
         Action::RemovePeer => change::remove_peer(asked).await,
         Action::ReplacePeer => change::replace_peer(asked).await,
+        Action::AdoptOriginal => change::adopt_original(asked).await,
         Action::SetReadOnly => change::set_read_only(asked).await,
         Action::SetWriteable => change::set_writeable(asked).await,
         Action::Alive => Ok(Answer::bare(&"OK")),

@@ -1233,6 +1233,7 @@ fn health_lists_the_members_by_name() {
             build: String::from("2.0.0"),
             reads_command: 1,
             reads_snapshot: 1,
+            original: None,
         });
         let settings = Settings {
             process: Process {

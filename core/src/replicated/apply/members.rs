@@ -22,6 +22,9 @@ impl Replicated {
             };
         }
         self.applied = at;
+        if is_first {
+            self.adoption.founders = members.voters.iter().flatten().copied().collect();
+        }
         let former = core::mem::replace(
             &mut self.membership,
             Membership {

@@ -72,6 +72,22 @@ pub struct RaftStatus {
     pub waiting: Vec<String>,
     /// Daemons that ask to be let in.
     pub strangers: Vec<RaftStranger>,
+    /// The original program's databases that members were first started on.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub originals: Vec<RaftOriginal>,
+}
+
+/// A database of the original program.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct RaftOriginal {
+    pub node: String,
+    pub hostname: String,
+    /// When a server was read last, by the database.
+    pub last_seen: String,
+    pub servers: u64,
+    /// `adopted`, `being adopted`, `kept aside`
+    pub state: String,
 }
 
 /// A member of the raft cluster.

@@ -21,8 +21,8 @@ pub use analysis::ReplicationAnalysis;
 pub use cluster::ClusterInfo;
 pub use envelope::{Code, Envelope};
 pub use health::{
-    Condition, ConditionBackend, ConditionLeader, HealthStatus, NodeHealth, RaftMember, RaftStatus,
-    RaftStranger,
+    Condition, ConditionBackend, ConditionLeader, HealthStatus, NodeHealth, RaftMember,
+    RaftOriginal, RaftStatus, RaftStranger,
 };
 pub use instance::Instance;
 pub use recovery::{BlockedTopologyRecovery, TopologyRecovery, TopologyRecoveryStep};

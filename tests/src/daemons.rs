@@ -125,6 +125,11 @@ impl Daemon {
         format!("http://{}", self.http())
     }
 
+    /// Its configuration, raft directory, backend file and log.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     pub fn log(&self) -> PathBuf {
         self.folder.join("daemon.log")
     }
@@ -140,11 +145,6 @@ impl Daemon {
 
     pub fn address(&self) -> Ipv4Addr {
         self.address
-    }
-
-    /// Where its files are.
-    pub fn folder(&self) -> &Path {
-        &self.folder
     }
 
     /// Writes a value into its file; obeyed at the next start or reload.

@@ -534,3 +534,90 @@ async fn a_new_server_without_grants_joins_once_they_are_there() {
     )
     .await;
 }
+
+/// Three daemons of the original are replaced: what their databases say is known to the new ones.
+#[tokio::test]
+async fn the_newest_of_the_originals_databases_is_taken_over() {
+    let options = DaemonOptions {
+        late: 3,
+        ..DaemonOptions::default_configuration()
+    };
+    let daemons = Daemons::start(&options).expect("daemons that are not started");
+    for (number, daemon) in daemons.all().iter().enumerate() {
+        let file = daemon.folder().join("orchestrator.db");
+        let database = rusqlite::Connection::open(file).expect("a file");
+        database
+            .execute_batch(include_str!(
+                "../../runtime/src/backend/testdata/original.sql"
+            ))
+            .expect("the original's tables");
+        // The second is the newest; each says which it is.
+        let seen = ["03:00:00", "04:00:00", "03:59:59"][number];
+        database
+            .execute_batch(&format!(
+                "UPDATE database_instance SET last_seen = '2020-11-01 {seen}';
+                 UPDATE database_instance_tags SET tag_value = 'of daemon {number}';
+                 UPDATE topology_recovery SET start_active_period = datetime('now', '-2 hours'),
+                     end_recovery = datetime('now', '-1 hours')"
+            ))
+            .expect("rows");
+    }
+    for daemon in daemons.all() {
+        daemon.start().expect("a daemon");
+    }
+    daemons.wait_leader(PATIENCE).await.expect("a leader");
+    let adopted = async |states: [&str; 3]| {
+        until(
+            "the database is taken over",
+            PATIENCE,
+            Duration::from_millis(100),
+            async || {
+                let Ok(status) = daemons.ask_leader("/api/raft-status").await else {
+                    return Look::not("no answer");
+                };
+                let mut held = status["Originals"].as_array().cloned().unwrap_or_default();
+                held.sort_by_key(|row| row["LastSeen"].as_str().map(str::to_owned));
+                let found: Vec<&str> = held
+                    .iter()
+                    .filter_map(|row| row["State"].as_str())
+                    .collect();
+                if found == states {
+                    Look::Holds(())
+                } else {
+                    Look::not(format!("{held:?}"))
+                }
+            },
+        )
+        .await
+    };
+    adopted(["kept aside", "kept aside", "adopted"])
+        .await
+        .expect("adopted");
+    let ask = async |path: &str| daemons.ask_leader(path).await.expect(path);
+    let tag = ask("/api/tag-value/db2/3306/rack").await;
+    assert_eq!(tag, "of daemon 1");
+    let downtimed = ask("/api/downtimed").await;
+    assert_eq!(downtimed[0]["DowntimeOwner"], "anna", "{downtimed:#}");
+    assert_eq!(
+        ask("/api/check-global-recoveries").await["Details"],
+        "disabled"
+    );
+    let recoveries = ask("/api/audit-recovery").await;
+    let ids: Vec<i64> = recoveries
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|row| row["Id"].as_i64())
+        .collect();
+    assert_eq!(ids, [8, 3], "{recoveries:#}");
+    assert_eq!(recoveries[1]["SuccessorKey"]["Hostname"], "db2");
+    let steps = ask("/api/audit-recovery-steps/1604192401000000000:5e4f").await;
+    assert_eq!(steps[0]["Message"], "will handle DeadMaster", "{steps:#}");
+
+    // People know better which of them is right.
+    let first = daemons.all()[0].raft();
+    ask(&format!("/api/v2/adopt-original/{first}")).await;
+    adopted(["adopted", "kept aside", "kept aside"])
+        .await
+        .expect("adopted");
+}

@@ -216,6 +216,7 @@ impl Node {
             stage,
             candidate: None,
             steps,
+            ending: None,
             lines,
         };
         self.propose(now, Cause::Recovery(uid), command, out);

@@ -15,7 +15,10 @@ use crate::{
     analysis::{diagnose::Problem, verdict::Watched},
     id::{Identity, InstanceKey, NodeId},
     policy::DeposedAction,
-    recovery::Purpose,
+    recovery::{
+        Purpose,
+        dead_primary::{self, Ready},
+    },
     replicated::{ClusterRecord, Command, Deposed},
     time::{Now, Wall},
     topology::Instance,
@@ -27,6 +30,9 @@ pub(super) const PROPOSALS_PER_ROUND: usize = 32;
 const TICK: Duration = Duration::from_secs(60);
 /// A clock that moves the log's time ahead by more than this is worth a word: every window is counted in it.
 const LEAP: Duration = Duration::from_secs(3600);
+/// A lost replica that could not be pointed at its primary is tried again after this time, then after twice as long, and so
+/// on.
+const REJOIN_AGAIN: Duration = Duration::from_secs(5);
 /// A deposed primary that could not be closed is tried again after this time, then after twice as long, and so on.
 const FENCE_AGAIN: Duration = Duration::from_secs(5);
 /// A deposed primary that could not be closed so often is told of as one that is left open.
@@ -76,6 +82,7 @@ impl Node {
         self.keep_primaries_open(now, out, before);
         self.record_witnesses(now, out, before);
         self.end_lost_downtimes(now, out);
+        self.rejoin_lost(now, out);
         self.forget_unseen(now, out);
     }
 
@@ -282,9 +289,10 @@ impl Node {
                 continue;
             };
             let identity = instance.identity().cloned();
-            if identity
-                .as_ref()
-                .is_some_and(|identity| self.replicated.is_deposed(identity))
+            if self.cluster_that_deposed(&root).is_some()
+                || identity
+                    .as_ref()
+                    .is_some_and(|identity| self.replicated.is_deposed(identity))
             {
                 continue;
             }
@@ -574,6 +582,81 @@ impl Node {
         }
     }
 
+    /// Replicas that were lost when their cluster was regrouped, and can follow its primary by now, are pointed at it. Those
+    /// that people took care of are not lost any more.
+    fn rejoin_lost(&mut self, now: Now, out: &mut Output) {
+        if !self.replicated.are_recoveries_enabled() || self.policy().observe_only {
+            return;
+        }
+        let lost: Vec<InstanceKey> = self
+            .replicated
+            .downtimes(now.wall)
+            .filter(|(_, downtime)| downtime.is_lost_in_recovery())
+            .map(|(key, _)| key.clone())
+            .collect();
+        self.rejoined.retain(|key, _| lost.contains(key));
+        for key in lost {
+            let (again, tries) = self.rejoined.get(&key).copied().unwrap_or_default();
+            if now.mono < again || self.beginning.contains(&key) {
+                continue;
+            }
+            let Some((primary, former)) = self.may_rejoin(now, &key) else {
+                continue;
+            };
+            let wait = REJOIN_AGAIN * (1 << tries.min(5));
+            self.rejoined
+                .insert(key.clone(), (now.mono + wait, tries + 1));
+            note(
+                out,
+                Level::Warning,
+                None,
+                format!("{key} was lost in a recovery and answers again: pointing it at {primary}"),
+            );
+            self.open(now, &key, Purpose::Rejoin { primary, former }, "", out);
+        }
+    }
+
+    /// The primary that a lost replica can follow, and the deposed one that it names as its source.
+    fn may_rejoin(&self, now: Now, key: &InstanceKey) -> Option<(InstanceKey, InstanceKey)> {
+        let instance = self.observed.instances.get(key)?;
+        let former = instance.source()?;
+        let (deposed, row) = self
+            .replicated
+            .deposed_at(former)
+            .find(|(_, row)| self.replicated.cluster(row.cluster).is_some())?;
+        let record = self.replicated.cluster(row.cluster)?;
+        let is_fresh = instance.is_last_check_valid()
+            && instance.seen > Some(self.learned.deposed_since(deposed));
+        let is_deposed = instance
+            .identity()
+            .is_none_or(|identity| self.replicated.is_deposed(identity));
+        let has_primary = self
+            .observed
+            .instances
+            .get(&record.primary)
+            .is_some_and(|primary| {
+                primary.is_last_check_valid() && primary.identity() == record.identity.as_ref()
+            });
+        if !is_fresh
+            || is_deposed
+            || !has_primary
+            || record.primary == *key
+            || self.replicated.running_on(record.key).is_some()
+        {
+            return None;
+        }
+        let recovery = self.replicated.recovery(&row.by)?;
+        let view = self.planners_view(now, recovery);
+        match dead_primary::repoint(&view, former, key, &record.primary) {
+            Ready::Now(_) => Some((record.primary.clone(), former.clone())),
+            // An applier that stands still would hold up the halt, too.
+            Ready::Halt(_) if !instance.report.as_ref()?.has_unapplied() => {
+                Some((record.primary.clone(), former.clone()))
+            }
+            Ready::Halt(_) | Ready::Already | Ready::Later | Ready::Never(_) => None,
+        }
+    }
+
     pub(super) fn open(
         &mut self,
         now: Now,
@@ -602,6 +685,7 @@ impl Node {
             processing_node: self.identification.host_name.clone(),
             processing_token: self.identification.token.clone(),
             forced: true,
+            was_read_only: false,
         };
         self.beginning.insert(key.clone());
         self.begin(now, key, command, out);

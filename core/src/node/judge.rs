@@ -614,6 +614,7 @@ impl Node {
             processing_node: self.identification.host_name.clone(),
             processing_token: self.identification.token.clone(),
             forced: false,
+            was_read_only: self.was_closed_by_people(key),
         };
         let is_proposed = match self.unregistered_detection(now, &problem) {
             None => self.propose(now, Cause::Begin(key.clone(), uid), command, out),

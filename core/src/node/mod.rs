@@ -163,6 +163,8 @@ pub struct Node {
     fenced_again: BTreeMap<Identity, (Mono, u32)>,
     /// Deposed primaries that take writes and are left to people, of which this leader has told.
     left_open: BTreeSet<Identity>,
+    /// When a lost replica may be pointed at its primary again, and how often that was tried.
+    rejoined: BTreeMap<InstanceKey, (Mono, u32)>,
     beginning: BTreeSet<InstanceKey>,
     last_uid: u64,
 
@@ -229,6 +231,7 @@ impl Node {
             original: None,
             fenced_again: BTreeMap::new(),
             left_open: BTreeSet::new(),
+            rejoined: BTreeMap::new(),
             beginning: BTreeSet::new(),
             last_uid: 0,
             progress: BTreeMap::new(),

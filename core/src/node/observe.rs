@@ -12,7 +12,7 @@ use super::{
 use crate::{
     id::{ClusterKey, InstanceKey},
     limits,
-    replicated::{Change, Command},
+    replicated::{Change, ClusterRecord, Command},
     time::{Mono, Now},
     topology::{Instance, ProbeFailure, ThreadState, place},
 };
@@ -570,6 +570,22 @@ impl Node {
         }
     }
 
+    /// The cluster that replaced this server as its primary, or the one that it names as its source and nobody knows.
+    pub(super) fn cluster_that_deposed(&self, root: &InstanceKey) -> Option<&ClusterRecord> {
+        let instance = self.observed.instances.get(root)?;
+        let by_identity = instance
+            .identity()
+            .and_then(|identity| self.replicated.deposed_of(identity));
+        let by_source = || {
+            let source = instance.source()?;
+            let is_unknown = !self.observed.instances.contains_key(source);
+            let mut rows = self.replicated.deposed_at(source).filter(|_| is_unknown);
+            rows.next().map(|(_, row)| row)
+        };
+        self.replicated
+            .cluster(by_identity.or_else(by_source)?.cluster)
+    }
+
     /// Computes the place of a server anew, and of those below it where it moved.
     pub(super) fn place(&mut self, now: Now, key: &InstanceKey) {
         let mut todo = alloc::vec![key.clone()];
@@ -579,17 +595,9 @@ impl Node {
                 continue;
             }
             let mut place = place::place_of(&self.observed.instances, &key);
-            // A deposed primary that stands alone is no cluster of its own.
-            if place.root == key
-                && let Some(identity) = self
-                    .observed
-                    .instances
-                    .get(&key)
-                    .and_then(Instance::identity)
-                && let Some(deposed) = self.replicated.deposed_of(identity)
-                && let Some(record) = self.replicated.cluster(deposed.cluster)
-            {
-                place.cluster_name = record.name.to_string();
+            // A deposed primary, with what was lost with it, is no cluster of its own.
+            if let Some(record) = self.cluster_that_deposed(&place.root) {
+                place.cluster_name = record.name.clone();
             }
             let Some(instance) = self.observed.instances.get_mut(&key) else {
                 continue;

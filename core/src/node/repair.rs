@@ -729,6 +729,20 @@ impl Node {
                 stage,
                 candidate,
                 steps,
+                ending: None,
+                lines,
+            },
+            Move::Undo {
+                ending,
+                steps,
+                lines,
+            } => Command::Intend {
+                uid: uid.clone(),
+                epoch,
+                stage: Stage::Undo,
+                candidate: None,
+                steps,
+                ending: Some(ending),
                 lines,
             },
             Move::Remark {
@@ -778,12 +792,24 @@ impl Node {
 }
 
 /// The planner's view of this node.
-struct Seen<'a> {
+pub(super) struct Seen<'a> {
     node: &'a Node,
     now: Now,
     /// When this leader began to act for it.
     began: Mono,
     recovery: &'a Recovery,
+}
+
+impl Node {
+    /// For plans that are not those of a running recovery.
+    pub(super) const fn planners_view<'a>(&'a self, now: Now, recovery: &'a Recovery) -> Seen<'a> {
+        Seen {
+            node: self,
+            now,
+            began: now.mono,
+            recovery,
+        }
+    }
 }
 
 impl View for Seen<'_> {
@@ -867,10 +893,6 @@ impl View for Seen<'_> {
                     && is_it(&opinion.identity)
             })
         })
-    }
-
-    fn was_read_only(&self) -> bool {
-        self.node.was_closed_by_people(&self.recovery.server)
     }
 
     fn hooks(&self) -> &HookCounts {

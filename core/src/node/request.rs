@@ -143,6 +143,7 @@ impl Node {
             processing_node: self.identification.host_name.clone(),
             processing_token: self.identification.token.clone(),
             forced: true,
+            was_read_only: false,
         };
         let before = self.proposals.len();
         let uid = self.begin(now, &key, command, out);

@@ -84,8 +84,6 @@ pub trait View {
     fn is_downtimed(&self, key: &InstanceKey) -> bool;
     /// The failed primary gave a sign of life after it was judged dead, to any daemon.
     fn has_returned(&self) -> bool;
-    /// The failed primary was read-only when it was last read, and no restart had made it so.
-    fn was_read_only(&self) -> bool;
     /// The newest dial of the failed primary that brought nothing, by this daemon.
     fn last_failed_dial(&self) -> Option<Mono>;
     /// How many hooks this daemon's file has.
@@ -138,6 +136,12 @@ pub enum Move {
     Intend {
         stage: Stage,
         candidate: Option<InstanceKey>,
+        steps: Vec<Step>,
+        lines: Vec<String>,
+    },
+    /// What was begun is to be undone; how it ends when these steps are.
+    Undo {
+        ending: End,
         steps: Vec<Step>,
         lines: Vec<String>,
     },
@@ -315,8 +319,11 @@ impl<V: View> Plan<'_, V> {
             ),
             _ => format!("{} refuses connections: nothing to fence; it is dialled without pause from here on", self.failed()),
         });
-        if self.view.was_read_only() {
-            lines.push(was_read_only(self.failed()));
+        if self.recovery.was_read_only {
+            lines.push(format!(
+                "{} was read-only before it failed, and stays so if it returns in time",
+                self.failed()
+            ));
         }
         for key in self.siblings() {
             match self.halt_statements(&key) {
@@ -353,28 +360,9 @@ impl<V: View> Plan<'_, V> {
         }
     }
 
-    /// Stop receiving, never both threads at once. None for a server that was never read.
+    /// None for a server that was never read.
     fn halt_statements(&self, key: &InstanceKey) -> Option<Vec<Statement>> {
-        let report = self.view.reading(key)?.report;
-        let status = report.replication.as_ref()?;
-        Some(match (report.flavour, status.io, status.sql) {
-            // Nothing is received; starting a thread would purge what is there (F1).
-            (Flavour::Mariadb, ThreadState::Stopped, ThreadState::Stopped) => Vec::new(),
-            // Stopped by people, who would not have it started by an undo.
-            (_, ThreadState::Stopped, _) if status.io_errno == 0 => Vec::new(),
-            // The applier first: a stop of the receiver with the applier down would purge the relay log (F2).
-            (
-                Flavour::Mariadb,
-                _,
-                ThreadState::Stopped | ThreadState::NoThread | ThreadState::Other,
-            ) => {
-                vec![Statement::StartSqlThread, Statement::StopIoThread]
-            }
-            (Flavour::Mariadb, _, ThreadState::Running) => vec![Statement::StopIoThread],
-            (Flavour::Mysql | Flavour::Percona | Flavour::MaxScale, _, _) => {
-                vec![Statement::StopIoThread]
-            }
-        })
+        halt_statements(self.view.reading(key)?.report)
     }
 
     fn after_halt(&self, progress: &mut Progress) -> Move {
@@ -1086,75 +1074,16 @@ impl<V: View> Plan<'_, V> {
     }
 
     fn repoint(&self, key: &InstanceKey, candidate: &InstanceKey, progress: &Progress) -> Ready {
-        let Some(reading) = self
+        let is_read = self
             .view
             .reading(key)
-            .filter(|reading| reading.seen >= progress.began)
-        else {
+            .is_some_and(|reading| reading.seen >= progress.began);
+        if !is_read {
             return Ready::Later;
-        };
-        let report = reading.report;
-        let Some(status) = report.replication.as_ref() else {
-            return Ready::Later;
-        };
-        if status.source == *candidate
-            && status.io != ThreadState::Stopped
-            && status.sql == ThreadState::Running
-        {
-            return Ready::Already;
         }
-        if status.source != *candidate
-            && let Some(promoted) = self.view.reading(candidate)
-            && let Some(why) = self.holds_more(report, promoted.report)
-        {
-            return Ready::Never(why);
-        }
-        // What it receives until it is pointed elsewhere nobody would look at: an old primary that thaws takes a few writes
-        // before it is fenced. So it receives nothing more when it is judged.
-        if status.source == *self.failed() && status.io != ThreadState::Stopped {
-            return self.halt_late(key, progress);
-        }
-        // It would never catch up, and a change of source would throw away what it could not apply.
-        if report.has_unapplied() && status.sql != ThreadState::Running && status.sql_errno != 0 {
-            return Ready::Never(format!(
-                "its applier stopped on error {}: {}",
-                status.sql_errno, status.sql_error
-            ));
-        }
-        match report.flavour {
-            Flavour::Mariadb => {
-                if report.has_unapplied() {
-                    return Ready::Later;
-                }
-                Ready::Now(vec![
-                    Statement::StopReplication,
-                    change_source(candidate, SourcePosition::MariadbSlavePos, status),
-                    Statement::StartReplication,
-                ])
-            }
-            Flavour::Mysql | Flavour::Percona | Flavour::MaxScale => {
-                // The relay log survives a change of source only while the applier runs (F6), and stopping the applier
-                // may take a minute: only the receiver is stopped.
-                if status.auto_position {
-                    let mut statements = vec![Statement::StopIoThread];
-                    if status.sql != ThreadState::Running {
-                        statements.push(Statement::StartSqlThread);
-                    }
-                    statements.push(change_source(candidate, SourcePosition::OracleKept, status));
-                    statements.push(Statement::StartReplication);
-                    return Ready::Now(statements);
-                }
-                // From file and position to GTID both threads must stop, so nothing may be left to apply.
-                if report.has_unapplied() {
-                    return Ready::Later;
-                }
-                let statements = vec![
-                    Statement::StopReplication,
-                    change_source(candidate, SourcePosition::OracleAuto, status),
-                    Statement::StartReplication,
-                ];
-                Ready::Now(statements)
-            }
+        match repoint(self.view, self.failed(), key, candidate) {
+            Ready::Halt(_) => self.halt_late(key, progress),
+            ready => ready,
         }
     }
 
@@ -1180,22 +1109,6 @@ impl<V: View> Plan<'_, V> {
         self.halt_statements(key).map_or(Ready::Later, Ready::Halt)
     }
 
-    /// What a replica received of the failed primary and the promoted server did not: one that was not halted in time,
-    /// or was away. Following the promoted server, it would keep transactions that nobody else has.
-    fn holds_more(&self, report: &ProbeReport, promoted: &ProbeReport) -> Option<String> {
-        let failed = Failed {
-            report: self
-                .view
-                .reading(self.failed())
-                .map(|reading| reading.report),
-        };
-        let (theirs, _) = without_errant(report, report.held_from_source()?, failed);
-        let missing = promoted.held_from_source()?.missing_count(&theirs).ok()?;
-        (missing > 0).then(|| {
-            format!("it holds {missing} transaction(s) of the failed primary that the promoted server lacks")
-        })
-    }
-
     // --- undo ---
 
     fn undo(&self, end: End) -> Move {
@@ -1213,12 +1126,10 @@ impl<V: View> Plan<'_, V> {
         match &end {
             End::Undone { reason } => {
                 lines.push(format!("undoing: {reason}"));
-                // The record says how it was, whoever began this and whatever was read of it since.
-                let said = was_read_only(self.failed());
-                let stays_closed = self.recovery.lines.iter().any(|line| line.message == said);
                 if let Some(reading) = self.view.reading(self.failed())
                     && reading.report.replication.is_none()
-                    && !stays_closed
+                    // The record says how it was, whoever began this and whatever was read of it since.
+                    && !self.recovery.was_read_only
                 {
                     steps.push(self.step(
                         0,
@@ -1271,12 +1182,8 @@ impl<V: View> Plan<'_, V> {
                 lines,
             };
         }
-        if let End::Failed { reason } = end {
-            lines.push(format!("failed: {reason}"));
-        }
-        Move::Intend {
-            stage: Stage::Undo,
-            candidate: None,
+        Move::Undo {
+            ending: end,
             steps,
             lines,
         }
@@ -1351,18 +1258,10 @@ impl<V: View> Plan<'_, V> {
                 until: self.now + LOOK_INTERVAL * 2,
             };
         }
-        let failed = self.recovery.lines.iter().rev().find_map(|line| {
-            line.message
-                .strip_prefix("failed: ")
-                .map(ToString::to_string)
-        });
         Move::End {
-            end: match failed {
-                Some(reason) => End::Failed { reason },
-                None => End::Undone {
-                    reason: String::from("the primary answered before the promotion"),
-                },
-            },
+            end: self.recovery.ending.clone().unwrap_or(End::Undone {
+                reason: String::from("the primary answered before the promotion"),
+            }),
             successor: None,
             lost: Vec::new(),
             participants: self.siblings(),
@@ -1507,7 +1406,8 @@ enum Opened {
     No(Box<Step>),
 }
 
-enum Ready {
+/// Whether a replica can be pointed elsewhere.
+pub(crate) enum Ready {
     Now(Vec<Statement>),
     /// To be halted first.
     Halt(Vec<Statement>),
@@ -1517,9 +1417,122 @@ enum Ready {
     Never(String),
 }
 
-/// The line of the record by which an undo knows what to restore.
-fn was_read_only(failed: &InstanceKey) -> String {
-    format!("{failed} was read-only before it failed, and stays so if it returns in time")
+/// Stop receiving, never both threads at once. None for a server that replicates from nobody.
+fn halt_statements(report: &ProbeReport) -> Option<Vec<Statement>> {
+    let status = report.replication.as_ref()?;
+    Some(match (report.flavour, status.io, status.sql) {
+        // Nothing is received; starting a thread would purge what is there (F1).
+        (Flavour::Mariadb, ThreadState::Stopped, ThreadState::Stopped) => Vec::new(),
+        // Stopped by people, who would not have it started by an undo.
+        (_, ThreadState::Stopped, _) if status.io_errno == 0 => Vec::new(),
+        // The applier first: a stop of the receiver with the applier down would purge the relay log (F2).
+        (
+            Flavour::Mariadb,
+            _,
+            ThreadState::Stopped | ThreadState::NoThread | ThreadState::Other,
+        ) => {
+            vec![Statement::StartSqlThread, Statement::StopIoThread]
+        }
+        (Flavour::Mariadb, _, ThreadState::Running) => vec![Statement::StopIoThread],
+        (Flavour::Mysql | Flavour::Percona | Flavour::MaxScale, _, _) => {
+            vec![Statement::StopIoThread]
+        }
+    })
+}
+
+/// How a replica of the failed primary is pointed at the promoted server, by what was read of it last.
+pub(crate) fn repoint(
+    view: &impl View,
+    failed: &InstanceKey,
+    key: &InstanceKey,
+    candidate: &InstanceKey,
+) -> Ready {
+    let Some(reading) = view.reading(key) else {
+        return Ready::Later;
+    };
+    let report = reading.report;
+    let Some(status) = report.replication.as_ref() else {
+        return Ready::Later;
+    };
+    if status.source == *candidate
+        && status.io != ThreadState::Stopped
+        && status.sql == ThreadState::Running
+    {
+        return Ready::Already;
+    }
+    if status.source != *candidate
+        && let Some(promoted) = view.reading(candidate)
+        && let Some(why) = holds_more(view, failed, report, promoted.report)
+    {
+        return Ready::Never(why);
+    }
+    // What it receives until it is pointed elsewhere nobody would look at: an old primary that thaws takes a few writes
+    // before it is fenced. So it receives nothing more when it is judged.
+    if status.source == *failed && status.io != ThreadState::Stopped {
+        return halt_statements(report).map_or(Ready::Later, Ready::Halt);
+    }
+    // It would never catch up, and a change of source would throw away what it could not apply.
+    if report.has_unapplied() && status.sql != ThreadState::Running && status.sql_errno != 0 {
+        return Ready::Never(format!(
+            "its applier stopped on error {}: {}",
+            status.sql_errno, status.sql_error
+        ));
+    }
+    match report.flavour {
+        Flavour::Mariadb => {
+            if report.has_unapplied() {
+                return Ready::Later;
+            }
+            Ready::Now(vec![
+                Statement::StopReplication,
+                change_source(candidate, SourcePosition::MariadbSlavePos, status),
+                Statement::StartReplication,
+            ])
+        }
+        Flavour::Mysql | Flavour::Percona | Flavour::MaxScale => {
+            // The relay log survives a change of source only while the applier runs (F6), and stopping the applier
+            // may take a minute: only the receiver is stopped.
+            if status.auto_position {
+                let mut statements = vec![Statement::StopIoThread];
+                if status.sql != ThreadState::Running {
+                    statements.push(Statement::StartSqlThread);
+                }
+                statements.push(change_source(candidate, SourcePosition::OracleKept, status));
+                statements.push(Statement::StartReplication);
+                return Ready::Now(statements);
+            }
+            // From file and position to GTID both threads must stop, so nothing may be left to apply.
+            if report.has_unapplied() {
+                return Ready::Later;
+            }
+            let statements = vec![
+                Statement::StopReplication,
+                change_source(candidate, SourcePosition::OracleAuto, status),
+                Statement::StartReplication,
+            ];
+            Ready::Now(statements)
+        }
+    }
+}
+
+/// What a replica received of the failed primary and the promoted server did not: one that was not halted in time,
+/// or was away. Following the promoted server, it would keep transactions that nobody else has.
+fn holds_more(
+    view: &impl View,
+    failed: &InstanceKey,
+    report: &ProbeReport,
+    promoted: &ProbeReport,
+) -> Option<String> {
+    let failed = Failed {
+        report: view.reading(failed).map(|reading| reading.report),
+    };
+    let (theirs, _) = without_errant(report, report.held_from_source()?, failed);
+    let missing = promoted.held_from_source()?.missing_count(&theirs).ok()?;
+    (missing > 0).then(|| {
+        format!(
+            "it holds {missing} transaction(s) of the failed primary that the promoted server lacks"
+        )
+    })
 }
 
 /// The receiver may be started: on MariaDB beside a running applier only, or with nothing left to apply (F1).

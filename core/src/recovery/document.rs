@@ -33,6 +33,12 @@ pub enum Purpose {
     /// An operator's one-step operation.
     SetReadOnly,
     SetWriteable,
+    /// A replica that was lost when its cluster was regrouped answers again: point it at the primary.
+    Rejoin {
+        primary: InstanceKey,
+        /// The source that it was lost with.
+        former: InstanceKey,
+    },
 }
 
 impl Purpose {
@@ -234,6 +240,10 @@ pub struct Recovery {
     pub acknowledged: Option<Acknowledgement>,
     /// Detection that led here; 0 for none.
     pub detection: u64,
+    /// The primary was read-only before it failed, and stays so if it returns in time.
+    pub was_read_only: bool,
+    /// What it will have come to when what was begun is undone.
+    pub ending: Option<End>,
 }
 
 impl Recovery {

@@ -1,15 +1,20 @@
 //! Operations of one step, through intent and lock like everything that changes a server: read-only and writeable by
-//! an operator, the quarantine of a deposed primary, and the reopening of a primary that restarted.
+//! an operator, the quarantine of a deposed primary, the reopening of a primary that restarted, and the return of a replica that was
+//! lost in a recovery.
 
 use alloc::{format, string::String, vec, vec::Vec};
 use core::time::Duration;
 
 use super::{
-    dead_primary::{Move, Progress, View},
+    dead_primary::{Move, Progress, Ready, View, repoint},
     document::{End, Outcome, Phase, Purpose, Recovery, Stage, Step, StepKind},
     statement::{Lane, Statement},
 };
-use crate::{id::StepId, policy::DeposedAction};
+use crate::{
+    id::StepId,
+    policy::DeposedAction,
+    topology::{ProbeReport, ThreadState},
+};
 
 const OPERATION_DEADLINE: Duration = Duration::from_secs(10);
 /// A statement that is still blocked then is left pending, and finished by the next attempt.
@@ -20,7 +25,10 @@ const FENCE_DEADLINE: Duration = Duration::from_secs(2);
 pub fn next(recovery: &Recovery, view: &impl View, progress: &mut Progress) -> Move {
     let now = view.now().mono;
     if recovery.steps.is_empty() {
-        let steps = steps(recovery, view);
+        let steps = match steps(recovery, view) {
+            Ok(steps) => steps,
+            Err(end) => return ended_with(recovery, end),
+        };
         return Move::Intend {
             stage: Stage::Operate,
             candidate: None,
@@ -45,7 +53,7 @@ pub fn next(recovery: &Recovery, view: &impl View, progress: &mut Progress) -> M
                     .unwrap_or(progress.began);
                 match view.reading(&step.server) {
                     Some(reading) if reading.seen > since => {
-                        if reading.report.read_only != wants_read_only(&recovery.purpose) {
+                        if !is_done(&recovery.purpose, step.kind, reading.report) {
                             problems.push(format!(
                                 "{step}: no answer, and looked at again it is not done"
                             ));
@@ -66,6 +74,11 @@ pub fn next(recovery: &Recovery, view: &impl View, progress: &mut Progress) -> M
             Phase::Settled(Outcome::Done) => {}
         }
     }
+    if problems.is_empty()
+        && let Some(next) = after_halt(recovery, view, progress)
+    {
+        return next;
+    }
     let end = if problems.is_empty() {
         End::Succeeded
     } else {
@@ -73,6 +86,10 @@ pub fn next(recovery: &Recovery, view: &impl View, progress: &mut Progress) -> M
             reason: problems.join("; "),
         }
     };
+    ended_with(recovery, end)
+}
+
+fn ended_with(recovery: &Recovery, end: End) -> Move {
     Move::End {
         end,
         successor: None,
@@ -82,14 +99,64 @@ pub fn next(recovery: &Recovery, view: &impl View, progress: &mut Progress) -> M
     }
 }
 
-fn wants_read_only(purpose: &Purpose) -> bool {
+/// A replica that is to rejoin and was halted is looked at once more, and then pointed at the primary.
+fn after_halt(recovery: &Recovery, view: &impl View, progress: &Progress) -> Option<Move> {
+    let Purpose::Rejoin { .. } = recovery.purpose else {
+        return None;
+    };
+    if recovery.steps_of(StepKind::Repoint).next().is_some() {
+        return None;
+    }
+    let (halt, _) = recovery.steps_of(StepKind::Halt).last()?;
+    let now = view.now().mono;
+    let ended = progress.ended_at.get(&halt.id).copied();
+    let ended = ended.unwrap_or(progress.began);
+    let is_read = view
+        .reading(&recovery.server)
+        .is_some_and(|reading| reading.seen > ended);
+    let steps = if is_read {
+        steps(recovery, view)
+    } else {
+        Err(End::Failed {
+            reason: String::from("it was halted, and cannot be read since"),
+        })
+    };
+    Some(match steps {
+        Ok(steps) => Move::Intend {
+            stage: Stage::Operate,
+            candidate: None,
+            steps,
+            lines: Vec::new(),
+        },
+        // What it received is being applied, or it is being read.
+        Err(End::Failed { .. }) if now.since(ended) < OPERATION_DEADLINE => Move::Look {
+            keys: vec![recovery.server.clone()],
+            until: now + Duration::from_millis(200),
+        },
+        Err(end) => ended_with(recovery, end),
+    })
+}
+
+/// What the server shows when it was done.
+fn is_done(purpose: &Purpose, kind: StepKind, report: &ProbeReport) -> bool {
     match purpose {
-        Purpose::Quarantine { .. } | Purpose::SetReadOnly | Purpose::DeadPrimary { .. } => true,
-        Purpose::Reopen | Purpose::SetWriteable => false,
+        Purpose::Quarantine { .. } | Purpose::SetReadOnly | Purpose::DeadPrimary { .. } => {
+            report.read_only
+        }
+        Purpose::Reopen | Purpose::SetWriteable => !report.read_only,
+        Purpose::Rejoin { primary, .. } => {
+            let status = report.replication.as_ref();
+            status.is_some_and(|status| match kind {
+                StepKind::Halt => status.io == ThreadState::Stopped,
+                _ => status.source == *primary,
+            })
+        }
     }
 }
 
-fn steps(recovery: &Recovery, view: &impl View) -> Vec<Step> {
+/// # Errors
+/// How it ends without any: there is nothing to do, or it cannot be done at this time.
+fn steps(recovery: &Recovery, view: &impl View) -> Result<Vec<Step>, End> {
     let step =
         |number: u64, kind: StepKind, lane: Lane, statement: Statement, deadline: Duration| Step {
             id: StepId(number),
@@ -101,7 +168,7 @@ fn steps(recovery: &Recovery, view: &impl View) -> Vec<Step> {
             deadline,
             read_after: true,
         };
-    match recovery.purpose {
+    let steps = match &recovery.purpose {
         Purpose::Quarantine { .. } => {
             let mut steps = vec![step(
                 1,
@@ -150,9 +217,32 @@ fn steps(recovery: &Recovery, view: &impl View) -> Vec<Step> {
                 OPERATION_DEADLINE,
             )]
         }
+        Purpose::Rejoin { primary, former } => {
+            let (kind, statements) = match repoint(view, former, &recovery.server, primary) {
+                Ready::Now(statements) => (StepKind::Repoint, statements),
+                Ready::Halt(statements) => (StepKind::Halt, statements),
+                Ready::Already => return Err(End::Succeeded),
+                Ready::Later => {
+                    let reason = String::from("it has not applied what it received");
+                    return Err(End::Failed { reason });
+                }
+                Ready::Never(reason) => return Err(End::Failed { reason }),
+            };
+            vec![Step {
+                statements,
+                ..step(
+                    recovery.next_step_id().0,
+                    kind,
+                    Lane::Act,
+                    Statement::StopIoThread,
+                    OPERATION_DEADLINE,
+                )
+            }]
+        }
         // Planned elsewhere.
         Purpose::DeadPrimary { .. } => Vec::new(),
-    }
+    };
+    Ok(steps)
 }
 
 /// In place of an analysis code, an operation's record holds its variant.

@@ -350,6 +350,7 @@ impl Application<'_> {
                 processing_node,
                 processing_token,
                 forced,
+                was_read_only,
             } => self.begin_recovery(Beginning {
                 uid,
                 purpose,
@@ -362,6 +363,7 @@ impl Application<'_> {
                 processing_node,
                 processing_token,
                 forced: *forced,
+                was_read_only: *was_read_only,
             }),
             Command::TakeOver { uid, epoch } => self.take_over(uid, *epoch),
             Command::Intend {
@@ -370,8 +372,19 @@ impl Application<'_> {
                 stage,
                 candidate,
                 steps,
+                ending,
                 lines,
-            } => self.intend(uid, *epoch, *stage, candidate.as_ref(), steps, lines),
+            } => self.intend(
+                uid,
+                *epoch,
+                Intent {
+                    stage: *stage,
+                    candidate: candidate.as_ref(),
+                    steps,
+                    ending: ending.as_ref(),
+                    lines,
+                },
+            ),
             Command::Settle {
                 uid,
                 epoch,
@@ -1256,6 +1269,8 @@ impl Application<'_> {
             end: None,
             acknowledged: None,
             detection,
+            was_read_only: beginning.was_read_only,
+            ending: None,
         };
         let index = self.index();
         index.recovery_by_uid.insert(uid.clone(), number);
@@ -1302,7 +1317,10 @@ impl Application<'_> {
         }
         // What an operator asked for by name is not the program's own idea.
         let is_own_idea = match purpose {
-            Purpose::DeadPrimary { .. } | Purpose::Quarantine { .. } | Purpose::Reopen => !forced,
+            Purpose::DeadPrimary { .. }
+            | Purpose::Quarantine { .. }
+            | Purpose::Reopen
+            | Purpose::Rejoin { .. } => !forced,
             Purpose::SetReadOnly | Purpose::SetWriteable => false,
         };
         if !is_own_idea {
@@ -1333,9 +1351,11 @@ impl Application<'_> {
             }
         }
         if let Some(downtime) = self.state.downtime_of(server, self.now) {
-            // A deposed primary is in the downtime that its own recovery began; people's, begun later, is respected.
+            // What was lost is in the downtime that its own recovery began; people's, begun later, is respected.
             let is_in_the_way = match purpose {
-                Purpose::Quarantine { .. } => !downtime.is_lost_in_recovery(),
+                Purpose::Quarantine { .. } | Purpose::Rejoin { .. } => {
+                    !downtime.is_lost_in_recovery()
+                }
                 Purpose::DeadPrimary { .. }
                 | Purpose::Reopen
                 | Purpose::SetReadOnly
@@ -1434,15 +1454,14 @@ impl Application<'_> {
         Ok(Answer::Done)
     }
 
-    fn intend(
-        &mut self,
-        uid: &Uid,
-        epoch: Epoch,
-        stage: Stage,
-        candidate: Option<&InstanceKey>,
-        steps: &[Step],
-        lines: &[String],
-    ) -> Decision {
+    fn intend(&mut self, uid: &Uid, epoch: Epoch, intent: Intent<'_>) -> Decision {
+        let Intent {
+            stage,
+            candidate,
+            steps,
+            ending,
+            lines,
+        } = intent;
         let recovery = self.held(uid, epoch)?;
         check_intent(recovery, epoch, stage, steps)?;
         let number = recovery.number;
@@ -1451,6 +1470,9 @@ impl Application<'_> {
         }
         self.edit_recovery(number, lines, |recovery| {
             recovery.stage = stage;
+            if let Some(ending) = ending {
+                recovery.ending = Some(bounded_end(ending));
+            }
             if let Some(candidate) = candidate {
                 recovery.candidate = Some(candidate.clone());
             }
@@ -1555,7 +1577,7 @@ impl Application<'_> {
                 Purpose::DeadPrimary { .. } => recovery
                     .steps_of(StepKind::Promote)
                     .any(|(step, _)| step.statements.contains(&Statement::MakeWriteable)),
-                Purpose::Quarantine { .. } | Purpose::SetReadOnly => false,
+                Purpose::Quarantine { .. } | Purpose::SetReadOnly | Purpose::Rejoin { .. } => false,
             };
         let failed_identity = recovery.identity.clone().or_else(|| {
             self.state
@@ -1576,6 +1598,12 @@ impl Application<'_> {
             recovery.successor = ended.successor.cloned();
             recovery.successor_alias = text(ended.successor_alias);
             recovery.lost = ended.lost.iter().take(INSTANCES_MAX).cloned().collect();
+            let left: Vec<String> = ended
+                .lost
+                .iter()
+                .map(|key| format!("{key} was left behind: it does not follow the promoted server"))
+                .collect();
+            add_texts(&mut recovery.errors, &left);
             recovery.participants = ended
                 .participants
                 .iter()
@@ -1856,6 +1884,17 @@ struct Beginning<'a> {
     processing_node: &'a str,
     processing_token: &'a str,
     forced: bool,
+    was_read_only: bool,
+}
+
+/// `Command::Intend`, unpacked.
+#[derive(Clone, Copy)]
+struct Intent<'a> {
+    stage: Stage,
+    candidate: Option<&'a InstanceKey>,
+    steps: &'a [Step],
+    ending: Option<&'a End>,
+    lines: &'a [String],
 }
 
 /// `Command::EndRecovery`, unpacked.

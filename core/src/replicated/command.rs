@@ -177,6 +177,8 @@ pub enum Command {
         processing_token: String,
         /// An operator asked: cool-down and the global stop do not apply.
         forced: bool,
+        /// The primary was read-only before it failed, and no restart had made it so: it stays so if it returns in time.
+        was_read_only: bool,
     },
     /// The next leader becomes the owner of a running recovery.
     TakeOver {
@@ -191,6 +193,8 @@ pub enum Command {
         stage: Stage,
         candidate: Option<InstanceKey>,
         steps: Vec<Step>,
+        /// What this recovery will have come to when the steps are done; for an undo.
+        ending: Option<End>,
         lines: Vec<String>,
     },
     /// How steps ended.

@@ -143,6 +143,7 @@ choice!(Purpose {
     2 => Reopen,
     3 => SetReadOnly,
     4 => SetWriteable,
+    5 => Rejoin { primary, former },
 });
 choice!(Stage {
     0 => Begun,
@@ -265,6 +266,8 @@ record!(Recovery {
     end,
     acknowledged,
     detection,
+    was_read_only,
+    ending,
 });
 record!(Detection {
     number,
@@ -354,10 +357,10 @@ choice!(Command {
     17 => RegisterDetection(detection),
     18 => BeginRecovery {
         uid, purpose, epoch, server, identity, cluster_name, analysis, replicas, processing_node, processing_token,
-        forced,
+        forced, was_read_only,
     },
     19 => TakeOver { uid, epoch },
-    20 => Intend { uid, epoch, stage, candidate, steps, lines },
+    20 => Intend { uid, epoch, stage, candidate, steps, ending, lines },
     21 => Settle { uid, epoch, outcomes, lines },
     22 => Remark { uid, epoch, lines, errors, possible_loss },
     23 => EndRecovery {

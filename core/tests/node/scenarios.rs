@@ -1244,6 +1244,71 @@ fn a_replica_that_was_away_and_holds_more_is_not_made_to_follow() {
     });
 }
 
+/// A backup holds its applier for longer than the recovery waits, or its machine is away.
+#[test]
+fn a_replica_that_was_lost_joins_its_cluster_again_when_it_can() {
+    for_both(|flavour| {
+        for is_away in [true, false] {
+            let mut world = World::new(flavour, 3);
+            world.run(5 * SEC);
+            if is_away {
+                world.kill(4);
+            } else {
+                world.server(4).stuck = true;
+                world.run(SEC);
+            }
+            world.kill(1);
+            world.expect(60 * SEC, "a recovery that ended", |world| {
+                world.running().is_none()
+                    && world
+                        .recoveries()
+                        .iter()
+                        .any(|recovery| recovery.end.is_some())
+            });
+            let recovery = world.last().clone();
+            assert!(matches!(recovery.end, Some((_, End::Succeeded))));
+            let was_lost = recovery.lost.contains(&key(4));
+            // MySQL's receiver is pointed elsewhere beside an applier that stands still.
+            assert_eq!(was_lost, is_away || flavour == Flavour::Mariadb);
+            assert_eq!(
+                recovery.errors.iter().any(|error| error.contains("db4")),
+                was_lost,
+                "{:?}",
+                recovery.errors
+            );
+            world.run(60 * SEC);
+            if is_away {
+                world.restart(4);
+            } else {
+                world.server(4).stuck = false;
+            }
+            world.run(30 * SEC);
+            assert_follow(&mut world, &[3, 4], 2);
+            assert_eq!(world.oracle.downtime_of(&key(4), world.time().wall), None);
+            for daemon in 0..3 {
+                assert_eq!(world.cluster_name(daemon, 4), "db2:3306");
+            }
+            assert_nothing_lost(&mut world, 2);
+        }
+    });
+}
+
+/// Until it follows, it is shown where it belongs.
+#[test]
+fn a_lost_replica_is_no_cluster_of_its_own() {
+    let mut world = World::new(Flavour::Mariadb, 3);
+    world.run(5 * SEC);
+    world.server(4).stuck = true;
+    world.run(SEC);
+    world.kill(1);
+    world.expect_succeeded(60 * SEC, 2);
+    world.run(30 * SEC);
+    for daemon in 0..3 {
+        assert_eq!(world.cluster_name(daemon, 4), "db2:3306");
+    }
+    assert_eq!(world.oracle.clusters().count(), 1);
+}
+
 #[test]
 fn a_replica_that_was_not_halted_in_time_is_read_again_before_it_is_made_to_follow() {
     let mut world = World::new(Flavour::Mysql, 3);

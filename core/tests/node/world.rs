@@ -356,6 +356,15 @@ impl World {
         ))
     }
 
+    /// Where this daemon shows a server.
+    pub fn cluster_name(&self, daemon: usize, number: u16) -> String {
+        let node = &self.daemons[daemon].node;
+        node.observed().instances[&key(number)]
+            .place
+            .cluster_name
+            .clone()
+    }
+
     /// What a daemon foretells for the primary of that number.
     pub fn foretold(&self, daemon: usize, number: u16) -> Forecast {
         let now = self.time();
@@ -599,7 +608,7 @@ impl World {
         self.queue.insert((self.now + nanos, self.seq), event);
     }
 
-    fn time(&self) -> Now {
+    pub fn time(&self) -> Now {
         Now {
             mono: Mono::from_nanos(self.now),
             wall: Wall::from_nanos(WALL_BASE + self.clocks_ahead + self.now),

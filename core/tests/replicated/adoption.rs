@@ -176,6 +176,7 @@ fn a_recovery_that_was_taken_over_still_begins_a_cool_down() {
         processing_node: String::new(),
         processing_token: String::new(),
         forced: false,
+        was_read_only: false,
     };
     let answer = world.apply(begin);
     assert!(

@@ -102,6 +102,7 @@ impl Log {
             processing_node: "n1".into(),
             processing_token: "t".into(),
             forced,
+            was_read_only: false,
         }
     }
 
@@ -126,6 +127,7 @@ impl Log {
             stage,
             candidate: None,
             steps,
+            ending: None,
             lines: Vec::new(),
         }
     }

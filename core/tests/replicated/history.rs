@@ -90,6 +90,7 @@ fn recovery_command() -> impl Strategy<Value = Command> {
     prop_oneof![
         4 => (name(), purpose(), epoch(), server(), prop::collection::vec(server(), 0..3), any::<bool>(), any::<bool>())
             .prop_map(|(name, purpose, epoch, server, replicas, forced, is_identified)| Command::BeginRecovery {
+                was_read_only: is_identified,
                 uid: uid(&name),
                 purpose,
                 epoch,
@@ -110,6 +111,7 @@ fn recovery_command() -> impl Strategy<Value = Command> {
                 stage,
                 candidate: Some(server.clone()),
                 steps: vec![step(id, kind, &server.host, Vec::new())],
+                ending: None,
                 lines: vec!["intended".into()],
             }
         }),

@@ -240,6 +240,7 @@ fn begin(name: &str, purpose: Purpose) -> Command {
         processing_node: "n1".into(),
         processing_token: "token".into(),
         forced: false,
+        was_read_only: false,
     }
 }
 
@@ -250,6 +251,9 @@ fn intend(stage: Stage, steps: Vec<Step>) -> Command {
         stage,
         candidate: Some(key("a")),
         steps,
+        ending: (stage == Stage::Undo).then(|| End::Failed {
+            reason: "nobody can be promoted".into(),
+        }),
         lines: vec!["chosen: a".into()],
     }
 }
@@ -311,6 +315,8 @@ pub fn original_recovery(number: u64, ended: Wall) -> Recovery {
         end: Some((ended, End::Succeeded)),
         acknowledged: None,
         detection: 4,
+        was_read_only: false,
+        ending: None,
     }
 }
 
@@ -514,6 +520,13 @@ pub fn commands() -> Vec<Command> {
         begin("r4", Purpose::Reopen),
         begin("r5", Purpose::SetReadOnly),
         begin("r6", Purpose::SetWriteable),
+        begin(
+            "r7",
+            Purpose::Rejoin {
+                primary: key("a"),
+                former: key("p"),
+            },
+        ),
         Command::TakeOver {
             uid: uid("r1"),
             epoch: epoch(4),

@@ -43,6 +43,7 @@ impl Log {
             processing_node: "n1".into(),
             processing_token: "token".into(),
             forced: false,
+            was_read_only: false,
         });
     }
 

@@ -334,6 +334,8 @@ fn recovery(row: &Texts, lines: &mut BTreeMap<String, Vec<AuditLine>>) -> Option
             comment: text(row, 21),
         }),
         detection: self::number(row, 22).unwrap_or(0),
+        was_read_only: false,
+        ending: None,
     })
 }
 

@@ -243,6 +243,7 @@ fn history() -> Vec<Command> {
             processing_node: text("orc1"),
             processing_token: text("token1"),
             forced: false,
+            was_read_only: false,
         });
     }
     commands.push(Command::Remark {
@@ -278,6 +279,7 @@ fn history() -> Vec<Command> {
         processing_node: text("orc1"),
         processing_token: text("token1"),
         forced: false,
+        was_read_only: false,
     });
     commands.push(Command::BeginRecovery {
         uid: uid(4),
@@ -291,6 +293,7 @@ fn history() -> Vec<Command> {
         processing_node: text("orc1"),
         processing_token: text("token1"),
         forced: true,
+        was_read_only: false,
     });
     commands
 }

@@ -1584,6 +1584,7 @@ fn failures_and_recoveries() {
             processing_node: "orc1".into(),
             processing_token: "token".into(),
             forced: false,
+            was_read_only: false,
         });
         let Answer::Numbered(number) = begun else {
             panic!("{begun:?}");

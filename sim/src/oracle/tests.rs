@@ -87,6 +87,7 @@ fn begun() -> Event {
         processing_node: String::new(),
         processing_token: String::new(),
         forced: false,
+        was_read_only: false,
     })
 }
 
@@ -96,6 +97,7 @@ fn intended(server: u32, term: u64) -> Event {
         epoch: epoch(term),
         stage: Stage::Promote,
         candidate: None,
+        ending: None,
         steps: vec![Step {
             id: StepId(1),
             kind: StepKind::Promote,
@@ -481,6 +483,7 @@ fn hook_intended(list: HookList, term: u64) -> Event {
         epoch: epoch(term),
         stage: Stage::PreHooks,
         candidate: None,
+        ending: None,
         steps: vec![Step {
             id: step_of(hook),
             kind: StepKind::Hook,

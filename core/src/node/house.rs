@@ -600,7 +600,7 @@ impl Node {
             if now.mono < again || self.beginning.contains(&key) {
                 continue;
             }
-            let Some((primary, former)) = self.may_rejoin(now, &key) else {
+            let Some(primary) = self.may_rejoin(now, &key) else {
                 continue;
             };
             let wait = REJOIN_AGAIN * (1 << tries.min(5));
@@ -612,12 +612,12 @@ impl Node {
                 None,
                 format!("{key} was lost in a recovery and answers again: pointing it at {primary}"),
             );
-            self.open(now, &key, Purpose::Rejoin { primary, former }, "", out);
+            self.open(now, &key, Purpose::Rejoin { primary }, "", out);
         }
     }
 
-    /// The primary that a lost replica can follow, and the deposed one that it names as its source.
-    fn may_rejoin(&self, now: Now, key: &InstanceKey) -> Option<(InstanceKey, InstanceKey)> {
+    /// The primary that a lost replica can follow: the one that took the place of the source that it names.
+    fn may_rejoin(&self, now: Now, key: &InstanceKey) -> Option<InstanceKey> {
         let instance = self.observed.instances.get(key)?;
         let former = instance.source()?;
         let (deposed, row) = self
@@ -648,10 +648,10 @@ impl Node {
         let recovery = self.replicated.recovery(&row.by)?;
         let view = self.planners_view(now, recovery);
         match dead_primary::repoint(&view, former, key, &record.primary) {
-            Ready::Now(_) => Some((record.primary.clone(), former.clone())),
+            Ready::Now(_) => Some(record.primary.clone()),
             // An applier that stands still would hold up the halt, too.
             Ready::Halt(_) if !instance.report.as_ref()?.has_unapplied() => {
-                Some((record.primary.clone(), former.clone()))
+                Some(record.primary.clone())
             }
             Ready::Halt(_) | Ready::Already | Ready::Later | Ready::Never(_) => None,
         }

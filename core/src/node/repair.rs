@@ -3,7 +3,7 @@
 //! A recovery moves only while this node leads and owns it. Each move is a proposal; effects go out when it is
 //! committed, under this epoch; outcomes are committed before anything is built on them.
 
-use alloc::{format, string::ToString, sync::Arc, vec::Vec};
+use alloc::{boxed::Box, format, string::ToString, sync::Arc, vec::Vec};
 
 use rand_core::Rng;
 
@@ -742,7 +742,7 @@ impl Node {
                 stage: Stage::Undo,
                 candidate: None,
                 steps,
-                ending: Some(ending),
+                ending: Some(Box::new(ending)),
                 lines,
             },
             Move::Remark {

@@ -36,8 +36,6 @@ pub enum Purpose {
     /// A replica that was lost when its cluster was regrouped answers again: point it at the primary.
     Rejoin {
         primary: InstanceKey,
-        /// The source that it was lost with.
-        former: InstanceKey,
     },
 }
 

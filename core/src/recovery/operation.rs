@@ -144,7 +144,7 @@ fn is_done(purpose: &Purpose, kind: StepKind, report: &ProbeReport) -> bool {
             report.read_only
         }
         Purpose::Reopen | Purpose::SetWriteable => !report.read_only,
-        Purpose::Rejoin { primary, .. } => {
+        Purpose::Rejoin { primary } => {
             let status = report.replication.as_ref();
             status.is_some_and(|status| match kind {
                 StepKind::Halt => status.io == ThreadState::Stopped,
@@ -217,8 +217,16 @@ fn steps(recovery: &Recovery, view: &impl View) -> Result<Vec<Step>, End> {
                 OPERATION_DEADLINE,
             )]
         }
-        Purpose::Rejoin { primary, former } => {
-            let (kind, statements) = match repoint(view, former, &recovery.server, primary) {
+        Purpose::Rejoin { primary } => {
+            let former = view
+                .reading(&recovery.server)
+                .and_then(|reading| reading.report.replication.as_ref())
+                .map(|status| status.source.clone());
+            let Some(former) = former else {
+                let reason = String::from("it replicates from nobody");
+                return Err(End::Failed { reason });
+            };
+            let (kind, statements) = match repoint(view, &former, &recovery.server, primary) {
                 Ready::Now(statements) => (StepKind::Repoint, statements),
                 Ready::Halt(statements) => (StepKind::Halt, statements),
                 Ready::Already => return Err(End::Succeeded),

@@ -381,7 +381,7 @@ impl Application<'_> {
                     stage: *stage,
                     candidate: candidate.as_ref(),
                     steps,
-                    ending: ending.as_ref(),
+                    ending: ending.as_deref(),
                     lines,
                 },
             ),

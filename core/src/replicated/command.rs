@@ -194,7 +194,7 @@ pub enum Command {
         candidate: Option<InstanceKey>,
         steps: Vec<Step>,
         /// What this recovery will have come to when the steps are done; for an undo.
-        ending: Option<End>,
+        ending: Option<Box<End>>,
         lines: Vec<String>,
     },
     /// How steps ended.

@@ -143,7 +143,7 @@ choice!(Purpose {
     2 => Reopen,
     3 => SetReadOnly,
     4 => SetWriteable,
-    5 => Rejoin { primary, former },
+    5 => Rejoin { primary },
 });
 choice!(Stage {
     0 => Begun,

@@ -251,8 +251,10 @@ fn intend(stage: Stage, steps: Vec<Step>) -> Command {
         stage,
         candidate: Some(key("a")),
         steps,
-        ending: (stage == Stage::Undo).then(|| End::Failed {
-            reason: "nobody can be promoted".into(),
+        ending: (stage == Stage::Undo).then(|| {
+            Box::new(End::Failed {
+                reason: "nobody can be promoted".into(),
+            })
         }),
         lines: vec!["chosen: a".into()],
     }
@@ -520,13 +522,7 @@ pub fn commands() -> Vec<Command> {
         begin("r4", Purpose::Reopen),
         begin("r5", Purpose::SetReadOnly),
         begin("r6", Purpose::SetWriteable),
-        begin(
-            "r7",
-            Purpose::Rejoin {
-                primary: key("a"),
-                former: key("p"),
-            },
-        ),
+        begin("r7", Purpose::Rejoin { primary: key("a") }),
         Command::TakeOver {
             uid: uid("r1"),
             epoch: epoch(4),

@@ -16,7 +16,8 @@ use orchestrator_core::topology::{
 };
 use serde_json::Value;
 
-use super::read_back::{self, Question, Texts};
+use super::question::{Question, Texts};
+use super::read_back;
 use super::tables::{CLUSTER_ALIAS, DATABASE_INSTANCE};
 use super::{BackendError, Place, mysql, sqlite};
 use crate::env::Env;
@@ -104,14 +105,8 @@ const COLUMNS: &[&str] = &[
 ];
 
 const QUESTIONS: [Question; 2] = [
-    Question {
-        table: &DATABASE_INSTANCE,
-        columns: COLUMNS,
-    },
-    Question {
-        table: &CLUSTER_ALIAS,
-        columns: &["cluster_name", "alias"],
-    },
+    Question::of(&DATABASE_INSTANCE, COLUMNS),
+    Question::of(&CLUSTER_ALIAS, &["cluster_name", "alias"]),
 ];
 
 /// Reads what a backend shows, judged by this policy.

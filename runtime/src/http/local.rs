@@ -155,7 +155,6 @@ pub(super) async fn condition<D: Daemon>(asked: &Asked<'_, D>) -> Answer {
         change: membership.change,
         waiting: membership.waiting,
         strangers: membership.strangers,
-        originals: membership.originals,
         backend: ConditionBackend {
             name: settings.backend.clone(),
             oldest_unwritten_milliseconds: millis(backend.oldest_unwritten),
@@ -190,6 +189,7 @@ pub(super) async fn raft_status<D: Daemon>(asked: &Asked<'_, D>) -> Result<Answe
         change: membership.change,
         waiting: membership.waiting,
         strangers: membership.strangers,
+        originals: membership.originals,
     }))
 }
 

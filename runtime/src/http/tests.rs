@@ -1079,6 +1079,7 @@ fn after_a_recovery() -> Fake {
         processing_node: "orc1".into(),
         processing_token: "token".into(),
         forced: false,
+        was_read_only: false,
     });
     assert!(matches!(begun, Answer::Numbered(_)), "{begun:?}");
     let ended = fake.apply(Command::EndRecovery {

@@ -9,7 +9,7 @@ use orchestrator_core::id::{Epoch, InstanceKey, LogPosition, NodeId, Uid};
 use orchestrator_core::policy::Policy;
 use orchestrator_core::recovery::dead_primary::{Move, Progress, Reading, View, next};
 use orchestrator_core::recovery::{
-    DeadKind, HookCounts, Outcome, Purpose, Recovery, Statement, Step, hook,
+    DeadKind, End, HookCounts, Outcome, Purpose, Recovery, Stage, Statement, Step, hook,
 };
 use orchestrator_core::replicated::{Answer, Command, Replicated, Stamped};
 use orchestrator_core::time::{Mono, Now, Wall};
@@ -133,9 +133,6 @@ impl View for World {
     fn has_returned(&self) -> bool {
         false
     }
-    fn was_read_only(&self) -> bool {
-        false
-    }
     fn last_failed_dial(&self) -> Option<Mono> {
         Some(Mono::from_elapsed(self.now))
     }
@@ -214,6 +211,7 @@ impl World {
             processing_node: "n1".to_owned(),
             processing_token: "t".to_owned(),
             forced: false,
+            was_read_only: false,
         });
         world
     }
@@ -373,6 +371,33 @@ impl World {
         true
     }
 
+    /// Commits steps, and runs them.
+    fn intend(
+        &mut self,
+        (stage, candidate, ending): (Stage, Option<InstanceKey>, Option<Box<End>>),
+        steps: Vec<Step>,
+        lines: Vec<String>,
+        troubles: &mut impl Iterator<Item = Trouble>,
+        progress: &mut Progress,
+    ) {
+        self.commit(Command::Intend {
+            uid: uid(),
+            epoch: self.epoch(),
+            stage,
+            candidate,
+            steps: steps.clone(),
+            ending,
+            lines,
+        });
+        for step in &steps {
+            let trouble = troubles.next().unwrap_or(Trouble::Done);
+            self.story.push(format!("{trouble:?} of {step}"));
+            if !self.run(step, trouble, progress) {
+                break;
+            }
+        }
+    }
+
     /// Until the recovery ends.
     fn recover(&mut self, troubles: &[Trouble]) {
         let mut troubles = troubles.iter().copied();
@@ -393,22 +418,20 @@ impl World {
                     candidate,
                     steps,
                     lines,
+                } => self.intend(
+                    (stage, candidate, None),
+                    steps,
+                    lines,
+                    &mut troubles,
+                    &mut progress,
+                ),
+                Move::Undo {
+                    ending,
+                    steps,
+                    lines,
                 } => {
-                    self.commit(Command::Intend {
-                        uid: uid(),
-                        epoch: mine,
-                        stage,
-                        candidate,
-                        steps: steps.clone(),
-                        lines,
-                    });
-                    for step in &steps {
-                        let trouble = troubles.next().unwrap_or(Trouble::Done);
-                        self.story.push(format!("{trouble:?} of {step}"));
-                        if !self.run(step, trouble, &mut progress) {
-                            break;
-                        }
-                    }
+                    let intent = (Stage::Undo, None, Some(Box::new(ending)));
+                    self.intend(intent, steps, lines, &mut troubles, &mut progress);
                 }
                 Move::Remark {
                     lines,

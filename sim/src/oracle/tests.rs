@@ -713,6 +713,8 @@ fn recovery(name: &str, successor: Option<InstanceKey>, end: Option<End>) -> Rec
         end: end.map(|end| (Wall::from_secs(2), end)),
         acknowledged: None,
         detection: 0,
+        was_read_only: false,
+        ending: None,
     }
 }
 

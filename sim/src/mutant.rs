@@ -53,7 +53,7 @@ pub const ALL: [FoundBy; 21] = [
     FoundBy {
         mistake: Mutant::EarlyVotes,
         name: "early-votes",
-        scenario: "elections.toml",
+        scenario: "voter_restarts.toml",
         finds: &["safety: one leader"],
     },
     FoundBy {

@@ -61,8 +61,22 @@ pub(super) enum Formation {
     Form(Vec<u64>),
 }
 
+/// Who founded the cluster that another entry of the list belongs to, if this node is one of them: its id says so, whoever
+/// may have been lost since.
+fn founders(own: u64, found: &[Found]) -> Option<Vec<u64>> {
+    found.iter().find_map(|found| {
+        let introduction = found.answer.as_ref().ok()?;
+        let listed = &introduction.listed;
+        let is_founder = introduction.cluster? == cluster_of(listed).0 && listed.contains(&own);
+        is_founder.then(|| listed.clone())
+    })
+}
+
 /// Whether these nodes form a cluster.
 pub(super) fn formation(own: u64, empty: bool, found: &[Found]) -> Formation {
+    if empty && let Some(founders) = founders(own, found) {
+        return Formation::Form(founders);
+    }
     let mut by_node: BTreeMap<u64, &str> = BTreeMap::new();
     let mut missing = Vec::new();
     for Found { entry, answer } in found {
@@ -537,6 +551,26 @@ mod tests {
             node.empty = false;
         });
         assert_eq!(formation(2, true, &nodes), Formation::Form(vec![1, 2, 3]));
+    }
+
+    /// One that was lost at once, and comes back as somebody else, does not keep the others from their quorum.
+    #[test]
+    fn a_founder_follows_one_that_formed_whoever_was_lost_since() {
+        for lost in [
+            Err("connection refused".to_owned()),
+            Ok(introduction(9, &[])),
+        ] {
+            let mut nodes = found(&[1, 2, 3]);
+            change(&mut nodes, 0, |node| {
+                node.cluster = Some(cluster_of(&[1, 2, 3]).0);
+                node.empty = false;
+            });
+            nodes[1].answer = lost;
+            assert_eq!(formation(3, true, &nodes), Formation::Form(vec![1, 2, 3]));
+            // A newcomer is none of them, and one that holds something waits to be let in.
+            assert!(!matches!(formation(4, true, &nodes), Formation::Form(_)));
+            assert!(!matches!(formation(3, false, &nodes), Formation::Form(_)));
+        }
     }
 
     #[test]

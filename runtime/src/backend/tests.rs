@@ -403,7 +403,7 @@ const HISTORY: &[&str] = &[
     "candidate_database_instance|db2|3306|2026-01-01 00:00:11|1|prefer",
     "topology_failure_detection|1|db1|3306|0|2026-01-01 00:00:22|1767225622|orc1|token1|UnreachableMaster|db1:3306|shop|2|db2:3306,db3:3306|0",
     "topology_failure_detection|2|db1|3306|0|2026-01-01 00:00:23|1767225623|orc1|token1|DeadMaster|db1:3306|shop|2|db2:3306,db3:3306|1",
-    "topology_recovery|1|db1|3306|0|2026-01-01 00:00:26|1767225629|2026-01-01 00:00:29|orc1|token1|db2|3306|two|DeadMaster|db1:3306|shop|2|db2:3306,db3:3306|db1:3306,db2:3306|db3:3306|first\nsecond|1|0|NULL|||2|UID",
+    "topology_recovery|1|db1|3306|0|2026-01-01 00:00:26|1767225629|2026-01-01 00:00:29|orc1|token1|db2|3306|two|DeadMaster|db1:3306|shop|2|db2:3306,db3:3306|db1:3306,db2:3306|db3:3306|first\nsecond\ndb3:3306 was left behind: it does not follow the promoted server|1|0|NULL|||2|UID",
     "topology_recovery_steps|1000000|UID|2026-01-01 00:00:28|looked",
     "topology_recovery_steps|1000001|UID|2026-01-01 00:00:28|looked again",
     "topology_recovery_steps|1000002|UID|2026-01-01 00:00:29|done",

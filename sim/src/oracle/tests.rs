@@ -780,6 +780,16 @@ fn what_was_committed_and_is_gone_is_found() {
         at: view("n1", 8, 1).at,
     });
     finds(oracle.end(&end), "nothing uncommitted");
+    // What is committed after the end was called is not asked for.
+    let mut called = nothing_uncommitted::NothingUncommitted::default();
+    called.observe(&Event::Seated {
+        at: view("n1", 7, 1).at,
+    });
+    assert_eq!(called.call().map(|at| at.index), Some(7));
+    called.observe(&Event::Seated {
+        at: view("n1", 8, 1).at,
+    });
+    assert_eq!(called.end(&end), Ok(()));
     // A daemon that is no part of the cluster may lag.
     let mut stranger = end;
     stranger.daemons[0].hears_leader = false;

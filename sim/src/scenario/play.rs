@@ -30,6 +30,8 @@ use crate::{browser, disk, network, operator, store, witness};
 
 /// Between two looks at every daemon.
 pub(super) const LOOK: Duration = Duration::from_millis(100);
+/// So often is it looked whether every daemon holds what was committed, at the end.
+const CATCH_UP_LOOKS: u32 = 50;
 /// What the cluster is called where there is a store to call it so.
 const ALIAS: &str = "shop";
 /// Without faults all daemons must see the whole fleet by then.
@@ -244,7 +246,7 @@ impl Player {
         heal::heal::<E>(self);
         let rest = heal::come_to_rest::<E>(self).await?;
         let again = heal::one_more_failover::<E>(self).await?;
-        self.judge().await?;
+        self.judge::<E>().await?;
         Ok(format!(
             "{} faults, {calm}{} promotions, at rest {} ms after healing, {again}, {} writes acknowledged",
             self.plan.lines.len(),
@@ -544,11 +546,24 @@ impl Player {
     }
 
     /// All oracles judge the end.
-    async fn judge(&mut self) -> Result<(), Failure> {
+    async fn judge<E: Engine>(&mut self) -> Result<(), Failure> {
+        let wanted = witness::ask(|oracles, _| oracles.nothing_uncommitted.call()).flatten();
+        let mut daemons = self.members().await?;
+        // What was committed a moment ago is on its way to the others.
+        for _ in 0..CATCH_UP_LOOKS {
+            let is_behind = |daemon: &DaemonView| {
+                daemon.hears_leader && wanted.is_some_and(|wanted| daemon.at.index < wanted.index)
+            };
+            if !daemons.iter().any(is_behind) {
+                break;
+            }
+            sleep::<E>(LOOK).await;
+            daemons = self.members().await?;
+        }
         let ended = Ended {
             hosts: self.hosts.clone(),
             ledger: self.ledger.clone(),
-            daemons: self.members().await?,
+            daemons,
             promotions: witness::promotions(),
         };
         witness::ask(|oracles, _| oracles.end(&ended))

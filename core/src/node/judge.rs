@@ -326,6 +326,7 @@ impl Node {
                     asked: None,
                     received: BTreeMap::new(),
                     again: Mono::ZERO,
+                    is_held_up: false,
                     verdicts: 0,
                     failures: 0,
                     uid: None,
@@ -378,13 +379,14 @@ impl Node {
         opinions.insert(self.raft.node, kind);
         let verdict = verdict(&opinions, &self.raft.voters, signs, self.policy());
         if let Verdict::Dead(kind) = verdict
-            && self
-                .suspicions
-                .get(key)
-                .is_some_and(|suspicion| now.mono >= suspicion.again)
+            && self.suspicions.get(key).is_some_and(|suspicion| {
+                now.mono >= suspicion.again
+                    || (suspicion.is_held_up && self.is_admitted(now, key))
+            })
         {
             if let Some(suspicion) = self.suspicions.get_mut(key) {
                 suspicion.again = now.mono + VERDICT_AGAIN;
+                suspicion.is_held_up = false;
             }
             self.declare_dead(now, key, kind, &opinions, signs, out);
         }
@@ -594,6 +596,9 @@ impl Node {
         if let Err(why) = self.admit(key, &problem) {
             self.register_detection(now, &problem, out);
             note(out, level, Some(&uid), format!("{key}: no recovery: {why}"));
+            if let Some(suspicion) = self.suspicions.get_mut(key) {
+                suspicion.is_held_up = true;
+            }
             return;
         }
         let identity = self
@@ -668,6 +673,12 @@ impl Node {
                 ..Hints::default()
             },
         )
+    }
+
+    /// Whether a recovery that was held up may begin by now.
+    fn is_admitted(&self, now: Now, key: &InstanceKey) -> bool {
+        self.problem_of(now, key)
+            .is_some_and(|problem| self.admit(key, &problem).is_ok())
     }
 
     /// Whether a recovery may begin by itself; apply decides on what is replicated (cool-down, the global stop, a

@@ -5,6 +5,7 @@
 //! judges for itself, and tells the others what it thinks.
 
 mod agreement;
+mod clock;
 pub mod effect;
 mod hooks;
 mod house;
@@ -117,6 +118,8 @@ struct Suspicion {
     received: BTreeMap<InstanceKey, (u64, Mono)>,
     /// A verdict was acted on; not before this again.
     again: Mono,
+    /// It was not, for a downtime, a filter or the like.
+    is_held_up: bool,
     /// Verdicts that were acted on: only the first is worth a warning.
     verdicts: u32,
     /// Recoveries that failed since.
@@ -134,6 +137,7 @@ pub struct Node {
     /// Since when this daemon has had no quorum, by its own sight.
     alone_since: Option<Mono>,
     replicated: Replicated,
+    log_clock: clock::LogClock,
     observed: Observed,
     filters: Filters,
     /// (`ClusterNameToAlias`), compiled.
@@ -208,6 +212,7 @@ impl Node {
             raft: RaftView::default(),
             alone_since: None,
             replicated,
+            log_clock: clock::LogClock::default(),
             observed: Observed::default(),
             filters,
             aliases: Vec::new(),
@@ -252,7 +257,8 @@ impl Node {
     }
 
     /// Takes one input in. Total: never fails, never blocks.
-    pub fn step(&mut self, now: Now, rng: &mut impl Rng, input: Input, out: &mut Output) {
+    pub fn step(&mut self, read: Now, rng: &mut impl Rng, input: Input, out: &mut Output) {
+        let now = self.time(read);
         match input {
             Input::Wake => {}
             Input::RanLate => self.ran_late(now, out),
@@ -275,6 +281,7 @@ impl Node {
             Input::LocalHooks(counts) => self.hooks = counts,
             Input::LocalOriginal(original) => self.original = Some(original),
         }
+        self.follow_log_time(now);
         self.advance(now, rng, out);
         self.end_step(out);
     }
@@ -315,12 +322,14 @@ impl Node {
     /// Replaces the replicated half by a snapshot's.
     pub fn install(
         &mut self,
-        now: Now,
+        read: Now,
         rng: &mut impl Rng,
         replicated: Replicated,
         out: &mut Output,
     ) {
         self.replicated = replicated;
+        self.follow_log_time(read);
+        let now = self.time(read);
         self.installed();
         self.learn_all(now);
         self.policy_changed(now);

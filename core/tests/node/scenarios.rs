@@ -1431,6 +1431,42 @@ fn a_downtime_is_respected() {
     world.expect_succeeded(90 * SEC, 2);
 }
 
+/// A downtime that is over holds nothing up, and neither does a filter or a switch that people take away.
+#[test]
+fn a_recovery_that_was_held_up_begins_when_nothing_holds_it_any_more() {
+    let mut world = World::new(Flavour::Mysql, 2);
+    world.ask(Request::BeginDowntime {
+        key: key(1),
+        owner: String::from("dba"),
+        reason: String::from("moving house"),
+        lasts_s: 600,
+    });
+    world.run(SEC);
+    world.kill(1);
+    world.run(2 * SEC);
+    assert_eq!(world.recoveries().len(), 0, "{}", world.story());
+    world.ask(Request::Decide(Command::EndDowntime { key: key(1) }));
+    world.expect_succeeded(SEC, 2);
+}
+
+#[test]
+fn a_downtime_that_began_while_a_clock_was_ahead_lasts_no_longer_for_it() {
+    let mut world = World::new(Flavour::Mysql, 2);
+    world.clocks_ahead = 7_200 * SEC;
+    world.ask(Request::BeginDowntime {
+        key: key(1),
+        owner: String::from("dba"),
+        reason: String::from("moving house"),
+        lasts_s: 30,
+    });
+    world.run(SEC);
+    world.clocks_ahead = 0;
+    world.kill(1);
+    world.run(20 * SEC);
+    assert_eq!(world.recoveries().len(), 0, "{}", world.story());
+    world.expect_succeeded(15 * SEC, 2);
+}
+
 #[test]
 fn operations_of_one_step_answer_whoever_asked() {
     for_both(|flavour| {

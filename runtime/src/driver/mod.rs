@@ -188,7 +188,7 @@ impl<E: Env, F: Fleet, C: Consensus> Driver<E, F, C> {
     fn message(&mut self, message: Message) {
         match message {
             Message::Input(input) => self.step(input),
-            Message::Look(look) => look(&self.node, now::<E>()),
+            Message::Look(look) => look(&self.node, self.node.time(now::<E>())),
             Message::Ask(request, reply) => {
                 self.last_request += 1;
                 let id = RequestId(self.last_request);

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use orchestrator_core::id::{InstanceKey, LogPosition, Uid};
 use orchestrator_core::recovery::{Hook, Statement, StepKind};
-use orchestrator_core::replicated::{Command, Members, wire};
+use orchestrator_core::replicated::{Answer, Command, Members, Replicated, wire};
 use tokio::sync::watch;
 
 use crate::hooks::HooksSetup;
@@ -24,6 +24,8 @@ use crate::oracle::Oracles;
 pub enum Event {
     /// Raft gave a committed entry to a daemon; told at the first daemon that is given it.
     Committed { at: LogPosition, command: Command },
+    /// The same of an entry whose command is refused wherever it is applied: it decides nothing.
+    Refused { at: LogPosition },
     /// A daemon became the leader of a term.
     Leads {
         daemon: String,
@@ -90,6 +92,8 @@ struct Witness {
     sent: BTreeMap<(InstanceKey, u64), VecDeque<(Statement, Cause)>>,
     /// The hash of what was committed at each index.
     log: BTreeMap<u64, (u64, u64)>,
+    /// What came of it: a command that is refused decides nothing.
+    decided: Replicated,
     /// What actions wait for, and how often it happened.
     moments: BTreeMap<&'static str, u64>,
     promotions: Vec<Promotion>,
@@ -110,6 +114,7 @@ pub(crate) fn begin(clock: fn() -> Duration, hosts: Vec<Host>, hooks: HooksSetup
         violation: None,
         sent: BTreeMap::new(),
         log: BTreeMap::new(),
+        decided: Replicated::default(),
         moments: BTreeMap::new(),
         promotions: Vec::new(),
         leader: None,
@@ -197,7 +202,8 @@ impl Witness {
             }
             Event::Seated { .. } => self.happened("members"),
             Event::HookBegan { .. } => self.happened("hook"),
-            Event::NoLongerLeads { .. }
+            Event::Refused { .. }
+            | Event::NoLongerLeads { .. }
             | Event::Votes { .. }
             | Event::HookEnded { .. }
             | Event::Published { .. } => {}
@@ -272,6 +278,13 @@ fn is_first(daemon: &str, at: LogPosition, bytes: &[u8]) -> bool {
     let is_first = with(|witness| match witness.log.get(&at.index) {
         None => {
             witness.log.insert(at.index, (at.term, of_bytes));
+            let before = witness.decided.applied();
+            if before.index >= at.index {
+                let broken = format!(
+                    "same log: {daemon} was given an entry at {at} that nobody was given before the one at {before}"
+                );
+                witness.violation.get_or_insert(broken);
+            }
             true
         }
         Some(known) if *known == (at.term, of_bytes) => false,
@@ -291,6 +304,7 @@ pub(crate) fn seated(daemon: &str, at: LogPosition, members: &Members) {
     let text = members.to_string();
     if is_first(daemon, at, text.as_bytes()) {
         orchestrator::trace::event("members", format_args!("{at} {text}"));
+        with(|witness| witness.decided.seat(at, members));
         tell(&Event::Seated { at });
     }
 }
@@ -303,19 +317,31 @@ pub(crate) fn committed(daemon: &str, at: LogPosition, bytes: &[u8]) {
     match wire::decode_command(bytes) {
         Ok(stamped) => {
             orchestrator::trace::event("commit", format_args!("{at} {}", Short(&stamped.command)));
-            tell(&Event::Committed {
-                at,
-                command: stamped.command,
-            });
+            let answer = with(|witness| witness.decided.apply(at, &stamped).answer);
+            match answer {
+                Some(Answer::Refused(refusal)) => {
+                    orchestrator::trace::event(
+                        "commit",
+                        format_args!("{at} is refused: {refusal}"),
+                    );
+                    tell(&Event::Refused { at });
+                }
+                _ => tell(&Event::Committed {
+                    at,
+                    command: stamped.command,
+                }),
+            }
         }
-        Err(error) => {
-            with(|witness| {
-                let broken =
-                    format!("same log: the committed entry at {at} cannot be read: {error}");
-                witness.violation.get_or_insert(broken);
-            });
-        }
+        Err(error) => violated(format!(
+            "same log: the committed entry at {at} cannot be read: {error}"
+        )),
     }
+}
+
+fn violated(broken: String) {
+    with(|witness| {
+        witness.violation.get_or_insert(broken);
+    });
 }
 
 /// A command in one line of a trace.

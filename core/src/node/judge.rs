@@ -380,8 +380,7 @@ impl Node {
         let verdict = verdict(&opinions, &self.raft.voters, signs, self.policy());
         if let Verdict::Dead(kind) = verdict
             && self.suspicions.get(key).is_some_and(|suspicion| {
-                now.mono >= suspicion.again
-                    || (suspicion.is_held_up && self.is_admitted(now, key))
+                now.mono >= suspicion.again || (suspicion.is_held_up && self.is_admitted(now, key))
             })
         {
             if let Some(suspicion) = self.suspicions.get_mut(key) {

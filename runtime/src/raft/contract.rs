@@ -318,40 +318,63 @@ fn a_node_alone_forms_at_once_and_leads() {
     });
 }
 
+/// Three daemons, of which one was away while the others cut the log that it lacks.
+struct OneBehind {
+    here: Vec<Daemon>,
+    away: RaftSettings,
+    /// Lines written so far, and the last of them.
+    count: usize,
+    last: LogPosition,
+}
+
+async fn one_behind(folders: &[Folder; 3]) -> OneBehind {
+    let mut settings = settings(folders).await;
+    for one in &mut settings {
+        one.log = LogBounds {
+            snapshot_entries: 20,
+            keep_entries: 5,
+            ..LogBounds::default()
+        };
+    }
+    let mut here = Vec::new();
+    for one in &settings {
+        here.push(begin(one).await);
+    }
+    healthy(&here.iter().collect::<Vec<_>>()).await;
+    let behind = (leader(&here.iter().collect::<Vec<_>>()).await + 1) % 3;
+    here.remove(behind).handle.shutdown().await;
+    let mut last = LogPosition::default();
+    let mut count = 0;
+    // Until both have cut what the third one lacks: when they do is openraft's choice.
+    while count < 100
+        || here
+            .iter()
+            .any(|daemon| daemon.handle.status().purged < Some(50))
+    {
+        last = propose(&here.iter().collect::<Vec<_>>(), &format!("line {count}")).await;
+        count += 1;
+        assert!(count < 10_000, "the log is never cut");
+    }
+    OneBehind {
+        here,
+        away: settings.swap_remove(behind),
+        count,
+        last,
+    }
+}
+
 #[test]
 fn a_follower_that_is_far_behind_gets_a_snapshot() {
     run(async {
         let folders: [Folder; 3] = folders("behind");
-        let mut settings = settings(&folders).await;
-        for one in &mut settings {
-            one.log = LogBounds {
-                snapshot_entries: 20,
-                keep_entries: 5,
-                ..LogBounds::default()
-            };
-        }
-        let mut daemons = Vec::new();
-        for one in &settings {
-            daemons.push(begin(one).await);
-        }
-        healthy(&daemons.iter().collect::<Vec<_>>()).await;
-        let behind = (leader(&daemons.iter().collect::<Vec<_>>()).await + 1) % 3;
-        daemons.remove(behind).handle.shutdown().await;
-        let here: Vec<&Daemon> = daemons.iter().collect();
-        let mut last = LogPosition::default();
-        let mut count = 0;
-        // Until both have cut what the third one lacks: when they do is openraft's choice.
-        while count < 100
-            || here
-                .iter()
-                .any(|daemon| daemon.handle.status().purged < Some(50))
-        {
-            last = propose(&here, &format!("line {count}")).await;
-            count += 1;
-            assert!(count < 10_000, "the log is never cut");
-        }
-        let back = begin(&settings[behind]).await;
-        let all = [here, vec![&back]].concat();
+        let OneBehind {
+            here,
+            away,
+            count,
+            last,
+        } = one_behind(&folders).await;
+        let back = begin(&away).await;
+        let all: Vec<&Daemon> = here.iter().chain([&back]).collect();
         assert_eq!(same(&all, last).await.len(), count);
         assert!(
             back.state.borrow().installed > 0,
@@ -359,11 +382,47 @@ fn a_follower_that_is_far_behind_gets_a_snapshot() {
         );
         // The snapshot is durable: a restart begins from it.
         back.handle.shutdown().await;
-        let again = begin(&settings[behind]).await;
+        let again = begin(&away).await;
         assert!(again.state.borrow().installed > 0);
         assert_eq!(same(&[&again], last).await.len(), count);
         again.handle.shutdown().await;
-        for daemon in &daemons {
+        for daemon in &here {
+            daemon.handle.shutdown().await;
+        }
+    });
+}
+
+/// A leader that is to send it reads the file, and the state that it is of is in memory.
+#[test]
+fn a_snapshot_that_is_damaged_while_a_daemon_runs_is_written_anew() {
+    run(async {
+        let folders: [Folder; 3] = folders("rotten");
+        let OneBehind {
+            here,
+            away,
+            count,
+            last,
+        } = one_behind(&folders).await;
+        let mut files = Vec::new();
+        for folder in &folders {
+            let path = folder.0.join("snapshot");
+            if folder.0 == away.data_dir {
+                continue;
+            }
+            let mut bytes = std::fs::read(&path).unwrap();
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 1;
+            std::fs::write(&path, &bytes).unwrap();
+            files.push((path, bytes));
+        }
+        let back = begin(&away).await;
+        let all: Vec<&Daemon> = here.iter().chain([&back]).collect();
+        assert_eq!(same(&all, last).await.len(), count);
+        let is_mended = files
+            .iter()
+            .any(|(path, damaged)| std::fs::read(path).unwrap() != *damaged);
+        assert!(is_mended, "the leader's file is as it was damaged");
+        for daemon in all {
             daemon.handle.shutdown().await;
         }
     });

@@ -107,6 +107,22 @@ impl<E: Env> Machine<E> {
         Ok(())
     }
 
+    /// Whoever builds a snapshot of what was applied so far, and how it gets into the file.
+    async fn builder(&self, put: Put) -> Builder<E> {
+        // openraft calls this between two applies, so the image is of exactly `applied`.
+        let image = self.ask(|reply| ReplicaRequest::Snapshot { reply }).await;
+        Builder {
+            file: self.file.clone(),
+            put,
+            meta: SnapshotMeta::<E> {
+                last_log_id: self.applied,
+                last_membership: self.membership.clone(),
+            },
+            leader: self.leader,
+            image: Mutex::new(Some(image)),
+        }
+    }
+
     /// Past the entry at which this daemon failed, the failure is history.
     async fn forget_broken(&mut self) {
         let applied = self.applied.map_or(0, |id| id.index);
@@ -196,17 +212,7 @@ impl<E: Env> RaftStateMachine<Config<E>> for Machine<E> {
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder<E> {
-        // openraft calls this between two applies, so the image is of exactly `applied`.
-        let image = self.ask(|reply| ReplicaRequest::Snapshot { reply }).await;
-        Builder {
-            file: self.file.clone(),
-            meta: SnapshotMeta::<E> {
-                last_log_id: self.applied,
-                last_membership: self.membership.clone(),
-            },
-            leader: self.leader,
-            image: Mutex::new(Some(image)),
-        }
+        self.builder(SnapshotFile::write::<E>).await
     }
 
     async fn install_snapshot(
@@ -240,8 +246,19 @@ impl<E: Env> RaftStateMachine<Config<E>> for Machine<E> {
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot<E>>, io::Error> {
         let file = self.file.clone();
-        let Some((head, snapshot)) = E::blocking(move || file.read::<E>()).await? else {
-            return Ok(None);
+        let (head, snapshot) = match E::blocking(move || file.read::<E>()).await {
+            Ok(None) => return Ok(None),
+            Ok(Some(held)) => held,
+            // openraft asks for it at a start too, before there is a state; the file was checked a moment earlier then.
+            Err(error) if self.applied.is_none() => return Err(error),
+            Err(error) => {
+                tracing::warn!(
+                    "the newest snapshot, which a member is to get, cannot be read: {error}. It is written anew from memory; \
+                     the disk of RaftDataDir loses what it holds: replace it"
+                );
+                let mut builder = self.builder(SnapshotFile::mend::<E>).await;
+                return builder.build_snapshot().await.map(Some);
+            }
         };
         let meta = SnapshotMeta::<E> {
             last_log_id: head.last.map(wire::log_id::<E>),
@@ -251,9 +268,13 @@ impl<E: Env> RaftStateMachine<Config<E>> for Machine<E> {
     }
 }
 
+/// Writes a snapshot to the file.
+type Put = fn(&SnapshotFile, Head, &[u8]) -> io::Result<()>;
+
 /// Encodes one image and writes it to the file.
 pub(super) struct Builder<E: Env> {
     file: SnapshotFile,
+    put: Put,
     meta: SnapshotMeta<E>,
     leader: u64,
     /// In a mutex because openraft wants builders to be `Sync`, which an image need not be.
@@ -270,11 +291,12 @@ impl<E: Env> RaftSnapshotBuilder<Config<E>> for Builder<E> {
             .unwrap_or_else(PoisonError::into_inner)
             .take();
         let image = image.unwrap_or_else(|| Err(io::Error::other("a snapshot is built once")))?;
-        let (file, head, leader) = (self.file.clone(), head::<E>(&self.meta), self.leader);
+        let (file, put) = (self.file.clone(), self.put);
+        let (head, leader) = (head::<E>(&self.meta), self.leader);
         let snapshot = E::blocking(move || {
             let mut data = leader.to_be_bytes().to_vec();
             data.extend(image());
-            file.write::<E>(head, &data).map(|()| data)
+            put(&file, head, &data).map(|()| data)
         })
         .await?;
         Ok(Snapshot::<E> {

@@ -2,7 +2,8 @@
 //!
 //! Written whole (temporary name, sync, rename, sync of the folder) before it is installed and before any log is purged;
 //! replaced only by one of a later position. A file that does not match its checksum is a refused start, never a missing
-//! snapshot: the log was purged in reliance on it.
+//! snapshot: the log was purged in reliance on it. While the daemon runs, the state itself is in memory, and a file that is
+//! found damaged then is written anew.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -63,6 +64,24 @@ impl SnapshotFile {
         if newest.as_ref().is_some_and(|held| held.last >= head.last) {
             return Ok(());
         }
+        self.replace::<E>(&mut newest, head, data)
+    }
+
+    /// Replaces a file that cannot be read, unless it was replaced by one of a later position meanwhile. Blocks.
+    pub(super) fn mend<E: Env>(&self, head: Head, data: &[u8]) -> io::Result<()> {
+        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        if newest.as_ref().is_some_and(|held| held.last > head.last) {
+            return Ok(());
+        }
+        self.replace::<E>(&mut newest, head, data)
+    }
+
+    fn replace<E: Env>(
+        &self,
+        newest: &mut Option<Head>,
+        head: Head,
+        data: &[u8],
+    ) -> io::Result<()> {
         if !E::has(Mutant::PurgeBeyondSnapshot) {
             replace_file::<E>(&self.path, &encode(&head, data)?).map_err(|error| {
                 io::Error::new(

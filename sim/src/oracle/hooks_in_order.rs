@@ -120,6 +120,7 @@ impl HooksInOrder {
             }
             Event::Executed { .. }
             | Event::NoLongerLeads { .. }
+            | Event::Refused { .. }
             | Event::Votes { .. }
             | Event::Published { .. }
             | Event::Seated { .. } => Ok(()),

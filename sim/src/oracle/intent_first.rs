@@ -36,6 +36,7 @@ impl IntentFirst {
             } => self.executed(server, statement, cause.as_ref()),
             Event::Leads { .. }
             | Event::NoLongerLeads { .. }
+            | Event::Refused { .. }
             | Event::Votes { .. }
             | Event::HookBegan { .. }
             | Event::HookEnded { .. }

@@ -19,6 +19,7 @@ pub fn observe(event: &Event) -> Result<(), String> {
         | Event::Committed { .. }
         | Event::Leads { .. }
         | Event::NoLongerLeads { .. }
+        | Event::Refused { .. }
         | Event::Votes { .. }
         | Event::HookBegan { .. }
         | Event::HookEnded { .. }

@@ -17,7 +17,7 @@ pub struct NothingUncommitted {
 
 impl NothingUncommitted {
     pub fn observe(&mut self, event: &Event) {
-        if let Event::Committed { at, .. } | Event::Seated { at } = event
+        if let Event::Committed { at, .. } | Event::Refused { at } | Event::Seated { at } = event
             && self
                 .furthest
                 .is_none_or(|furthest| furthest.index < at.index)

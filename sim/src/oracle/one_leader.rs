@@ -86,6 +86,7 @@ impl OneLeader {
                 }
             }
             Event::Committed { .. }
+            | Event::Refused { .. }
             | Event::Executed { .. }
             | Event::Seated { .. }
             | Event::HookBegan { .. }

@@ -67,6 +67,7 @@ impl OnePrimary {
             Event::Executed { .. }
             | Event::Leads { .. }
             | Event::NoLongerLeads { .. }
+            | Event::Refused { .. }
             | Event::Votes { .. }
             | Event::HookBegan { .. }
             | Event::HookEnded { .. }

@@ -53,6 +53,7 @@ impl Publications {
             | Event::Committed { .. }
             | Event::Leads { .. }
             | Event::NoLongerLeads { .. }
+            | Event::Refused { .. }
             | Event::Votes { .. }
             | Event::HookBegan { .. }
             | Event::HookEnded { .. }

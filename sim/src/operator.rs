@@ -13,6 +13,8 @@ use crate::random::SplitMix;
 
 const PURPOSE: u64 = 0x09e7;
 const RETRY: Duration = Duration::from_millis(100);
+/// Of tags, of lengths of downtimes and the like.
+const KINDS: u64 = 5;
 /// Between two changes, in milliseconds: from, to.
 const PAUSE_MILLISECONDS: (u64, u64) = (50, 900);
 
@@ -24,6 +26,9 @@ pub async fn discover<E: Engine>(daemons: &[String], server: InstanceKey) {
     )
     .await;
 }
+
+/// A server that dies in a downtime is left alone until that ends, so long after they stopped at the latest.
+pub const LONGEST_DOWNTIME: Duration = Duration::from_secs(KINDS);
 
 /// Gives the cluster of this primary an alias.
 pub async fn name_cluster<E: Engine>(daemons: &[String], primary: &InstanceKey, alias: &str) {
@@ -59,7 +64,7 @@ pub async fn work<E: Engine>(
         sleep::<E>(Duration::from_millis(random.between(low, high))).await;
         let daemon = &daemons[random.between(0, daemons.len() as u64) as usize];
         let server = &servers[random.between(0, servers.len() as u64) as usize];
-        let number = random.between(0, 5);
+        let number = random.between(0, KINDS);
         let path = match random.between(0, 10) {
             0 => format!(
                 "/api/begin-downtime/{server}/3306/operator/test/{}s",

@@ -50,6 +50,8 @@ const REMEDIES: [&str; 6] = [
 const MOVE_BACKEND_AWAY: &str = "it is rebuilt from RaftDataDir";
 const MOVE_AWAY: &str = "move the directory away";
 const COMES_BACK: &str = "comes back as another";
+/// A recovery that a downtime held up is through so long after its end.
+const AFTER_DOWNTIME: Duration = Duration::from_secs(2);
 /// Where a disk loses what it had a replacement of the daemon is let in after so long.
 const REPLACE_SILENT: Duration = Duration::from_secs(4);
 /// What healing, coming to rest, and one more failover may take after the script.
@@ -437,6 +439,16 @@ impl Player {
                 return Err(Failure::Safety(format!(
                     "expected: {who} ends because of '{why}', and it runs"
                 )));
+            }
+        }
+        if self.scenario.operators {
+            let until = E::elapsed() + operator::LONGEST_DOWNTIME + AFTER_DOWNTIME;
+            while expect
+                .promotions
+                .is_some_and(|expected| witness::promotions().len() < expected)
+                && E::elapsed() < until
+            {
+                self.wait::<E>().await?;
             }
         }
         let promotions = witness::promotions();

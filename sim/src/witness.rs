@@ -277,14 +277,15 @@ fn is_first(daemon: &str, at: LogPosition, bytes: &[u8]) -> bool {
     let of_bytes = orchestrator::trace::hash(orchestrator::trace::HASH_START, bytes);
     let is_first = with(|witness| match witness.log.get(&at.index) {
         None => {
-            witness.log.insert(at.index, (at.term, of_bytes));
-            let before = witness.decided.applied();
-            if before.index >= at.index {
+            if let Some((later, _)) = witness.log.last_key_value()
+                && *later > at.index
+            {
                 let broken = format!(
-                    "same log: {daemon} was given an entry at {at} that nobody was given before the one at {before}"
+                    "same log: {daemon} was given an entry at {at} that nobody was given before the one at {later}"
                 );
                 witness.violation.get_or_insert(broken);
             }
+            witness.log.insert(at.index, (at.term, of_bytes));
             true
         }
         Some(known) if *known == (at.term, of_bytes) => false,

@@ -487,12 +487,18 @@ impl Node {
     /// clock once was.
     fn returned(&self, identity: &Identity, row: &Deposed) -> Option<(&Instance, &ClusterRecord)> {
         let instance = self.observed.instances.get(&row.key)?;
-        let since = self.learned.deposed_since(identity);
         let is_read = instance.identity() == Some(identity)
-            && instance.is_last_check_valid()
-            && instance.seen.is_some_and(|seen| seen > since);
+            && self.is_read_since_deposed(instance, identity);
         let record = self.replicated.cluster(row.cluster)?;
         (is_read && self.replicated.running_on(record.key).is_none()).then_some((instance, record))
+    }
+
+    /// Whether a server was read since this daemon knows that the primary `deposed` was deposed.
+    fn is_read_since_deposed(&self, instance: &Instance, deposed: &Identity) -> bool {
+        instance.is_last_check_valid()
+            && instance
+                .seen
+                .is_some_and(|seen| seen > self.learned.deposed_since(deposed))
     }
 
     fn is_downtimed_by_people(&self, now: Now, row: &Deposed) -> bool {
@@ -625,8 +631,7 @@ impl Node {
             .deposed_at(former)
             .find(|(_, row)| self.replicated.cluster(row.cluster).is_some())?;
         let record = self.replicated.cluster(row.cluster)?;
-        let is_fresh = instance.is_last_check_valid()
-            && instance.seen > Some(self.learned.deposed_since(deposed));
+        let is_fresh = self.is_read_since_deposed(instance, deposed);
         let is_deposed = instance
             .identity()
             .is_none_or(|identity| self.replicated.is_deposed(identity));

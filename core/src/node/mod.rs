@@ -353,7 +353,7 @@ impl Node {
             .map(|record| record.key)
             .collect();
         for cluster in clusters {
-            self.rejoin_primary(now, cluster);
+            self.place_primary(now, cluster);
         }
     }
 

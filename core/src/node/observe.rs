@@ -326,41 +326,42 @@ impl Node {
             })
     }
 
-    /// What is recorded of clusters has changed: their primaries may stand elsewhere, and another primary than before may
-    /// be the one beside whom a deposed one takes writes.
-    pub(super) fn rejoin(&mut self, now: Now, changes: &[Change]) {
-        for change in changes {
-            let cluster = match change {
-                Change::Cluster(key, _) => Some(*key),
-                Change::Deposed(_, Some(row)) => Some(row.cluster),
-                _ => None,
-            };
-            if let Some(cluster) = cluster {
-                self.rejoin_primary(now, cluster);
+    /// A change of what is recorded of clusters changes what is observed: their primaries may stand elsewhere, and another
+    /// primary than before may be the one beside whom a deposed one takes writes.
+    pub(super) fn follow_record(&mut self, now: Now, change: &Change) {
+        match change {
+            Change::Cluster(key, _) => {
+                self.place_primary(now, *key);
+                let rows = self.replicated.deposed();
+                let deposed: Vec<InstanceKey> = rows
+                    .filter(|(_, row)| row.cluster == *key)
+                    .map(|(_, row)| row.key.clone())
+                    .collect();
+                self.refresh_all(now, &deposed);
             }
-            let concerned: Vec<InstanceKey> = match change {
-                Change::Cluster(key, _) => {
-                    let rows = self.replicated.deposed();
-                    rows.filter(|(_, row)| row.cluster == *key)
-                        .map(|(_, row)| row.key.clone())
-                        .collect()
+            Change::Deposed(identity, row) => {
+                if let Some(row) = row {
+                    self.place_primary(now, row.cluster);
                 }
-                Change::Deposed(identity, _) => {
-                    let instances = self.observed.instances.values();
-                    instances
-                        .filter(|instance| instance.identity() == Some(identity))
-                        .map(|instance| instance.key.clone())
-                        .collect()
-                }
-                _ => Vec::new(),
-            };
-            for key in concerned {
-                self.refresh(now, &key, None);
+                let instances = self.observed.instances.values();
+                let known_as: Vec<InstanceKey> = instances
+                    .filter(|instance| instance.identity() == Some(identity))
+                    .map(|instance| instance.key.clone())
+                    .collect();
+                self.refresh_all(now, &known_as);
             }
+            _ => {}
         }
     }
 
-    pub(super) fn rejoin_primary(&mut self, now: Now, cluster: ClusterKey) {
+    fn refresh_all(&mut self, now: Now, keys: &[InstanceKey]) {
+        for key in keys {
+            self.refresh(now, key, None);
+        }
+    }
+
+    /// The primary of a cluster heads it, whatever source it was left with: by what is recorded, which has changed.
+    pub(super) fn place_primary(&mut self, now: Now, cluster: ClusterKey) {
         let Some(record) = self.replicated.cluster(cluster) else {
             return;
         };

@@ -123,7 +123,9 @@ impl Node {
                     for change in &applied.changes {
                         self.learned.follow(now.mono, change);
                     }
-                    self.rejoin(now, &applied.changes);
+                    for change in &applied.changes {
+                        self.follow_record(now, change);
+                    }
                     if let Answer::Refused(refusal) = &applied.answer {
                         note(
                             out,

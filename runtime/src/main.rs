@@ -120,7 +120,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     daemon_settings.publication = Some(publication);
     let mut raft_settings = wiring::raft_settings(&settings)?;
     let backend_settings = backend::Settings {
-        daemon: raft_settings.data_dir.display().to_string(),
+        daemon: wiring::daemon_name(&raft_settings),
         host_name: host_name.clone(),
         token: token.clone(),
         command: String::from("http"),

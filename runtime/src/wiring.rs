@@ -128,6 +128,17 @@ pub fn daemon_settings(
     })
 }
 
+/// Which daemon writes to a backend: the address is no other member's, though the folder may be the same on every machine.
+#[must_use]
+pub fn daemon_name(raft: &RaftSettings) -> String {
+    let folder = raft.data_dir.display();
+    if raft.advertise.is_empty() {
+        folder.to_string()
+    } else {
+        format!("{} {folder}", raft.advertise)
+    }
+}
+
 /// Without `RaftEnabled` the daemon is a raft cluster of one, kept beside its SQLite file.
 ///
 /// # Errors

@@ -54,7 +54,9 @@ pub(super) struct Held {
 }
 
 impl Held {
-    pub fn position(&self) -> Option<Position> {
+    /// What the rows are worth to this daemon. Those that another one wrote are a copy, or were moved here: they say which
+    /// cluster they are of, and nothing about what this daemon once knew, so they are written anew.
+    pub fn position(&self, daemon: &str) -> Option<Position> {
         let cluster = unhex(&self.cluster).map(ClusterId);
         let at = self.index.zip(self.term).map(|(index, term)| LogPosition {
             index: index.unsigned_abs(),
@@ -64,7 +66,7 @@ impl Held {
         (cluster.is_some() || at.is_some()).then(|| Position {
             cluster,
             at,
-            digest: unhex(&self.digest),
+            digest: unhex(&self.digest).filter(|_| self.daemon == daemon),
         })
     }
 }

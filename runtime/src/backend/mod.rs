@@ -43,7 +43,7 @@ pub use self::observe::{Observation, Seen};
 pub use self::read_back::{ReadBack, read_back};
 pub use self::shown::{Shown, shown};
 use crate::config::{BackendKind, BackendSettings, MysqlBackend};
-use crate::env::{Env, spawn};
+use crate::env::{Env, sleep, spawn};
 use crate::raft::BackendPosition;
 
 /// How long changes may wait for others to be written with them.
@@ -64,6 +64,10 @@ const LOOK: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_millis(500);
 /// Another daemon that wrote within this time uses the database.
 const IN_USE: Duration = Duration::from_secs(10);
+/// Between two looks at whether it still writes: longer than a [`BEAT`].
+const IN_USE_LOOK: Duration = Duration::from_millis(1_500);
+/// Looks, at most.
+const IN_USE_LOOKS_MAX: usize = 8;
 /// Runs of daemons that `node_health_history` remembers.
 const RUNS_KEPT: i64 = 1_000;
 /// The most versions of a table that are kept aside.
@@ -131,7 +135,7 @@ impl fmt::Display for Named<'_> {
 pub struct Settings {
     pub place: Place,
     pub deploy: Deploy,
-    /// Which daemon: the same text at each of its starts, and no other daemon's. Its raft data directory, say.
+    /// Which daemon: the same text at each of its starts, and no other daemon's.
     pub daemon: String,
     pub host_name: String,
     /// Of this process, drawn at its start.
@@ -407,12 +411,39 @@ pub struct Opened {
     pub original: Option<LocalOriginal>,
 }
 
-/// Opens the backend, creating it if missing, and brings its tables to this release's.
+/// Opens the backend, creating it if missing, and brings its tables to this release's. One that another daemon wrote to a
+/// moment ago is looked at again, until that one writes again (it is in use) or has been silent for long enough (it is a
+/// copy of that one's, or was moved here).
 ///
 /// # Errors
 /// Names the place and what to do.
 pub async fn open<E: Env>(settings: Settings) -> Result<Opened, BackendError> {
-    let (database, found) = database::open::<E>(&settings, wall::<E>()).await?;
+    let mut writer = None;
+    let mut looks = 0;
+    let (database, found) = loop {
+        let opened = database::open::<E>(&settings, wall::<E>()).await;
+        looks += 1;
+        let Err(BackendError::InUse {
+            daemon,
+            token,
+            written_at,
+            ..
+        }) = &opened
+        else {
+            break opened?;
+        };
+        let seen = (token.clone(), written_at.clone());
+        match &writer {
+            None => tracing::info!(
+                "{} was written to by another daemon ({daemon}) at {written_at} UTC: waiting whether that one still uses it",
+                settings.place
+            ),
+            Some(before) if *before == seen && looks < IN_USE_LOOKS_MAX => {}
+            Some(_) => break opened?,
+        }
+        writer = Some(seen);
+        sleep::<E>(IN_USE_LOOK).await;
+    };
     if let Some(adopted) = &found.adopted {
         tracing::info!(
             "{} is another program's database: adopted in place, {} tables had rows, {} servers; kept aside: {:?}",

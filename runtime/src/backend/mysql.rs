@@ -915,10 +915,11 @@ async fn take<E: Env>(
                     written_at: held.written_at,
                 });
             }
-            found.position = held.position();
+            found.position = held.position(&settings.daemon);
+            // The digest comes first: assignments count from left to right (MySQL 8.4, 15.2.17), and it looks at the former daemon.
             format!(
-                "UPDATE orchestrator_projection SET daemon = {daemon}, token = {token}, written_at = {at}, \
-                 schema_version = {version} WHERE anchor = 1"
+                "UPDATE orchestrator_projection SET digest = if(daemon = {daemon}, digest, ''), daemon = {daemon}, \
+                 token = {token}, written_at = {at}, schema_version = {version} WHERE anchor = 1"
             )
         }
     };

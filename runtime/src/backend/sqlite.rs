@@ -292,10 +292,10 @@ impl Database {
                         written_at: held.written_at,
                     });
                 }
-                found.position = held.position();
+                found.position = held.position(daemon);
                 transaction.execute(
-                    "update orchestrator_projection set daemon = ?1, token = ?2, written_at = ?3, schema_version = ?4 \
-                     where anchor = 1",
+                    "update orchestrator_projection set digest = case when daemon = ?1 then digest else '' end, daemon = ?1, \
+                     token = ?2, written_at = ?3, schema_version = ?4 where anchor = 1",
                     (daemon, &settings.token, timestamp(wall), newest_version()),
                 )
             }

@@ -838,6 +838,7 @@ fn a_file_has_one_writer_and_one_cluster() {
             ..settings(&folder.file())
         };
         let opened = open::<E>(again).await.unwrap();
+        assert!(opened.for_start().unwrap().digest_ok);
         let mut health = backend.health();
         let lost = health
             .wait_for(|health| health.error.is_some())
@@ -862,6 +863,51 @@ fn a_file_has_one_writer_and_one_cluster() {
                 .contains("belongs to the raft cluster 0707")
         );
         assert!(backend.close().await.is_err());
+    });
+}
+
+#[test]
+fn a_copy_of_another_daemons_file_is_written_anew() {
+    run(async {
+        let folder = Folder::make("copy");
+        let model = Model::default();
+        for command in history() {
+            model.apply(command);
+        }
+        rewritten(&folder.file(), &model).await;
+        let before = dump(&folder.file());
+        let copy = folder.file().with_file_name("copy.db");
+        std::fs::copy(folder.file(), &copy).unwrap();
+
+        // Who wrote it has been silent for long. That this daemon opened it once before, and wrote nothing, makes the rows no
+        // better.
+        Connection::open(&copy)
+            .unwrap()
+            .execute_batch(
+                "update orchestrator_projection set written_at = datetime(written_at, '-1 minutes')",
+            )
+            .unwrap();
+        let own = Settings {
+            daemon: String::from("/var/lib/orc2"),
+            token: String::from("token2"),
+            ..settings(&copy)
+        };
+        drop(open::<E>(own.clone()).await.unwrap());
+        let opened = open::<E>(own.clone()).await.unwrap();
+        let position = opened.for_start().unwrap();
+        assert_eq!(position.cluster, Some(CLUSTER));
+        assert!(!position.digest_ok);
+
+        // Its own state is older, and is what the file shows in the end.
+        let older = Model::default();
+        older.apply(history().remove(0));
+        let backend = opened.start::<E, _>(older.clone());
+        backend.set_cluster(CLUSTER);
+        until(&copy, "written anew", |file| stands_at(file, older.place())).await;
+        assert_ne!(dump(&copy), before);
+        assert_eq!(backend.close().await, Ok(()));
+        let opened = open::<E>(own).await.unwrap();
+        assert!(opened.for_start().unwrap().digest_ok);
     });
 }
 

@@ -77,7 +77,7 @@ part_simulation() {
 # One fleet at a time: they share the machine's cores, and times are judged.
 part_real() {
   local binary
-  for binary in facts grants oracle real hooks backend daemons client deployment; do
+  for binary in facts grants oracle real hooks backend daemons provisioning client deployment; do
     cargo test --workspace --test "$binary" --locked -- --test-threads=1 || return 1
   done
 }
@@ -89,7 +89,8 @@ part_bench() {
       "$target/failover-bench" --flavour "$flavour" --how "$how" --kills 2 || return 1
     done
   done
-  "$target/leader-bench" --kills 4
+  "$target/leader-bench" --kills 4 || return 1
+  "$target/membership-bench" --replacements 2 --reprovisionings 2
 }
 
 parts=("$@")

@@ -172,16 +172,51 @@ impl Daemon {
     /// Removes its raft directory and its backend, as when the machine is provisioned anew. It must not run.
     pub fn wipe(&self) -> Result<()> {
         self.wipe_raft()?;
-        for name in [
-            "orchestrator.db",
-            "orchestrator.db-wal",
-            "orchestrator.db-shm",
-        ] {
-            let path = self.folder.join(name);
+        self.wipe_database()
+    }
+
+    /// Its backend, where that is a file.
+    pub fn database(&self) -> PathBuf {
+        self.folder.join("orchestrator.db")
+    }
+
+    /// Removes that file. It must not run.
+    pub fn wipe_database(&self) -> Result<()> {
+        ensure!(!self.is_running(), "{} runs", self.url());
+        for end in ["", "-wal", "-shm"] {
+            let path = self.folder.join(format!("orchestrator.db{end}"));
             if path.exists() {
                 fs::remove_file(path)?;
             }
         }
+        Ok(())
+    }
+
+    /// Puts a copy of another one's file, as [`Daemon::copy_database`] makes it, in the place of its own. It must not run.
+    pub fn put_database(&self, copy: &Path) -> Result<()> {
+        self.wipe_database()?;
+        fs::copy(copy, self.database())?;
+        Ok(())
+    }
+
+    /// A backup of the file of a daemon that may run, which is whole.
+    pub fn copy_database(&self, name: &str) -> Result<PathBuf> {
+        let copy = self.folder.join(name);
+        let file = rusqlite::Connection::open(self.database())?;
+        file.execute("VACUUM INTO ?1", [copy.display().to_string()])?;
+        Ok(copy)
+    }
+
+    /// Its raft directory is put beside, or back from there, as a machine's snapshot does it. It must not run.
+    pub fn keep_raft(&self) -> Result<()> {
+        ensure!(!self.is_running(), "{} runs", self.url());
+        copy_folder(&self.folder.join("raft"), &self.folder.join("raft-kept"))
+    }
+
+    /// See [`Daemon::keep_raft`].
+    pub fn restore_raft(&self) -> Result<()> {
+        self.wipe_raft()?;
+        fs::rename(self.folder.join("raft-kept"), self.folder.join("raft"))?;
         Ok(())
     }
 
@@ -227,6 +262,26 @@ impl Daemon {
         Ok(())
     }
 
+    /// Starts it, and again whenever it has ended, as a service manager does, until it is a healthy member; how often it
+    /// was started.
+    pub async fn start_until_healthy(&self, patience: Duration) -> Result<u32> {
+        let mut starts = 0;
+        let what = format!("{} is healthy", self.url());
+        until(&what, patience, Duration::from_millis(50), async || {
+            if !self.is_running() {
+                starts += 1;
+                if let Err(error) = self.start() {
+                    return Look::not(error);
+                }
+            }
+            match self.get("/api/raft-health", Duration::from_secs(5)).await {
+                Ok(reply) if reply.status == 200 => Look::Holds(starts),
+                other => Look::not(format!("after {starts} starts: {other:?}")),
+            }
+        })
+        .await
+    }
+
     pub fn is_running(&self) -> bool {
         self.process().as_mut().is_some_and(Process::is_running)
     }
@@ -263,12 +318,69 @@ impl Daemon {
         get(self.http(), path, deadline).await
     }
 
+    /// What it says of raft.
+    pub async fn status(&self) -> Result<Value> {
+        self.get("/api/raft-status", Duration::from_secs(5))
+            .await?
+            .json()
+    }
+
+    /// Its raft identity.
+    pub async fn node(&self) -> Result<String> {
+        let status = self.status().await?;
+        let node = status["Node"].as_str();
+        node.map(str::to_owned)
+            .with_context(|| format!("no node in {status}"))
+    }
+
     pub async fn is_leader(&self) -> bool {
         let reply = self
             .get("/api/leader-check", Duration::from_millis(500))
             .await;
         reply.is_ok_and(|reply| reply.status == 200)
     }
+}
+
+fn copy_folder(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let there = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_folder(&entry.path(), &there)?;
+        } else {
+            fs::copy(entry.path(), there)?;
+        }
+    }
+    Ok(())
+}
+
+/// Waits until each of these says that exactly these are the members, all of them voters, and that it is healthy.
+pub async fn wait_members(daemons: &[&Daemon], patience: Duration) -> Result<()> {
+    let mut wanted: Vec<String> = daemons.iter().map(|daemon| daemon.raft()).collect();
+    wanted.sort();
+    for daemon in daemons {
+        let what = format!("{} shows the members {wanted:?}", daemon.url());
+        until(&what, patience, Duration::from_millis(100), async || {
+            let Ok(status) = daemon.status().await else {
+                return Look::not("no answer");
+            };
+            let rows = status["Members"].as_array().cloned().unwrap_or_default();
+            let mut found: Vec<&str> = rows
+                .iter()
+                .filter(|row| row["Voter"] == true)
+                .filter_map(|row| row["Address"].as_str())
+                .collect();
+            found.sort_unstable();
+            if found == wanted && rows.len() == wanted.len() && status["Healthy"] == true {
+                Look::Holds(())
+            } else {
+                Look::not(format!("{status:#}"))
+            }
+        })
+        .await?;
+    }
+    Ok(())
 }
 
 /// The daemons of one raft cluster; ended, and their folders removed, on drop.

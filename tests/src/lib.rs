@@ -10,6 +10,7 @@
 
 pub mod bare;
 pub mod checks;
+pub mod commands;
 pub mod consul;
 pub mod daemons;
 pub mod figures;

@@ -4,10 +4,10 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use orchestrator_tests::daemons::{Daemon, DaemonOptions, Daemons};
+use orchestrator_tests::daemons::{Daemon, DaemonOptions, Daemons, wait_members};
 use orchestrator_tests::process::Signal;
 use orchestrator_tests::wait::{Look, until};
-use serde_json::{Value, json};
+use serde_json::json;
 
 const PATIENCE: Duration = Duration::from_secs(120);
 const ASK: Duration = Duration::from_secs(5);
@@ -29,36 +29,8 @@ fn options(spare: u8, late: u8) -> DaemonOptions {
     options
 }
 
-async fn status(daemon: &Daemon) -> Result<Value> {
-    daemon.get("/api/raft-status", ASK).await?.json()
-}
-
-/// Waits until each of these says that exactly these are the members, all of them voters, and that it is healthy.
 async fn members(daemons: &[&Daemon]) -> Result<()> {
-    let mut wanted: Vec<String> = daemons.iter().map(|daemon| daemon.raft()).collect();
-    wanted.sort();
-    for daemon in daemons {
-        let what = format!("{} shows the members {wanted:?}", daemon.url());
-        until(&what, PATIENCE, Duration::from_millis(100), async || {
-            let Ok(status) = status(daemon).await else {
-                return Look::not("no answer");
-            };
-            let rows = status["Members"].as_array().cloned().unwrap_or_default();
-            let mut found: Vec<&str> = rows
-                .iter()
-                .filter(|row| row["Voter"] == true)
-                .filter_map(|row| row["Address"].as_str())
-                .collect();
-            found.sort_unstable();
-            if found == wanted && rows.len() == wanted.len() && status["Healthy"] == true {
-                Look::Holds(())
-            } else {
-                Look::not(format!("{status:#}"))
-            }
-        })
-        .await?;
-    }
-    Ok(())
+    wait_members(daemons, PATIENCE).await
 }
 
 async fn says(daemon: &Daemon, path: &str, wanted: &str) -> Result<()> {
@@ -154,7 +126,7 @@ async fn a_wiped_daemon_comes_back_and_one_is_replaced_by_another() -> Result<()
         PATIENCE,
         Duration::from_millis(100),
         async || {
-            let Ok(status) = status(n1).await else {
+            let Ok(status) = n1.status().await else {
                 return Look::not("no answer");
             };
             let rows = status["Members"].as_array().cloned().unwrap_or_default();
@@ -185,12 +157,12 @@ async fn a_wiped_daemon_comes_back_and_one_is_replaced_by_another() -> Result<()
     for daemon in [n1, n2, n4] {
         daemon.set_nodes(&[n1, n2, n4])?;
     }
-    let before = status(n1).await?["Term"].clone();
+    let before = n1.status().await?["Term"].clone();
     n4.start()?;
     says(n4, "/api/raft-health", "RaftNodes").await?;
     ensure!(n4.get("/api/leader-check", ASK).await?.status == 404);
     ensure!(
-        status(n1).await?["Term"] == before,
+        n1.status().await?["Term"] == before,
         "the stranger cost a term"
     );
     n1.kill().await?;
@@ -223,7 +195,7 @@ async fn a_cluster_of_which_one_memory_is_left_is_recovered_by_hand() -> Result<
         daemon.start()?;
     }
     says(n1, "/api/raft-health", "raft recover").await?;
-    let former = status(n1).await?;
+    let former = n1.status().await?;
 
     // Refused while the daemon runs; says what it would do; does it.
     let recover = ["raft", "recover", "--from-raft-dir"];
@@ -237,7 +209,7 @@ async fn a_cluster_of_which_one_memory_is_left_is_recovered_by_hand() -> Result<
     n1.start()?;
     // The others wait with empty directories, and are let in since the list of the only member names them.
     members(&[n1, n2, n3]).await?;
-    let status = status(n1).await?;
+    let status = n1.status().await?;
     ensure!(status["Cluster"] != former["Cluster"] && status["Node"] != former["Node"]);
     holds(&daemons, &["kept"]).await
 }
@@ -282,7 +254,7 @@ async fn a_cluster_of_which_one_backend_is_left_is_recovered_by_hand() -> Result
     members(&[n1, n2, n3]).await?;
     write(&daemons, "kept").await?;
     daemons.ask_leader("/api/disable-global-recoveries").await?;
-    let former = status(n1).await?;
+    let former = n1.status().await?;
     // Told to stop, it writes its backend first.
     n1.signal(Signal::Terminate);
     n1.wait_ended(PATIENCE).await?;
@@ -305,7 +277,7 @@ async fn a_cluster_of_which_one_backend_is_left_is_recovered_by_hand() -> Result
         daemon.start()?;
     }
     members(&[n1, n2, n3]).await?;
-    ensure!(status(n1).await?["Cluster"] != former["Cluster"]);
+    ensure!(n1.status().await?["Cluster"] != former["Cluster"]);
     holds(&daemons, &["kept"]).await?;
     let stop = daemons.ask_leader("/api/check-global-recoveries").await?;
     ensure!(

@@ -12,6 +12,7 @@ mod network;
 mod package;
 mod proxy;
 mod raft_port;
+mod replacement;
 mod start;
 
 /// Held while a test owns daemons.

@@ -148,7 +148,7 @@ impl<Held: AsyncFn(&World, usize) -> Result<BTreeSet<String>>> Trial<Held> {
         })
         .await?;
         ensure!(
-            self.acknowledged.split() == [],
+            self.acknowledged.split().is_empty(),
             "{:?}",
             self.acknowledged.split()
         );

@@ -487,8 +487,8 @@ impl Node {
     /// clock once was.
     fn returned(&self, identity: &Identity, row: &Deposed) -> Option<(&Instance, &ClusterRecord)> {
         let instance = self.observed.instances.get(&row.key)?;
-        let is_read = instance.identity() == Some(identity)
-            && self.is_read_since_deposed(instance, identity);
+        let is_read =
+            instance.identity() == Some(identity) && self.is_read_since_deposed(instance, identity);
         let record = self.replicated.cluster(row.cluster)?;
         (is_read && self.replicated.running_on(record.key).is_none()).then_some((instance, record))
     }

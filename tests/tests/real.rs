@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use orchestrator_tests::daemons::{DaemonOptions, Recovery};
 use orchestrator_tests::fleet::{Flavour, FleetOptions, ReplicationTiming, Thread};
 use orchestrator_tests::process::Signal;
-use orchestrator_tests::sql::{APP, Sql};
+use orchestrator_tests::sql::{APP, REPLICATION, Sql};
 use orchestrator_tests::wait::{Look, until};
 use orchestrator_tests::world::{Aftermath, Expectation, PATIENCE, Strike, World};
 
@@ -52,6 +52,43 @@ fn check(aftermath: &Aftermath) {
     }
 }
 
+/// The audit says which statements ran on which server, under which epoch, and what came of them; it knows no password.
+async fn check_audit(world: &World, aftermath: &Aftermath) {
+    let uid = &aftermath.recoveries[0].uid;
+    let steps = world.daemons.recovery_steps(uid).await.expect("steps");
+    let intended: Vec<&str> = steps
+        .iter()
+        .filter_map(|step| Some(step.split_once(": intended ")?.1))
+        .filter_map(|step| Some(step.rsplit_once(" (epoch ")?.0))
+        .collect();
+    let is_done = |step: &str| steps.iter().any(|line| *line == format!("{step}: done"));
+    let promoted = format!("127.0.0.1:{}", aftermath.promoted);
+    let opened = intended.iter().filter(|step| {
+        step.contains(&format!(" on {promoted}: stop IO thread; make writeable")) && is_done(step)
+    });
+    assert_eq!(opened.count(), 1, "{steps:#?}");
+    let followers = world.fleet.ports().into_iter();
+    for port in followers.filter(|port| ![aftermath.old, aftermath.promoted].contains(port)) {
+        let halted = format!(" on 127.0.0.1:{port}: stop IO thread");
+        let pointed = format!("change source to {promoted}, ");
+        for (on, what) in [
+            (&halted, ""),
+            (&format!(" on 127.0.0.1:{port}: "), &*pointed),
+        ] {
+            assert!(
+                intended
+                    .iter()
+                    .any(|step| step.contains(on) && step.contains(what) && is_done(step)),
+                "{on}{what}: {steps:#?}"
+            );
+        }
+    }
+    assert!(
+        !steps.iter().any(|step| step.contains(REPLICATION.password)),
+        "{steps:#?}"
+    );
+}
+
 async fn primary_killed(flavour: Flavour) {
     let _turn = TURN.lock().await;
     let mut world = world(flavour, ReplicationTiming::ServerDefaults).await;
@@ -60,6 +97,7 @@ async fn primary_killed(flavour: Flavour) {
         .await
         .expect("recovery");
     check(&aftermath);
+    check_audit(&world, &aftermath).await;
 
     // And once more: the promoted server dies too, after the operator replaced the first.
     world.restore(aftermath.old).await.expect("restored");

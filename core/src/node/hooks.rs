@@ -19,7 +19,7 @@ use crate::{
     analysis::{code::Code, diagnose::InstanceType},
     id::{Epoch, InstanceKey, StepId, Uid},
     recovery::{
-        Hook, HookFacts, HookList, Outcome, Recovery, Stage, StepKind,
+        Hook, HookFacts, HookList, Outcome, Recovery, Stage,
         dead_primary::{hook_step, hooks_after},
         hook::{self, Successor},
     },
@@ -131,7 +131,7 @@ impl Node {
         let Some(telling) = self.telling.get_mut(&number) else {
             return;
         };
-        let failure = failure_of(&outcome);
+        let failure = hook::failure_of(&outcome);
         match failure {
             Some(why) => {
                 let why = format!("{hook}: {why}");
@@ -327,31 +327,5 @@ impl Node {
             lost: Vec::new(),
             successor: None,
         }
-    }
-}
-
-/// What the record says of hooks that ended.
-pub(super) fn outcome_lines(recovery: &Recovery, outcomes: &[(StepId, Outcome)]) -> Vec<String> {
-    outcomes
-        .iter()
-        .filter_map(|(id, outcome)| {
-            let (step, _) = recovery.steps.get(id)?;
-            if step.kind != StepKind::Hook {
-                return None;
-            }
-            let what = step.statements.first()?;
-            Some(match failure_of(outcome) {
-                None => format!("{what}: done"),
-                Some(why) => format!("{what}: {why}"),
-            })
-        })
-        .collect()
-}
-
-fn failure_of(outcome: &Outcome) -> Option<String> {
-    match outcome {
-        Outcome::Done => None,
-        Outcome::Refused { code, reason } => Some(format!("failed ({code}): {reason}")),
-        Outcome::Unknown { reason } => Some(reason.clone()),
     }
 }

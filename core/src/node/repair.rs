@@ -18,6 +18,7 @@ use crate::{
     policy::Policy,
     recovery::{
         DeadKind, End, HookCounts, Outcome, Phase, Purpose, Recovery, Stage, Statement, StepKind,
+        audit,
         dead_primary::{self, Move, Progress, Reading, View},
         hook, operation,
     },
@@ -229,14 +230,6 @@ impl Node {
                 ..
             } => {
                 self.log_lines(uid, lines.len(), out);
-                for step in steps {
-                    note(
-                        out,
-                        Level::Info,
-                        Some(uid),
-                        format!("{stage}: intended {step}"),
-                    );
-                }
                 if self.leading() == Some(*epoch) {
                     for step in steps {
                         let effect = match step.statements.first() {
@@ -295,22 +288,7 @@ impl Node {
                     });
                 }
             }
-            Command::Settle {
-                uid,
-                outcomes,
-                lines,
-                ..
-            } => {
-                for (step, outcome) in outcomes {
-                    note(
-                        out,
-                        Level::Info,
-                        Some(uid),
-                        format!("{step} settled: {outcome:?}"),
-                    );
-                }
-                self.log_lines(uid, lines.len(), out);
-            }
+            Command::Settle { uid, lines, .. } => self.log_lines(uid, lines.len(), out),
             Command::Remark {
                 uid,
                 lines,
@@ -668,7 +646,7 @@ impl Node {
                 uid: uid.clone(),
                 epoch,
                 outcomes: outcomes.clone(),
-                lines: super::hooks::outcome_lines(&recovery, &outcomes),
+                lines: audit::outcome_lines(&recovery, &outcomes),
             };
             self.wait_until
                 .insert(uid.clone(), now.mono + super::HOUSE_INTERVAL);
@@ -724,29 +702,35 @@ impl Node {
                 stage,
                 candidate,
                 steps,
-                lines,
-            } => Command::Intend {
-                uid: uid.clone(),
-                epoch,
-                stage,
-                candidate,
-                steps,
-                ending: None,
-                lines,
-            },
+                mut lines,
+            } => {
+                lines.extend(audit::intent_lines(stage, epoch, &steps));
+                Command::Intend {
+                    uid: uid.clone(),
+                    epoch,
+                    stage,
+                    candidate,
+                    steps,
+                    ending: None,
+                    lines,
+                }
+            }
             Move::Undo {
                 ending,
                 steps,
-                lines,
-            } => Command::Intend {
-                uid: uid.clone(),
-                epoch,
-                stage: Stage::Undo,
-                candidate: None,
-                steps,
-                ending: Some(Box::new(ending)),
-                lines,
-            },
+                mut lines,
+            } => {
+                lines.extend(audit::intent_lines(Stage::Undo, epoch, &steps));
+                Command::Intend {
+                    uid: uid.clone(),
+                    epoch,
+                    stage: Stage::Undo,
+                    candidate: None,
+                    steps,
+                    ending: Some(Box::new(ending)),
+                    lines,
+                }
+            }
             Move::Remark {
                 lines,
                 errors,

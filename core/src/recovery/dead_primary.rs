@@ -16,6 +16,7 @@ use alloc::{
 use core::time::Duration;
 
 use super::{
+    audit,
     candidate::{Choice, Contender, Failed, choose, without_errant},
     document::{DeadKind, End, Outcome, Phase, Purpose, Recovery, Stage, Step, StepKind},
     hook::{self, Hook, HookCounts, HookList},
@@ -186,22 +187,11 @@ pub fn next(recovery: &Recovery, view: &impl View, progress: &mut Progress, mine
         mine,
         now,
     };
-    if !recovery.is_past_return() && recovery.stage != Stage::Undo && view.has_returned() {
-        return plan.undo(End::Undone {
-            reason: String::from("the primary answered before the promotion"),
-        });
+    let mut next = plan.next(progress);
+    if let Move::End { lines, .. } = &mut next {
+        lines.extend(plan.left_open(progress));
     }
-    match recovery.stage {
-        Stage::Begun | Stage::PreHooks => plan.pre_hooks(),
-        Stage::FenceAndHalt => plan.after_halt(progress),
-        Stage::Drain => plan.drain(progress),
-        Stage::Promote => plan.promote(progress),
-        Stage::Regroup | Stage::Tidy => plan.regroup(progress),
-        Stage::Undo => plan.after_undo(progress),
-        Stage::Operate | Stage::Ended | Stage::PostHooks | Stage::Closed => Move::Wait {
-            until: now + Duration::from_secs(60),
-        },
-    }
+    next
 }
 
 struct Plan<'a, V: View> {
@@ -212,6 +202,47 @@ struct Plan<'a, V: View> {
 }
 
 impl<V: View> Plan<'_, V> {
+    fn next(&self, progress: &mut Progress) -> Move {
+        let stage = self.recovery.stage;
+        if !self.recovery.is_past_return() && stage != Stage::Undo && self.view.has_returned() {
+            return self.undo(End::Undone {
+                reason: String::from("the primary answered before the promotion"),
+            });
+        }
+        match stage {
+            Stage::Begun | Stage::PreHooks => self.pre_hooks(),
+            Stage::FenceAndHalt => self.after_halt(progress),
+            Stage::Drain => self.drain(progress),
+            Stage::Promote => self.promote(progress),
+            Stage::Regroup | Stage::Tidy => self.regroup(progress),
+            Stage::Undo => self.after_undo(progress),
+            Stage::Operate | Stage::Ended | Stage::PostHooks | Stage::Closed => Move::Wait {
+                until: self.now + Duration::from_secs(60),
+            },
+        }
+    }
+
+    /// Of each step that has no known outcome: what its server shows.
+    fn left_open(&self, progress: &Progress) -> Vec<String> {
+        let open = self
+            .recovery
+            .steps
+            .values()
+            .filter(|(step, phase)| step.kind != StepKind::Hook && !is_known(phase));
+        open.map(|(step, phase)| {
+            audit::seen_line(
+                step,
+                &match self.state(step, phase, progress) {
+                    State::Pending => String::from("it has not ended"),
+                    State::Done => String::from("looked at again: done"),
+                    State::NotDone(why) => why,
+                    State::LookAfter(_) => String::from("it was not looked at again"),
+                },
+            )
+        })
+        .collect()
+    }
+
     fn failed(&self) -> &InstanceKey {
         &self.recovery.server
     }
@@ -1341,6 +1372,13 @@ impl<V: View> Plan<'_, V> {
             StepKind::Operate | StepKind::Hook => false,
         }
     }
+}
+
+fn is_known(phase: &Phase) -> bool {
+    matches!(
+        phase,
+        Phase::Settled(Outcome::Done | Outcome::Refused { .. })
+    )
 }
 
 /// The lists that are run after a promotion.

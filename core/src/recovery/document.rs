@@ -162,6 +162,9 @@ pub struct Step {
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} on {}: ", self.id, self.server)?;
+        if self.statements.is_empty() {
+            f.write_str("read again, nothing to change")?;
+        }
         for (n, statement) in self.statements.iter().enumerate() {
             if n > 0 {
                 f.write_str("; ")?;

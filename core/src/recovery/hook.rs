@@ -103,6 +103,16 @@ impl HookCounts {
     }
 }
 
+/// Why a hook did not end well.
+#[must_use]
+pub fn failure_of(outcome: &Outcome) -> Option<String> {
+    match outcome {
+        Outcome::Done => None,
+        Outcome::Refused { code, reason } => Some(format!("failed ({code}): {reason}")),
+        Outcome::Unknown { reason } => Some(reason.clone()),
+    }
+}
+
 /// What comes next of some lists.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Next {

@@ -3,6 +3,7 @@
 //! A recovery is held by the epoch that owns it and planned a stage at a time. No outward effect without its
 //! committed intent; the next leader resumes by looking again; before the promote intent everything can be undone.
 
+pub mod audit;
 pub mod candidate;
 pub mod dead_primary;
 pub mod document;

@@ -6,6 +6,7 @@ use alloc::{format, string::String, vec, vec::Vec};
 use core::time::Duration;
 
 use super::{
+    audit,
     dead_primary::{Move, Progress, Ready, View, repoint},
     document::{End, Outcome, Phase, Purpose, Recovery, Stage, Step, StepKind},
     statement::{Lane, Statement},
@@ -27,7 +28,7 @@ pub fn next(recovery: &Recovery, view: &impl View, progress: &mut Progress) -> M
     if recovery.steps.is_empty() {
         let steps = match steps(recovery, view) {
             Ok(steps) => steps,
-            Err(end) => return ended_with(recovery, end),
+            Err(end) => return ended_with(recovery, end, Vec::new()),
         };
         return Move::Intend {
             stage: Stage::Operate,
@@ -37,6 +38,7 @@ pub fn next(recovery: &Recovery, view: &impl View, progress: &mut Progress) -> M
         };
     }
     let mut problems: Vec<String> = Vec::new();
+    let mut seen: Vec<String> = Vec::new();
     for (step, phase) in recovery.steps.values() {
         match phase {
             Phase::Intended(epoch) if *epoch == recovery.owner => {
@@ -53,7 +55,9 @@ pub fn next(recovery: &Recovery, view: &impl View, progress: &mut Progress) -> M
                     .unwrap_or(progress.began);
                 match view.reading(&step.server) {
                     Some(reading) if reading.seen > since => {
-                        if !is_done(&recovery.purpose, step.kind, reading.report) {
+                        if is_done(&recovery.purpose, step.kind, reading.report) {
+                            seen.push(audit::seen_line(step, "looked at again: done"));
+                        } else {
                             problems.push(format!(
                                 "{step}: no answer, and looked at again it is not done"
                             ));
@@ -86,16 +90,16 @@ pub fn next(recovery: &Recovery, view: &impl View, progress: &mut Progress) -> M
             reason: problems.join("; "),
         }
     };
-    ended_with(recovery, end)
+    ended_with(recovery, end, seen)
 }
 
-fn ended_with(recovery: &Recovery, end: End) -> Move {
+fn ended_with(recovery: &Recovery, end: End, lines: Vec<String>) -> Move {
     Move::End {
         end,
         successor: None,
         lost: Vec::new(),
         participants: vec![recovery.server.clone()],
-        lines: Vec::new(),
+        lines,
     }
 }
 
@@ -133,7 +137,7 @@ fn after_halt(recovery: &Recovery, view: &impl View, progress: &Progress) -> Opt
             keys: vec![recovery.server.clone()],
             until: now + Duration::from_millis(200),
         },
-        Err(end) => ended_with(recovery, end),
+        Err(end) => ended_with(recovery, end, Vec::new()),
     })
 }
 

@@ -96,7 +96,23 @@ impl fmt::Display for Statement {
             Self::StartSqlThread => f.write_str("start SQL thread"),
             Self::StopReplication => f.write_str("stop replication"),
             Self::StartReplication => f.write_str("start replication"),
-            Self::ChangeSource { source, .. } => write!(f, "change source to {source}"),
+            // The options' values are nobody's business who reads an audit or a log.
+            Self::ChangeSource {
+                source,
+                position,
+                options,
+            } => {
+                let position = match position {
+                    SourcePosition::OracleAuto => "by GTID auto position",
+                    SourcePosition::OracleKept => "position kept",
+                    SourcePosition::MariadbSlavePos => "by gtid_slave_pos",
+                };
+                write!(
+                    f,
+                    "change source to {source}, {position}, {} channel options stated again",
+                    options.len()
+                )
+            }
             Self::ResetReplicaAll => f.write_str("reset replica all"),
             Self::SetGtidSlavePos { position } => write!(f, "set gtid_slave_pos to {position}"),
             Self::SemiSyncSource { enabled } => write!(f, "semi-sync source {}", on_off(*enabled)),

@@ -7,7 +7,7 @@ use orchestrator_core::{
     id::InstanceKey,
     node::{Reply, Request},
     policy::DeposedAction,
-    recovery::{End, Purpose, StepKind},
+    recovery::{End, Outcome, Phase, Purpose, StepKind},
     replicated::{AckScope, Command},
     topology::{self, Flavour, MissingPrivilege, PromotionRule},
 };
@@ -45,6 +45,82 @@ fn assert_nothing_lost(world: &mut World, number: u16) {
     let applied = world.server(number).applied.clone();
     let lost: Vec<_> = acknowledged.difference(&applied).collect();
     assert!(lost.is_empty(), "lost: {lost:?}\n{}", world.story());
+}
+
+/// The audit of each recovery that has ended names every step: when it was intended, under which epoch, and what came of it.
+#[track_caller]
+fn assert_audited(world: &World) {
+    for recovery in world.recoveries() {
+        let lines: Vec<&str> = recovery
+            .lines
+            .iter()
+            .map(|line| line.message.as_str())
+            .collect();
+        for (step, phase) in recovery.steps.values() {
+            if step.kind == StepKind::Hook {
+                continue;
+            }
+            let intended = format!(": intended {step} (epoch ");
+            assert!(
+                lines.iter().any(|line| line.contains(&intended)),
+                "{intended}: {lines:#?}"
+            );
+            let outcome = match phase {
+                Phase::Settled(Outcome::Done) => format!("{step}: done"),
+                Phase::Settled(Outcome::Refused { .. }) => format!("{step}: refused"),
+                Phase::Settled(Outcome::Unknown { .. }) | Phase::Intended(_) => {
+                    format!("{step}: no outcome is known; ")
+                }
+            };
+            assert!(
+                recovery.is_running() || lines.iter().any(|line| line.starts_with(&outcome)),
+                "{outcome}: {lines:#?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_audit_says_which_statements_ran_where_and_what_came_of_them() {
+    for_both(|flavour| {
+        let mut world = World::new(flavour, 3);
+        world.kill(1);
+        world.expect_succeeded(2 * SEC, 2);
+        world.run(5 * SEC);
+        assert_audited(&world);
+        let recovery = world.last().clone();
+        let epoch = recovery.owner;
+        let at = |wanted: &str| {
+            let found = recovery
+                .lines
+                .iter()
+                .position(|line| line.message == wanted);
+            found.unwrap_or_else(|| panic!("{wanted}: {:#?}", recovery.lines))
+        };
+        let of = |kind: StepKind, number: u16| {
+            let steps = recovery.steps_of(kind);
+            let step = steps
+                .map(|(step, _)| step)
+                .find(|step| step.server == key(number));
+            step.expect("a step").id
+        };
+        let (promote, repoint) = (of(StepKind::Promote, 2), of(StepKind::Repoint, 3));
+        let promotion = format!("{promote} on db2:3306: stop IO thread; make writeable");
+        let intended = at(&format!("promote: intended {promotion} (epoch {epoch})"));
+        let done = at(&format!("{promotion}: done"));
+        assert!(intended < done);
+        let change = match flavour {
+            Flavour::Mariadb => {
+                "stop replication; change source to db2:3306, by gtid_slave_pos, 0 channel options stated again; start replication"
+            }
+            _ => {
+                "stop IO thread; change source to db2:3306, position kept, 0 channel options stated again; start replication"
+            }
+        };
+        let change = format!("{repoint} on db3:3306: {change}");
+        assert!(done < at(&format!("regroup: intended {change} (epoch {epoch})")));
+        at(&format!("{change}: done"));
+    });
 }
 
 #[test]
@@ -1616,6 +1692,7 @@ fn deposed_at_every_move(flavour: Flavour, way: Way) {
         assert_eq!(promoted.len(), 1, "at {at} ({way:?})\n{}", world.story());
         assert_nothing_lost(&mut world, 3);
         assert_follow(&mut world, &[2, 4], 3);
+        assert_audited(&world);
         let seconds = world
             .last()
             .end
@@ -1712,6 +1789,7 @@ fn an_undo_is_finished_by_the_next_leader() {
             assert_eq!(world.writeable(), [key(1)], "at {at}\n{}", world.story());
             assert_eq!(world.promoted, []);
             assert_follow(&mut world, &[2, 3], 1);
+            assert_audited(&world);
         }
     });
 }

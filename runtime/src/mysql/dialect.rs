@@ -34,6 +34,8 @@ pub(super) struct Sql {
     pub benign: &'static [u16],
     /// Its failure is not the step's: something stronger that not every server has.
     pub optional: bool,
+    /// A password is written in it.
+    pub holds_password: bool,
 }
 
 impl Sql {
@@ -42,6 +44,7 @@ impl Sql {
             text: text.into(),
             benign: &[],
             optional: false,
+            holds_password: false,
         }
     }
 
@@ -210,7 +213,14 @@ impl Dialect {
                 source,
                 position,
                 options,
-            } => vec![Sql::new(self.change_source(source, *position, options)?)],
+            } => {
+                let is_secret =
+                    |(name, _): &(String, String)| name.to_ascii_uppercase().ends_with("PASSWORD");
+                vec![Sql {
+                    holds_password: options.iter().any(is_secret),
+                    ..Sql::new(self.change_source(source, *position, options)?)
+                }]
+            }
             Statement::ResetReplicaAll => {
                 vec![Sql::new(format!("RESET {replica} ALL{channel}")).benign(NO_CHANNEL)]
             }

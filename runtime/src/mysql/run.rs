@@ -508,10 +508,29 @@ async fn run_one<E: Env>(
                 }
                 action = kept;
             }
-            (kept, ended) => return (kept, ended),
+            (kept, ended) => return (kept, ended.map_err(|stop| without_secrets(stop, &sql))),
         }
     }
     (Some(action), Ok(()))
+}
+
+/// ER_PARSE_ERROR, ER_SYNTAX_ERROR: servers quote the statement in these.
+const PARSE_ERRORS: [u16; 2] = [1064, 1149];
+
+/// What a server says of a statement goes into the record of the recovery, the backend and the log: its quotations must
+/// not hold a password.
+fn without_secrets(stop: Stop, sql: &Sql) -> Stop {
+    match stop {
+        Stop::Refused { code, .. } if sql.holds_password && PARSE_ERRORS.contains(&code) => {
+            Stop::Refused {
+                code,
+                reason: "the server does not understand the statement (what it says is left out, since it may quote a \
+                         password)"
+                    .to_owned(),
+            }
+        }
+        stop => stop,
+    }
 }
 
 /// The statement in this server's words. What has to be read for it is read first; `true` beside a failure means that
@@ -912,5 +931,47 @@ async fn read_after<E: Env>(
             (Some(action), None)
         }
         Err(_) => (None, None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use orchestrator_core::id::InstanceKey;
+    use orchestrator_core::recovery::SourcePosition;
+
+    /// What becomes of a server's refusal of a change of source with these options.
+    fn recorded(options: &[(&str, &str)], code: u16, said: &str) -> String {
+        let statement = Statement::ChangeSource {
+            source: InstanceKey::new("db2", 3306),
+            position: SourcePosition::OracleAuto,
+            options: options
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect(),
+        };
+        let dialect = Dialect::new("8.4.0", "");
+        let texts = dialect.texts(&statement, &SemiSync::default()).unwrap();
+        let stop = Stop::Refused {
+            code,
+            reason: said.to_owned(),
+        };
+        match without_secrets(stop, &texts[0]) {
+            Stop::Refused { code: kept, reason } if kept == code => reason,
+            _ => panic!("it was refused with {code}"),
+        }
+    }
+
+    #[test]
+    fn a_server_that_quotes_a_password_has_it_in_no_record() {
+        let with = [("MASTER_USER", "'repl'"), ("MASTER_PASSWORD", "'secret'")];
+        let said = "You have an error in your SQL syntax; ... near 'SOURCE_PASSWORD='secret''";
+        let reason = recorded(&with, 1064, said);
+        assert!(!reason.contains("secret"), "{reason}");
+        assert!(reason.contains("left out"), "{reason}");
+        // What quotes nothing, and what holds none, is told as it is.
+        assert_eq!(recorded(&with, 1227, "Access denied"), "Access denied");
+        let without = [("MASTER_SSL", "1")];
+        assert_eq!(recorded(&without, 1064, said), said);
     }
 }

@@ -287,6 +287,9 @@ impl Show {
         println!("           curl -s {leader}/api/topology/{name}");
         println!("           curl -s {leader}/api/replication-analysis");
         println!("           curl -s {leader}/api/audit-recovery");
+        println!(
+            "           curl -s {leader}/api/audit-recovery-steps/UID      # each statement of it"
+        );
         if !unattended {
             let clusters = match self.clusters.len() {
                 1 => "1".to_owned(),
@@ -645,7 +648,9 @@ impl Feed {
                 .recovery_steps(&recovery.uid)
                 .await
                 .unwrap_or_default();
-            for step in steps.iter().skip(shown) {
+            // Each statement of it is in the audit; here is told what it came to.
+            let told = |step: &&String| !step.contains("step-");
+            for step in steps.iter().skip(shown).filter(told) {
                 self.line("", &format!("{name}: {step}"));
             }
             shown = shown.max(steps.len());

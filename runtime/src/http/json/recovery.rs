@@ -171,7 +171,8 @@ pub fn detection_row(
     }
 }
 
-/// The audit of a recovery, in order. Ids count from 1 within it.
+/// The audit of a recovery, in order: why what was done, each statement when it was intended, and how it ended
+/// (`orchestrator_core::recovery::audit`). Ids count from 1 within it.
 #[must_use]
 pub fn recovery_steps(recovery: &Recovery) -> Vec<TopologyRecoveryStep> {
     (1..)

@@ -10,7 +10,7 @@ use std::{
 use orchestrator::{
     backend::BackendHealth,
     env::{TokioEnv, timeout},
-    http::{Daemon, Gone, RaftFacts, Settings, Sight, converse},
+    http::{Daemon, Gone, Order, RaftFacts, Settings, Sight, converse},
     kv::Told,
     raft::RaftState,
 };
@@ -233,5 +233,11 @@ impl Daemon for Fake {
 
     async fn publish(&self) -> Result<Vec<Told>, String> {
         Ok(Vec::new())
+    }
+
+    async fn perform(&self, order: Order) -> Result<String, String> {
+        let mut world = self.0.lock().expect("nobody panicked");
+        world.changes.push(format!("{order:?}"));
+        Ok(String::new())
     }
 }

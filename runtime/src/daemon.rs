@@ -12,7 +12,7 @@ use orchestrator_core::id::{Epoch, InstanceKey, LogPosition, NodeId};
 use orchestrator_core::node::{Fatal, Identification, Input, Node, RaftView, Reply, Request};
 use orchestrator_core::policy::Policy;
 use orchestrator_core::replicated::{Members, Replicated};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::backend::{self, Backend, BackendHealth, Observation, Seen};
 use crate::driver::{self, Consensus, Driver, DriverHandle, ProposeEnd};
@@ -58,7 +58,12 @@ pub struct DaemonSettings {
     pub hooks: Arc<dyn Hooks>,
     /// Asks the publisher of key-value pairs for a round; none: nothing is published.
     pub publication: Option<Handle>,
+    /// Has the configuration read again; none: there is no file.
+    pub reloads: Option<mpsc::Sender<Reload>>,
 }
+
+/// Where the answer to a wish to read the configuration again goes: what changed and waits for a restart, or what is wrong.
+pub type Reload = oneshot::Sender<Result<String, String>>;
 
 /// A daemon whose driver is ready to run.
 pub struct Prepared<E: Env, F: Fleet> {
@@ -211,6 +216,7 @@ impl<E: Env> Attachable<E> {
             raft: raft.clone(),
             backend: backend.as_ref().map(Backend::health),
             publication: settings.publication.clone(),
+            reloads: settings.reloads.clone(),
         };
         let (stop, stopped) = watch::channel(false);
         let http_address = serve_http::<E, _>(settings, served, stopped).await?;
@@ -621,6 +627,10 @@ impl http::Daemon for HeldDaemon {
     async fn publish(&self) -> Result<Vec<Told>, String> {
         Ok(Vec::new())
     }
+
+    async fn perform(&self, _order: http::Order) -> Result<String, String> {
+        Err(self.0.to_string())
+    }
 }
 
 /// The daemon as the HTTP API sees it.
@@ -629,6 +639,7 @@ pub struct Served<E: Env> {
     raft: RaftHandle<E>,
     backend: Option<watch::Receiver<BackendHealth>>,
     publication: Option<Handle>,
+    reloads: Option<mpsc::Sender<Reload>>,
 }
 
 impl<E: Env> Clone for Served<E> {
@@ -638,6 +649,7 @@ impl<E: Env> Clone for Served<E> {
             raft: self.raft.clone(),
             backend: self.backend.clone(),
             publication: self.publication.clone(),
+            reloads: self.reloads.clone(),
         }
     }
 }
@@ -681,6 +693,22 @@ impl<E: Env> http::Daemon for Served<E> {
         match &self.publication {
             Some(publication) => publication.compare::<E>().await,
             None => Ok(Vec::new()),
+        }
+    }
+
+    async fn perform(&self, order: http::Order) -> Result<String, String> {
+        let done = |()| String::new();
+        match order {
+            http::Order::HandOver { to: None } => self.raft.step_down().await.map(done),
+            http::Order::HandOver { to: Some(to) } => self.raft.transfer_to(&to).await.map(done),
+            http::Order::Snapshot => self.raft.make_snapshot().await.map(done),
+            http::Order::Reload => {
+                let (reply, answer) = oneshot::channel();
+                let reloads = self.reloads.as_ref().ok_or("there is no file")?;
+                let gone = "the daemon is shutting down";
+                reloads.send(reply).await.map_err(|_| gone)?;
+                answer.await.map_err(|_| gone)?
+            }
         }
     }
 }

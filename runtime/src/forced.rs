@@ -167,6 +167,10 @@ impl http::Daemon for Rows {
     async fn publish(&self) -> Result<Vec<Told>, String> {
         Ok(Vec::new())
     }
+
+    async fn perform(&self, _order: http::Order) -> Result<String, String> {
+        Err(String::from("this is no daemon"))
+    }
 }
 
 struct Api<E> {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use orchestrator::command_line::{self, Arguments, Judged, Refused, Wish};
 use orchestrator::config::Settings;
-use orchestrator::daemon::Prepared;
+use orchestrator::daemon::{Prepared, Reload, Running};
 use orchestrator::env::{DedicatedRuntime, Env, TokioEnv};
 use orchestrator::hooks::{Hooks, Processes};
 use orchestrator::kv::{AfterPublication, Publisher};
@@ -16,10 +16,14 @@ use orchestrator::mysql::Mysql;
 use orchestrator::{backend, forced, raft, wiring};
 use orchestrator_core::node::Input;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
 
 mod verbs;
 
 use verbs::Verb;
+
+/// Wishes to read the configuration again that may wait.
+const RELOADS_AHEAD: usize = 4;
 
 fn main() -> ExitCode {
     let arguments = match command_line::parse(std::env::args_os().skip(1)) {
@@ -118,6 +122,8 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     ));
     let mut daemon_settings = wiring::daemon_settings(&settings, &host_name, &token, run_hooks)?;
     daemon_settings.publication = Some(publication);
+    let (reloads, asked_to_reload) = mpsc::channel(RELOADS_AHEAD);
+    daemon_settings.reloads = Some(reloads);
     let mut raft_settings = wiring::raft_settings(&settings)?;
     let backend_settings = backend::Settings {
         daemon: wiring::daemon_name(&raft_settings),
@@ -158,11 +164,55 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         report.advertise
     );
     let outcome = main_runtime.run(serve(
-        arguments, settings, hooks, publisher, attachable, raft, report,
+        arguments,
+        settings,
+        hooks,
+        publisher,
+        attachable,
+        (raft, report),
+        asked_to_reload,
     ));
     main_runtime.stop();
     raft_runtime.stop();
     outcome
+}
+
+/// Reads the configuration again, and obeys what needs no restart. What changed and waits for one, or what is wrong with it.
+fn read_again(
+    arguments: &Arguments,
+    in_force: &mut Settings,
+    hooks: &Processes,
+    running: &Running<TokioEnv>,
+) -> Result<String, String> {
+    let env = |name: &str| std::env::var(name).ok();
+    let loaded = match Settings::load(arguments.config.as_deref(), &env) {
+        Ok(loaded) => loaded,
+        Err(errors) => {
+            tracing::error!("configuration not reloaded, the old one stays in force: {errors}");
+            return Err(errors.to_string());
+        }
+    };
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    let waits = Settings::reloadable_diff(in_force, &loaded.settings).join(", ");
+    if !waits.is_empty() {
+        tracing::warn!("changed, and obeyed only after a restart: {waits}");
+    }
+    let obeyed = Settings::reloaded_diff(in_force, &loaded.settings).join(", ");
+    *in_force = in_force.reloaded(&loaded.settings);
+    running.handle.reload(in_force.policy());
+    hooks.reload(in_force.hooks.clone());
+    running.handle.input(Input::LocalHooks(hooks.counts()));
+    let obeyed = if obeyed.is_empty() {
+        "nothing changed"
+    } else {
+        &obeyed
+    };
+    tracing::info!(
+        "configuration read again; obeyed from here on, if this daemon leads or will: {obeyed}"
+    );
+    Ok(waits)
 }
 
 /// A panic while an entry of the log is applied is noted with the entry, so that it is not tried without end. In a release
@@ -205,8 +255,8 @@ async fn serve(
     hooks: Arc<Processes>,
     publisher: Publisher,
     attachable: orchestrator::daemon::Attachable<TokioEnv>,
-    raft: raft::RaftHandle<TokioEnv>,
-    report: raft::StartReport,
+    (raft, report): (raft::RaftHandle<TokioEnv>, raft::StartReport),
+    mut asked_to_reload: mpsc::Receiver<Reload>,
 ) -> anyhow::Result<()> {
     let running = attachable
         .attach(raft, report)
@@ -226,27 +276,10 @@ async fn serve(
             reason = running.failed() => bail!("{reason}"),
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            _ = hang_up.recv() => {
-                let env = |name: &str| std::env::var(name).ok();
-                match Settings::load(arguments.config.as_deref(), &env) {
-                    Ok(loaded) => {
-                        for warning in &loaded.warnings {
-                            tracing::warn!("{warning}");
-                        }
-                        let needs_restart = Settings::reloadable_diff(&in_force, &loaded.settings);
-                        if !needs_restart.is_empty() {
-                            tracing::warn!("changed, and obeyed only after a restart: {}", needs_restart.join(", "));
-                        }
-                        let obeyed = Settings::reloaded_diff(&in_force, &loaded.settings).join(", ");
-                        in_force = in_force.reloaded(&loaded.settings);
-                        running.handle.reload(in_force.policy());
-                        hooks.reload(in_force.hooks.clone());
-                        running.handle.input(Input::LocalHooks(hooks.counts()));
-                        let obeyed = if obeyed.is_empty() { "nothing changed" } else { &obeyed };
-                        tracing::info!("configuration read again; obeyed from here on, if this daemon leads or will: {obeyed}");
-                    }
-                    Err(errors) => tracing::error!("configuration not reloaded, the old one stays in force: {errors}"),
-                }
+            _ = hang_up.recv() => drop(read_again(&arguments, &mut in_force, &hooks, &running)),
+            Some(reply) = asked_to_reload.recv() => {
+                // Whoever asked may have given up.
+                let _ = reply.send(read_again(&arguments, &mut in_force, &hooks, &running));
             }
         }
     }

@@ -125,6 +125,7 @@ pub fn daemon_settings(
             .collect(),
         hooks,
         publication: None,
+        reloads: None,
     })
 }
 

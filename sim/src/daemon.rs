@@ -368,6 +368,7 @@ pub fn default_policy() -> Policy {
 pub fn settings(name: &str, policy: Policy) -> DaemonSettings {
     DaemonSettings {
         publication: None,
+        reloads: None,
         identification: Identification {
             host_name: name.to_owned(),
             token: format!("token-of-{name}"),

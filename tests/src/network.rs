@@ -129,11 +129,22 @@ impl Machine {
         self.address
     }
 
+    /// What it calls itself.
+    pub fn host_name(&self) -> &str {
+        &self.namespace
+    }
+
     /// A program that is to run on it.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new("ip");
         command
-            .args(["netns", "exec", &self.namespace])
+            .args(["netns", "exec", &self.namespace, "unshare", "--uts"])
+            .args([
+                "sh",
+                "-c",
+                "hostname \"$0\" && exec \"$@\"",
+                &self.namespace,
+            ])
             .arg(program);
         command
     }

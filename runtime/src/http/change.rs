@@ -664,7 +664,7 @@ async fn change_members<D: Daemon>(
 }
 
 /// A raft address of a request, with its port.
-fn peer_address<D: Daemon>(asked: &Asked<'_, D>, name: &str) -> Result<String, Failure> {
+pub(super) fn peer_address<D: Daemon>(asked: &Asked<'_, D>, name: &str) -> Result<String, Failure> {
     let text = asked.params.get(name).unwrap_or_default();
     normalise_address(text, asked.facts.default_port).map_err(Failure::plain)
 }

@@ -8,6 +8,7 @@
 //! where nobody knows what came of it the answer is 504, never an error that reads like *not done*; what a daemon without
 //! a leader says of the fleet is marked with [`STALE_HEADER`].
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::time::Duration;
 
@@ -28,6 +29,7 @@ mod forecast;
 pub mod json;
 mod local;
 mod names;
+mod orders;
 mod params;
 mod relay;
 pub mod routes;
@@ -68,6 +70,20 @@ pub trait Daemon: Clone + Send + Sync + 'static {
 
     /// Has this daemon's key-value stores compared with what is decided, and tells what they say; an error in words.
     fn publish(&self) -> impl Future<Output = Result<Vec<Told>, String>> + Send;
+
+    /// Has this daemon do something itself, and waits until it is done: a remark, or why it was not.
+    fn perform(&self, order: Order) -> impl Future<Output = Result<String, String>> + Send;
+}
+
+/// What a daemon does itself when it is told to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Order {
+    /// Lead no more; one of these leads, or whichever voter can.
+    HandOver { to: Option<BTreeSet<NodeId>> },
+    /// Write a snapshot of all that is applied.
+    Snapshot,
+    /// Read the configuration again. The remark names the keys that changed and wait for a restart.
+    Reload,
 }
 
 /// The node has ended: the daemon is on its way out.

@@ -79,6 +79,12 @@ pub enum Action {
     RemovePeer,
     ReplacePeer,
     AdoptOriginal,
+    Reelect,
+    Yield,
+    YieldHint,
+    GrabElection,
+    Snapshot,
+    Reload,
     Alive,
     LeaderCheck,
     Health,
@@ -121,6 +127,10 @@ const fn change(path: &'static str, action: Action) -> Route {
 
 const fn local(path: &'static str, action: Action) -> Route {
     row(path, Answered::Here, Kind::Read, action)
+}
+
+const fn local_change(path: &'static str, action: Action) -> Route {
+    row(path, Answered::Here, Kind::Change, action)
 }
 
 const fn later(path: &'static str) -> Route {
@@ -441,17 +451,17 @@ pub const ROUTES: &[Route] = &[
     local("/api/status", Action::Health),
     local("/api/v2/health", Action::Condition),
     local("/api/headers", Action::Headers),
-    later_local_change("/api/grab-election"),
-    later_change("/api/reelect"),
-    later_local_change("/api/reload-configuration"),
+    local_change("/api/grab-election", Action::GrabElection),
+    change("/api/reelect", Action::Reelect),
+    local_change("/api/reload-configuration", Action::Reload),
     local("/api/raft-state", Action::RaftState),
     local("/api/raft-leader", Action::RaftLeader),
     local("/api/raft-health", Action::RaftHealth),
     local("/api/raft-status", Action::RaftStatus),
     local("/api/raft-peers", Action::RaftPeers),
-    later_local_change("/api/raft-yield/:node"),
-    later_local_change("/api/raft-yield-hint/:hint"),
-    later_local_change("/api/raft-snapshot"),
+    local_change("/api/raft-yield/:node", Action::Yield),
+    local_change("/api/raft-yield-hint/:hint", Action::YieldHint),
+    local_change("/api/raft-snapshot", Action::Snapshot),
     change("/api/raft-add-peer/:addr", Action::AddPeer),
     change("/api/raft-remove-peer/:addr", Action::RemovePeer),
     change("/api/v2/raft-replace-peer/:addr/:by", Action::ReplacePeer),

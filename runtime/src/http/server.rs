@@ -31,7 +31,7 @@ use super::relay::{PassedOn, Unanswered, relay};
 use super::routes::{Action, Answered, Kind, ROUTES, Route, STATUS};
 use super::tls::{self, Security, Shown};
 use super::{Daemon, Peer, RELAYED_HEADER, RaftFacts, STALE_HEADER, Settings};
-use super::{audit, change, fleet, forecast, local};
+use super::{audit, change, fleet, forecast, local, orders};
 use crate::env::{Env, sleep, spawn, timeout};
 
 /// Most connections at once.
@@ -585,6 +585,12 @@ async fn act<D: Daemon>(
         Action::RemovePeer => change::remove_peer(asked).await,
         Action::ReplacePeer => change::replace_peer(asked).await,
         Action::AdoptOriginal => change::adopt_original(asked).await,
+        Action::Reelect => orders::reelect(asked).await,
+        Action::Yield => orders::raft_yield(asked).await,
+        Action::YieldHint => orders::raft_yield_hint(asked).await,
+        Action::GrabElection => orders::grab_election(asked),
+        Action::Snapshot => orders::raft_snapshot(asked).await,
+        Action::Reload => orders::reload_configuration(asked).await,
         Action::SetReadOnly => change::set_read_only(asked).await,
         Action::SetWriteable => change::set_writeable(asked).await,
         Action::Alive => Ok(Answer::bare(&"OK")),

@@ -84,6 +84,102 @@ fn raft_state_has_the_four_words_of_the_wire() {
     });
 }
 
+#[test]
+fn a_daemon_does_what_it_is_told() {
+    run(async {
+        let site = site(Fake::new(), Settings::default()).await;
+        for (node, host_name) in [(1, "orc1.east"), (2, "orc2.west")] {
+            site.fake.apply(Command::DescribeMember {
+                node: NodeId(node),
+                raft_address: format!("10.0.0.{node}:10008"),
+                http_uri: String::new(),
+                host_name: String::from(host_name),
+                build: String::new(),
+                reads_command: 1,
+                reads_snapshot: 1,
+                original: None,
+            });
+        }
+        let ordered = || site.fake.with(|world| std::mem::take(&mut world.ordered));
+        let to = |node| Order::HandOver {
+            to: Some(BTreeSet::from([NodeId(node)])),
+        };
+        let yielded = json!({"Code": "OK", "Message": "Asynchronously yielded", "Details": null});
+        assert_eq!(site.json("/api/raft-yield/10.0.0.2").await, yielded);
+        assert_eq!(ordered(), [to(2)]);
+        let hinted = site.json("/api/raft-yield-hint/west").await;
+        assert_eq!(
+            hinted,
+            json!({"Code": "OK", "Message": "Asynchronously yielded by hint west", "Details": "west"})
+        );
+        assert_eq!(ordered(), [to(2)]);
+        // The one that is wanted leads.
+        assert_eq!(site.json("/api/raft-yield/10.0.0.1:10008").await, yielded);
+        site.json("/api/raft-yield-hint/orc").await;
+        assert_eq!(ordered(), []);
+        // Nobody is wanted who could lead: nothing is given away.
+        for (path, why) in [
+            (
+                "/api/raft-yield/10.0.0.9",
+                "10.0.0.9:10008 is not the address",
+            ),
+            ("/api/raft-yield-hint/north", "contains north"),
+            ("/api/grab-election", "raft elects the leader"),
+            (
+                "/api/reload-configuration?config=/etc/passwd",
+                "is not read",
+            ),
+        ] {
+            let refused = site.get(path).await;
+            refused.expect_error("500 Internal Server Error", why);
+        }
+        assert_eq!(ordered(), []);
+
+        assert_eq!(
+            site.json("/api/reelect").await,
+            json!({"Code": "OK", "Message": "Set re-elections", "Details": null})
+        );
+        assert_eq!(site.json("/api/raft-snapshot").await, "snapshot created");
+        assert_eq!(
+            site.json("/api/reload-configuration").await,
+            json!({"Code": "OK", "Message": "Config reloaded", "Details": ""})
+        );
+        let all = [Order::HandOver { to: None }, Order::Snapshot, Order::Reload];
+        assert_eq!(ordered(), all);
+        let waits = Ok(String::from("ListenAddress"));
+        site.fake.with(|world| world.performed = waits);
+        let said = site.json("/api/reload-configuration").await["Message"].to_string();
+        assert!(said.contains("after a restart: ListenAddress"), "{said}");
+        site.fake
+            .with(|world| world.performed = Err(String::from("it is odd")));
+        for (path, why) in [
+            ("/api/reelect", "Unable to re-elect: it is odd"),
+            ("/api/raft-snapshot", "Cannot create snapshot: it is odd"),
+            ("/api/reload-configuration", "it is odd"),
+            ("/api/raft-yield/10.0.0.2", "raft-yield: it is odd"),
+        ] {
+            let failed = site.get(path).await;
+            failed.expect_error("500 Internal Server Error", why);
+        }
+        ordered();
+
+        // A follower gives nothing away, and does the rest itself.
+        let follows = facts_of_a_follower("http://127.0.0.1:1");
+        site.fake.with(|world| {
+            world.facts = follows;
+            world.performed = Ok(String::new());
+        });
+        for path in ["/api/raft-yield/10.0.0.1", "/api/raft-yield-hint/east"] {
+            let refused = site.get(path).await;
+            refused.expect_error("503 Service Unavailable", "10.0.0.2:10008 does");
+        }
+        for path in ["/api/raft-snapshot", "/api/reload-configuration"] {
+            site.json(path).await;
+        }
+        assert_eq!(ordered(), [Order::Snapshot, Order::Reload]);
+    });
+}
+
 fn facts_without_a_leader() -> RaftFacts {
     let mut facts = facts_of_a_follower("");
     facts.state = RaftState::Candidate;
@@ -98,6 +194,9 @@ struct World {
     filters: Filters,
     facts: RaftFacts,
     asked: Vec<Request>,
+    ordered: Vec<Order>,
+    /// How orders end.
+    performed: Result<String, String>,
     /// Instead of doing what is asked.
     reply: Option<Reply>,
     disagreements: BTreeMap<NodeId, LogPosition>,
@@ -170,6 +269,8 @@ impl Fake {
             filters: Filters::default(),
             facts: facts_of_the_leader(),
             asked: Vec::new(),
+            ordered: Vec::new(),
+            performed: Ok(String::new()),
             reply: None,
             disagreements: BTreeMap::new(),
             is_gone: false,
@@ -310,6 +411,13 @@ impl Daemon for Fake {
 
     async fn publish(&self) -> Result<Vec<Told>, String> {
         Ok(Vec::new())
+    }
+
+    async fn perform(&self, order: Order) -> Result<String, String> {
+        self.with(|world| {
+            world.ordered.push(order);
+            world.performed.clone()
+        })
     }
 }
 
@@ -1842,7 +1950,6 @@ fn the_requests_of_the_original_client_are_understood() {
             "/api/begin-downtime/db2.example/3306/o//10m",
             "/api/move-gtid/db2.example/3306/db1.example/3306",
             "/api/heuristic-cluster-pool-instances/shop/",
-            "/api/raft-yield-hint/db",
         ] {
             let received = site.get(path).await;
             assert_eq!(received.json()["Code"], "ERROR", "{path}");

@@ -36,6 +36,8 @@ use super::{
 };
 use crate::env::{Env, Mutant, sleep, sleep_until, spawn, timeout};
 
+/// How long somebody waits who asks for a snapshot.
+const SNAPSHOT_DEADLINE: Duration = Duration::from_secs(60);
 /// How often bounds are looked at and progress of peers is kept.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -1152,6 +1154,37 @@ impl<E: Env> RaftHandle<E> {
         })
         .await;
         outcome.unwrap_or_else(|| Err("no voter took over within an election timeout".to_owned()))
+    }
+
+    /// Writes a snapshot of all that is applied, unless there is one, and waits until it is there.
+    ///
+    /// # Errors
+    /// Why there is none, in words.
+    pub async fn make_snapshot(&self) -> Result<(), String> {
+        let raft = self.node.raft.get().ok_or("raft is being started")?;
+        let mut metrics = raft.metrics();
+        let Some(wanted) = metrics.borrow_watched().last_applied.map(|id| id.index) else {
+            return Err("nothing was applied so far".to_owned());
+        };
+        let made = timeout::<E, _>(SNAPSHOT_DEADLINE, async {
+            // One that is being written may be of before; then another one is asked for.
+            let mut asked_at = None;
+            loop {
+                let held = metrics.borrow_and_update().snapshot.map(|id| id.index);
+                if held >= Some(wanted) {
+                    return Ok(());
+                }
+                if asked_at != Some(held) {
+                    asked_at = Some(held);
+                    let asking = raft.trigger().snapshot().await;
+                    asking.map_err(|error| error.to_string())?;
+                }
+                let changed = metrics.changed().await;
+                changed.map_err(|_| "raft has ended".to_owned())?;
+            }
+        });
+        let late = || Err("it is not written so far".to_owned());
+        made.await.unwrap_or_else(late)
     }
 
     /// When this node's promises of before its start have run out.

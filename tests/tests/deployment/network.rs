@@ -1,6 +1,7 @@
 //! Daemons on machines of their own, and networks that are cut between them.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -9,7 +10,7 @@ use orchestrator_tests::daemons::{Daemon, DaemonOptions, Daemons, get};
 use orchestrator_tests::network::Network;
 use orchestrator_tests::process::Signal;
 use orchestrator_tests::wait::{Look, until};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{DEADLINE, PATIENCE, TURN};
 
@@ -188,6 +189,106 @@ async fn whoever_is_cut_off_says_so_and_changes_nothing() {
 }
 
 /// Under kills and cuts of every kind no two daemons say that they lead in one term, and no two say so at one time.
+/// Leadership goes where people ask for it, by address or host name, and nowhere when nobody is there who is meant.
+#[tokio::test]
+async fn leadership_goes_where_it_is_asked_to() {
+    let _turn = TURN.lock().await;
+    let network = Network::lay(3).expect("a network");
+    let daemons = start(&network);
+    let ask = async |place: usize, path: &str| {
+        let reply = daemons.all()[place].get(path, DEADLINE).await;
+        let reply = reply.expect("an answer");
+        (reply.status, reply.body)
+    };
+    for how in ["address", "host name", "client", "anybody"] {
+        let led = wait_whole(&daemons).await;
+        let to = (led + 1) % 3;
+        let wanted = &daemons.all()[to];
+        let name = network.machines()[to].host_name();
+        let asked = match how {
+            "address" => ask(led, &format!("/api/raft-yield/{}", wanted.address())).await,
+            "host name" => ask(led, &format!("/api/raft-yield-hint/{name}")).await,
+            "client" => {
+                let client = Path::new(env!("CARGO_MANIFEST_DIR"))
+                    .join("../runtime/packaging/bin/orchestrator-client");
+                let apis: Vec<String> = daemons.all().iter().map(Daemon::url).collect();
+                let output = tokio::process::Command::new(client)
+                    .env("ORCHESTRATOR_API", apis.join(" "))
+                    .args(["-c", "raft-elect-leader", "-H", name])
+                    .output();
+                let output = output.await.expect("the client");
+                let said = [output.stdout, output.stderr].concat();
+                let said = String::from_utf8_lossy(&said).into_owned();
+                (if output.status.success() { 200 } else { 500 }, said)
+            }
+            // By way of a follower.
+            _ => ask(to, "/api/reelect").await,
+        };
+        assert_eq!(asked.0, 200, "{how}: {}", asked.1);
+        let leads = wait_whole(&daemons).await;
+        match how {
+            "anybody" => assert_ne!(leads, led),
+            _ => assert_eq!(leads, to, "{how}: {}", asked.1),
+        }
+    }
+
+    // It stays where it is.
+    let led = wait_whole(&daemons).await;
+    let (status, said) = ask((led + 1) % 3, "/api/raft-yield-hint/x").await;
+    assert!(status == 503 && said.contains("does not lead"), "{said}");
+    for path in [
+        "/api/raft-yield-hint/nobody",
+        "/api/raft-yield/10.9.9.9",
+        "/api/grab-election",
+    ] {
+        let (status, said) = ask(led, path).await;
+        assert_eq!(status, 500, "{path}: {said}");
+    }
+    let own = format!(
+        "/api/raft-yield-hint/{}",
+        network.machines()[led].host_name()
+    );
+    assert_eq!(ask(led, &own).await.0, 200);
+    assert_eq!(wait_whole(&daemons).await, led);
+
+    // Each daemon writes a snapshot, and reads its own file again.
+    for (place, daemon) in daemons.all().iter().enumerate() {
+        let (status, said) = ask(place, "/api/raft-snapshot").await;
+        assert_eq!((status, said.as_str()), (200, "\"snapshot created\""));
+        let mut files = std::fs::read_dir(daemon.folder().join("raft")).expect("files");
+        assert!(
+            files.any(|file| file
+                .is_ok_and(|file| { file.file_name().to_string_lossy().contains("snapshot") })),
+            "{place} has no snapshot"
+        );
+        daemon.set("ListenAddress", ":1").expect("written");
+        daemon
+            .set("RecoverMasterClusterFilters", json!(["shop"]))
+            .expect("written");
+        let (status, said) = ask(place, "/api/reload-configuration").await;
+        assert!(status == 200 && said.contains("ListenAddress"), "{said}");
+    }
+    let looked = until(
+        "the filters are obeyed",
+        PATIENCE,
+        Duration::from_millis(50),
+        async || match ask(led, "/api/automated-recovery-filters").await {
+            (200, said) if said.contains("shop") => Look::Holds(()),
+            other => Look::not(format!("{other:?}")),
+        },
+    );
+    looked.await.expect("obeyed");
+    daemons.all()[led]
+        .set("RecoverMasterClusterFilters", json!(7))
+        .expect("written");
+    let (status, said) = ask(led, "/api/reload-configuration").await;
+    assert!(
+        status == 500 && said.contains("RecoverMasterClusterFilters"),
+        "{said}"
+    );
+    assert!(daemons.all()[led].is_running());
+}
+
 #[tokio::test]
 async fn never_two_leaders_whatever_is_cut_or_killed() {
     let _turn = TURN.lock().await;

@@ -200,6 +200,26 @@ async fn leadership_goes_where_it_is_asked_to() {
         let reply = reply.expect("an answer");
         (reply.status, reply.body)
     };
+    // Members are known by name a moment after the cluster was formed.
+    let looked = until(
+        "every member has a name",
+        PATIENCE,
+        Duration::from_millis(50),
+        async || {
+            for daemon in daemons.all() {
+                let status = match daemon.status().await {
+                    Ok(status) => status,
+                    Err(error) => return Look::not(format!("{error:#}")),
+                };
+                let members = status["Members"].as_array().cloned().unwrap_or_default();
+                if members.len() < 3 || members.iter().any(|member| member["Hostname"] == "") {
+                    return Look::not(format!("{members:?}"));
+                }
+            }
+            Look::Holds(())
+        },
+    );
+    looked.await.expect("names");
     for how in ["address", "host name", "client", "anybody"] {
         let led = wait_whole(&daemons).await;
         let to = (led + 1) % 3;

@@ -233,6 +233,10 @@ impl<V: View> Plan<'_, V> {
             audit::seen_line(
                 step,
                 &match self.state(step, phase, progress) {
+                    // Its look says done whatever the server shows: clients come and go.
+                    State::Done if step.kind == StepKind::KillClients => {
+                        String::from("whom it disconnected cannot be looked at")
+                    }
                     State::Pending => String::from("it has not ended"),
                     State::Done => String::from("looked at again: done"),
                     State::NotDone(why) => why,

@@ -463,6 +463,7 @@ fn the_cases_reach_every_code() {
             "UnknownPrivilegesStructureWarning",
             "UnseenByDaemonsStructureWarning",
             "RefusedQueriesStructureWarning",
+            "UnfenceableUsersStructureWarning",
         ]
     );
 }

@@ -13,6 +13,7 @@ use orchestrator::fleet::Fleet as _;
 use orchestrator::mysql::{Mysql, ProbeSettings, TlsMode};
 use orchestrator::raft::init_certificates;
 use orchestrator_core::id::InstanceKey;
+use orchestrator_core::topology::{ProbeReport, ThroughFence};
 use orchestrator_tests::fleet::{
     Flavour, Fleet, FleetOptions, ReplicationTiming, grant_statements,
 };
@@ -197,11 +198,7 @@ async fn the_fence_holds(flavour: Flavour) {
         .orchestrator()
         .await
         .expect("login");
-    let read_only = match flavour {
-        Flavour::MariaDb => "SET GLOBAL read_only=1",
-        Flavour::MySql => "SET GLOBAL super_read_only=1",
-    };
-    fence.run(read_only).await.expect("read-only");
+    fence.run(fence_of(flavour)).await.expect("read-only");
     let refusal = client
         .run("INSERT INTO app.ledger VALUES (1, 2)")
         .await
@@ -361,17 +358,115 @@ async fn sees_and_ends_sessions(fleet: &Fleet, port: u16) -> bool {
     seen && sql.run(&format!("KILL {session}")).await.is_ok()
 }
 
-/// What the daemon finds that an account of this name lacks, or why it cannot tell.
-async fn judged(port: u16, user: &str) -> Result<Vec<String>, String> {
+/// Whom a fence does not stop: those accounts write in spite of it, and are named where our account may read them, which
+/// nothing needs. MySQL's fence stops everybody.
+async fn who_writes_through_the_fence_is_named(flavour: Flavour) {
+    let fleet = pair(flavour).await;
+    let server = fleet.server(fleet.ports()[0]).expect("server");
+    let mut harness = server.harness().await.expect("login");
+    let (role, read_only, mighty) = match flavour {
+        Flavour::MariaDb => ("openers", "READ_ONLY ADMIN", "SUPER"),
+        Flavour::MySql => (
+            "'openers'@'%'",
+            "SYSTEM_VARIABLES_ADMIN",
+            "SUPER, CONNECTION_ADMIN",
+        ),
+    };
+    let default_role = match flavour {
+        Flavour::MariaDb => format!("SET DEFAULT ROLE {role} FOR 'roled'@'%'"),
+        Flavour::MySql => format!("SET DEFAULT ROLE {role} TO 'roled'@'%'"),
+    };
+    let users = ["mighty", "narrow", "roled", "single", "wide"];
+    let mut statements = vec![
+        format!("CREATE ROLE {role}"),
+        format!("GRANT {read_only} ON *.* TO {role}"),
+    ];
+    for user in users {
+        statements.push(format!("CREATE USER '{user}'@'%' IDENTIFIED BY 'secret'"));
+        statements.push(format!("GRANT INSERT ON app.* TO '{user}'@'%'"));
+    }
+    statements.extend([
+        format!("GRANT {role} TO 'roled'@'%'"),
+        default_role,
+        format!("GRANT {mighty} ON *.* TO 'mighty'@'%'"),
+        format!("GRANT {read_only} ON *.* TO 'single'@'%'"),
+        "GRANT ALL PRIVILEGES ON *.* TO 'wide'@'%'".to_owned(),
+        "CREATE USER 'locked'@'%' IDENTIFIED BY 'secret' ACCOUNT LOCK".to_owned(),
+        "GRANT ALL PRIVILEGES ON *.* TO 'locked'@'%'".to_owned(),
+        fence_of(flavour).to_owned(),
+    ]);
+    harness.run_all(statements).await.expect("accounts");
+
+    let mut writers = Vec::new();
+    for user in users {
+        let account = Account {
+            user,
+            password: "secret",
+        };
+        let mut client = Sql::connect(server.port(), account, Duration::from_secs(10))
+            .await
+            .expect("login");
+        let write = "INSERT INTO app.note (text) VALUES ('in spite of the fence')";
+        match client.run(write).await {
+            Ok(_) => writers.push(format!("'{user}'@'%'")),
+            Err(error) => assert_eq!(error.code(), Some(1290), "{user}: {error}"),
+        }
+    }
+    harness.run("SET GLOBAL read_only=0").await.expect("open");
+
+    let found = report_of(server.port(), ORCHESTRATOR.user, ORCHESTRATOR.password).await;
+    let found = found.expect("a report");
+    assert_eq!(found.missing_privileges, []);
+    assert_eq!(found.refused, []);
+    let Flavour::MariaDb = flavour else {
+        assert_eq!(writers, Vec::<String>::new());
+        assert_eq!(found.through_fence, ThroughFence::Nobody);
+        return;
+    };
+    assert_eq!(writers, ["'roled'@'%'", "'single'@'%'", "'wide'@'%'"]);
+    let ThroughFence::Unknown { grant } = found.through_fence else {
+        panic!("{:?}", found.through_fence)
+    };
+    // The statement that is named mends it.
+    harness.run(&grant).await.expect("the named grant");
+    let found = report_of(server.port(), ORCHESTRATOR.user, ORCHESTRATOR.password).await;
+    // The harness may do everything too.
+    writers.insert(0, "'harness'@'%'".to_owned());
+    assert_eq!(
+        found.expect("a report").through_fence,
+        ThroughFence::Accounts {
+            named: writers,
+            has_more: false
+        }
+    );
+}
+
+/// The daemons' fence.
+const fn fence_of(flavour: Flavour) -> &'static str {
+    match flavour {
+        Flavour::MariaDb => "SET GLOBAL read_only=1",
+        Flavour::MySql => "SET GLOBAL super_read_only=1",
+    }
+}
+
+/// What a probe by that account finds.
+async fn report_of(port: u16, user: &str, password: &str) -> Result<ProbeReport, String> {
     let fleet = Mysql::<TokioEnv>::new(ProbeSettings {
         user: user.to_owned(),
-        password: "secret".to_owned(),
+        password: password.to_owned(),
         discover_by_show_replicas: true,
         tls_skip_verify: true,
         ..ProbeSettings::default()
     });
     let end = fleet.probe(InstanceKey::new("127.0.0.1", port)).await;
-    let report = end.result.map_err(|failure| failure.to_string())?;
+    end.result
+        .map(|report| *report)
+        .map_err(|failure| failure.to_string())
+}
+
+/// What the daemon finds that an account of this name lacks, or why it cannot tell.
+async fn judged(port: u16, user: &str) -> Result<Vec<String>, String> {
+    let report = report_of(port, user, "secret").await?;
     match report.privileges_unknown {
         Some(why) => Err(why),
         None => Ok(report
@@ -515,6 +610,16 @@ async fn mysql_certificates_of_both_sides_are_checked() {
             "{host}, authority {authority:?}, identity {identity:?}: {outcome:?}"
         );
     }
+}
+
+#[tokio::test]
+async fn mariadb_who_writes_through_the_fence_is_named() {
+    who_writes_through_the_fence_is_named(Flavour::MariaDb).await;
+}
+
+#[tokio::test]
+async fn mysql_who_writes_through_the_fence_is_named() {
+    who_writes_through_the_fence_is_named(Flavour::MySql).await;
 }
 
 #[tokio::test]

@@ -429,11 +429,13 @@ pub enum StructureCode {
     UnseenByDaemonsStructureWarning,
     /// The server refused statements of the probe, perhaps queries of the configuration.
     RefusedQueriesStructureWarning,
+    /// Clients of the primary could go on writing when it is fenced.
+    UnfenceableUsersStructureWarning,
 }
 
 impl StructureCode {
     /// Every code, in the order in which they are listed.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::TwoWriteablePrimariesStructureWarning,
         Self::NoLoggingReplicasStructureWarning,
         Self::NoFailoverSupportStructureWarning,
@@ -449,6 +451,7 @@ impl StructureCode {
         Self::UnknownPrivilegesStructureWarning,
         Self::UnseenByDaemonsStructureWarning,
         Self::RefusedQueriesStructureWarning,
+        Self::UnfenceableUsersStructureWarning,
     ];
 
     /// As the wire spells it.
@@ -480,6 +483,7 @@ impl StructureCode {
             Self::UnknownPrivilegesStructureWarning => "UnknownPrivilegesStructureWarning",
             Self::UnseenByDaemonsStructureWarning => "UnseenByDaemonsStructureWarning",
             Self::RefusedQueriesStructureWarning => "RefusedQueriesStructureWarning",
+            Self::UnfenceableUsersStructureWarning => "UnfenceableUsersStructureWarning",
         }
     }
 

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     id::InstanceKey,
     time::{Mono, Now, Wall},
-    topology::{Edges, Instance},
+    topology::{Edges, Instance, ThroughFence},
 };
 
 /// The servers to judge and how they hang together.
@@ -171,6 +171,16 @@ impl Problem {
                 details.push(format!("what our account may do is not known: {why}"));
             }
             details.extend(report.refusals());
+            if let ThroughFence::Accounts { named, has_more } = &report.through_fence
+                && self.evidence.has_unfenceable_users()
+            {
+                details.push(format!(
+                    "a fence would not stop these accounts, which write in spite of read_only: {}{}; take READ ONLY ADMIN (before \
+                     MariaDB 10.11: SUPER) from those that clients use",
+                    named.join(", "),
+                    if *has_more { " and more" } else { "" },
+                ));
+            }
         }
         if let Some((seeing, daemons)) = self.evidence.daemons_seeing {
             details.push(format!("{seeing} of {daemons} daemons can see this server"));

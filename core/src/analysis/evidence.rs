@@ -13,7 +13,8 @@ use crate::{
     policy::Policy,
     time::{Mono, Now, Wall},
     topology::{
-        BinlogCoordinates, Flavour, Instance, ProbeFailure, ProbeReport, SemiSync, UsingGtid,
+        BinlogCoordinates, Flavour, Instance, ProbeFailure, ProbeReport, SemiSync, ThroughFence,
+        UsingGtid,
     },
 };
 
@@ -243,6 +244,16 @@ impl Evidence {
             .is_some_and(|report| !report.refused.is_empty())
     }
 
+    /// Clients of this primary could go on writing when it is fenced. Of replicas it is told once they are promoted: their
+    /// accounts are the primary's.
+    #[must_use]
+    pub fn has_unfenceable_users(&self) -> bool {
+        let has = |report: &Arc<ProbeReport>| {
+            matches!(report.through_fence, ThroughFence::Accounts { .. })
+        };
+        self.is_primary && self.report.as_ref().is_some_and(has)
+    }
+
     /// Something about the server or its replicas is worth an entry (`ReduceReplicationAnalysisCount`).
     #[must_use]
     pub fn is_of_interest(&self) -> bool {
@@ -251,6 +262,7 @@ impl Evidence {
             || self.replicas > 0
             || self.lacks_privileges()
             || self.refuses_queries()
+            || self.has_unfenceable_users()
             || self.other_primary.is_some()
     }
 

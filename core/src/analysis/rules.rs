@@ -222,7 +222,7 @@ pub const GROUP_CHAIN: [Rule; 1] = [rule(
 )];
 
 /// Everything unwise about how a server and its replicas are set up, in the order in which it is listed.
-pub const STRUCTURE: [(StructureCode, Predicate); 15] = [
+pub const STRUCTURE: [(StructureCode, Predicate); 16] = [
     (
         StructureCode::TwoWriteablePrimariesStructureWarning,
         |e, _| e.other_primary.is_some(),
@@ -290,6 +290,9 @@ pub const STRUCTURE: [(StructureCode, Predicate); 15] = [
     }),
     (StructureCode::RefusedQueriesStructureWarning, |e, _| {
         e.refuses_queries()
+    }),
+    (StructureCode::UnfenceableUsersStructureWarning, |e, _| {
+        e.has_unfenceable_users()
     }),
 ];
 

@@ -188,6 +188,8 @@ pub struct Node {
     hooks: HookCounts,
     /// Detections that this leader registered, and where their hooks stand.
     telling: BTreeMap<u64, Telling>,
+    /// It was told which right is missing to see whom a fence would not stop.
+    is_told_of_fences: bool,
     /// Steps taken so far.
     steps: u64,
     /// How many daemons can see a watched server, of how many, where not all can.
@@ -249,6 +251,7 @@ impl Node {
             agreement: Agreement::default(),
             hooks: HookCounts::default(),
             telling: BTreeMap::new(),
+            is_told_of_fences: false,
             steps: 0,
             partly_seen: BTreeMap::new(),
             asked_about: BTreeMap::new(),

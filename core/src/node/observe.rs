@@ -14,7 +14,7 @@ use crate::{
     limits,
     replicated::{Change, ClusterRecord, Command},
     time::{Mono, Now},
-    topology::{Instance, ProbeFailure, ThreadState, place},
+    topology::{Instance, ProbeFailure, ThreadState, ThroughFence, place},
 };
 
 /// A probe that its adapter did not end by then is forgotten: the adapter's own deadlines are far shorter.
@@ -257,6 +257,16 @@ impl Node {
                     );
                     note(out, Level::Warning, None, text);
                 }
+            }
+            // Told of one server, since it is the same on all: it is a choice, and no fault.
+            if let ThroughFence::Unknown { grant } = &report.through_fence
+                && !core::mem::replace(&mut self.is_told_of_fences, true)
+            {
+                let text = format!(
+                    "{key}: whether clients could write through its fence is not known: {grant} (optional, on every server that is \
+                     like this one)"
+                );
+                note(out, Level::Info, None, text);
             }
             for refusal in report.refusals() {
                 let was_told = instance

@@ -13,5 +13,6 @@ pub use edges::Edges;
 pub use instance::{Instance, Place, ProbeFailure};
 pub use report::{
     BinlogCoordinates, Classification, Flavour, GroupMembership, MissingPrivilege, ProbeReport,
-    PromotionRule, Purpose, ReplicaStatus, SemiSync, ThreadState, UsingGtid, Version, WrittenBy,
+    PromotionRule, Purpose, ReplicaStatus, SemiSync, THROUGH_FENCE_MAX, ThreadState, ThroughFence,
+    UsingGtid, Version, WrittenBy,
 };

@@ -283,6 +283,22 @@ pub struct MissingPrivilege {
     pub grant: String,
 }
 
+/// Which clients a fence of this server would not stop: `super_read_only` of MySQL stops everybody, `read_only` of MariaDB
+/// does not stop accounts with READ ONLY ADMIN (F8). System accounts and our own are not counted.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum ThroughFence {
+    /// None, or it was not asked for so far.
+    #[default]
+    Nobody,
+    /// Accounts as the server quotes them, at most [`THROUGH_FENCE_MAX`] of them; `has_more` says that there are others.
+    Accounts { named: Vec<String>, has_more: bool },
+    /// Our account may not read it; the statement that mends it.
+    Unknown { grant: String },
+}
+
+/// Most accounts that are named as not stopped by a fence.
+pub const THROUGH_FENCE_MAX: usize = 5;
+
 /// How far one server wrote into a MariaDB log, in one domain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct WrittenBy {
@@ -345,6 +361,7 @@ pub struct ProbeReport {
     pub missing_privileges: Vec<MissingPrivilege>,
     /// Why it is not known what our account may do; none if it is, or was not read so far.
     pub privileges_unknown: Option<String>,
+    pub through_fence: ThroughFence,
     /// Statements of the probe that the server refused when each was tried last: error number (0: it gave no usable answer)
     /// and what is missing thereby.
     pub refused: Vec<(u16, String)>,

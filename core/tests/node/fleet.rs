@@ -8,8 +8,8 @@ use orchestrator_core::{
     id::{Identity, InstanceKey},
     recovery::statement::{SourcePosition, Statement},
     topology::{
-        Flavour, MissingPrivilege, ProbeReport, ReplicaStatus, ThreadState, UsingGtid, Version,
-        WrittenBy,
+        Flavour, MissingPrivilege, ProbeReport, ReplicaStatus, ThreadState, ThroughFence,
+        UsingGtid, Version, WrittenBy,
     },
 };
 
@@ -59,6 +59,7 @@ pub struct Server {
     pub overloaded: bool,
     /// Rights that our account lacks there.
     pub missing_privileges: Vec<MissingPrivilege>,
+    pub through_fence: ThroughFence,
     /// What it refuses to a probe.
     pub refused: Vec<(u16, String)>,
     /// How it looked when replication last flowed, and moved nothing.
@@ -403,6 +404,7 @@ impl Fleet {
             replicated_gtid: is_mariadb.then(|| set(&replicated)),
             replication,
             missing_privileges: server.missing_privileges.clone(),
+            through_fence: server.through_fence.clone(),
             refused: server.refused.clone(),
             replicas: self
                 .servers

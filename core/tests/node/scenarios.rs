@@ -9,7 +9,7 @@ use orchestrator_core::{
     policy::DeposedAction,
     recovery::{End, Outcome, Phase, Purpose, StepKind},
     replicated::{AckScope, Command},
-    topology::{self, Flavour, MissingPrivilege, PromotionRule},
+    topology::{self, Flavour, MissingPrivilege, PromotionRule, ThroughFence},
 };
 
 use crate::world::{MS, SEC, World, key};
@@ -634,6 +634,58 @@ fn missing_rights_are_shown_and_the_server_is_no_candidate() {
         world.run(6 * SEC);
         assert_eq!(world.found(0, 2), None);
     });
+}
+
+#[test]
+fn accounts_that_a_fence_does_not_stop_are_shown_and_change_nothing() {
+    let mut world = World::new(Flavour::Mariadb, 3);
+    for number in 1..=4 {
+        world.server(number).through_fence = ThroughFence::Accounts {
+            named: vec!["'app'@'%'".to_string(), "'batch'@'10.%'".to_string()],
+            has_more: true,
+        };
+    }
+    world.run(7 * SEC);
+    for daemon in 0..3 {
+        let found = world.found(daemon, 1).expect("a problem");
+        assert_eq!(found.0, Code::NoProblem);
+        assert_eq!(found.1, [StructureCode::UnfenceableUsersStructureWarning]);
+        assert!(
+            found.2.contains("'app'@'%', 'batch'@'10.%' and more;"),
+            "{}",
+            found.2
+        );
+        assert_eq!(world.found(daemon, 2), None, "told of the primary alone");
+    }
+    assert_eq!(world.oracle.detections_newest_first().count(), 0);
+    world.kill(1);
+    world.expect_succeeded(3 * SEC, 2);
+}
+
+#[test]
+fn a_right_that_nothing_needs_is_asked_for_once_and_quietly() {
+    let mut world = World::new(Flavour::Mariadb, 3);
+    for number in 1..=4 {
+        world.server(number).through_fence = ThroughFence::Unknown {
+            grant: "GRANT SELECT ON mysql.global_priv TO 'o'@'%'".to_string(),
+        };
+    }
+    world.run(30 * SEC);
+    for daemon in 0..3 {
+        assert!(
+            world
+                .found(daemon, 1)
+                .is_none_or(|found| found.1.is_empty() && found.2.is_empty()),
+            "{}",
+            world.story()
+        );
+        let name = format!("daemon{daemon}");
+        let told = |line: &&String| line.contains(&name) && line.contains("mysql.global_priv");
+        let told: Vec<&String> = world.trace.iter().filter(told).collect();
+        assert_eq!(told.len(), 1, "{told:?}");
+    }
+    world.kill(1);
+    world.expect_succeeded(3 * SEC, 2);
 }
 
 #[test]

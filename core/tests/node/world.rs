@@ -22,7 +22,7 @@ use orchestrator_core::{
     },
     replicated::{Answer, Command, Entry, Replicated, wire},
     time::{Mono, Now, Wall},
-    topology::{Flavour, Instance, ProbeFailure},
+    topology::{Flavour, Instance, ProbeFailure, ThroughFence},
 };
 use rand::{SeedableRng as _, rngs::StdRng};
 
@@ -190,6 +190,7 @@ impl World {
                 log_bin: true,
                 overloaded: false,
                 missing_privileges: Vec::new(),
+                through_fence: ThroughFence::Nobody,
                 refused: Vec::new(),
                 connects_at: 0,
                 statements: Vec::new(),

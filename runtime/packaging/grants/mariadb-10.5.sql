@@ -12,5 +12,9 @@ GRANT REPLICATION SLAVE ADMIN, REPLICATION MASTER ADMIN, BINLOG ADMIN, RELOAD ON
 -- Fence: read_only (10.11 took this out of SUPER), end sessions, the event scheduler (SUPER).
 GRANT READ_ONLY ADMIN, CONNECTION ADMIN, SUPER ON *.* TO 'orchestrator'@'%';
 
+-- Optional: clients whose accounts write in spite of read_only are listed (UnfenceableUsersStructureWarning). The table
+-- holds the hashes of passwords too, which are not read.
+-- GRANT SELECT ON mysql.global_priv TO 'orchestrator'@'%';
+
 -- The queries of your own configuration (Detect...Query, ReplicationCredentialsQuery): name the schema they read.
 GRANT SELECT ON meta.* TO 'orchestrator'@'%';

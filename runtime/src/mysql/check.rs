@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use orchestrator_core::id::InstanceKey;
+use orchestrator_core::topology::{THROUGH_FENCE_MAX, ThroughFence};
 
 use super::dialect::Dialect;
 use super::read::Part;
@@ -79,6 +80,9 @@ pub fn check_tables(text: &str) {
             assert!(missing.grant.starts_with("GRANT "), "{}", missing.grant);
         }
         assert!(report.missing_privileges.is_empty() || report.privileges_unknown.is_none());
+        if let ThroughFence::Accounts { named, .. } = &report.through_fence {
+            assert!((1..=THROUGH_FENCE_MAX).contains(&named.len()), "{named:?}");
+        }
         let bytes = postcard::to_stdvec(&report).expect("a report is data");
         assert_eq!(
             postcard::from_bytes::<orchestrator_core::topology::ProbeReport>(&bytes),

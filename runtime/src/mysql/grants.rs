@@ -139,6 +139,11 @@ impl Grants {
             })
     }
 
+    /// MariaDB's accounts and their rights; with them come the hashes of their passwords.
+    pub fn may_read_accounts(&self) -> bool {
+        self.may_select("mysql", "global_priv")
+    }
+
     /// What is missing on a server of this dialect. `are_roles_resolved`: what active roles hold is among the rows;
     /// `replica_list`: the list of replicas is asked for; `read_credentials`: replication credentials are read from the
     /// server's own table.

@@ -18,7 +18,7 @@ use orchestrator_core::topology::{Flavour, ProbeFailure, ProbeReport};
 
 use super::connect::{query, query_within};
 use super::dialect::Dialect;
-use super::grants;
+use super::grants::{self, Grants};
 use super::report::{self, Tables};
 use super::settings::ProbeSettings;
 use super::table::Table;
@@ -43,6 +43,7 @@ pub(super) enum Part {
     SemiSyncVariables,
     GroupVariables,
     Galera,
+    ThroughFence,
     // On connect, at intervals and on change.
     ConnectionConfiguration,
     ApplierConfiguration,
@@ -87,6 +88,7 @@ impl Part {
         Part::SemiSyncVariables,
         Part::GroupVariables,
         Part::Galera,
+        Part::ThroughFence,
         Part::ConnectionConfiguration,
         Part::ApplierConfiguration,
         Part::Credentials,
@@ -136,13 +138,19 @@ impl Part {
             | Part::Grants
             | Part::SemiSyncVariables
             | Part::GroupVariables
-            | Part::Galera => Cadence::Rare,
+            | Part::Galera
+            | Part::ThroughFence => Cadence::Rare,
         }
     }
 
     /// Without it a report would say something untrue: a replica whose status is hidden looks like a primary.
     const fn is_essential(self) -> bool {
         matches!(self, Part::Live | Part::ReplicaStatus)
+    }
+
+    /// Nothing that is done needs it: that a server refuses it is no problem of that server.
+    pub const fn is_optional(self) -> bool {
+        matches!(self, Part::ThroughFence)
     }
 
     /// What a report lacks where the server refuses this part.
@@ -162,6 +170,7 @@ impl Part {
             Part::SemiSyncVariables => "the semi-synchronous plugins",
             Part::GroupVariables => "the replication group's settings",
             Part::Galera => "whether Galera is on",
+            Part::ThroughFence => "the accounts that a fence does not stop",
             Part::ConnectionConfiguration => "the channel's connection options",
             Part::ApplierConfiguration => "the channel's applier options",
             Part::Credentials => "the replication credentials",
@@ -460,6 +469,12 @@ impl Reader {
         Ok(())
     }
 
+    fn may_read_accounts(&self) -> bool {
+        self.kept
+            .get(&Part::Grants)
+            .is_some_and(|table| Grants::read(table).may_read_accounts())
+    }
+
     fn is_replica(&self) -> bool {
         self.kept
             .get(&Part::ReplicaStatus)
@@ -539,6 +554,9 @@ impl Reader {
                 "SHOW GLOBAL VARIABLES LIKE 'group_replication_%'".to_owned()
             }
             Part::Galera => "SHOW GLOBAL VARIABLES LIKE 'wsrep_on'".to_owned(),
+            Part::ThroughFence if mariadb && self.may_read_accounts() => {
+                THROUGH_FENCE.to_owned()
+            }
             Part::ConnectionConfiguration if !mariadb && self.is_replica() => {
                 "SELECT * FROM performance_schema.replication_connection_configuration".to_owned()
             }
@@ -571,6 +589,7 @@ impl Reader {
             | Part::Roles
             | Part::GroupMembers
             | Part::GroupVariables
+            | Part::ThroughFence
             | Part::ConnectionConfiguration
             | Part::ApplierConfiguration
             | Part::Credentials
@@ -634,6 +653,18 @@ impl Reader {
         (!names.is_empty()).then(|| select(&names))
     }
 }
+
+/// MariaDB: accounts that write in spite of `read_only`, by themselves or by their default role. Bit 33 of `access` is READ
+/// ONLY ADMIN, bit 15 SUPER, which held it until 10.11 took it out; an account keeps it that was last granted something
+/// before (seen on 10.11.19). Password hashes stay on the server.
+const THROUGH_FENCE: &str = "SELECT a.User, a.Host FROM mysql.global_priv a LEFT JOIN mysql.global_priv r \
+    ON r.Host='' AND r.User=JSON_VALUE(a.Priv,'$.default_role') \
+    WHERE JSON_VALUE(a.Priv,'$.is_role') IS NULL AND JSON_VALUE(a.Priv,'$.account_locked') IS NOT TRUE AND (\
+    JSON_VALUE(a.Priv,'$.access')&8589934592 \
+    OR (JSON_VALUE(a.Priv,'$.access')&32768 AND IFNULL(JSON_VALUE(a.Priv,'$.version_id'),0)<101100) \
+    OR JSON_VALUE(r.Priv,'$.access')&8589934592 \
+    OR (JSON_VALUE(r.Priv,'$.access')&32768 AND IFNULL(JSON_VALUE(r.Priv,'$.version_id'),0)<101100)) \
+    ORDER BY a.User, a.Host LIMIT 64";
 
 /// Errors that end the connection, or mean that the server is on its way down.
 const fn is_fatal(code: u16) -> bool {

@@ -9,7 +9,7 @@ use orchestrator_core::id::{Identity, InstanceKey};
 use orchestrator_core::limits::{ERROR_TEXT_BYTES_MAX, HOST_NAME_BYTES_MAX, bounded};
 use orchestrator_core::topology::{
     BinlogCoordinates, Classification, Flavour, GroupMembership, ProbeReport, PromotionRule,
-    ReplicaStatus, SemiSync, ThreadState, UsingGtid, WrittenBy,
+    ReplicaStatus, SemiSync, THROUGH_FENCE_MAX, ThreadState, ThroughFence, UsingGtid, WrittenBy,
 };
 use regex::Regex;
 
@@ -95,6 +95,7 @@ pub(super) fn assemble(
         binlog_format: "ROW".to_owned(),
         refused: refused
             .iter()
+            .filter(|(part, _)| !part.is_optional())
             .map(|(part, code)| (*code, part.lacking().to_owned()))
             .collect(),
         ..ProbeReport::default()
@@ -139,8 +140,55 @@ pub(super) fn assemble(
     } else if let Some(code) = refused.get(&Part::Grants) {
         report.privileges_unknown = Some(format!("SHOW GRANTS was refused with error {code}"));
     }
+    let own_host = live.text(&["@@global.hostname"]);
+    report.through_fence = through_fence(dialect, settings, tables, &own_host);
     report.classification = classification(&report.self_key.host, settings, tables);
     Ok(report)
+}
+
+/// Accounts that come with the server, and administrators on its own machine: applications do not use them.
+fn is_of_the_system(user: &str, host: &str, own_host: &str) -> bool {
+    let is_here = ["localhost", "127.0.0.1", "::1", own_host].contains(&host);
+    user == "mariadb.sys" || is_here && (user == "root" || user == "mysql")
+}
+
+fn through_fence(
+    dialect: &Dialect,
+    settings: &ProbeSettings,
+    tables: &Tables,
+    own_host: &str,
+) -> ThroughFence {
+    if !dialect.is_mariadb() {
+        return ThroughFence::Nobody;
+    }
+    if let Some(table) = tables.get(&Part::ThroughFence) {
+        let mut named: Vec<String> = table
+            .iter()
+            .filter_map(|row| Some((row.at(0)?, row.at(1)?)))
+            .filter(|(user, host)| {
+                *user != settings.user && !is_of_the_system(user, host, own_host)
+            })
+            .map(|(user, host)| format!("{}@{}", quoted(user), quoted(host)))
+            .map(|account| bounded(account, HOST_NAME_BYTES_MAX))
+            .collect();
+        let has_more = named.len() > THROUGH_FENCE_MAX;
+        named.truncate(THROUGH_FENCE_MAX);
+        return if named.is_empty() {
+            ThroughFence::Nobody
+        } else {
+            ThroughFence::Accounts { named, has_more }
+        };
+    }
+    let grants = tables.get(&Part::Grants).map(Grants::read);
+    match grants {
+        Some(grants) if !grants.may_read_accounts() => match grants.account {
+            Some(account) => ThroughFence::Unknown {
+                grant: format!("GRANT SELECT ON mysql.global_priv TO {account}"),
+            },
+            None => ThroughFence::Nobody,
+        },
+        Some(_) | None => ThroughFence::Nobody,
+    }
 }
 
 /// MariaDB 12 has more values than on and off.
@@ -770,6 +818,89 @@ mod tests {
             &BTreeMap::from([(Part::Replicas, 1227)]),
         )
         .unwrap()
+    }
+
+    fn fenced(version: &str, grant: &str, accounts: Option<&[(&str, &str)]>) -> ThroughFence {
+        let live = row(&[
+            "@@global.server_uuid=u",
+            "@@global.server_id=7",
+            "@@global.hostname=db1",
+            "@@global.port=3306",
+        ]);
+        let grants = Table {
+            columns: vec!["Grants".to_owned()],
+            rows: vec![vec![Some(grant.to_owned())]],
+        };
+        let mut tables = vec![(Part::Live, live), (Part::Grants, grants)];
+        tables.extend(accounts.map(|accounts| {
+            let cells = |(user, host): &(&str, &str)| {
+                vec![Some((*user).to_owned()), Some((*host).to_owned())]
+            };
+            let columns = vec!["User".to_owned(), "Host".to_owned()];
+            let rows = accounts.iter().map(cells).collect();
+            (Part::ThroughFence, Table { columns, rows })
+        }));
+        let settings = ProbeSettings {
+            user: "o".to_owned(),
+            ..ProbeSettings::default()
+        };
+        // Its refusal is no complaint about the server.
+        let refused = BTreeMap::from([(Part::ThroughFence, 1142)]);
+        let key = InstanceKey::new("10.0.0.1", 3306);
+        let dialect = Dialect::new(version, "");
+        let report = assemble(
+            &key,
+            &dialect,
+            &settings,
+            &tables.into_iter().collect(),
+            &refused,
+        );
+        let report = report.unwrap();
+        assert_eq!(report.refused, []);
+        report.through_fence
+    }
+
+    #[test]
+    fn whom_a_fence_does_not_stop() {
+        let mariadb = "10.11.19-MariaDB";
+        let may = "GRANT SELECT ON `mysql`.`global_priv` TO `o`@`%`";
+        let own = [
+            ("o", "%"),
+            ("root", "localhost"),
+            ("root", "::1"),
+            ("root", "db1"),
+            ("mysql", "localhost"),
+            ("mariadb.sys", "localhost"),
+        ];
+        assert_eq!(fenced(mariadb, may, Some(&own)), ThroughFence::Nobody);
+        let accounts = |named: &[&str], has_more| ThroughFence::Accounts {
+            named: named.iter().map(|name| (*name).to_owned()).collect(),
+            has_more,
+        };
+        // Whoever calls himself an administrator from elsewhere is a client.
+        let some = [("o'b", "10.%"), ("root", "%"), ("root", "localhost")];
+        assert_eq!(
+            fenced(mariadb, may, Some(&some)),
+            accounts(&["'o''b'@'10.%'", "'root'@'%'"], false)
+        );
+        let many = ["a", "b", "c", "d", "e", "f"].map(|user| (user, "%"));
+        assert_eq!(
+            fenced(mariadb, may, Some(&many)),
+            accounts(
+                &["'a'@'%'", "'b'@'%'", "'c'@'%'", "'d'@'%'", "'e'@'%'"],
+                true
+            )
+        );
+        let may_not = "GRANT SUPER ON *.* TO `o`@`%`";
+        assert_eq!(
+            fenced(mariadb, may_not, None),
+            ThroughFence::Unknown {
+                grant: "GRANT SELECT ON mysql.global_priv TO `o`@`%`".to_owned()
+            }
+        );
+        // MySQL's super_read_only stops everybody.
+        assert_eq!(fenced("8.4.0", may_not, None), ThroughFence::Nobody);
+        assert_eq!(fenced("9.7.4", may, Some(&many)), ThroughFence::Nobody);
     }
 
     const MARIADB_LIVE: &[&str] = &[

@@ -9,7 +9,7 @@ GRANT SELECT ON performance_schema.* TO 'orchestrator'@'%';
 -- Repair and fence: replication, read_only, super_read_only, semi-sync, ending sessions.
 GRANT SUPER, RELOAD ON *.* TO 'orchestrator'@'%';
 
--- Keep the replication user's credentials when a channel has to be set up again.
+-- See whether the replication user's credentials are stored; they would be needed where a channel names no user.
 GRANT SELECT ON mysql.slave_master_info TO 'orchestrator'@'%';
 
 -- The queries of your own configuration (Detect...Query, ReplicationCredentialsQuery): name the schema they read.

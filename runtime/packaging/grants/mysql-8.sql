@@ -13,7 +13,7 @@ GRANT RELOAD ON *.* TO 'orchestrator'@'%';
 -- Fence: read_only, super_read_only, the event scheduler, ending sessions.
 GRANT SYSTEM_VARIABLES_ADMIN, CONNECTION_ADMIN ON *.* TO 'orchestrator'@'%';
 
--- Keep the replication user's credentials when a channel has to be set up again.
+-- See whether the replication user's credentials are stored; they would be needed where a channel names no user.
 GRANT SELECT ON mysql.slave_master_info TO 'orchestrator'@'%';
 
 -- The queries of your own configuration (Detect...Query, ReplicationCredentialsQuery): name the schema they read.

@@ -169,7 +169,7 @@ impl Daemons {
     }
 
     /// Looks at every daemon that is up.
-    pub async fn views(&self) -> Vec<DaemonView> {
+    pub async fn views<E: Engine>(&self) -> Vec<DaemonView> {
         let running: Vec<(String, DriverHandle)> = {
             let shared = self.lock();
             let up = shared.running.iter();
@@ -179,36 +179,38 @@ impl Daemons {
         };
         let mut views = Vec::new();
         for (name, handle) in running {
-            let view = handle
-                .look(move |node, _| DaemonView {
-                    name,
-                    at: node.replicated().applied(),
-                    digest: node.replicated().digest(),
-                    leads: node.raft().leading.is_some(),
-                    node: node.raft().node,
-                    voters: node.raft().voters.clone(),
-                    hears_leader: node.raft().healthy,
-                    recoveries: node
-                        .replicated()
-                        .recoveries_newest_first()
-                        .cloned()
-                        .collect(),
-                    servers_seen: node
-                        .observed()
-                        .instances
-                        .values()
-                        .filter(|instance| instance.is_last_check_valid())
-                        .count(),
-                    named: node
-                        .replicated()
-                        .clusters()
-                        .filter(|record| !record.shown_alias().is_empty())
-                        .map(|record| (record.shown_alias().to_owned(), record.primary.clone()))
-                        .collect(),
-                })
-                .await;
-            // One that ended is in `ended`.
-            views.extend(view);
+            let view = handle.look(move |node, _| DaemonView {
+                name,
+                at: node.replicated().applied(),
+                digest: node.replicated().digest(),
+                leads: node.raft().leading.is_some(),
+                node: node.raft().node,
+                voters: node.raft().voters.clone(),
+                hears_leader: node.raft().healthy,
+                recoveries: node
+                    .replicated()
+                    .recoveries_newest_first()
+                    .cloned()
+                    .collect(),
+                servers_seen: node
+                    .observed()
+                    .instances
+                    .values()
+                    .filter(|instance| instance.is_last_check_valid())
+                    .count(),
+                named: node
+                    .replicated()
+                    .clusters()
+                    .filter(|record| !record.shown_alias().is_empty())
+                    .map(|record| (record.shown_alias().to_owned(), record.primary.clone()))
+                    .collect(),
+            });
+            // One that ended is in `ended`; nothing runs on its machine any more, so one that ends meanwhile does not answer.
+            tokio::select! {
+                biased;
+                view = view => views.extend(view),
+                () = sleep::<E>(LOOK_PATIENCE) => {}
+            }
         }
         views
     }
@@ -327,6 +329,8 @@ impl Daemons {
     }
 }
 
+/// A daemon that runs answers at once.
+const LOOK_PATIENCE: Duration = Duration::from_secs(1);
 /// How often one that is asleep looks whether it is to start.
 const WAKING: Duration = Duration::from_millis(5);
 

@@ -261,7 +261,7 @@ pub(super) async fn one_more_failover<E: Engine>(player: &mut Player) -> Result<
     else {
         return Ok("no primary".to_owned());
     };
-    let views = player.members().await?;
+    let views = player.members::<E>().await?;
     let lost = |host: &crate::model::Host| {
         views.first().is_some_and(|view| {
             let mut recoveries = view.recoveries.iter();
@@ -304,7 +304,7 @@ async fn wait_for_views<E: Engine>(player: &mut Player) -> Result<(), Failure> {
     let until = E::elapsed() + REST;
     loop {
         sleep::<E>(LOOK).await;
-        let views = player.members().await?;
+        let views = player.members::<E>().await?;
         let running = player
             .hosts
             .iter()

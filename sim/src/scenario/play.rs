@@ -242,7 +242,7 @@ impl Player {
             String::new()
         };
         if self.scenario.expect.stands_still {
-            return self.stands_still().await;
+            return self.stands_still::<E>().await;
         }
         event("phase", format_args!("everything is healed"));
         heal::heal::<E>(self);
@@ -310,7 +310,7 @@ impl Player {
                 due.sort_by_key(|one| one.at);
             }
             if E::elapsed() >= look_at {
-                let views = self.look().await?;
+                let views = self.look::<E>().await?;
                 look_at = E::elapsed() + LOOK;
                 if self.plan.is_calm && !is_discovered {
                     is_discovered = self.is_discovered(&views);
@@ -355,8 +355,8 @@ impl Player {
     }
 
     /// Looks at every daemon and server.
-    pub(super) async fn look(&mut self) -> Result<Vec<DaemonView>, Failure> {
-        let views = self.daemons.views().await;
+    pub(super) async fn look<E: Engine>(&mut self) -> Result<Vec<DaemonView>, Failure> {
+        let views = self.daemons.views::<E>().await;
         let broken = witness::ask(|oracles, hosts| oracles.look(&views, hosts));
         broken.unwrap_or(Ok(())).map_err(Failure::Safety)?;
         self.broken()?;
@@ -455,7 +455,7 @@ impl Player {
         if let Some(expected) = expect.promotions
             && promotions.len() != expected
         {
-            let views = self.look().await?;
+            let views = self.look::<E>().await?;
             return Err(Failure::Liveness(format!(
                 "promotions: {expected} expected; there were {}; {}",
                 promotions.len(),
@@ -463,7 +463,7 @@ impl Player {
             )));
         }
         if let Some(why) = &expect.refused {
-            let views = self.look().await?;
+            let views = self.look::<E>().await?;
             let recoveries = views.first().map_or(&[][..], |view| &view.recoveries);
             let is_refused = |recovery: &Recovery| matches!(&recovery.end, Some((_, End::Failed { reason })) if reason.contains(why.as_str()));
             let changes = witness::count("effect");
@@ -525,7 +525,7 @@ impl Player {
                 expect.terms
             )));
         }
-        if expect.led && !self.look().await?.iter().any(|view| view.leads) {
+        if expect.led && !self.look::<E>().await?.iter().any(|view| view.leads) {
             return Err(Failure::Liveness("led: no daemon leads".to_owned()));
         }
         for (who, path, part) in &expect.says {
@@ -539,8 +539,8 @@ impl Player {
         Ok(())
     }
 
-    async fn stands_still(&mut self) -> Result<Summary, Failure> {
-        match self.look().await?.iter().find(|view| view.leads) {
+    async fn stands_still<E: Engine>(&mut self) -> Result<Summary, Failure> {
+        match self.look::<E>().await?.iter().find(|view| view.leads) {
             Some(view) => Err(Failure::Safety(format!(
                 "expected: nobody leads; {} does",
                 view.name
@@ -550,9 +550,9 @@ impl Player {
     }
 
     /// The daemons of those that are members in the end.
-    pub(super) async fn members(&mut self) -> Result<Vec<DaemonView>, Failure> {
+    pub(super) async fn members<E: Engine>(&mut self) -> Result<Vec<DaemonView>, Failure> {
         let members = self.scenario.member_names();
-        let mut views = self.look().await?;
+        let mut views = self.look::<E>().await?;
         views.retain(|view| members.contains(&view.name));
         Ok(views)
     }
@@ -560,7 +560,7 @@ impl Player {
     /// All oracles judge the end.
     async fn judge<E: Engine>(&mut self) -> Result<(), Failure> {
         let wanted = witness::ask(|oracles, _| oracles.nothing_uncommitted.call()).flatten();
-        let mut daemons = self.members().await?;
+        let mut daemons = self.members::<E>().await?;
         // What was committed a moment ago is on its way to the others.
         for _ in 0..CATCH_UP_LOOKS {
             let is_behind = |daemon: &DaemonView| {
@@ -570,7 +570,7 @@ impl Player {
                 break;
             }
             sleep::<E>(LOOK).await;
-            daemons = self.members().await?;
+            daemons = self.members::<E>().await?;
         }
         let ended = Ended {
             hosts: self.hosts.clone(),
@@ -970,6 +970,6 @@ impl Player {
     pub(super) async fn wait<E: Engine>(&mut self) -> Result<Vec<DaemonView>, Failure> {
         sleep::<E>(LOOK).await;
         self.supervise::<E>();
-        self.look().await
+        self.look::<E>().await
     }
 }

@@ -87,6 +87,8 @@ pub struct Observed {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Cause {
     Request(RequestId),
+    /// A server that was read for these requests is to be known.
+    Discover(InstanceKey, Vec<RequestId>),
     /// The next move of a recovery; nothing else is planned for it meanwhile.
     Recovery(Uid),
     /// Opening a recovery or an operation of this server.

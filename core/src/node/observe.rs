@@ -6,13 +6,13 @@ use core::time::Duration;
 use rand_core::Rng;
 
 use super::{
-    Cause, Effect, Level, Node, Output, ProbeEnd, Reply, Report, RequestId, note,
-    restart::UPTIME_SLACK_S,
+    Cause, Effect, Level, Node, Output, ProbeEnd, Proposal, Reply, Report, RequestId, note,
+    repair::unknown, request::too_many, restart::UPTIME_SLACK_S,
 };
 use crate::{
     id::{ClusterKey, InstanceKey},
     limits,
-    replicated::{Change, ClusterRecord, Command},
+    replicated::{Answer, Change, ClusterRecord, Command},
     time::{Mono, Now},
     topology::{Instance, ProbeFailure, ThreadState, ThroughFence, place},
 };
@@ -561,23 +561,60 @@ impl Node {
         waiting: Vec<(RequestId, bool)>,
         out: &mut Output,
     ) {
-        for (request, by_operator) in waiting {
-            if by_operator && !self.replicated.is_known(key) {
-                let command = Command::Know {
-                    keys: alloc::vec![key.clone()],
-                    by_operator,
-                };
-                if self.propose(now, Cause::House, command, out) {
-                    note(
-                        out,
-                        Level::Info,
-                        None,
-                        format!("{key} is known by an operator's discover"),
-                    );
-                }
-            }
+        let is_known = self.replicated.is_known(key);
+        let (to_be_known, refreshed): (Vec<_>, Vec<_>) = waiting
+            .into_iter()
+            .partition(|(_, by_operator)| *by_operator && !is_known);
+        for (request, _) in refreshed {
             out.effects
                 .push(Effect::Answer(request, Reply::Probed(key.clone())));
+        }
+        if to_be_known.is_empty() {
+            return;
+        }
+        // Whoever asked is answered when that is committed: this daemon may lead no more.
+        let requests: Vec<RequestId> = to_be_known
+            .into_iter()
+            .map(|(request, _)| request)
+            .collect();
+        let command = Command::Know {
+            keys: alloc::vec![key.clone()],
+            by_operator: true,
+        };
+        let cause = Cause::Discover(key.clone(), requests.clone());
+        if !self.propose(now, cause, command, out) {
+            for request in requests {
+                out.effects.push(Effect::Answer(request, too_many()));
+            }
+        }
+    }
+
+    /// The server was read for these requests; this is what came of the command by which it is known.
+    pub(super) fn discover_proposed(
+        &self,
+        key: &InstanceKey,
+        requests: Vec<RequestId>,
+        outcome: &Proposal,
+        out: &mut Output,
+    ) {
+        let reply = match outcome {
+            Proposal::Committed(Answer::Refused(refusal)) => Reply::Refused(refusal.clone()),
+            Proposal::Committed(_) => {
+                note(
+                    out,
+                    Level::Info,
+                    None,
+                    format!("{key} is known by an operator's discover"),
+                );
+                Reply::Probed(key.clone())
+            }
+            Proposal::Refused => Reply::NotLeading {
+                leader: self.raft.leader,
+            },
+            Proposal::Unknown => unknown(),
+        };
+        for request in requests {
+            out.effects.push(Effect::Answer(request, reply.clone()));
         }
     }
 

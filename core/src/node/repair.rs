@@ -32,7 +32,7 @@ const WAIT_MIN: core::time::Duration = core::time::Duration::from_millis(1);
 /// Pause after a move that was refused or not committed.
 const MOVE_AGAIN_AFTER: core::time::Duration = core::time::Duration::from_millis(100);
 
-fn unknown() -> Reply {
+pub(super) fn unknown() -> Reply {
     Reply::Unknown("it was proposed, and whether it was committed is not known".to_string())
 }
 
@@ -57,7 +57,7 @@ impl Node {
         let void: Vec<ProposalId> = self
             .proposals
             .iter()
-            .filter(|(_, (cause, _))| !matches!(cause, Cause::Request(_)))
+            .filter(|(_, (cause, _))| !matches!(cause, Cause::Request(_) | Cause::Discover(..)))
             .map(|(id, _)| *id)
             .collect();
         for id in void {
@@ -514,6 +514,9 @@ impl Node {
             Cause::Detection { key, uid, begin } => {
                 let is_committed = matches!(&outcome, Proposal::Committed(answer) if !matches!(answer, Answer::Refused(_)));
                 self.detection_proposed(now, &key, uid, *begin, is_committed, out);
+            }
+            Cause::Discover(key, requests) => {
+                self.discover_proposed(&key, requests, &outcome, out);
             }
             Cause::House | Cause::Members => {}
             Cause::MembersFor(request) => self.change_proposed(request, outcome, out),

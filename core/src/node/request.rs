@@ -13,6 +13,14 @@ use crate::{
     topology::Instance,
 };
 
+/// The answer where nothing more can be proposed.
+pub(super) fn too_many() -> Reply {
+    Reply::Refused(Refusal::Full {
+        what: "proposals on their way".to_string(),
+        limit: limits::PROPOSALS_PENDING_MAX as u64,
+    })
+}
+
 impl Node {
     pub(super) fn asked(&mut self, now: Now, id: RequestId, request: Request, out: &mut Output) {
         let needs_leader = !matches!(request, Request::Refresh(_) | Request::Opinions { .. });
@@ -81,12 +89,7 @@ impl Node {
 
     fn decide(&mut self, now: Now, id: RequestId, command: Command, out: &mut Output) {
         if !self.propose(now, Cause::Request(id), command, out) {
-            let refusal = Refusal::Full {
-                what: "proposals on their way".to_string(),
-                limit: limits::PROPOSALS_PENDING_MAX as u64,
-            };
-            out.effects
-                .push(Effect::Answer(id, Reply::Refused(refusal)));
+            out.effects.push(Effect::Answer(id, too_many()));
         }
     }
 

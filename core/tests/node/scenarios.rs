@@ -1595,6 +1595,30 @@ fn a_downtime_that_began_while_a_clock_was_ahead_lasts_no_longer_for_it() {
     world.expect_succeeded(15 * SEC, 2);
 }
 
+/// The server is read for the request, which takes its time: the daemon may lead no more when that is done.
+#[test]
+fn a_discover_is_answered_when_it_is_committed() {
+    let mut world = World::new(Flavour::Mysql, 2);
+    world.ask(Request::Decide(Command::Forget { keys: vec![key(3)] }));
+    world.run(SEC);
+    assert!(!world.oracle.is_known(&key(3)));
+    let leader = world.leader.expect("a leader");
+    let asked = world.ask(Request::Discover(key(3)));
+    world.elect((leader + 1) % 3);
+    world.run(SEC);
+    let reply = world.replies.get(&asked);
+    assert!(
+        matches!(reply, Some(Reply::NotLeading { .. })),
+        "{reply:?}\n{}",
+        world.story()
+    );
+    assert!(!world.oracle.is_known(&key(3)));
+    let asked = world.ask(Request::Discover(key(3)));
+    world.run(SEC);
+    assert_eq!(world.replies.get(&asked), Some(&Reply::Probed(key(3))));
+    assert!(world.oracle.is_known(&key(3)));
+}
+
 #[test]
 fn operations_of_one_step_answer_whoever_asked() {
     for_both(|flavour| {

@@ -43,8 +43,8 @@ part_build() {
     --config profile.dev.package.openraft.debug-assertions=false \
     --config profile.dev.package.validit.debug-assertions=false || return 1
   mv -f "$target/orchestrator-sim" "$target/orchestrator-sim-plain"
-  # Not --all-targets: that builds each program a second time, for tests that no program has.
-  cargo test --workspace --lib --test '*' --locked --no-run && cargo build --workspace --bins --locked
+  # Programs and tests in one go: programs built alone have other features, and everything below them is built anew.
+  cargo build --workspace --bins --tests --locked
 }
 
 # Before anything else is believed: every scenario on each engine, twice, in two processes, one with its trace kept and

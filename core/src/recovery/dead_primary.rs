@@ -205,6 +205,12 @@ impl<V: View> Plan<'_, V> {
     fn next(&self, progress: &mut Progress) -> Move {
         let stage = self.recovery.stage;
         if !self.recovery.is_past_return() && stage != Stage::Undo && self.view.has_returned() {
+            // What it does, the hooks after an end may undo: it ends first, within its own deadline.
+            if stage == Stage::PreHooks && matches!(self.next_hook_before(), hook::Next::Wait) {
+                return Move::Wait {
+                    until: self.now + HOOK_DEADLINE,
+                };
+            }
             return self.undo(End::Undone {
                 reason: String::from("the primary answered before the promotion"),
             });
@@ -305,6 +311,11 @@ impl<V: View> Plan<'_, V> {
     // --- hooks ---
 
     /// Hooks come before anything is changed; whether the primary is still dead is looked at after each.
+    fn next_hook_before(&self) -> hook::Next {
+        let lists = [HookList::PreFailover];
+        hook::next(self.recovery, &lists, self.view.hooks(), self.mine)
+    }
+
     fn pre_hooks(&self) -> Move {
         let wait = Move::Wait {
             until: self.now + HOOK_DEADLINE,
@@ -314,8 +325,7 @@ impl<V: View> Plan<'_, V> {
             hook::Next::Failed(why) => return not_attempted(&why),
             hook::Next::Run(_) | hook::Next::Finished => {}
         }
-        let lists = [HookList::PreFailover];
-        match hook::next(self.recovery, &lists, self.view.hooks(), self.mine) {
+        match self.next_hook_before() {
             hook::Next::Wait => wait,
             hook::Next::Failed(why) => not_attempted(&why),
             hook::Next::Run(hook) => Move::Intend {

@@ -36,6 +36,51 @@ fn nothing_was_done(world: &World) -> bool {
     })
 }
 
+/// What a hook before the failover takes away, one after it gives back: never while the first is still at work.
+#[test]
+fn a_hook_that_runs_when_the_primary_returns_ends_before_the_next_begins() {
+    let mut world = world();
+    world.hook_takes = SEC;
+    world.kill(1);
+    world.expect(3 * SEC, "a hook before the failover", |world| {
+        world
+            .hooks
+            .iter()
+            .any(|ran| ran.hook == hook(HookList::PreFailover, 0))
+    });
+    world.restart(1);
+    world.run(6 * SEC);
+    let last = world.last();
+    assert!(
+        matches!(last.end, Some((_, End::Undone { .. }))),
+        "{:?}\n{}",
+        last.end,
+        world.story()
+    );
+    let at = |list| {
+        let mut hooks = world.hooks.iter();
+        hooks
+            .find(|ran| ran.hook == hook(list, 0))
+            .map(|ran| ran.at)
+    };
+    let (before, after) = (
+        at(HookList::PreFailover),
+        at(HookList::PostUnsuccessfulFailover),
+    );
+    assert!(
+        before.is_some() && after >= before.map(|before| before + SEC),
+        "{before:?} {after:?}\n{}",
+        world.story()
+    );
+    assert!(
+        !world
+            .ran()
+            .contains(&String::from("PreFailoverProcesses[1]")),
+        "{:?}",
+        world.ran()
+    );
+}
+
 #[test]
 fn hooks_run_in_order_around_a_failover() {
     let mut world = world();

@@ -880,7 +880,7 @@ fn a_copy_of_another_daemons_file_is_written_anew() {
         // Whole, whatever of it is in the write-ahead log still.
         Connection::open(folder.file())
             .unwrap()
-            .execute("vacuum into ?1", [copy.to_str().unwrap()])
+            .execute_batch(&format!("vacuum into '{}'", copy.display()))
             .unwrap();
 
         // Who wrote it has been silent for long. That this daemon opened it once before, and wrote nothing, makes the rows no

@@ -310,12 +310,12 @@ impl<V: View> Plan<'_, V> {
 
     // --- hooks ---
 
-    /// Hooks come before anything is changed; whether the primary is still dead is looked at after each.
     fn next_hook_before(&self) -> hook::Next {
         let lists = [HookList::PreFailover];
         hook::next(self.recovery, &lists, self.view.hooks(), self.mine)
     }
 
+    /// Hooks come before anything is changed; whether the primary is still dead is looked at after each.
     fn pre_hooks(&self) -> Move {
         let wait = Move::Wait {
             until: self.now + HOOK_DEADLINE,

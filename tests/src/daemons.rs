@@ -362,8 +362,10 @@ pub async fn wait_members(daemons: &[&Daemon], patience: Duration) -> Result<()>
     for daemon in daemons {
         let what = format!("{} shows the members {wanted:?}", daemon.url());
         until(&what, patience, Duration::from_millis(100), async || {
-            let Ok(status) = daemon.status().await else {
-                return Look::not("no answer");
+            let status = match daemon.status().await {
+                Ok(status) => status,
+                Err(error) if daemon.is_running() => return Look::not(format!("{error:#}")),
+                Err(_) => return Look::not("it has ended"),
             };
             let rows = status["Members"].as_array().cloned().unwrap_or_default();
             let mut found: Vec<&str> = rows
@@ -378,9 +380,29 @@ pub async fn wait_members(daemons: &[&Daemon], patience: Duration) -> Result<()>
                 Look::not(format!("{status:#}"))
             }
         })
-        .await?;
+        .await
+        .with_context(|| crate::fleet::tail(&[daemon.log()]))?;
     }
     Ok(())
+}
+
+/// Waits until this daemon has applied all that the leader has at present: what was acknowledged is on a majority, which
+/// may be the others.
+pub async fn wait_applied(daemons: &Daemons, daemon: &Daemon, patience: Duration) -> Result<()> {
+    let leader = daemons.wait_leader(patience).await?.status().await?;
+    let wanted = leader["AppliedIndex"].as_u64().context("no AppliedIndex")?;
+    let what = format!("{} has applied {wanted}", daemon.url());
+    until(
+        &what,
+        patience,
+        Duration::from_millis(50),
+        async || match daemon.status().await {
+            Ok(status) if status["AppliedIndex"].as_u64() >= Some(wanted) => Look::Holds(()),
+            Ok(status) => Look::not(format!("{status:#}")),
+            Err(error) => Look::not(format!("{error:#}")),
+        },
+    )
+    .await
 }
 
 /// The daemons of one raft cluster; ended, and their folders removed, on drop.

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use orchestrator_tests::daemons::{Daemon, DaemonOptions, Daemons, wait_members};
+use orchestrator_tests::daemons::{Daemon, DaemonOptions, Daemons, wait_applied, wait_members};
 use orchestrator_tests::process::Signal;
 use orchestrator_tests::wait::{Look, until};
 use serde_json::json;
@@ -189,6 +189,7 @@ async fn a_cluster_of_which_one_memory_is_left_is_recovered_by_hand() -> Result<
     daemons.wait_leader(PATIENCE).await?;
     members(&[n1, n2, n3]).await?;
     write(&daemons, "kept").await?;
+    wait_applied(&daemons, n1, PATIENCE).await?;
     for daemon in [n2, n3] {
         daemon.kill().await?;
         daemon.wipe()?;
@@ -254,6 +255,7 @@ async fn a_cluster_of_which_one_backend_is_left_is_recovered_by_hand() -> Result
     members(&[n1, n2, n3]).await?;
     write(&daemons, "kept").await?;
     daemons.ask_leader("/api/disable-global-recoveries").await?;
+    wait_applied(&daemons, n1, PATIENCE).await?;
     let former = n1.status().await?;
     // Told to stop, it writes its backend first.
     n1.signal(Signal::Terminate);

@@ -28,7 +28,7 @@ use super::post::{Letter, MESSAGES_MAX};
 use super::snapshot::SnapshotFile;
 use super::start::{LogFacts, StartDecision, decide_start};
 use super::tls::Security;
-use super::types::{Metrics, Proposal, Raft};
+use super::types::{Metrics, Proposal, Raft, metrics_of};
 use super::wire::{COMMAND_BYTES_MAX, LogIdV1, Response};
 use super::{
     RaftSettings, ReplicaRequest, StartError, StartReport, form, normalise_address, post, serve,
@@ -599,10 +599,7 @@ fn raft_config<E: Env>(
 
 /// The one meaning of leading.
 fn leading<E: Env>(node: &Node<E>) -> Option<Epoch> {
-    let raft = node.raft.get()?;
-    let metrics = raft.metrics();
-    let metrics = metrics.borrow_watched();
-    leading_by(node, &metrics)
+    leading_by(node, &node.metrics()?)
 }
 
 fn leading_by<E: Env>(node: &Node<E>, metrics: &Metrics<E>) -> Option<Epoch> {
@@ -641,7 +638,7 @@ fn hands_over<E: Env>(node: &Node<E>, metrics: &Metrics<E>) -> bool {
 
 fn summarise<E: Env>(node: &Node<E>) -> RaftSummary {
     let fatal = node.fatal.borrow().clone();
-    let Some(raft) = node.raft.get() else {
+    let Some(metrics) = node.metrics() else {
         return RaftSummary {
             state: RaftState::Candidate,
             term: 0,
@@ -652,8 +649,6 @@ fn summarise<E: Env>(node: &Node<E>) -> RaftSummary {
             fatal,
         };
     };
-    let metrics = raft.metrics();
-    let metrics = metrics.borrow_watched();
     let stopped = *node.stop.borrow() || fatal.is_some() || metrics.running_state.is_err();
     let state = match metrics.state {
         _ if stopped => RaftState::Shutdown,
@@ -730,12 +725,12 @@ async fn watch_over<E: Env>(handle: RaftHandle<E>, summary: watch::Sender<RaftSu
     let Some(raft) = node.raft.get().cloned() else {
         return;
     };
-    let mut metrics = raft.metrics();
+    let mut news = raft.metrics();
     let mut stop = node.stop.subscribe();
     let (mut upkeep_at, mut snapshot_at) = (E::mono() + UPKEEP_INTERVAL, E::mono());
     let mut snapshot = None;
     loop {
-        let look = E::Rt::select2(metrics.changed(), sleep::<E>(node.settings.heartbeat()));
+        let look = E::Rt::select2(news.changed(), sleep::<E>(node.settings.heartbeat()));
         match E::Rt::select2(stop.wait_for(|stop| *stop), look).await {
             Select2::First(_) => break,
             Select2::Second(Select2::First(Err(_))) => {
@@ -744,20 +739,11 @@ async fn watch_over<E: Env>(handle: RaftHandle<E>, summary: watch::Sender<RaftSu
             }
             Select2::Second(_) => {}
         }
-        let (broken, held, applied) = {
-            let metrics = metrics.borrow_and_update();
-            let broken = metrics
-                .running_state
-                .as_ref()
-                .err()
-                .map(ToString::to_string);
-            (
-                broken,
-                metrics.snapshot.map(|id| id.index),
-                metrics.last_applied.map(|id| id.index),
-            )
-        };
-        if let Some(reason) = broken {
+        let metrics = metrics_of(&raft);
+        let held = metrics.snapshot.map(|id| id.index);
+        let applied = metrics.last_applied.map(|id| id.index);
+        if let Err(broken) = metrics.running_state {
+            let reason = broken.to_string();
             node.fail(node.store.failure().unwrap_or(reason));
         } else if let Some(reason) = node.store.failure() {
             node.fail(reason);
@@ -816,23 +802,12 @@ async fn keep_bounds<E: Env>(node: &Node<E>, raft: &Raft<E>, snapshot: Option<u6
 
 /// What the leader knows of its followers' logs is what proves later that one of them went back.
 pub(super) fn note_progress<E: Env>(node: &Node<E>, raft: &Raft<E>) {
-    let (term, matched) = {
-        let metrics = raft.metrics();
-        let metrics = metrics.borrow_watched();
-        let matched: Vec<(u64, LogIdV1)> = metrics
-            .replication
-            .iter()
-            .flatten()
-            .filter_map(|(peer, id)| {
-                id.as_ref()
-                    .map(|id| (*peer, super::wire::mirror_log_id::<E>(id)))
-            })
-            .collect();
-        (metrics.current_term, matched)
-    };
-    for (peer, last) in matched {
-        if peer != node.id && last.term == term {
-            node.saw(peer, term, Some(last));
+    let metrics = metrics_of(raft);
+    let term = metrics.current_term;
+    for (peer, id) in metrics.replication.iter().flatten() {
+        let last = id.as_ref().map(super::wire::mirror_log_id::<E>);
+        if *peer != node.id && last.is_some_and(|last| last.term == term) {
+            node.saw(*peer, term, last);
         }
     }
 }
@@ -993,9 +968,7 @@ impl<E: Env> RaftHandle<E> {
             .find(|member| Some(member.node) == view.summary.leader);
         view.leader_address = leader.and_then(|leader| leader.address.clone());
         view.leader_http_uri = leader.and_then(|leader| leader.http_uri.clone());
-        if let Some(raft) = node.raft.get() {
-            let metrics = raft.metrics();
-            let metrics = metrics.borrow_watched();
+        if let Some(metrics) = node.metrics() {
             view.last_log_index = metrics.last_log_index;
             view.applied = metrics.last_applied.map(|id| id.index);
             view.committed = metrics.local_committed.map(|id| id.index);
@@ -1007,11 +980,9 @@ impl<E: Env> RaftHandle<E> {
     /// The members of the cluster, this node included, by identity.
     pub fn peers(&self) -> Vec<MemberView> {
         let node = &self.node;
-        let Some(raft) = node.raft.get() else {
+        let Some(metrics) = node.metrics() else {
             return Vec::new();
         };
-        let metrics = raft.metrics();
-        let metrics = metrics.borrow_watched();
         let now = E::mono();
         let peers = locked(&node.peers);
         let membership = metrics.membership_config.membership();
@@ -1119,17 +1090,16 @@ impl<E: Env> RaftHandle<E> {
     async fn transfer(&self, wanted: Option<&BTreeSet<NodeId>>) -> Result<(), String> {
         let node = &self.node;
         let raft = node.raft.get().ok_or("raft is being started")?;
-        let mut metrics = raft.metrics();
+        let mut news = raft.metrics();
         let outcome = timeout::<E, _>(node.settings.election_timeout(), async {
             let mut asked = false;
             loop {
-                let (term, to) = {
-                    let metrics = metrics.borrow_and_update();
-                    if metrics.state != ServerState::Leader {
-                        return Ok(());
-                    }
-                    (metrics.current_term, whole_log(node.id, &metrics, wanted))
-                };
+                let metrics = metrics_of(raft);
+                if metrics.state != ServerState::Leader {
+                    return Ok(());
+                }
+                let term = metrics.current_term;
+                let to = whole_log(node.id, &metrics, wanted);
                 if !asked && to.is_some() {
                     let confirmed_until = {
                         let mut hand_over = locked(&node.hand_over);
@@ -1142,13 +1112,13 @@ impl<E: Env> RaftHandle<E> {
                     asked = true;
                     sleep::<E>(confirmed_until.saturating_sub(E::mono())).await;
                     // Whoever has the whole log by then: nothing was added to it meanwhile by this node.
-                    let to = whole_log(node.id, &metrics.borrow_watched(), wanted).or(to);
+                    let to = whole_log(node.id, &metrics_of(raft), wanted).or(to);
                     if let Some(to) = to {
                         let asking = raft.trigger().transfer_leader(to).await;
                         asking.map_err(|error| error.to_string())?;
                     }
                 }
-                let changed = metrics.changed().await;
+                let changed = news.changed().await;
                 changed.map_err(|_| "raft has ended".to_owned())?;
             }
         })
@@ -1162,15 +1132,15 @@ impl<E: Env> RaftHandle<E> {
     /// Why there is none, in words.
     pub async fn make_snapshot(&self) -> Result<(), String> {
         let raft = self.node.raft.get().ok_or("raft is being started")?;
-        let mut metrics = raft.metrics();
-        let Some(wanted) = metrics.borrow_watched().last_applied.map(|id| id.index) else {
+        let mut news = raft.metrics();
+        let Some(wanted) = metrics_of(raft).last_applied.map(|id| id.index) else {
             return Err("nothing was applied so far".to_owned());
         };
         let made = timeout::<E, _>(SNAPSHOT_DEADLINE, async {
             // One that is being written may be of before; then another one is asked for.
             let mut asked_at = None;
             loop {
-                let held = metrics.borrow_and_update().snapshot.map(|id| id.index);
+                let held = metrics_of(raft).snapshot.map(|id| id.index);
                 if held >= Some(wanted) {
                     return Ok(());
                 }
@@ -1179,7 +1149,7 @@ impl<E: Env> RaftHandle<E> {
                     let asking = raft.trigger().snapshot().await;
                     asking.map_err(|error| error.to_string())?;
                 }
-                let changed = metrics.changed().await;
+                let changed = news.changed().await;
                 changed.map_err(|_| "raft has ended".to_owned())?;
             }
         });
@@ -1196,8 +1166,8 @@ impl<E: Env> RaftHandle<E> {
     /// In openraft's eyes, whoever answers.
     #[cfg(test)]
     pub(super) fn is_openrafts_leader(&self) -> bool {
-        let metrics = self.node.raft.get().map(|raft| raft.metrics());
-        metrics.is_some_and(|metrics| metrics.borrow_watched().state == ServerState::Leader)
+        let metrics = self.node.metrics();
+        metrics.is_some_and(|metrics| metrics.state == ServerState::Leader)
     }
 
     /// Ends as a killed process does, as far as peers can tell.

@@ -14,7 +14,7 @@ use super::log::LogStore;
 use super::peers::{Judgement, Peers};
 use super::strangers::Strangers;
 use super::tls::Security;
-use super::types::Raft;
+use super::types::{Metrics, Raft, metrics_of};
 use super::wire::{Hello, Introduction, PROTOCOL, Refusal, RefusalKind};
 use super::{PeerMessage, RaftSettings};
 use crate::env::{Env, Mutant};
@@ -100,6 +100,11 @@ pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl<E: Env> Node<E> {
+    /// What raft says of itself, once it is started.
+    pub(super) fn metrics(&self) -> Option<Metrics<E>> {
+        self.raft.get().map(metrics_of)
+    }
+
     pub(super) fn cluster(&self) -> Option<ClusterId> {
         locked(&self.identity).cluster
     }

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use openraft::EntryPayload;
 use openraft::raft::Precondition;
-use openraft_rt::watch::WatchReceiver;
 use orchestrator_core::membership::{Listed, Own, Seen, Sight, Standing};
 use orchestrator_core::time::Mono;
 
@@ -24,22 +23,17 @@ const LISTED_FRESH: Duration = Duration::from_secs(10);
 
 /// Everybody who is a member by the newest membership this node knows, itself included.
 pub(super) fn members<E: Env>(node: &Node<E>) -> BTreeSet<u64> {
-    let Some(raft) = node.raft.get() else {
+    let Some(metrics) = node.metrics() else {
         return BTreeSet::new();
     };
-    let metrics = raft.metrics();
-    let metrics = metrics.borrow_watched();
     let membership = metrics.membership_config.membership();
     membership.nodes().map(|(node, _)| *node).collect()
 }
 
 /// It neither leads nor heard its leader lately.
 pub(super) fn is_lonely<E: Env>(node: &Node<E>) -> bool {
-    let leads = node.raft.get().is_some_and(|raft| {
-        let metrics = raft.metrics();
-        let metrics = metrics.borrow_watched();
-        metrics.current_leader == Some(node.id)
-    });
+    let metrics = node.metrics();
+    let leads = metrics.is_some_and(|metrics| metrics.current_leader == Some(node.id));
     let patience = node.settings.election_timeout() * 4;
     let heard = *locked(&node.leader_heard);
     !leads && heard.is_none_or(|(_, at)| E::mono() >= at + patience)
@@ -98,11 +92,8 @@ pub(super) fn whole_list<E: Env>(node: &Node<E>) -> Option<Vec<(String, u64)>> {
 
 /// The voters whose addresses lead to somebody without memory, if so many are left that no majority can be had.
 pub(super) fn memory_lost<E: Env>(node: &Node<E>) -> Option<String> {
-    let voters: BTreeSet<u64> = {
-        let metrics = node.raft.get()?.metrics();
-        let metrics = metrics.borrow_watched();
-        metrics.membership_config.membership().voter_ids().collect()
-    };
+    let metrics = node.metrics()?;
+    let voters: BTreeSet<u64> = metrics.membership_config.membership().voter_ids().collect();
     let now = E::mono();
     let peers = locked(&node.peers);
     let strangers = locked(&node.strangers);
@@ -210,9 +201,7 @@ impl<E: Env> RaftHandle<E> {
             }
         }
         sight.nodes.remove(&NodeId(node.id));
-        if let Some(raft) = node.raft.get() {
-            let metrics = raft.metrics();
-            let metrics = metrics.borrow_watched();
+        if let Some(metrics) = node.metrics() {
             sight.last_index = metrics.last_log_index.unwrap_or(0);
             for (peer, matched) in metrics.replication.iter().flatten() {
                 if let Some(seen) = sight.nodes.get_mut(&NodeId(*peer)) {
@@ -265,15 +254,9 @@ impl<E: Env> RaftHandle<E> {
 
     /// For [`Mutant::ChangeInMemory`]: whether halves are begun here, or are joined by who began them.
     fn begins_or_began(&self, base: LogPosition, members: &Members) -> bool {
-        let was_joint = self.node.raft.get().is_some_and(|raft| {
-            let metrics = raft.metrics();
-            let metrics = metrics.borrow_watched();
-            metrics
-                .membership_config
-                .membership()
-                .get_joint_config()
-                .len()
-                > 1
+        let was_joint = self.node.metrics().is_some_and(|metrics| {
+            let membership = metrics.membership_config.membership();
+            membership.get_joint_config().len() > 1
         });
         let term = self.summary().term;
         members.is_joint() || !was_joint || base.term == term

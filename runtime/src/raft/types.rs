@@ -4,6 +4,7 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use openraft::OptionalSend;
+use openraft_rt::watch::WatchReceiver;
 use serde::{Deserialize, Serialize};
 
 use crate::env::Env;
@@ -66,3 +67,13 @@ pub(super) type SnapshotData = Vec<u8>;
 pub(super) type Snapshot<E> = openraft::alias::SnapshotOf<Config<E>, SnapshotData>;
 pub(super) type Raft<E> = openraft::Raft<Config<E>, super::machine::Machine<E>>;
 pub(super) type Metrics<E> = openraft::RaftMetrics<Config<E>>;
+
+/// What raft says of itself at present: a copy. A borrow is a reader's lock; raft's own task waits for it to tell what is
+/// new, and whoever borrows twice with that task in between waits for ever, and raft with it.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place where it is borrowed, for as long as it is copied"
+)]
+pub(super) fn metrics_of<E: Env>(raft: &Raft<E>) -> Metrics<E> {
+    raft.metrics().borrow_watched().clone()
+}

@@ -61,6 +61,11 @@ pub struct RaftStatus {
     pub node: String,
     pub cluster: String,
     pub term: u64,
+    /// Positions in the raft log: the last one it holds, the last it knows to be committed, the last it applied. Of several
+    /// daemons that hold a cluster's past, whoever applied most has most of it.
+    pub last_log_index: u64,
+    pub committed_index: u64,
+    pub applied_index: u64,
     /// Why it is not healthy; empty when it is.
     pub reason: String,
     pub members: Vec<RaftMember>,

@@ -21,7 +21,7 @@ use crate::{
         verdict::{LOGIN_POLLS_MAX, ReplicaSigns, Verdict, Watched, verdict},
     },
     id::{InstanceKey, NodeId, Uid},
-    recovery::{DeadKind, Purpose},
+    recovery::{DeadKind, Purpose, kind::unknown_kind},
     replicated::{Command, Detection},
     time::{Mono, Now},
     topology::{Instance, ProbeFailure, ThreadState},
@@ -710,12 +710,15 @@ impl Node {
                 "it was deposed; its cluster has another primary",
             ));
         }
-        if instance.report.as_ref().is_some_and(|report| report.galera) {
-            return Err(String::from(
-                "it is a Galera node, which no plan here knows",
-            ));
+        let replicas = problem.replicas.iter().filter_map(|replica| {
+            let instance = self.observed.instances.get(replica)?;
+            Some((replica, instance.report.as_deref()?))
+        });
+        let report = instance.report.as_deref();
+        match report.and_then(|report| unknown_kind((key, report), replicas)) {
+            Some(unknown) => Err(unknown),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// Registers a failure, once while it lasts.

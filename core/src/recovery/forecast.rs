@@ -14,6 +14,7 @@ use alloc::{
 use super::{
     candidate::{Choice, Contender, Failed, choose},
     dead_primary::semi_sync_refusal,
+    kind::unknown_kind,
 };
 use crate::{
     analysis::{Diagnosis, Filters},
@@ -71,7 +72,7 @@ pub fn forecast(primary: &Instance, replicas: &[&Instance], known: Known<'_>) ->
     );
     let policy = known.replicated.policy();
     let mut forecast = Forecast {
-        obstacles: obstacles(primary, &cluster_name, &cluster_alias, known),
+        obstacles: obstacles(primary, replicas, &cluster_name, &cluster_alias, known),
         cluster_name,
         cluster_alias,
         primary: primary.key.clone(),
@@ -140,6 +141,7 @@ pub fn forecast(primary: &Instance, replicas: &[&Instance], known: Known<'_>) ->
 /// Why no recovery would begin, whoever could be promoted.
 fn obstacles(
     primary: &Instance,
+    replicas: &[&Instance],
     cluster_name: &str,
     cluster_alias: &str,
     known: Known<'_>,
@@ -197,11 +199,13 @@ fn obstacles(
     }
     match primary.report.as_deref() {
         None => obstacles.push(format!("{} was never read", primary.key)),
-        Some(report) if report.galera => obstacles.push(format!(
-            "{} is a Galera node, which no plan here knows",
-            primary.key
-        )),
-        Some(report) => obstacles.extend(semi_sync_refusal(&primary.key, report)),
+        Some(report) => {
+            let replicas = replicas
+                .iter()
+                .filter_map(|replica| Some((&replica.key, replica.report.as_deref()?)));
+            let unknown = unknown_kind((&primary.key, report), replicas);
+            obstacles.extend(unknown.or_else(|| semi_sync_refusal(&primary.key, report)));
+        }
     }
     if let Some(problem) = diagnosis.problem(&primary.key)
         && let Some((seeing, daemons)) = problem.evidence.daemons_seeing

@@ -9,6 +9,7 @@ pub mod dead_primary;
 pub mod document;
 pub mod forecast;
 pub mod hook;
+pub mod kind;
 pub mod operation;
 pub mod statement;
 

@@ -55,6 +55,8 @@ pub struct Server {
     /// Fences that wait in its socket buffers.
     pub fences: usize,
     pub log_bin: bool,
+    /// Of its channel, to be stated again.
+    pub options: Vec<(String, String)>,
     /// It takes no more connections, and answers every one with error 1040.
     pub overloaded: bool,
     /// Rights that our account lacks there.
@@ -358,6 +360,7 @@ impl Fleet {
                     UsingGtid::No
                 },
                 received: Some(set(&received)),
+                options: server.options.clone(),
                 ..ReplicaStatus::default()
             }
         });

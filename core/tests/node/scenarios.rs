@@ -1543,6 +1543,27 @@ fn a_cluster_outside_the_filters_is_left_alone() {
     assert!(world.server(2).statements.is_empty());
 }
 
+/// A replica that chooses its source by itself would fight whoever repoints it.
+#[test]
+fn a_cluster_with_a_kind_of_replication_that_no_plan_knows_is_left_alone_and_named() {
+    let mut world = World::new(Flavour::Mysql, 2);
+    let option = String::from("SOURCE_CONNECTION_AUTO_FAILOVER");
+    world.server(3).options = vec![(option.clone(), String::from("0"))];
+    world.run(10 * SEC);
+    assert!(world.foretold(0, 1).would_fail_over());
+    world.server(3).options = vec![(option, String::from("1"))];
+    world.run(10 * SEC);
+    let foretold = world.foretold(0, 1);
+    assert!(
+        foretold.obstacles[0].starts_with("db3:3306 chooses another source by itself"),
+        "{foretold:?}"
+    );
+    world.kill(1);
+    world.run(60 * SEC);
+    assert_eq!(world.recoveries().len(), 0, "{}", world.story());
+    assert!(world.oracle.detections_newest_first().next().is_some());
+}
+
 #[test]
 fn a_downtime_is_respected() {
     let mut world = World::new(Flavour::Mysql, 2);

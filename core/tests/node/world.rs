@@ -188,6 +188,7 @@ impl World {
                 fences: 0,
                 flowed: None,
                 log_bin: true,
+                options: Vec::new(),
                 overloaded: false,
                 missing_privileges: Vec::new(),
                 through_fence: ThroughFence::Nobody,

@@ -112,6 +112,8 @@ setup_mariadb() {
       apt_install "$core" "${core/server/client}"
     fi
   fi
+  # A backend's backup is made by the program that people make it with, which is not among the core ones.
+  command -v mariadb-dump >/dev/null || apt_install mariadb-client
   find_mariadbd >/dev/null || die "mariadbd is still missing; as root, type:  apt-get install mariadb-server-core mariadb-client-core"
   say "mariadb: $("$(find_mariadbd)" --no-defaults --version)"
 }

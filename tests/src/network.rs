@@ -1,4 +1,4 @@
-//! Machines with networks of their own: a namespace each, joined by a bridge to this one. Needs root.
+//! Machines with networks of their own: a namespace each, joined by a bridge to this one, or by long wires. Needs root.
 //!
 //! A machine is cut from another by telling it a wrong hardware address of it: what it sends goes nowhere, without an error,
 //! as through a firewall that drops. Nothing of the host's own network is touched, and everything goes with its owner.
@@ -16,13 +16,16 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
+mod distance;
+
 /// Where nobody listens.
 const NOWHERE: &str = "02:00:00:00:00:fe";
 
-/// A bridge with machines. Their addresses are 10.D.S.1 and on, the bridge's own is 10.D.S.254.
+/// Machines that are joined. Their addresses are 10.D.S.1 and on, this process's own is 10.D.S.254.
 #[derive(Debug)]
 pub struct Network {
-    bridge: String,
+    /// The device by which this process is joined to them.
+    near: String,
     machines: Vec<Machine>,
 }
 
@@ -31,6 +34,23 @@ pub struct Network {
 pub struct Machine {
     namespace: String,
     address: Ipv4Addr,
+}
+
+/// The names and addresses of one network.
+struct Plan {
+    name: String,
+    block: (u8, u8),
+}
+
+impl Plan {
+    fn address(&self, last: u8) -> Ipv4Addr {
+        Ipv4Addr::new(10, self.block.0, self.block.1, last)
+    }
+
+    /// The end of a machine's wire that it does not see.
+    fn device(&self, last: u8) -> String {
+        format!("ov{}{last}", self.name)
+    }
 }
 
 fn ip(words: &[&str]) -> Result<()> {
@@ -48,46 +68,71 @@ fn ip(words: &[&str]) -> Result<()> {
 impl Network {
     /// Lays the wires of so many machines.
     pub fn lay(machines: u8) -> Result<Network> {
+        let (network, plan) = Network::plan();
+        ip(&["link", "add", &network.near, "type", "bridge"])?;
+        let mut network = network.here(&plan)?;
+        for last in 1..=machines {
+            let machine = network.add(&plan, last)?;
+            let outer = plan.device(last);
+            let inner = ["veth", "peer", "name", "eth0", "netns", &machine.namespace];
+            ip(&[["link", "add", &outer, "type"].as_slice(), &inner].concat())?;
+            ip(&["link", "set", &outer, "master", &network.near, "up"])?;
+            machine.join()?;
+        }
+        Ok(network)
+    }
+
+    /// The same, and what one machine sends another arrives so much later.
+    pub fn lay_far(machines: u8, one_way: Duration) -> Result<Network> {
+        let (network, plan) = Network::plan();
+        let mut wires = vec![distance::Wire::make(&network.near)?];
+        let mut network = network.here(&plan)?;
+        for last in 1..=machines {
+            let machine = network.add(&plan, last)?;
+            let outer = plan.device(last);
+            wires.push(distance::Wire::make(&outer)?);
+            let inner = ["netns", &machine.namespace, "name", "eth0"];
+            ip(&[["link", "set", &outer].as_slice(), &inner].concat())?;
+            machine.join()?;
+        }
+        distance::join(wires, one_way);
+        Ok(network)
+    }
+
+    fn plan() -> (Network, Plan) {
         static COUNT: AtomicU8 = AtomicU8::new(0);
         let pid = std::process::id();
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let [low, high, ..] = pid.to_le_bytes();
-        // By the process, so that runs side by side do not meet.
-        let (second, third) = (64 + high % 64, low.wrapping_add(number));
-        let mut network = Network {
-            bridge: format!("ob{pid}x{number}"),
+        let network = Network {
+            near: format!("ob{pid}x{number}"),
             machines: Vec::new(),
         };
-        let bridge = network.bridge.clone();
-        ip(&["link", "add", &bridge, "type", "bridge"])?;
-        let own = format!("10.{second}.{third}.254/24");
-        ip(&["address", "add", &own, "dev", &bridge])?;
-        ip(&["link", "set", &bridge, "up"])?;
-        for last in 1..=machines {
-            let machine = Machine {
-                namespace: format!("on{pid}x{number}x{last}"),
-                address: Ipv4Addr::new(10, second, third, last),
-            };
-            let namespace = machine.namespace.clone();
-            network.machines.push(machine);
-            let (outer, address) = (
-                format!("ov{pid}x{number}{last}"),
-                format!("10.{second}.{third}.{last}/24"),
-            );
-            ip(&["netns", "add", &namespace])?;
-            ip(&[
-                "link", "add", &outer, "type", "veth", "peer", "name", "eth0", "netns", &namespace,
-            ])?;
-            ip(&["link", "set", &outer, "master", &bridge, "up"])?;
-            for words in [
-                ["address", "add", &address, "dev", "eth0"].as_slice(),
-                &["link", "set", "lo", "up"],
-                &["link", "set", "eth0", "up"],
-            ] {
-                ip(&[&["-n", &namespace], words].concat())?;
-            }
-        }
-        Ok(network)
+        let plan = Plan {
+            name: format!("{pid}x{number}"),
+            // By the process, so that runs side by side do not meet.
+            block: (64 + high % 64, low.wrapping_add(number)),
+        };
+        (network, plan)
+    }
+
+    /// The device by which this process is joined exists.
+    fn here(self, plan: &Plan) -> Result<Network> {
+        let own = format!("{}/24", plan.address(254));
+        ip(&["address", "add", &own, "dev", &self.near])?;
+        ip(&["link", "set", &self.near, "up"])?;
+        Ok(self)
+    }
+
+    /// One more machine, without a wire.
+    fn add(&mut self, plan: &Plan, last: u8) -> Result<Machine> {
+        let machine = Machine {
+            namespace: format!("on{}x{last}", plan.name),
+            address: plan.address(last),
+        };
+        self.machines.push(machine.clone());
+        ip(&["netns", "add", &machine.namespace])?;
+        Ok(machine)
     }
 
     pub fn machines(&self) -> &[Machine] {
@@ -149,6 +194,19 @@ impl Machine {
         command
     }
 
+    /// It has its end of a wire.
+    fn join(&self) -> Result<()> {
+        let address = format!("{}/24", self.address);
+        for words in [
+            ["address", "add", &address, "dev", "eth0"].as_slice(),
+            &["link", "set", "lo", "up"],
+            &["link", "set", "eth0", "up"],
+        ] {
+            ip(&[&["-n", &self.namespace], words].concat())?;
+        }
+        Ok(())
+    }
+
     /// What it sends to an address is lost.
     pub fn loses(&self, address: Ipv4Addr) -> Result<()> {
         self.neighbour(&[
@@ -178,7 +236,7 @@ impl Drop for Network {
             // The wires go with it.
             ip(&["netns", "delete", &machine.namespace]).ok();
         }
-        ip(&["link", "delete", &self.bridge]).ok();
+        ip(&["link", "delete", &self.near]).ok();
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 mod cluster;
 mod command_line;
 mod failover;
+mod far;
 mod https;
 mod network;
 mod package;

@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 
+use super::Pairs;
 use crate::config::{ConsulSettings, ConsulWrites};
 use crate::env::{Env, Mutant, spawn, timeout};
 use crate::tls::{self, Renewed};
@@ -87,16 +88,20 @@ impl Consul {
     }
 
     /// Makes the store say this, unless it says something of a later decision.
-    pub(super) async fn put<E: Env>(
-        &self,
-        pairs: &[(String, String)],
-        version: u64,
-    ) -> Result<(), String> {
+    pub(super) async fn put<E: Env>(&self, pairs: &Pairs, version: u64) -> Result<(), String> {
+        let empty = String::new();
         for _ in 0..TRIES {
             let mut writes = Vec::new();
-            for (key, value) in pairs {
+            // The first one names the primary.
+            let mut names_another = true;
+            for (place, (key, value)) in pairs.0.iter().enumerate() {
+                let value = match value {
+                    Some(value) => value,
+                    None if names_another => &empty,
+                    None => continue,
+                };
                 match self.read::<E>(key).await? {
-                    Some(held) if held.value == *value => {}
+                    Some(held) if held.value == *value => names_another &= place > 0,
                     Some(held) if held.version > version && !E::has(Mutant::AnyPublication) => {
                         tracing::info!(
                             "{key} in Consul is {}, of a later decision than {value}: it is left",

@@ -9,6 +9,7 @@ mod consul;
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -94,16 +95,37 @@ fn millis(at: Wall) -> u64 {
 }
 
 /// The pairs of one entry, in the order in which they are written.
-pub(crate) fn pairs(prefix: &str, entry: &Entry, ipv4: &str, ipv6: &str) -> Vec<(String, String)> {
+pub(crate) fn pairs(prefix: &str, entry: &Entry, addresses: Option<&[IpAddr]>) -> Pairs {
     let key = format!("{prefix}{}", entry.alias);
     let InstanceKey { host, port } = &entry.primary;
-    vec![
-        (key.clone(), entry.primary.to_string()),
-        (format!("{key}/hostname"), host.clone()),
-        (format!("{key}/port"), port.to_string()),
-        (format!("{key}/ipv4"), ipv4.to_owned()),
-        (format!("{key}/ipv6"), ipv6.to_owned()),
-    ]
+    let first = |wanted: fn(&IpAddr) -> bool| {
+        let found = addresses?.iter().find(|address| wanted(address));
+        Some(found.map(ToString::to_string).unwrap_or_default())
+    };
+    Pairs(vec![
+        (key.clone(), Some(entry.primary.to_string())),
+        (format!("{key}/hostname"), Some(host.clone())),
+        (format!("{key}/port"), Some(port.to_string())),
+        (format!("{key}/ipv4"), first(IpAddr::is_ipv4)),
+        (format!("{key}/ipv6"), first(IpAddr::is_ipv6)),
+    ])
+}
+
+/// The pairs of one cluster, that which names its primary first. A value that is not known (the primary's name was not
+/// resolved) stays what it is in a store that names the same primary, and is empty in one that names another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Pairs(Vec<(String, Option<String>)>);
+
+impl Pairs {
+    fn known(&self) -> impl Iterator<Item = (String, String)> {
+        let known = |(key, value): &(String, Option<String>)| Some((key.clone(), value.clone()?));
+        self.0.iter().filter_map(known)
+    }
+
+    fn or_empty(&self) -> impl Iterator<Item = (String, String)> {
+        let pairs = self.0.iter();
+        pairs.map(|(key, value)| (key.clone(), value.clone().unwrap_or_default()))
+    }
 }
 
 /// Asks the publisher for a round.
@@ -125,6 +147,8 @@ pub struct Told {
     pub pairs: Vec<(String, String)>,
 }
 
+/// For a name to be resolved: what needs no addresses does not wait for a name server that answers nobody.
+const RESOLVE: Duration = Duration::from_millis(500);
 /// For all stores to be compared.
 const COMPARE_TIME_MAX: Duration = Duration::from_secs(30);
 
@@ -273,10 +297,12 @@ impl Publisher {
             let is_new = wanted != told && (failed.is_none() || is_due);
             let mut said = Ok(Vec::new());
             if is_healthy && (is_due || is_new || (asked.is_some() && wanted != told)) {
-                let fresh = wanted
-                    .iter()
-                    .filter(|entry| is_due || !told.contains(entry));
-                let outcome = self.publish::<E>(fresh, table.as_ref()).await;
+                let due = wanted.iter().map(|entry| (entry, told.contains(entry)));
+                let mut due: Vec<(&Entry, bool)> =
+                    due.filter(|(_, was_told)| is_due || !was_told).collect();
+                // What nobody was told so far does not wait for a comparison of all the others.
+                due.sort_by_key(|(_, was_told)| *was_told);
+                let outcome = self.publish::<E>(due, table.as_ref()).await;
                 next_compare = now + if outcome.is_ok() { COMPARE } else { RETRY };
                 match &outcome {
                     Ok(_) => {
@@ -303,17 +329,19 @@ impl Publisher {
         }
     }
 
-    async fn publish<'a, E: Env>(
+    async fn publish<E: Env>(
         &self,
-        entries: impl Iterator<Item = &'a Entry>,
+        entries: Vec<(&Entry, bool)>,
         table: Option<&Backend>,
     ) -> Result<Vec<Told>, String> {
         let mut first_error = Ok(());
         let mut told = Vec::new();
-        for entry in entries {
+        for (entry, was_told) in entries {
             let pairs = resolved_pairs::<E>(&self.prefix, entry).await;
-            if let Some(table) = table {
-                table.publish(pairs.clone());
+            match table {
+                Some(table) if was_told => table.publish(pairs.known().collect()),
+                Some(table) => table.publish(pairs.or_empty().collect()),
+                None => {}
             }
             // One cluster's failure keeps no other from being told.
             if let Some(consul) = &self.consul {
@@ -322,28 +350,21 @@ impl Publisher {
             }
             told.push(Told {
                 alias: entry.alias.clone(),
-                pairs,
+                pairs: pairs.or_empty().collect(),
             });
         }
         first_error.map(|()| told)
     }
 }
 
-async fn resolved_pairs<E: Env>(prefix: &str, entry: &Entry) -> Vec<(String, String)> {
-    let addresses = E::resolve(&entry.primary.host).await.unwrap_or_default();
-    let first = |wanted: fn(&std::net::IpAddr) -> bool| {
-        addresses
-            .iter()
-            .find(|address| wanted(address))
-            .map(ToString::to_string)
-            .unwrap_or_default()
-    };
-    pairs(
-        prefix,
-        entry,
-        &first(std::net::IpAddr::is_ipv4),
-        &first(std::net::IpAddr::is_ipv6),
-    )
+async fn resolved_pairs<E: Env>(prefix: &str, entry: &Entry) -> Pairs {
+    let host = &entry.primary.host;
+    let resolved = timeout::<E, _>(RESOLVE, E::resolve(host)).await;
+    let resolved = resolved.unwrap_or_else(|| Err(std::io::ErrorKind::TimedOut.into()));
+    if let Err(error) = &resolved {
+        tracing::warn!("the addresses of {host} are not told to key-value stores: {error}");
+    }
+    pairs(prefix, entry, resolved.ok().as_deref())
 }
 
 /// While this daemon leads, makes Consul say the same in every data centre that it knows. Apart from the near store, which

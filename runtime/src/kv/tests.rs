@@ -20,14 +20,14 @@ use crate::config::{ConsulSettings, ConsulWrites};
 use crate::env::{DedicatedRuntime, TokioEnv, spawn};
 
 /// A pair: value, flags, index.
-type Pairs = BTreeMap<String, (String, u64, u64)>;
+type Kept = BTreeMap<String, (String, u64, u64)>;
 
 /// Consul's key-value part, as far as it is asked.
 #[derive(Clone, Default)]
-struct Store(Arc<Mutex<(Pairs, u64)>>);
+struct Store(Arc<Mutex<(Kept, u64)>>);
 
 impl Store {
-    fn with<T>(&self, work: impl FnOnce(&mut Pairs, &mut u64) -> T) -> T {
+    fn with<T>(&self, work: impl FnOnce(&mut Kept, &mut u64) -> T) -> T {
         let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (pairs, index) = &mut *held;
         work(pairs, index)
@@ -141,8 +141,9 @@ fn entry(host: &str, version: u64) -> Entry {
     }
 }
 
-fn five(host: &str, version: u64) -> Vec<(String, String)> {
-    pairs("mysql/master/", &entry(host, version), "10.0.0.1", "")
+fn five(host: &str, version: u64) -> Pairs {
+    let address = IpAddr::from([10, 0, 0, 1]);
+    pairs("mysql/master/", &entry(host, version), Some(&[address]))
 }
 
 #[test]
@@ -165,6 +166,33 @@ fn a_primary_is_five_pairs() {
             let index = store.with(|_, index| *index);
             consul.put::<TokioEnv>(&five("db1", 8), 8).await.unwrap();
             assert_eq!(store.with(|_, index| *index), index);
+        }
+    });
+}
+
+/// A name server that answers nobody takes no addresses out of the store, and leaves none of another primary there.
+#[test]
+fn addresses_that_are_not_known_stay_until_there_is_another_primary() {
+    run(async {
+        for writes in BOTH {
+            let store = Store::default();
+            let consul = consul(&store, writes).await;
+            let unresolved =
+                |host: &str, version| pairs("mysql/master/", &entry(host, version), None);
+            let address = |store: &Store| store.values()[2].clone();
+            let named = |value: &str| (String::from("mysql/master/shop/ipv4"), value.to_owned());
+            consul.put::<TokioEnv>(&five("db1", 7), 7).await.unwrap();
+            consul
+                .put::<TokioEnv>(&unresolved("db1", 8), 8)
+                .await
+                .unwrap();
+            assert_eq!(address(&store), named("10.0.0.1"));
+            consul
+                .put::<TokioEnv>(&unresolved("db2", 9), 9)
+                .await
+                .unwrap();
+            assert_eq!(store.values()[0].1, "db2:3306");
+            assert_eq!(address(&store), named(""));
         }
     });
 }

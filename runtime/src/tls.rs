@@ -7,6 +7,7 @@ use std::fmt;
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -17,10 +18,13 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, ConfigBuilder, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
-use crate::env::Env;
+use crate::env::{Env, timeout};
 
 /// Files are read again when they were read longer ago than this.
 const READ_AGAIN: Duration = Duration::from_secs(5);
+
+/// For that; then what was read before stays in use.
+const READ_MAX: Duration = Duration::from_secs(1);
 
 /// A file, and the key of the configuration that names it.
 pub(crate) type Named = (&'static str, PathBuf);
@@ -34,6 +38,8 @@ pub(crate) struct Renewed<T> {
     files: Vec<Named>,
     make: Make<T>,
     held: Mutex<Option<Held<T>>>,
+    /// Somebody reads them again. A disk may never answer, and then one thread waits for it, not one a connection.
+    is_reading: Arc<AtomicBool>,
 }
 
 #[derive(Clone)]
@@ -62,6 +68,7 @@ impl<T: Clone + Send + 'static> Renewed<T> {
             files,
             make: Arc::new(make),
             held: Mutex::new(None),
+            is_reading: Arc::default(),
         }
     }
 
@@ -84,14 +91,22 @@ impl<T: Clone + Send + 'static> Renewed<T> {
             .clone();
         let now = E::mono();
         if let Some(held) = &held
-            && now.saturating_sub(held.at) < READ_AGAIN
+            && (now.saturating_sub(held.at) < READ_AGAIN
+                || self.is_reading.swap(true, Ordering::Relaxed))
         {
             return Ok(held.made.clone());
         }
         let (files, make) = (self.files.clone(), self.make.clone());
         let before = held.as_ref().map(|held| held.contents.clone());
-        let read = E::blocking(move || read::<E, T>(&files, &make, before.as_deref())).await;
-        let fresh = match (read, held) {
+        let is_reading = self.is_reading.clone();
+        let reading = E::blocking(move || {
+            let read = read::<E, T>(&files, &make, before.as_deref());
+            is_reading.store(false, Ordering::Relaxed);
+            read
+        });
+        let late = || Err(format!("not read within {} s", READ_MAX.as_secs()));
+        let read = timeout::<E, _>(READ_MAX, reading).await;
+        let fresh = match (read.unwrap_or_else(late), held) {
             (Ok(Some((contents, made))), held) => {
                 if held.is_some() {
                     tracing::info!("the certificates of {} were read again", self.whose);

@@ -103,14 +103,23 @@ async fn run(settings: Arc<HookSettings>, hook: Hook, facts: HookFacts) -> Outco
             ..
         }
     );
-    let started = match start(&settings, hook, &facts, form).await {
+    let deadline = settings.deadline;
+    let starting = timeout::<TokioEnv, _>(deadline, start(&settings, hook, &facts, form));
+    let why = match starting.await {
+        Some(Ok(started)) => Ok(started),
+        Some(Err(error)) => Err(error.to_string()),
+        None => Err(format!(
+            "it was not started within {} s",
+            deadline.as_secs()
+        )),
+    };
+    let started = match why {
         Ok(started) => started,
         Err(why) => {
             tracing::error!(recovery, "{hook} cannot be run: {why}");
             return refused(format!("it cannot be run: {why}"));
         }
     };
-    let deadline = settings.deadline;
     if in_background {
         spawn::<TokioEnv>(async move {
             let outcome = watch(started, hook, &recovery, deadline).await;
@@ -174,18 +183,22 @@ async fn start(
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .process_group(0);
-    let child = command.spawn().map_err(|error| {
-        let program = command
-            .as_std()
-            .get_program()
-            .to_string_lossy()
-            .into_owned();
-        io::Error::new(error.kind(), format!("{program}: {error}"))
-    })?;
-    Ok(Started {
-        child,
-        _script: script,
+    // It returns once the program was loaded, and the program may lie on a disk that does not answer.
+    TokioEnv::blocking(move || {
+        let child = command.spawn().map_err(|error| {
+            let program = command
+                .as_std()
+                .get_program()
+                .to_string_lossy()
+                .into_owned();
+            io::Error::new(error.kind(), format!("{program}: {error}"))
+        })?;
+        Ok(Started {
+            child,
+            _script: script,
+        })
     })
+    .await
 }
 
 /// Only the owner reads it: what a hook is told may be nobody else's business.

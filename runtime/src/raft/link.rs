@@ -294,7 +294,7 @@ async fn say_hello<E: Env>(
         .map_err(io::Error::other)?;
     match answer.refusal {
         Some(refusal) => {
-            node.refused_by(&answer.sender, &refusal).await;
+            node.refused_by(&answer.sender, &refusal);
             Err(io::Error::new(
                 io::ErrorKind::PermissionDenied,
                 format!("refused: {}", refusal.text),

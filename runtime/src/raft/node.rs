@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::id::{ClusterId, NodeId};
 use super::identity::Identity;
@@ -17,7 +17,7 @@ use super::tls::Security;
 use super::types::{Metrics, Raft, metrics_of};
 use super::wire::{Hello, Introduction, PROTOCOL, Refusal, RefusalKind};
 use super::{PeerMessage, RaftSettings};
-use crate::env::{Env, Mutant};
+use crate::env::{Env, Mutant, spawn};
 
 /// Bytes of a remark that are taken from a peer, at most.
 const REMARK_BYTES_MAX: usize = 2_000;
@@ -260,7 +260,7 @@ impl<E: Env> Node<E> {
 
     /// A peer does not listen to this daemon. Two reasons end it: its identity went back and is retired for good, or
     /// another process runs under it.
-    pub(super) async fn refused_by(&self, peer: &Introduction, refusal: &Refusal) {
+    pub(super) fn refused_by(self: &Arc<Self>, peer: &Introduction, refusal: &Refusal) {
         let text = format!(
             "node {} refuses this node: {}",
             NodeId(peer.node),
@@ -283,15 +283,19 @@ impl<E: Env> Node<E> {
                     identity.retired = Some(text.clone());
                     identity.clone()
                 };
-                let directory = self.directory.clone();
-                if let Err(error) = E::blocking(move || record.save::<E>(&directory)).await {
-                    tracing::error!(
-                        "the retirement of this identity cannot be written down: {error}"
-                    );
-                }
-                self.fail(format!(
-                    "{text}. This identity is retired; at the next start this node comes back as another"
-                ));
+                // In a task of its own: whoever waits for this handshake may give up, and it must end all the same.
+                let node = self.clone();
+                spawn::<E>(async move {
+                    let directory = node.directory.clone();
+                    if let Err(error) = E::blocking(move || record.save::<E>(&directory)).await {
+                        tracing::error!(
+                            "the retirement of this identity cannot be written down: {error}"
+                        );
+                    }
+                    node.fail(format!(
+                        "{text}. This identity is retired; at the next start this node comes back as another"
+                    ));
+                });
             }
         }
     }
@@ -301,7 +305,17 @@ impl<E: Env> Node<E> {
     ///
     /// # Errors
     /// Why not, in words.
-    pub(super) async fn join(&self, cluster: [u8; 32]) -> Result<(), String> {
+    pub(super) async fn join(self: &Arc<Self>, cluster: [u8; 32]) -> Result<(), String> {
+        // In a task of its own: whoever invites may give up, and a record that is half written must be finished.
+        let (node, (done, joined)) = (self.clone(), oneshot::channel());
+        spawn::<E>(async move {
+            let _ = done.send(node.join_here(cluster).await);
+        });
+        let ended = |_| Err("this node ends".to_owned());
+        joined.await.unwrap_or_else(ended)
+    }
+
+    async fn join_here(&self, cluster: [u8; 32]) -> Result<(), String> {
         let _joining = self.joining.lock().await;
         let cluster = ClusterId(cluster);
         let mut identity = locked(&self.identity).clone();

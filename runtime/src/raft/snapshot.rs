@@ -7,7 +7,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -31,8 +31,10 @@ pub(super) struct Head {
 #[derive(Clone)]
 pub(super) struct SnapshotFile {
     path: PathBuf,
-    /// The head of what the file holds; held while the file is replaced.
+    /// The head of what the file holds at least.
     newest: Arc<Mutex<Option<Head>>>,
+    /// Held while the file is replaced: the replacement takes as long as the disk does, and readers need not wait for it.
+    replacing: Arc<Mutex<()>>,
 }
 
 impl SnapshotFile {
@@ -47,6 +49,7 @@ impl SnapshotFile {
         Ok(SnapshotFile {
             path,
             newest: Arc::new(Mutex::new(newest)),
+            replacing: Arc::default(),
         })
     }
 
@@ -60,28 +63,29 @@ impl SnapshotFile {
 
     /// Replaces the file, unless it holds this position or a later one already. Blocks.
     pub(super) fn write<E: Env>(&self, head: Head, data: &[u8]) -> io::Result<()> {
-        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
-        if newest.as_ref().is_some_and(|held| held.last >= head.last) {
+        let _replacing = self.lock();
+        if self.newest().is_some_and(|held| held.last >= head.last) {
             return Ok(());
         }
-        self.replace::<E>(&mut newest, head, data)
+        self.replace::<E>(head, data)
     }
 
     /// Replaces a file that cannot be read, unless it was replaced by one of a later position meanwhile. Blocks.
     pub(super) fn mend<E: Env>(&self, head: Head, data: &[u8]) -> io::Result<()> {
-        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
-        if newest.as_ref().is_some_and(|held| held.last > head.last) {
+        let _replacing = self.lock();
+        if self.newest().is_some_and(|held| held.last > head.last) {
             return Ok(());
         }
-        self.replace::<E>(&mut newest, head, data)
+        self.replace::<E>(head, data)
     }
 
-    fn replace<E: Env>(
-        &self,
-        newest: &mut Option<Head>,
-        head: Head,
-        data: &[u8],
-    ) -> io::Result<()> {
+    fn lock(&self) -> MutexGuard<'_, ()> {
+        self.replacing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn replace<E: Env>(&self, head: Head, data: &[u8]) -> io::Result<()> {
         if !E::has(Mutant::PurgeBeyondSnapshot) {
             replace_file::<E>(&self.path, &encode(&head, data)?).map_err(|error| {
                 io::Error::new(
@@ -93,14 +97,13 @@ impl SnapshotFile {
                 )
             })?;
         }
-        *newest = Some(head);
+        *self.newest.lock().unwrap_or_else(PoisonError::into_inner) = Some(head);
         Ok(())
     }
 
     /// Reads the file. Blocks.
     pub(super) fn read<E: Env>(&self) -> io::Result<Option<(Head, Vec<u8>)>> {
-        let newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
-        if newest.is_none() {
+        if self.newest().is_none() {
             return Ok(None);
         }
         decode(&E::read_file(&self.path)?).map(Some)

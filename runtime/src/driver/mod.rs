@@ -32,6 +32,7 @@ use crate::raft::ReplicaRequest;
 const LATE: Duration = Duration::from_millis(500);
 /// Inputs taken in before the clock is looked at again.
 const INPUTS_PER_ROUND: usize = 256;
+const ROUND_MAX: Duration = Duration::from_millis(5);
 
 /// What comes to the driver beside raft's requests.
 pub(crate) enum Message {
@@ -160,18 +161,22 @@ impl<E: Env, F: Fleet, C: Consensus> Driver<E, F, C> {
                     () = crate::env::sleep::<E>(wait) => Woken::Timer,
                 }
             };
+            // Whatever came first: after a stop of the whole process messages wait before the timer is looked at.
+            if E::mono().saturating_sub(deadline.max(began)) > LATE {
+                self.step(Input::RanLate);
+            }
             match message {
                 Woken::Closed => return,
-                Woken::Timer => {
-                    if E::mono().saturating_sub(deadline.max(began)) > LATE {
-                        self.step(Input::RanLate);
-                    }
-                    self.step(Input::Wake);
-                }
+                Woken::Timer => self.step(Input::Wake),
                 Woken::Replica(request) => self.replica(request),
                 Woken::Message(message) => {
                     self.message(message);
+                    let round = E::mono();
                     for _ in 1..INPUTS_PER_ROUND {
+                        // Looks at a large fleet take milliseconds each, and raft must not wait for all of them.
+                        if E::mono().saturating_sub(round) > ROUND_MAX {
+                            break;
+                        }
                         match self.inbox.try_recv() {
                             Ok(message) => self.message(message),
                             Err(_) => break,
@@ -295,6 +300,10 @@ impl<E: Env, F: Fleet, C: Consensus> Driver<E, F, C> {
                     return;
                 }
                 let _ = reply.send(answers);
+            }
+            ReplicaRequest::Alive { reply } => {
+                // Raft may have ended meanwhile.
+                let _ = reply.send(());
             }
             ReplicaRequest::Snapshot { reply } => {
                 let image = self.node.replicated().clone();

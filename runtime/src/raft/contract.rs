@@ -57,6 +57,9 @@ async fn drive(mut requests: mpsc::Receiver<ReplicaRequest>, state: watch::Sende
                 });
                 let _ = reply.send(answers);
             }
+            ReplicaRequest::Alive { reply } => {
+                let _ = reply.send(());
+            }
             ReplicaRequest::Snapshot { reply } => {
                 let lines = state.borrow().lines.clone();
                 let _ = reply.send(Box::new(move || lines.join("\n").into_bytes()));
@@ -446,6 +449,35 @@ fn leadership_is_given_away_on_a_clean_stop() {
         let next = leader(&here).await;
         assert!(here[next].handle.summary().term > epoch.unwrap().term);
         old.handle.shutdown().await;
+        for daemon in &daemons {
+            daemon.handle.shutdown().await;
+        }
+    });
+}
+
+/// A hand-over that ran out of time before anybody was asked to take over is none.
+#[test]
+fn leadership_that_nobody_was_asked_to_take_stays() {
+    run(async {
+        let folders: [Folder; 3] = folders("handover");
+        let settings = settings(&folders).await;
+        let mut daemons = Vec::new();
+        for one in &settings {
+            daemons.push(begin(one).await);
+        }
+        let all: Vec<&Daemon> = daemons.iter().collect();
+        healthy(&all).await;
+        let leads = all[leader(&all).await];
+        let epoch = leads.handle.leading();
+        // Somebody was promised more time than the hand-over has.
+        let promised = TokioEnv::mono() + PATIENCE;
+        leads.handle.confirm_until(promised);
+        let why = leads.handle.step_down().await.unwrap_err();
+        assert!(why.contains("no voter took over"), "{why}");
+        let mut watch = leads.handle.watch();
+        let again = watch.wait_for(|summary| summary.leading.is_some());
+        let again = within("it leads again", again).await.unwrap().leading;
+        assert_eq!(again, epoch);
         for daemon in &daemons {
             daemon.handle.shutdown().await;
         }

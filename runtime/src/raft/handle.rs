@@ -40,6 +40,10 @@ use crate::env::{Env, Mutant, sleep, sleep_until, spawn, timeout};
 const SNAPSHOT_DEADLINE: Duration = Duration::from_secs(60);
 /// How often bounds are looked at and progress of peers is kept.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
+/// So many looks, one an upkeep, at a layer above that does not answer: raft has threads of its own, and would lead on for
+/// a daemon that decides nothing. Looks are counted, not time: a process that was stopped for a while is no reason.
+const LOOKS_TO_YIELD: u32 = 5;
+const LOOKS_TO_END: u32 = 30;
 
 /// What a daemon is to raft.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -324,6 +328,7 @@ async fn start_with<E: Env>(
     });
 
     let config = raft_config::<E>(settings, promised)?;
+    let above = Above::new(replica.clone());
     let machine = Machine::<E>::new(
         node.store.clone(),
         replica,
@@ -360,7 +365,7 @@ async fn start_with<E: Env>(
         summary: summary.subscribe(),
         post,
     };
-    spawn::<E>(watch_over(handle.clone(), summary));
+    spawn::<E>(watch_over(handle.clone(), summary, above));
     let report = StartReport {
         node: identity.node,
         boot: identity.boot,
@@ -636,6 +641,37 @@ fn hands_over<E: Env>(node: &Node<E>, metrics: &Metrics<E>) -> bool {
     locked(&node.hand_over).term == Some(metrics.current_term)
 }
 
+/// This node leads no more in a term, because another is to take over. If it is given up before that one was asked, nobody
+/// knows of it, and this node leads on.
+struct Resigned<'a, E: Env> {
+    node: &'a Node<E>,
+    is_asked: bool,
+}
+
+impl<'a, E: Env> Resigned<'a, E> {
+    /// And until when leadership was confirmed to somebody; nothing if it is being handed over already.
+    fn begin(node: &'a Node<E>, term: u64) -> Option<(Self, Duration)> {
+        let mut hand_over = locked(&node.hand_over);
+        if hand_over.term == Some(term) {
+            return None;
+        }
+        hand_over.term = Some(term);
+        let resigned = Resigned {
+            node,
+            is_asked: false,
+        };
+        Some((resigned, hand_over.confirmed_until))
+    }
+}
+
+impl<E: Env> Drop for Resigned<'_, E> {
+    fn drop(&mut self) {
+        if !self.is_asked {
+            locked(&self.node.hand_over).term = None;
+        }
+    }
+}
+
 fn summarise<E: Env>(node: &Node<E>) -> RaftSummary {
     let fatal = node.fatal.borrow().clone();
     let Some(metrics) = node.metrics() else {
@@ -720,7 +756,11 @@ fn why_unhealthy<E: Env>(
 
 /// Publishes the summary as it changes, keeps the log's bounds and what is known of peers, and gives leadership away when
 /// this node's disk is too slow for it.
-async fn watch_over<E: Env>(handle: RaftHandle<E>, summary: watch::Sender<RaftSummary>) {
+async fn watch_over<E: Env>(
+    handle: RaftHandle<E>,
+    summary: watch::Sender<RaftSummary>,
+    mut above: Above,
+) {
     let node = handle.node.clone();
     let Some(raft) = node.raft.get().cloned() else {
         return;
@@ -770,11 +810,21 @@ async fn watch_over<E: Env>(handle: RaftHandle<E>, summary: watch::Sender<RaftSu
             keep_bounds(&node, &raft, snapshot, due).await;
             note_progress(&node, &raft);
             let longest = node.store.take_commit_longest();
-            if longest > node.settings.election_timeout() && leading(&node).is_some() {
-                tracing::warn!(
-                    "a write to the raft log took {} ms: leadership is given away",
-                    longest.as_millis()
-                );
+            let looks = above.looks_unanswered();
+            let reason = if longest > node.settings.election_timeout() {
+                format!("a write to the raft log takes {} ms", longest.as_millis())
+            } else if looks >= LOOKS_TO_YIELD {
+                format!("the layer that decides has not answered for {looks} s")
+            } else {
+                String::new()
+            };
+            if looks >= LOOKS_TO_END {
+                node.fail(format!(
+                    "the layer that decides has not answered for {looks} s: this daemon ends, and is to be started again"
+                ));
+            }
+            if !reason.is_empty() && leading(&node).is_some() {
+                tracing::warn!("{reason}: leadership is given away");
                 let giving = handle.clone();
                 spawn::<E>(async move {
                     if let Err(why) = giving.step_down().await {
@@ -785,6 +835,46 @@ async fn watch_over<E: Env>(handle: RaftHandle<E>, summary: watch::Sender<RaftSu
         }
     }
     summary.send_replace(summarise(&node));
+}
+
+/// Whether the layer above answers.
+struct Above {
+    replica: mpsc::Sender<ReplicaRequest>,
+    asked: Option<oneshot::Receiver<()>>,
+    unanswered: u32,
+}
+
+impl Above {
+    fn new(replica: mpsc::Sender<ReplicaRequest>) -> Self {
+        Above {
+            replica,
+            asked: None,
+            unanswered: 0,
+        }
+    }
+
+    /// Looks for the answer to the last question, and asks anew once it is there; how many looks in a row found none.
+    fn looks_unanswered(&mut self) -> u32 {
+        match self.asked.as_mut().map(oneshot::Receiver::try_recv) {
+            Some(Err(oneshot::error::TryRecvError::Empty)) => {
+                self.unanswered += 1;
+                return self.unanswered;
+            }
+            Some(_) => self.unanswered = 0,
+            None => {}
+        }
+        let (reply, answer) = oneshot::channel();
+        match self.replica.try_send(ReplicaRequest::Alive { reply }) {
+            Ok(()) => self.asked = Some(answer),
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                self.asked = None;
+                self.unanswered += 1;
+            }
+            // It has ended, and so does the daemon.
+            Err(mpsc::error::TrySendError::Closed(_)) => self.unanswered = 0,
+        }
+        self.unanswered
+    }
 }
 
 /// Snapshot when the log is too big or the last one too old; cut the log behind it.
@@ -1101,19 +1191,14 @@ impl<E: Env> RaftHandle<E> {
                 let term = metrics.current_term;
                 let to = whole_log(node.id, &metrics, wanted);
                 if !asked && to.is_some() {
-                    let confirmed_until = {
-                        let mut hand_over = locked(&node.hand_over);
-                        if hand_over.term == Some(term) {
-                            return Err("leadership is being handed over already".to_owned());
-                        }
-                        hand_over.term = Some(term);
-                        hand_over.confirmed_until
-                    };
+                    let (mut resigned, confirmed_until) = Resigned::begin(node, term)
+                        .ok_or("leadership is being handed over already")?;
                     asked = true;
                     sleep::<E>(confirmed_until.saturating_sub(E::mono())).await;
                     // Whoever has the whole log by then: nothing was added to it meanwhile by this node.
                     let to = whole_log(node.id, &metrics_of(raft), wanted).or(to);
                     if let Some(to) = to {
+                        resigned.is_asked = true;
                         let asking = raft.trigger().transfer_leader(to).await;
                         asking.map_err(|error| error.to_string())?;
                     }
@@ -1161,6 +1246,12 @@ impl<E: Env> RaftHandle<E> {
     #[cfg(test)]
     pub(super) fn votes_from(&self) -> Duration {
         self.node.votes_from
+    }
+
+    /// As if leadership had been confirmed to somebody until then.
+    #[cfg(test)]
+    pub(super) fn confirm_until(&self, until: Duration) {
+        locked(&self.node.hand_over).confirmed_until = until;
     }
 
     /// In openraft's eyes, whoever answers.
@@ -1218,4 +1309,34 @@ fn whole_log<E: Env>(
                 && matched.is_some()
                 && matched >= metrics.last_log_index
         })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Looks are counted while the layer above answers none, and from the start once it answered; one that has ended is
+    /// looked after elsewhere.
+    #[test]
+    fn a_layer_above_that_does_not_answer_is_noticed() {
+        let (replica, mut requests) = mpsc::channel(1);
+        let mut above = Above::new(replica.clone());
+        let looks = |above: &mut Above| [(); 3].map(|()| above.looks_unanswered());
+        assert_eq!(looks(&mut above), [0, 1, 2]);
+        let mut answer = || match requests.try_recv() {
+            Ok(ReplicaRequest::Alive { reply }) => reply.send(()).unwrap(),
+            other => panic!("{other:?}"),
+        };
+        answer();
+        assert_eq!(looks(&mut above), [0, 1, 2]);
+        // So full of other questions that there is no room for this one.
+        answer();
+        let (reply, _snapshot) = oneshot::channel();
+        replica
+            .try_send(ReplicaRequest::Snapshot { reply })
+            .unwrap();
+        assert_eq!(looks(&mut above), [1, 2, 3]);
+        drop(requests);
+        assert_eq!(looks(&mut above), [0, 0, 0]);
+    }
 }

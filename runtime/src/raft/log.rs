@@ -110,6 +110,8 @@ struct Shared {
     purged: Option<LogIdV1>,
     durable: Durable,
     commit_longest: Duration,
+    /// When the commit that is under way was begun.
+    committing_since: Option<Duration>,
     failed: Option<String>,
 }
 
@@ -269,9 +271,13 @@ impl<E: Env> LogStore<E> {
         upto
     }
 
-    /// The longest commit since the last call.
+    /// The longest commit since the last call; one that is under way counts by what it has taken so far, for it may never
+    /// end.
     pub(super) fn take_commit_longest(&self) -> Duration {
-        std::mem::take(&mut self.lock().commit_longest)
+        let mut shared = self.lock();
+        let ended = std::mem::take(&mut shared.commit_longest);
+        let since = shared.committing_since;
+        ended.max(since.map_or(Duration::ZERO, |since| E::mono().saturating_sub(since)))
     }
 
     /// Why the writer stopped, if it did.
@@ -366,6 +372,10 @@ async fn write_jobs<E: Env>(
             continue;
         };
         let begun = E::mono();
+        shared
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .committing_since = Some(begun);
         let (back, outcome) = E::blocking(move || {
             let outcome = commit(&mut connection, &ops, &state);
             (connection, outcome)
@@ -374,6 +384,7 @@ async fn write_jobs<E: Env>(
         connection = back;
         let failure = {
             let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
+            shared.committing_since = None;
             match outcome {
                 Ok(()) => {
                     shared.durable = state.durable;

@@ -184,6 +184,8 @@ pub enum ReplicaRequest {
         bytes: Vec<u8>,
         reply: oneshot::Sender<Result<(), String>>,
     },
+    /// Answer, and nothing else.
+    Alive { reply: oneshot::Sender<()> },
 }
 
 impl fmt::Debug for ReplicaRequest {
@@ -193,6 +195,7 @@ impl fmt::Debug for ReplicaRequest {
                 write!(formatter, "Apply {} entries", entries.len())
             }
             ReplicaRequest::Snapshot { .. } => write!(formatter, "Snapshot"),
+            ReplicaRequest::Alive { .. } => write!(formatter, "Alive"),
             ReplicaRequest::Install { at, bytes, .. } => {
                 write!(formatter, "Install {} bytes at {at}", bytes.len())
             }

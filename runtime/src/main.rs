@@ -15,7 +15,7 @@ use orchestrator::kv::{AfterPublication, Publisher};
 use orchestrator::mysql::Mysql;
 use orchestrator::{backend, forced, raft, wiring};
 use orchestrator_core::node::Input;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
 mod verbs;
@@ -112,6 +112,8 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     let threads = std::thread::available_parallelism().map_or(2, usize::from);
     let main_runtime = DedicatedRuntime::start("orchestrator", threads)?;
     let raft_runtime = DedicatedRuntime::start("raft", 2)?;
+    // From the first moment on: unheard, the signal ends a process.
+    let hang_up = main_runtime.run(async { signal(SignalKind::hangup()) })?;
     let host_name = wiring::host_name();
     let token = wiring::process_token::<TokioEnv>()?;
     let hooks = Arc::new(Processes::new(settings.hooks.clone()));
@@ -152,7 +154,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     let (raft, report) = match started {
         Ok(started) => started,
         Err(raft::StartError::Held(reason)) => {
-            return main_runtime.run(hold(attachable, reason));
+            return main_runtime.run(hold(attachable, reason, hang_up));
         }
         Err(error) => return Err(error.into()),
     };
@@ -170,7 +172,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         publisher,
         attachable,
         (raft, report),
-        asked_to_reload,
+        (hang_up, asked_to_reload),
     ));
     main_runtime.stop();
     raft_runtime.stop();
@@ -234,6 +236,7 @@ fn note_panics(data_dir: PathBuf) {
 async fn hold(
     attachable: orchestrator::daemon::Attachable<TokioEnv>,
     reason: String,
+    mut hang_up: Signal,
 ) -> anyhow::Result<()> {
     tracing::error!("{reason}");
     let held = attachable.hold(reason).await.map_err(anyhow::Error::msg)?;
@@ -241,12 +244,14 @@ async fn hold(
     wiring::notify_ready();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        biased;
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    loop {
+        tokio::select! {
+            biased;
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+            _ = hang_up.recv() => tracing::warn!("configuration not reloaded: this daemon acts on nothing"),
+        }
     }
-    Ok(())
 }
 
 async fn serve(
@@ -256,7 +261,7 @@ async fn serve(
     publisher: Publisher,
     attachable: orchestrator::daemon::Attachable<TokioEnv>,
     (raft, report): (raft::RaftHandle<TokioEnv>, raft::StartReport),
-    mut asked_to_reload: mpsc::Receiver<Reload>,
+    (mut hang_up, mut asked_to_reload): (Signal, mpsc::Receiver<Reload>),
 ) -> anyhow::Result<()> {
     let running = attachable
         .attach(raft, report)
@@ -268,7 +273,6 @@ async fn serve(
     wiring::notify_ready();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut hang_up = signal(SignalKind::hangup())?;
     let mut in_force = settings;
     loop {
         tokio::select! {

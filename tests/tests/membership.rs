@@ -100,7 +100,7 @@ async fn a_hangup_has_the_file_read_again() -> Result<()> {
             PATIENCE,
             Duration::from_millis(50),
             async || match std::fs::read_to_string(daemon.log()) {
-                Ok(log) if log.contains("RecoverMasterClusterFilters") => Look::Holds(()),
+                Ok(log) if log.contains("configuration not reloaded") => Look::Holds(()),
                 Ok(log) => Look::not(log),
                 Err(error) => Look::not(error),
             },

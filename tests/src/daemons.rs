@@ -598,7 +598,6 @@ fn configuration(
         "DiscoverByShowSlaveHosts": true,
         "DefaultInstancePort": 3306,
         "RecoverMasterClusterFilters": ["*"],
-        "RecoverIntermediateMasterClusterFilters": ["*"],
         "DetectClusterAliasQuery": "SELECT 'fleet'",
         "RaftEnabled": true,
         "RaftDataDir": folder.join("raft"),

@@ -16,8 +16,7 @@ use super::settings::TIMEOUT_SECONDS_MAX;
 use super::values::{Value, Values, known, regex};
 use super::{ReadFile, Variables};
 
-/// Keys whose default differs when `SafetyProfile` is `original`: with these values the daemon decides as the
-/// original did.
+/// Keys whose default differs when `SafetyProfile` is `original`: what the original did. The last one is not obeyed so far.
 const ORIGINAL_PROFILE: [(&str, Profile); 4] = [
     ("PlannedStopPatienceSeconds", Profile::Uint(0)),
     ("ReopenRestartedPrimary", Profile::Bool(false)),
@@ -335,7 +334,8 @@ impl Check<'_> {
         } else if !self.values.is_set(DELAY) {
             let wait = !self.values.flag(FAIL);
             self.values.adjust(DELAY, Value::Bool(wait));
-        } else if !self.values.flag(DELAY) && !self.values.flag(FAIL) {
+        }
+        if !self.values.flag(DELAY) && !self.values.flag(FAIL) {
             self.warn(
                 DELAY,
                 "false is not obeyed so far: a promotion waits until the relay log is applied",

@@ -424,7 +424,7 @@ pub static KEYS: &[Key] = &[
     int("RecoveryPeriodBlockSeconds", 3600).rule(Rule::AtLeast(0)).effective(),
     list("RecoveryIgnoreHostnameFilters", &[]).rule(Rule::Regex).effective(),
     list("RecoverMasterClusterFilters", &[]).rule(Rule::ClusterFilter).effective(),
-    list("RecoverIntermediateMasterClusterFilters", &[]).rule(Rule::ClusterFilter).effective(),
+    list("RecoverIntermediateMasterClusterFilters", &[]).rule(Rule::ClusterFilter),
     text("ProcessesShellCommand", "bash").effective(),
     list("OnFailureDetectionProcesses", &[]).effective(),
     list("PreGracefulTakeoverProcesses", &[]),

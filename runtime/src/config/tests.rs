@@ -782,7 +782,19 @@ fn the_profile_sets_defaults_and_yields_to_the_file() {
 fn what_is_said_of_unapplied_relay_logs_is_obeyed() {
     const DELAY: &str = "DelayMasterPromotionIfSQLThreadNotUpToDate";
     const FAIL: &str = "FailMasterPromotionIfSQLThreadNotUpToDate";
+    const PROFILE: &str = "SafetyProfile";
     let cases = [
+        (json!({PROFILE: "original"}), UnappliedRelayLog::Promote, 1),
+        (
+            json!({PROFILE: "original", DELAY: false}),
+            UnappliedRelayLog::Promote,
+            1,
+        ),
+        (
+            json!({PROFILE: "original", DELAY: true}),
+            UnappliedRelayLog::Wait,
+            0,
+        ),
         (json!({}), UnappliedRelayLog::Wait, 0),
         (json!({DELAY: true}), UnappliedRelayLog::Wait, 0),
         (json!({DELAY: false}), UnappliedRelayLog::Promote, 1),
@@ -802,6 +814,17 @@ fn what_is_said_of_unapplied_relay_logs_is_obeyed() {
         );
         assert_eq!(loaded.warnings.len(), warnings, "{file}");
     }
+}
+
+/// No plan recovers an intermediate primary, and a filter for that must not look obeyed.
+#[test]
+fn a_filter_that_no_recovery_looks_at_is_reported() {
+    let loaded = accepted(&[r#"{"RecoverIntermediateMasterClusterFilters": ["*"]}"#]);
+    let said = loaded.warnings.iter().map(ToString::to_string);
+    let said: Vec<String> = said
+        .filter(|line| line.contains("RecoverIntermediateMasterClusterFilters"))
+        .collect();
+    assert_eq!(said.len(), 1, "{:?}", loaded.warnings);
 }
 
 #[test]

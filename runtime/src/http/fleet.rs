@@ -304,12 +304,12 @@ fn empty_info(sight: &Sight<'_>, cluster: &str) -> ClusterInfo {
         count_instances: 0,
         heuristic_lag: 0,
         has_automated_master_recovery: sight.filters.recover_primary.matches(cluster, alias),
-        has_automated_intermediate_master_recovery: sight
-            .filters
-            .recover_intermediate
-            .matches(cluster, alias),
+        has_automated_intermediate_master_recovery: RECOVERS_INTERMEDIATE,
     }
 }
+
+/// Whatever the filters say: no plan here recovers one so far.
+const RECOVERS_INTERMEDIATE: bool = false;
 
 fn cluster_infos(sight: &Sight<'_>) -> Vec<ClusterInfo> {
     Clusters::of(sight)
@@ -322,10 +322,7 @@ fn cluster_infos(sight: &Sight<'_>) -> Vec<ClusterInfo> {
             count_instances: row.servers,
             heuristic_lag: 0,
             has_automated_master_recovery: sight.filters.recover_primary.matches(name, row.alias),
-            has_automated_intermediate_master_recovery: sight
-                .filters
-                .recover_intermediate
-                .matches(name, row.alias),
+            has_automated_intermediate_master_recovery: RECOVERS_INTERMEDIATE,
         })
         .collect()
 }

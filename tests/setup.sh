@@ -93,6 +93,8 @@ setup_network() {
   PATH=$PATH:/usr/sbin:/sbin command -v ip >/dev/null || want+=(iproute2)
   command -v unshare >/dev/null && command -v setpriv >/dev/null || want+=(util-linux)
   command -v dpkg-deb >/dev/null || want+=(dpkg)
+  PATH=$PATH:/usr/sbin:/sbin command -v mkfs.ext4 >/dev/null || want+=(e2fsprogs)
+  command -v mount >/dev/null || want+=(mount)
   [ ${#want[@]} = 0 ] || apt_install "${want[@]}"
   say "network: $(PATH=$PATH:/usr/sbin:/sbin ip -V)"
 }

@@ -13,6 +13,7 @@ pub mod checks;
 pub mod commands;
 pub mod consul;
 pub mod daemons;
+pub mod disk;
 pub mod figures;
 pub mod fleet;
 pub mod ledger;

@@ -5,13 +5,14 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::future::Future;
 use std::io::{self, Read, Write};
-use std::net::IpAddr;
+use std::net::{IpAddr, ToSocketAddrs as _};
 use std::path::Path;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use openraft_rt_tokio::TokioRuntime;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 
 use super::Env;
 
@@ -23,6 +24,8 @@ const LOCK_FILE: &str = "lock";
 pub struct TokioEnv;
 
 static START: OnceLock<Instant> = OnceLock::new();
+/// Lookups of names at a time.
+static LOOKUPS: Semaphore = Semaphore::const_new(64);
 
 impl Env for TokioEnv {
     type Rt = TokioRuntime;
@@ -48,10 +51,16 @@ impl Env for TokioEnv {
         if let Ok(address) = host.parse() {
             return Ok(vec![address]);
         }
-        Ok(tokio::net::lookup_host((host, 0))
-            .await?
-            .map(|found| found.ip())
-            .collect())
+        // A name server that answers nobody holds each lookup for many seconds, whoever gave it up meanwhile, on a thread of
+        // the pool that databases are written with.
+        let permit = LOOKUPS.acquire().await.map_err(io::Error::other)?;
+        let host = host.to_owned();
+        Self::blocking(move || {
+            let _permit = permit;
+            let found = (host.as_str(), 0).to_socket_addrs()?;
+            Ok(found.map(|address| address.ip()).collect())
+        })
+        .await
     }
 
     async fn connect(address: &str) -> io::Result<TcpStream> {
@@ -201,6 +210,19 @@ mod tests {
         fn drop(&mut self) {
             let _ = fs::remove_dir_all(&self.0);
         }
+    }
+
+    #[test]
+    fn names_are_resolved() {
+        let runtime = crate::env::DedicatedRuntime::start("resolve-test", 1).unwrap();
+        runtime.run(async {
+            let found = TokioEnv::resolve("localhost").await.unwrap();
+            assert!(!found.is_empty() && found.iter().all(IpAddr::is_loopback));
+            let literal = TokioEnv::resolve("::1").await.unwrap();
+            assert_eq!(literal, ["::1".parse::<IpAddr>().unwrap()]);
+            assert!(TokioEnv::resolve("nobody.invalid").await.is_err());
+        });
+        runtime.stop();
     }
 
     #[test]

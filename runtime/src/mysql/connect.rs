@@ -4,6 +4,7 @@
 //! A connection whose call timed out is dropped by whoever called: its stream is in an unknown place.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -119,16 +120,25 @@ impl Dialer {
     }
 
     async fn login<E: Env>(&self, opts: Opts, deadline: Duration) -> Result<Conn, ProbeFailure> {
-        match timeout::<E, _>(deadline, Conn::new(opts)).await {
+        let until = E::mono() + deadline;
+        // Not by the library, which takes a thread of ours for each lookup.
+        let addresses = match timeout::<E, _>(deadline, E::resolve(&self.key.host)).await {
+            Some(Ok(addresses)) => addresses,
+            Some(Err(error)) => return Err(io_failure(&error)),
+            None => return Err(ProbeFailure::Unreachable),
+        };
+        let first = addresses.first().copied();
+        let opts = OptsBuilder::from_opts(opts).resolved_ips(Some(addresses));
+        let left = until.saturating_sub(E::mono());
+        match timeout::<E, _>(left, Conn::new(opts)).await {
             Some(Ok(conn)) => Ok(conn),
             Some(Err(error)) => Err(failure(error)),
             // The library does not say where it stood. A server that does not read cannot count this against us.
             None => {
-                let address = if self.key.host.contains(':') {
-                    format!("[{}]:{}", self.key.host, self.key.port)
-                } else {
-                    format!("{}:{}", self.key.host, self.key.port)
+                let Some(address) = first else {
+                    return Err(ProbeFailure::Unreachable);
                 };
+                let address = SocketAddr::new(address, self.key.port).to_string();
                 match timeout::<E, _>(TCP_CHECK, E::connect(&address)).await {
                     Some(Ok(_)) => Err(ProbeFailure::NoLogin),
                     Some(Err(error)) => Err(io_failure(&error)),

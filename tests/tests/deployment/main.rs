@@ -6,6 +6,7 @@ use std::time::Duration;
 
 mod cluster;
 mod command_line;
+mod disk;
 mod failover;
 mod far;
 mod https;

@@ -96,19 +96,24 @@ impl Disk {
     }
 
     /// Whoever writes waits, until it is thawed.
-    pub fn freeze(&self) -> Result<()> {
-        run("fsfreeze", &["-f", &self.path.display().to_string()])
+    pub fn freeze(&self) -> Result<Frozen<'_>> {
+        run("fsfreeze", &["-f", &self.path.display().to_string()])?;
+        Ok(Frozen(self))
     }
+}
 
-    pub fn thaw(&self) -> Result<()> {
-        run("fsfreeze", &["-u", &self.path.display().to_string()])
+/// A disk that does not answer. Thawed when this goes: who waits for it cannot even be killed.
+#[derive(Debug)]
+pub struct Frozen<'a>(&'a Disk);
+
+impl Drop for Frozen<'_> {
+    fn drop(&mut self) {
+        run("fsfreeze", &["-u", &self.0.path.display().to_string()]).ok();
     }
 }
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        // An error if it is not frozen.
-        self.thaw().ok();
         run("umount", &["-l", &self.path.display().to_string()]).ok();
     }
 }

@@ -124,7 +124,7 @@ async fn a_leader_whose_disk_hangs_leads_no_more() {
         .iter()
         .position(|one| one.url() == leader.url());
     let disk = &disks[place.expect("one of them")];
-    disk.freeze().expect("frozen");
+    let hung = disk.freeze().expect("frozen");
     let frozen = Instant::now();
     let mut led_after = None;
     let is_led = async || {
@@ -146,7 +146,7 @@ async fn a_leader_whose_disk_hangs_leads_no_more() {
     let next = daemons.wait_leader(PATIENCE).await.expect("a leader");
     holds_all(next, acknowledged.max(more)).await;
 
-    disk.thaw().expect("thawed");
+    drop(hung);
     let starts = leader.start_until_healthy(PATIENCE).await.expect("healthy");
     println!("healthy again after {starts} starts");
     wait_applied(&daemons, leader, PATIENCE)

@@ -430,7 +430,10 @@ impl Node {
                 continue;
             }
             let fence = self.fence_of(now, &identity, &row, instance);
-            if self.is_downtimed_by_people(now, &row) || self.beginning.contains(&row.key) {
+            if !self.may_change(record)
+                || self.is_left_to_people(now, &row)
+                || self.beginning.contains(&row.key)
+            {
                 continue;
             }
             match fence {
@@ -501,18 +504,18 @@ impl Node {
                 .is_some_and(|seen| seen > self.learned.deposed_since(deposed))
     }
 
-    fn is_downtimed_by_people(&self, now: Now, row: &Deposed) -> bool {
+    /// People began a downtime after it was deposed, or maintenance, under which no recovery would have begun.
+    fn is_left_to_people(&self, now: Now, row: &Deposed) -> bool {
         self.replicated
             .downtime_of(&row.key, now.wall)
             .is_some_and(|downtime| !downtime.is_lost_in_recovery() && downtime.began > row.at)
+            || self.replicated.maintenance_of(&row.key, now.wall).is_some()
     }
 
     /// Says once, when it begins, that a deposed primary takes writes and is not going to be closed: two servers of one
     /// cluster take writes until people end it.
     fn tell_left_open(&mut self, now: Now, out: &mut Output) {
-        let is_left = !self.replicated.are_recoveries_enabled()
-            || self.policy().observe_only
-            || self.policy().deposed_action == DeposedAction::Report;
+        let is_only_reported = self.policy().deposed_action == DeposedAction::Report;
         let mut left_open = BTreeSet::new();
         for (identity, row) in self.replicated.deposed() {
             let Some((instance, record)) = self.returned(identity, row) else {
@@ -530,7 +533,10 @@ impl Node {
                         .fenced_again
                         .get(identity)
                         .map_or(0, |(_, tries)| *tries);
-                    is_left || self.is_downtimed_by_people(now, row) || tries >= FENCES_UNTOLD
+                    is_only_reported
+                        || !self.may_change(record)
+                        || self.is_left_to_people(now, row)
+                        || tries >= FENCES_UNTOLD
                 }
             };
             if !is_open {
@@ -591,9 +597,6 @@ impl Node {
     /// Replicas that were lost when their cluster was regrouped, and can follow its primary by now, are pointed at it. Those
     /// that people took care of are not lost any more.
     fn rejoin_lost(&mut self, now: Now, out: &mut Output) {
-        if !self.replicated.are_recoveries_enabled() || self.policy().observe_only {
-            return;
-        }
         let lost: Vec<InstanceKey> = self
             .replicated
             .downtimes(now.wall)
@@ -642,7 +645,9 @@ impl Node {
             .is_some_and(|primary| {
                 primary.is_last_check_valid() && primary.identity() == record.identity.as_ref()
             });
-        if !is_fresh
+        if !self.may_change(record)
+            || self.replicated.maintenance_of(key, now.wall).is_some()
+            || !is_fresh
             || is_deposed
             || !has_primary
             || record.primary == *key
@@ -689,7 +694,8 @@ impl Node {
             replicas: Vec::new(),
             processing_node: self.identification.host_name.clone(),
             processing_token: self.identification.token.clone(),
-            forced: true,
+            // What people do meanwhile is in its way: it is this program's own idea.
+            forced: false,
             was_read_only: false,
         };
         self.beginning.insert(key.clone());

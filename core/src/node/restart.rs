@@ -322,11 +322,23 @@ impl Node {
 
     fn may_reopen(&self, now: Now, record: &ClusterRecord) -> bool {
         self.policy().reopen_restarted_primary
-            && !self.policy().observe_only
-            && self.replicated.are_recoveries_enabled()
+            && self.may_change(record)
             && !self.observed.edges.replicas_of(&record.primary).is_empty()
-            && self.replicated.downtime_of(&record.primary, now.wall).is_none()
-            // Where people did not ask for recoveries nothing is changed.
+            && self
+                .replicated
+                .downtime_of(&record.primary, now.wall)
+                .is_none()
+            && self
+                .replicated
+                .maintenance_of(&record.primary, now.wall)
+                .is_none()
+    }
+
+    /// Whether servers of the cluster may be changed without being asked: where people did not ask for recoveries, or
+    /// stopped them, nothing is.
+    pub(super) fn may_change(&self, record: &ClusterRecord) -> bool {
+        self.replicated.are_recoveries_enabled()
+            && !self.policy().observe_only
             && self
                 .filters
                 .recover_primary

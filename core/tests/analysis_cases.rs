@@ -459,6 +459,7 @@ fn the_cases_reach_every_code() {
             "MasterWithoutReplicas",
             "OverloadedPrimary",
             "TwoWriteablePrimariesStructureWarning",
+            "ReplacedPrimaryHasReplicasStructureWarning",
             "MissingPrivilegesStructureWarning",
             "UnknownPrivilegesStructureWarning",
             "UnseenByDaemonsStructureWarning",

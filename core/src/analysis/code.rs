@@ -411,6 +411,8 @@ impl fmt::Display for Code {
 pub enum StructureCode {
     /// A primary that a recovery replaced takes writes beside the one that was promoted. First, as the loudest.
     TwoWriteablePrimariesStructureWarning,
+    /// Servers replicate from a primary that a recovery replaced: nothing protects them when it dies.
+    ReplacedPrimaryHasReplicasStructureWarning,
     NoLoggingReplicasStructureWarning,
     NoFailoverSupportStructureWarning,
     StatementAndMixedLoggingReplicasStructureWarning,
@@ -435,8 +437,9 @@ pub enum StructureCode {
 
 impl StructureCode {
     /// Every code, in the order in which they are listed.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::TwoWriteablePrimariesStructureWarning,
+        Self::ReplacedPrimaryHasReplicasStructureWarning,
         Self::NoLoggingReplicasStructureWarning,
         Self::NoFailoverSupportStructureWarning,
         Self::StatementAndMixedLoggingReplicasStructureWarning,
@@ -459,6 +462,9 @@ impl StructureCode {
     pub const fn name(self) -> &'static str {
         match self {
             Self::TwoWriteablePrimariesStructureWarning => "TwoWriteablePrimariesStructureWarning",
+            Self::ReplacedPrimaryHasReplicasStructureWarning => {
+                "ReplacedPrimaryHasReplicasStructureWarning"
+            }
             Self::NoLoggingReplicasStructureWarning => "NoLoggingReplicasStructureWarning",
             Self::NoFailoverSupportStructureWarning => "NoFailoverSupportStructureWarning",
             Self::StatementAndMixedLoggingReplicasStructureWarning => {

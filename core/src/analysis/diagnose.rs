@@ -160,6 +160,16 @@ impl Problem {
                 "a recovery made {primary} the primary in its place, and it takes writes all the same"
             ));
         }
+        if let Some(primary) = self.evidence.replaced_by.as_ref()
+            && self.evidence.is_followed_though_replaced()
+        {
+            let count = self.evidence.replicating_replicas;
+            details.push(format!(
+                "a recovery made {primary} the primary in its place, and {count} server(s) replicate from it all the same: it is \
+                 not protected, and is closed when it restarts, until {primary} or most servers of the cluster were pointed at \
+                 it or it is released (release-deposed)"
+            ));
+        }
         if let Some(report) = &self.evidence.report {
             for missing in &report.missing_privileges {
                 details.push(format!(

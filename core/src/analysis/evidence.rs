@@ -135,7 +135,9 @@ pub struct Evidence {
     pub is_overloaded: bool,
     /// How many daemons can see it, of how many; none while all can.
     pub daemons_seeing: Option<(u32, u32)>,
-    /// The primary in whose place it takes writes, though a recovery replaced it.
+    /// The primary of its cluster, which a recovery put in its place.
+    pub replaced_by: Option<InstanceKey>,
+    /// The same of one that takes writes all the same.
     pub other_primary: Option<InstanceKey>,
     /// Its log stands where it was noted to stand, for longer than the policy allows a semi-sync source.
     pub is_stale: bool,
@@ -254,6 +256,12 @@ impl Evidence {
         self.is_primary && self.report.as_ref().is_some_and(has)
     }
 
+    /// Servers replicate from it, though a recovery replaced it.
+    #[must_use]
+    pub const fn is_followed_though_replaced(&self) -> bool {
+        self.replaced_by.is_some() && self.replicating_replicas > 0
+    }
+
     /// Something about the server or its replicas is worth an entry (`ReduceReplicationAnalysisCount`).
     #[must_use]
     pub fn is_of_interest(&self) -> bool {
@@ -288,6 +296,12 @@ pub fn gather<'a, C: Context + ?Sized>(
     let group = report
         .and_then(|report| report.group.as_ref())
         .filter(|group| !group.name.is_empty());
+    let replaced_by = server
+        .identity()
+        .filter(|_| server.is_last_check_valid())
+        .and_then(|identity| context.primary_in_place_of(identity))
+        .filter(|primary| **primary != server.key)
+        .cloned();
     let mut evidence = Evidence {
         report: server.report.clone(),
         seen: server.seen,
@@ -307,12 +321,8 @@ pub fn gather<'a, C: Context + ?Sized>(
             Some(ProbeFailure::ServerError { code, .. }) if verdict::is_overload(*code)
         ),
         daemons_seeing: context.daemons_seeing(&server.key),
-        other_primary: server
-            .identity()
-            .filter(|_| server.is_last_check_valid() && !server.read_only())
-            .and_then(|identity| context.primary_in_place_of(identity))
-            .filter(|primary| **primary != server.key)
-            .cloned(),
+        other_primary: replaced_by.clone().filter(|_| !server.read_only()),
+        replaced_by,
         uses_pseudo_gtid: context.uses_pseudo_gtid(&server.key),
         downtime_end: context.downtime_end(&server.key),
         ..Evidence::default()

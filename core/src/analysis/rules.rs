@@ -222,10 +222,14 @@ pub const GROUP_CHAIN: [Rule; 1] = [rule(
 )];
 
 /// Everything unwise about how a server and its replicas are set up, in the order in which it is listed.
-pub const STRUCTURE: [(StructureCode, Predicate); 16] = [
+pub const STRUCTURE: [(StructureCode, Predicate); 17] = [
     (
         StructureCode::TwoWriteablePrimariesStructureWarning,
         |e, _| e.other_primary.is_some(),
+    ),
+    (
+        StructureCode::ReplacedPrimaryHasReplicasStructureWarning,
+        |e, _| e.is_followed_though_replaced(),
     ),
     (StructureCode::NoLoggingReplicasStructureWarning, |e, _| {
         e.is_primary && e.replicas > 1 && e.logging_replicas == 0

@@ -52,11 +52,14 @@ impl Node {
         self.repaired_at
             .retain(|_, at| now.mono.since(*at) < REGROUPED_FOR);
         self.look_at_witnesses(now, out);
+        self.watch_choices();
         if self.leading().is_none() {
             self.left_open.clear();
+            self.forget_told_choices();
             return;
         }
         self.tell_left_open(now, out);
+        self.tell_unprotected(out);
         // Nothing is proposed twice: what the last round proposed is waited for.
         if self
             .proposals
@@ -388,11 +391,8 @@ impl Node {
                 })
     }
 
-    /// Closes deposed primaries that are back, and lifts the mark of those that replicate cleanly.
+    /// Closes deposed primaries that are back, and lifts the mark of those that replicate cleanly or that people chose.
     fn quarantine(&mut self, now: Now, out: &mut Output) {
-        if !self.replicated.are_recoveries_enabled() || self.policy().observe_only {
-            return;
-        }
         let rows: Vec<(Identity, Deposed)> = self
             .replicated
             .deposed()
@@ -419,8 +419,13 @@ impl Node {
                     .is_some_and(|primary| {
                         primary.left_source && primary.configured_source() == Some(&row.key)
                     });
-            if follows && !is_still_named && instance.place.errant.is_empty() {
-                let reason = format!("it replicates from {}", record.primary);
+            let reason = if follows && !is_still_named && instance.place.errant.is_empty() {
+                Some(format!("it replicates from {}", record.primary))
+            } else {
+                self.chosen(now, &identity, &row, record)
+            };
+            // That is no change of a server: it is recorded whether or not anything may be changed.
+            if let Some(reason) = reason {
                 self.propose(
                     now,
                     Cause::House,
@@ -461,6 +466,13 @@ impl Node {
             if now.mono < again {
                 continue;
             }
+            let unread = self.to_be_read_first(now, &identity, &row, record);
+            if !unread.is_empty() {
+                for key in unread {
+                    self.probe(now, &key, true, out);
+                }
+                continue;
+            }
             let wait = FENCE_AGAIN * (1 << tries.min(4));
             self.fenced_again
                 .insert(identity.clone(), (now.mono + wait, tries + 1));
@@ -497,7 +509,7 @@ impl Node {
     }
 
     /// Whether a server was read since this daemon knows that the primary `deposed` was deposed.
-    fn is_read_since_deposed(&self, instance: &Instance, deposed: &Identity) -> bool {
+    pub(super) fn is_read_since_deposed(&self, instance: &Instance, deposed: &Identity) -> bool {
         instance.is_last_check_valid()
             && instance
                 .seen

@@ -494,6 +494,22 @@ impl Node {
         signs
     }
 
+    /// It was deposed, and either has not lived since or heads nothing.
+    fn is_no_news(&self, key: &InstanceKey) -> bool {
+        let instance = self.observed.instances.get(key);
+        instance
+            .and_then(Instance::identity)
+            .filter(|identity| self.replicated.is_deposed(identity))
+            .is_some_and(|identity| {
+                let has_lived = self
+                    .watched
+                    .get(key)
+                    .and_then(Watched::last_life)
+                    .is_some_and(|life| life > self.learned.deposed_since(identity));
+                !has_lived || self.observed.edges.replicas_of(key).is_empty()
+            })
+    }
+
     /// The leader found a primary dead: the row says so, the code is computed, and a recovery is asked for.
     fn declare_dead(
         &mut self,
@@ -510,13 +526,7 @@ impl Node {
             .replicated
             .running()
             .any(|recovery| recovery.server == *key && recovery.purpose.is_recovery());
-        let is_deposed = self
-            .observed
-            .instances
-            .get(key)
-            .and_then(Instance::identity)
-            .is_some_and(|identity| self.replicated.is_deposed(identity));
-        if is_repaired || is_deposed {
+        if is_repaired || self.is_no_news(key) {
             return;
         }
         let uid = self.next_uid(epoch, now.wall);
@@ -691,6 +701,17 @@ impl Node {
         if policy.observe_only {
             return Err(String::from("ObserveOnly is set"));
         }
+        let Some(instance) = self.observed.instances.get(key) else {
+            return Err(String::from("it is not known"));
+        };
+        // Before the downtime, which its recovery began.
+        if let Some(identity) = instance.identity()
+            && self.replicated.is_deposed(identity)
+        {
+            return Err(String::from(
+                "it was deposed; its cluster has another primary",
+            ));
+        }
         if !problem.cluster.recovers_primary {
             return Err(format!(
                 "cluster {} matches no RecoverMasterClusterFilters",
@@ -699,16 +720,6 @@ impl Node {
         }
         if problem.is_skippable {
             return Err(String::from("it is in a downtime"));
-        }
-        let Some(instance) = self.observed.instances.get(key) else {
-            return Err(String::from("it is not known"));
-        };
-        if let Some(identity) = instance.identity()
-            && self.replicated.is_deposed(identity)
-        {
-            return Err(String::from(
-                "it was deposed; its cluster has another primary",
-            ));
         }
         let replicas = problem.replicas.iter().filter_map(|replica| {
             let instance = self.observed.instances.get(replica)?;

@@ -5,6 +5,7 @@
 //! judges for itself, and tells the others what it thinks.
 
 mod agreement;
+mod choice;
 mod clock;
 pub mod effect;
 mod hooks;
@@ -164,6 +165,7 @@ pub struct Node {
     discovering: BTreeMap<InstanceKey, Vec<(RequestId, bool)>>,
     operations: BTreeMap<Uid, RequestId>,
     learned: restart::Learned,
+    choices: choice::Choices,
     original: Option<Box<LocalOriginal>>,
     /// When a deposed primary may be closed again, and how often that was tried.
     fenced_again: BTreeMap<Identity, (Mono, u32)>,
@@ -237,6 +239,7 @@ impl Node {
             discovering: BTreeMap::new(),
             operations: BTreeMap::new(),
             learned: restart::Learned::default(),
+            choices: choice::Choices::default(),
             original: None,
             fenced_again: BTreeMap::new(),
             left_open: BTreeSet::new(),

@@ -113,6 +113,11 @@ impl Learned {
         self.settled.insert(cluster, now);
     }
 
+    /// When the newest recovery or operation on a cluster ended, if one did since this process learned of the cluster.
+    pub(super) fn settled_since(&self, cluster: ClusterKey) -> Option<Mono> {
+        self.settled.get(&cluster).copied()
+    }
+
     /// Since when this daemon knows that a server was deposed by the recovery that is recorded.
     pub(super) fn deposed_since(&self, identity: &Identity) -> Mono {
         self.deposed
@@ -243,7 +248,7 @@ impl Node {
             return Standing::AsRecorded;
         };
         let learned = self.learned.opened_since(record.key);
-        let settled = self.learned.settled.get(&record.key).copied();
+        let settled = self.learned.settled_since(record.key);
         let is_news = server.is_last_check_valid()
             && server.seen > Some(learned).max(settled)
             && server.identity() == record.identity.as_ref()

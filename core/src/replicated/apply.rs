@@ -562,7 +562,7 @@ impl Application<'_> {
         };
         if is_deposed {
             return Err(invalid(format!(
-                "{primary} is a deposed primary: release it first"
+                "{primary} is a deposed primary: it counts again when people chose or released it"
             )));
         }
         let mut seen: BTreeSet<InstanceKey> = members

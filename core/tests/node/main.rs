@@ -1,6 +1,7 @@
 //! The whole decision core: three nodes over a model raft log and a model fleet of MySQL or MariaDB servers.
 
 mod agreement;
+mod choice;
 mod fleet;
 mod hooks;
 mod random;

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use axum::http::StatusCode;
-use orchestrator_core::id::{InstanceKey, Uid};
+use orchestrator_core::id::{Identity, InstanceKey, Uid};
 use orchestrator_core::limits::KNOWN_PER_COMMAND_MAX;
 use orchestrator_core::node::{Reply, Request};
 use orchestrator_core::recovery::Recovery;
@@ -604,6 +604,31 @@ pub(super) async fn set_writeable<D: Daemon>(asked: &Asked<'_, D>) -> Result<Ans
     let key = names::usable_key(&asked.params)?;
     let request = Request::SetWriteable { key: key.clone() };
     operate(asked, key, request, "Server set as writeable").await
+}
+
+/// A primary that a recovery replaced is like any other server from here on, because people say so. Nothing is changed there.
+pub(super) async fn release_deposed<D: Daemon>(asked: &Asked<'_, D>) -> Result<Answer, Failure> {
+    let key = names::key(&asked.params)?;
+    let of = key.clone();
+    let deposed: Vec<Identity> = look(asked, move |sight| {
+        let rows = sight.replicated.deposed_at(&of);
+        rows.map(|(identity, _)| identity.clone()).collect()
+    })
+    .await?;
+    if deposed.is_empty() {
+        return Err(Failure::plain(format!(
+            "{key} is no primary that a recovery replaced"
+        )));
+    }
+    let reason = match asked.caller.user.as_str() {
+        "" => String::from("released"),
+        user => format!("released by {user}"),
+    };
+    for identity in deposed {
+        let reason = reason.clone();
+        decide(asked, Command::LiftQuarantine { identity, reason }).await?;
+    }
+    Ok(Answer::ok("Deposed primary released", &Key::from(&key)))
 }
 
 /// A daemon that waits becomes a raft member; answered when it is one.

@@ -86,6 +86,7 @@ fn facts(sight: &Sight<'_>, instance: &Instance) -> Facts {
         instance: instance.clone(),
         rule: replicated.rule_of(&instance.key, sight.now.wall),
         is_second_primary: is_second_primary(sight, instance),
+        is_followed_though_replaced: is_followed_though_replaced(sight, instance),
         downtime: replicated
             .downtime_of(&instance.key, sight.now.wall)
             .map(|downtime| Downtime {
@@ -101,6 +102,12 @@ fn facts(sight: &Sight<'_>, instance: &Instance) -> Facts {
 fn is_second_primary(sight: &Sight<'_>, instance: &Instance) -> bool {
     let problem = sight.diagnosis.problem(&instance.key);
     problem.is_some_and(|problem| problem.evidence.other_primary.is_some())
+}
+
+/// A recovery replaced it as primary, and servers replicate from it all the same.
+fn is_followed_though_replaced(sight: &Sight<'_>, instance: &Instance) -> bool {
+    let problem = sight.diagnosis.problem(&instance.key);
+    problem.is_some_and(|problem| problem.evidence.is_followed_though_replaced())
 }
 
 /// Servers in the order of their keys.
@@ -215,9 +222,10 @@ pub(super) async fn problems<D: Daemon>(asked: &Asked<'_, D>) -> Result<Answer, 
                     .as_ref()
                     .is_none_or(|cluster| instance.place.cluster_name == *cluster);
                 let downtime = || sight.replicated.downtime_of(&instance.key, sight.now.wall);
-                // Two writeable primaries are shown whatever downtime the recovery left behind.
+                // A replaced primary in use is shown whatever downtime the recovery left behind.
                 let is_shown = || {
                     is_second_primary(sight, instance)
+                        || is_followed_though_replaced(sight, instance)
                         || (!problems_of(instance, scale, sight.now).is_empty()
                             && downtime().is_none())
                 };

@@ -79,6 +79,7 @@ pub enum Action {
     RemovePeer,
     ReplacePeer,
     AdoptOriginal,
+    ReleaseDeposed,
     Reelect,
     Yield,
     YieldHint,
@@ -466,6 +467,10 @@ pub const ROUTES: &[Route] = &[
     change("/api/raft-remove-peer/:addr", Action::RemovePeer),
     change("/api/v2/raft-replace-peer/:addr/:by", Action::ReplacePeer),
     change("/api/v2/adopt-original/:addr", Action::AdoptOriginal),
+    change(
+        "/api/v2/release-deposed/:host/:port",
+        Action::ReleaseDeposed,
+    ),
     later_local("/api/raft-follower-health-report/:authenticationToken/:raftBind/:raftAdvertise"),
     later("/api/discovery-metrics-raw/:seconds"),
     later("/api/discovery-metrics-aggregated/:seconds"),

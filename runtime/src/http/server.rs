@@ -585,6 +585,7 @@ async fn act<D: Daemon>(
         Action::RemovePeer => change::remove_peer(asked).await,
         Action::ReplacePeer => change::replace_peer(asked).await,
         Action::AdoptOriginal => change::adopt_original(asked).await,
+        Action::ReleaseDeposed => change::release_deposed(asked).await,
         Action::Reelect => orders::reelect(asked).await,
         Action::Yield => orders::raft_yield(asked).await,
         Action::YieldHint => orders::raft_yield_hint(asked).await,

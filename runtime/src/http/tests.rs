@@ -600,7 +600,12 @@ fn every_route_answers_with_a_document() {
                     }
                     // The only ones that find nothing in this world.
                     (Action::TagValue | Action::AcknowledgeRecovery, ..)
-                    | (Action::AcknowledgeInstance | Action::AdoptOriginal, ..)
+                    | (
+                        Action::AcknowledgeInstance
+                        | Action::AdoptOriginal
+                        | Action::ReleaseDeposed,
+                        ..,
+                    )
                     | (Action::Yield | Action::YieldHint | Action::GrabElection, ..) => {}
                     _ => assert_eq!(received.status, "200 OK", "{said}"),
                 }
@@ -1306,6 +1311,41 @@ fn two_writeable_primaries_are_shown_with_what_closes_the_one() {
             Arc::get_mut(closed.report.as_mut().unwrap())
                 .unwrap()
                 .read_only = true;
+        });
+        assert_eq!(site.json("/api/problems/shop").await, json!([]));
+    });
+}
+
+#[test]
+fn a_replaced_primary_with_replicas_is_shown_and_can_be_released() {
+    run(async {
+        let fake = after_a_recovery();
+        fake.with(|world| {
+            let closed = world.instances.get_mut(&key("db1.example")).unwrap();
+            Arc::get_mut(closed.report.as_mut().unwrap())
+                .unwrap()
+                .read_only = true;
+            let mut moved = server("db3.example", Some("db1.example"));
+            moved.place.cluster_name = String::from("db2.example:3306");
+            world.instances.insert(moved.key.clone(), moved);
+        });
+        let site = site(fake, Settings::default()).await;
+        let problems = site.json("/api/problems/shop").await;
+        assert_eq!(problems[0]["Key"]["Hostname"], "db1.example");
+        assert_eq!(
+            problems[0]["Problems"],
+            json!(["replaced_primary_has_replicas"])
+        );
+        let path = "/api/v2/release-deposed/db2.example/3306";
+        let refused = site.get(path).await;
+        refused.expect_error(
+            "500 Internal Server Error",
+            "db2.example:3306 is no primary that a recovery replaced",
+        );
+        let released = site.json("/api/v2/release-deposed/db1.example/3306").await;
+        assert_eq!(released["Code"], "OK");
+        site.fake.with(|world| {
+            assert!(!world.replicated.is_deposed(&Identity("db1".into())));
         });
         assert_eq!(site.json("/api/problems/shop").await, json!([]));
     });

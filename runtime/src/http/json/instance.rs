@@ -176,6 +176,8 @@ pub struct Facts {
     pub downtime: Option<Downtime>,
     /// A recovery replaced it as primary, and it takes writes all the same.
     pub is_second_primary: bool,
+    /// A recovery replaced it as primary, and servers replicate from it all the same.
+    pub is_followed_though_replaced: bool,
 }
 
 impl Facts {
@@ -193,6 +195,9 @@ impl Facts {
         let mut problems = problems(&self.instance, scale, now);
         if self.is_second_primary {
             problems.push("two_writeable_primaries");
+        }
+        if self.is_followed_though_replaced {
+            problems.push("replaced_primary_has_replicas");
         }
         problems
     }
@@ -530,6 +535,7 @@ mod tests {
             rule: Some(PromotionRule::Prefer),
             downtime: None,
             is_second_primary: false,
+            is_followed_though_replaced: false,
         }
     }
 
@@ -592,6 +598,7 @@ mod tests {
             rule: None,
             downtime: None,
             is_second_primary: false,
+            is_followed_though_replaced: false,
         };
         let wire = facts.to_wire(SCALE, NOW);
         assert_eq!(wire.replication_io_thread_state, -1);

@@ -74,7 +74,7 @@ impl Switch {
 
     fn deliver(&self, way: usize, frame: &[u8]) {
         // A device that is gone, or is not up so far, loses it, as a cable does.
-        (&self.wires[way].0).write(frame).ok();
+        (&self.wires[way].0).write_all(frame).ok();
     }
 }
 

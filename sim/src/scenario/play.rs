@@ -734,7 +734,9 @@ impl Player {
                     self.daemons.stop(who);
                     self.down.insert(who.clone(), Down::Killed);
                 }
-                is_up
+                // One that does not end when it is told to is killed.
+                let is_stuck = self.down.get(who) == Some(&Down::Frozen);
+                is_up || is_stuck && self.end::<E>(who, Down::Killed)
             }
             Action::Freeze(who) => self.freeze::<E>(who),
             Action::Thaw(who) => self.thaw(who),

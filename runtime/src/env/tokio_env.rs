@@ -213,11 +213,9 @@ mod tests {
     }
 
     #[test]
-    fn names_are_resolved() {
+    fn a_literal_address_needs_no_name_server_and_an_unknown_name_is_an_error() {
         let runtime = crate::env::DedicatedRuntime::start("resolve-test", 1).unwrap();
         runtime.run(async {
-            let found = TokioEnv::resolve("localhost").await.unwrap();
-            assert!(!found.is_empty() && found.iter().all(IpAddr::is_loopback));
             let literal = TokioEnv::resolve("::1").await.unwrap();
             assert_eq!(literal, ["::1".parse::<IpAddr>().unwrap()]);
             assert!(TokioEnv::resolve("nobody.invalid").await.is_err());

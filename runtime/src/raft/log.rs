@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::journal;
 use super::peers::PeerRecord;
 use super::types::{Config, Entry, LogId, Vote};
 use super::wire::{self, LogIdV1, VoteV1, invalid};
@@ -513,6 +514,13 @@ fn load<E: Env>(
     let there = E::exists(path).map_err(|error| LogError::Io(error.to_string()))?;
     if !there && !minted {
         return Err(LogError::Damaged(format!("{} is missing", path.display())));
+    }
+    let ahead = path.with_extension("sqlite-wal");
+    if E::exists(&ahead).map_err(|error| LogError::Io(error.to_string()))? {
+        let file = E::read_file(&ahead).map_err(|error| LogError::Io(error.to_string()))?;
+        if let Some(rot) = journal::rot(&file) {
+            return Err(LogError::Damaged(rot));
+        }
     }
     let connection = E::open_db(path)?;
     connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;

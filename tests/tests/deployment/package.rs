@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use orchestrator_tests::bare::Bare;
-use orchestrator_tests::daemons::{self, Daemon, DaemonOptions, Daemons, get};
+use orchestrator_tests::daemons::{self, Daemon, DaemonOptions, Daemons, get, wait_applied};
 use orchestrator_tests::process::{Process, Scratch, Signal};
 use orchestrator_tests::wait::{Look, until};
 use serde_json::Value;
@@ -142,6 +142,9 @@ async fn three_bare_machines_need_the_package_and_a_configuration() {
     let reply = get(leader.http(), tag, DEADLINE).await.expect("an answer");
     assert_eq!(reply.status, 200, "{}", reply.body);
     for daemon in daemons.all() {
+        wait_applied(&daemons, daemon, PATIENCE)
+            .await
+            .expect("what was acknowledged is applied");
         let tagged = daemon.get("/api/tagged?tag=packaged", DEADLINE).await;
         let tagged = tagged.expect("an answer");
         assert!(

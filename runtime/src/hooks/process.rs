@@ -105,19 +105,19 @@ async fn run(settings: Arc<HookSettings>, hook: Hook, facts: HookFacts) -> Outco
     );
     let deadline = settings.deadline;
     let starting = timeout::<TokioEnv, _>(deadline, start(&settings, hook, &facts, form));
-    let why = match starting.await {
-        Some(Ok(started)) => Ok(started),
-        Some(Err(error)) => Err(error.to_string()),
-        None => Err(format!(
-            "it was not started within {} s",
-            deadline.as_secs()
-        )),
-    };
-    let started = match why {
-        Ok(started) => started,
-        Err(why) => {
-            tracing::error!(recovery, "{hook} cannot be run: {why}");
-            return refused(format!("it cannot be run: {why}"));
+    let started = match starting.await {
+        Some(Ok(started)) => started,
+        Some(Err(error)) => {
+            tracing::error!(recovery, "{hook} cannot be run: {error}");
+            return refused(format!("it cannot be run: {error}"));
+        }
+        None => {
+            let reason = format!(
+                "it was not started within {} s, and is ended if it starts later",
+                deadline.as_secs_f32()
+            );
+            tracing::error!(recovery, "{hook}: {reason}");
+            return Outcome::Unknown { reason };
         }
     };
     if in_background {
@@ -136,6 +136,17 @@ async fn run(settings: Arc<HookSettings>, hook: Hook, facts: HookFacts) -> Outco
 struct Started {
     child: Child,
     _script: Option<Script>,
+}
+
+/// A hook that began after its deadline, when nobody waited for it: ended with what it started, for it was reported already.
+struct Unclaimed(Option<Started>);
+
+impl Drop for Unclaimed {
+    fn drop(&mut self) {
+        if let Some(started) = &self.0 {
+            end_group(started.child.id(), libc::SIGKILL);
+        }
+    }
 }
 
 /// A file that is removed when nobody needs it.
@@ -184,7 +195,7 @@ async fn start(
         .stderr(Stdio::piped())
         .process_group(0);
     // It returns once the program was loaded, and the program may lie on a disk that does not answer.
-    TokioEnv::blocking(move || {
+    let started = TokioEnv::blocking(move || {
         let child = command.spawn().map_err(|error| {
             let program = command
                 .as_std()
@@ -193,12 +204,14 @@ async fn start(
                 .into_owned();
             io::Error::new(error.kind(), format!("{program}: {error}"))
         })?;
-        Ok(Started {
+        io::Result::Ok(Unclaimed(Some(Started {
             child,
             _script: script,
-        })
-    })
-    .await
+        })))
+    });
+    let mut unclaimed = started.await?;
+    let started = unclaimed.0.take();
+    Ok(started.expect("it was put there when it began"))
 }
 
 /// Only the owner reads it: what a hook is told may be nobody else's business.
@@ -497,6 +510,32 @@ mod tests {
         let ready = unsafe { libc::poll(&raw mut wait, 1, 60_000) };
         assert_eq!((ready, wait.revents & libc::POLLHUP), (1, libc::POLLHUP));
         std::fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn what_starts_after_its_deadline_is_ended_and_not_called_undone() {
+        let late = HookSettings {
+            deadline: Duration::ZERO,
+            ..settings(&["sleep 1000"])
+        };
+        let outcome = run(late, 0);
+        assert!(matches!(outcome, Outcome::Unknown { .. }), "{outcome:?}");
+
+        let runtime = DedicatedRuntime::start("hooks-test", 1).unwrap();
+        let hung_up = runtime.run(async {
+            let mut command = Command::new("sleep");
+            command.arg("1000").stdout(Stdio::piped()).process_group(0);
+            let mut child = command.spawn().unwrap();
+            let mut output = child.stdout.take().unwrap();
+            drop(Unclaimed(Some(Started {
+                child,
+                _script: None,
+            })));
+            let mut bytes = Vec::new();
+            timeout::<TokioEnv, _>(Duration::from_secs(60), output.read_to_end(&mut bytes)).await
+        });
+        runtime.stop();
+        assert!(matches!(hung_up, Some(Ok(0))), "{hung_up:?}");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! How long daemons are without a leader when theirs is killed, and whether they keep one when nothing happens.
 //!
-//! Three daemons on loopback, at their default timers, without servers. Each kill: a tag is written, the leader is killed
+//! Three daemons on loopback, at their default timers, without servers or with clusters of model servers to probe. Each kill: a tag is written, the leader is killed
 //! with `kill -9` at a random moment, the others are asked without pause who leads, a tag is written through the successor,
 //! and the killed daemon is started again. Ends with failure when a tag that was acknowledged is lost, when no leader comes,
 //! or when a bound that was given is missed.
@@ -13,11 +13,15 @@ use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use orchestrator_tests::daemons::{Daemon, DaemonOptions, Daemons, binary};
 use orchestrator_tests::figures::{Random, machine, quantile};
+use orchestrator_tests::fleet::{Flavour, Fleet, FleetOptions, ReplicationTiming};
 use orchestrator_tests::process::Signal;
 use orchestrator_tests::wait::{Look, until};
 use serde_json::Value;
 
 const PATIENCE: Duration = Duration::from_secs(30);
+const DISCOVERY: Duration = Duration::from_secs(300);
+/// Of a cluster.
+const SERVERS: usize = 4;
 const ASK: Duration = Duration::from_millis(500);
 /// Between two questions of who leads: what the figures are precise to.
 const LOOK: Duration = Duration::from_millis(2);
@@ -30,6 +34,9 @@ struct Arguments {
     /// Watches so many seconds before the kills, and fails if the leader or its term changes.
     #[arg(long, default_value_t = 0)]
     quiet_seconds: u64,
+    /// Clusters of four model servers each (MySQL and MariaDB in turn) that are probed meanwhile, served by this process.
+    #[arg(long, default_value_t = 0)]
+    clusters: u16,
     /// Of the moments at which it strikes; by default from the clock.
     #[arg(long)]
     seed: Option<u64>,
@@ -74,8 +81,18 @@ async fn bench(arguments: &Arguments) -> Result<bool> {
     println!("daemon     {}", binary()?.display());
     println!("machine    {}", machine());
     println!("seed       {seed}");
+    let mut fleets = Vec::new();
+    for number in 0..arguments.clusters {
+        let models = FleetOptions {
+            flavour: [Flavour::MySql, Flavour::MariaDb][usize::from(number % 2)],
+            servers: SERVERS,
+            timing: ReplicationTiming::ServerDefaults,
+        };
+        fleets.push(Fleet::start_models(models, &format!("c{number}")).await?);
+    }
     let daemons = Daemons::start(&options)?;
     daemons.wait_leader(PATIENCE).await?;
+    discover(&daemons, &fleets).await?;
     for daemon in daemons.all() {
         wait_healthy(daemon).await?;
     }
@@ -121,6 +138,45 @@ async fn bench(arguments: &Arguments) -> Result<bool> {
         }
     }
     Ok(well)
+}
+
+/// Every daemon probes every server.
+async fn discover(daemons: &Daemons, fleets: &[Fleet]) -> Result<()> {
+    for fleet in fleets {
+        let seed = fleet.ports().last().copied().context("an empty fleet")?;
+        daemons
+            .ask_leader(&format!("/api/async-discover/127.0.0.1/{seed}"))
+            .await?;
+    }
+    let wanted = fleets.len() * SERVERS;
+    for daemon in daemons.all() {
+        let what = format!("{} reads {wanted} servers", daemon.url());
+        until(
+            &what,
+            DISCOVERY,
+            Duration::from_millis(500),
+            async || match daemon.get("/api/all-instances", PATIENCE).await {
+                Ok(reply) => {
+                    let servers = serde_json::from_str::<Value>(&reply.body).unwrap_or_default();
+                    let read = servers.as_array().map_or(0, |servers| {
+                        let fresh = |server: &&Value| server["IsLastCheckValid"] == true;
+                        servers.iter().filter(fresh).count()
+                    });
+                    if read == wanted {
+                        Look::Holds(())
+                    } else {
+                        Look::not(format!("{read} are read"))
+                    }
+                }
+                Err(error) => Look::not(error),
+            },
+        )
+        .await?;
+    }
+    if wanted > 0 {
+        println!("servers    {wanted}, in {} clusters", fleets.len());
+    }
+    Ok(())
 }
 
 /// Kills the leader at a moment of its heartbeats; seconds to the next leader, and to the first change that one takes.

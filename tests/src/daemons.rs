@@ -14,6 +14,7 @@ use tokio::net::TcpStream;
 
 use crate::network::{Machine, Network};
 use crate::process::{Process, Scratch, Signal};
+use crate::reserve::reserve;
 use crate::sql::ORCHESTRATOR;
 use crate::wait::{Look, until};
 
@@ -136,6 +137,22 @@ impl Daemon {
 
     fn process(&self) -> MutexGuard<'_, Option<Process>> {
         self.process.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until a request is answered with this status.
+    ///
+    /// # Errors
+    /// It is not within `patience`; the last answer is told.
+    pub async fn wait_status(&self, path: &str, wanted: u16, patience: Duration) -> Result<()> {
+        let what = format!("{wanted} of {}{path}", self.url());
+        let pace = Duration::from_millis(50);
+        until(&what, patience, pace, async || {
+            match self.get(path, Duration::from_secs(10)).await {
+                Ok(reply) if reply.status == wanted => Look::Holds(()),
+                other => Look::not(format!("{other:?}")),
+            }
+        })
+        .await
     }
 
     /// Its raft address, with port.
@@ -480,6 +497,24 @@ impl Daemons {
         None
     }
 
+    /// Waits until all belong to one quorum and know who leads; the leader's place.
+    ///
+    /// # Errors
+    /// One does not within `patience`.
+    pub async fn wait_whole(&self, patience: Duration) -> Result<usize> {
+        for daemon in &self.daemons {
+            daemon
+                .wait_status("/api/raft-health", 200, patience)
+                .await?;
+        }
+        let leader = self.wait_leader(patience).await?.address;
+        let place = self
+            .daemons
+            .iter()
+            .position(|daemon| daemon.address == leader);
+        place.context("the leader is one of them")
+    }
+
     /// Waits for a leader; an error with the logs' ends when there is none, at once when no daemon runs.
     pub async fn wait_leader(&self, deadline: Duration) -> Result<&Daemon> {
         let leader = until(
@@ -500,18 +535,29 @@ impl Daemons {
         })
     }
 
-    /// GET of a JSON document at the leader; an error when it is not answered with 200.
+    /// GET of a JSON document at the leader; an error when it is not answered with 200. It is asked for again where the
+    /// answer says that nothing was done, as while another one is elected.
     pub async fn ask_leader(&self, path: &str) -> Result<Value> {
-        let leader = self.wait_leader(Duration::from_secs(20)).await?;
-        let reply = leader.get(path, Duration::from_secs(10)).await?;
-        ensure!(
-            reply.status == 200,
-            "{}{path}: {} {}",
-            leader.url(),
-            reply.status,
-            reply.body
-        );
-        reply.json()
+        let patience = Duration::from_secs(20);
+        until(path, patience, Duration::from_millis(50), async || {
+            let asked = async {
+                let leader = self.wait_leader(patience).await?;
+                let reply = leader.get(path, Duration::from_secs(10)).await?;
+                anyhow::Ok((leader, reply))
+            };
+            match asked.await {
+                Ok((_, reply)) if reply.status == 200 => Look::Holds(reply.json()),
+                Ok((_, reply)) if matches!(reply.status, 502 | 503) => Look::not(reply.body),
+                Ok((leader, reply)) => Look::Holds(Err(anyhow!(
+                    "{}{path}: {} {}",
+                    leader.url(),
+                    reply.status,
+                    reply.body
+                ))),
+                Err(error) => Look::Holds(Err(error)),
+            }
+        })
+        .await?
     }
 
     /// The recoveries in the audit, newest first.
@@ -647,7 +693,6 @@ pub fn binary() -> Result<PathBuf> {
 /// else a block of their own, so that several clusters run side by side.
 fn free_addresses(count: u8) -> Result<Vec<Ipv4Addr>> {
     let pid = std::process::id().to_le_bytes();
-    let mut chosen = CHOSEN.lock().unwrap_or_else(PoisonError::into_inner);
     let blocks = std::iter::once((0, 0))
         .chain((0..=u8::MAX).map(|step| (pid[1] % 200 + 10, pid[0].wrapping_add(step))));
     for (second, third) in blocks {
@@ -655,15 +700,10 @@ fn free_addresses(count: u8) -> Result<Vec<Ipv4Addr>> {
             .map(|last| Ipv4Addr::new(127, second, third, last))
             .collect();
         let free = |address: &Ipv4Addr, port: u16| TcpListener::bind((*address, port)).is_ok();
-        if block.iter().all(|address| {
-            !chosen.contains(address) && free(address, HTTP_PORT) && free(address, RAFT_PORT)
-        }) {
-            chosen.extend(&block);
+        let is_free = |address| free(address, HTTP_PORT) && free(address, RAFT_PORT);
+        if block.iter().all(is_free) && reserve(&format!("loopback {second}.{third}")) {
             return Ok(block);
         }
     }
     bail!("no {count} free loopback addresses with ports {HTTP_PORT} and {RAFT_PORT}")
 }
-
-/// Addresses given out in this process.
-static CHOSEN: Mutex<Vec<Ipv4Addr>> = Mutex::new(Vec::new());

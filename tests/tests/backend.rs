@@ -108,8 +108,9 @@ async fn failover(flavour: Flavour) {
         .await
         .expect("recovery");
     assert_eq!(aftermath.wrongs(), Vec::<String>::new());
+    // Nothing waits for them: they are frozen until this is over.
     assert!(
-        aftermath.writable < Duration::from_secs(3),
+        aftermath.writable < Duration::from_secs(10),
         "{:?}",
         aftermath.writable
     );
@@ -134,13 +135,8 @@ async fn failover(flavour: Flavour) {
     server.kill_and_wait().await.expect("killed");
     server.start().expect("started");
     server.wait_up().await.expect("up");
-    let leader = world.daemons.wait_leader(PATIENCE).await.expect("a leader");
     let tag = format!("/api/tag/127.0.0.1/{}?tag=role=main", aftermath.promoted);
-    let reply = leader
-        .get(&tag, Duration::from_secs(5))
-        .await
-        .expect("an answer");
-    assert_eq!(reply.status, 200, "{reply:?}");
+    world.daemons.ask_leader(&tag).await.expect("tagged");
     wait_each(
         &backends,
         "SELECT concat(tag_name, '=', tag_value) FROM database_instance_tags",
@@ -433,8 +429,7 @@ async fn each_daemon_has_a_database_of_its_own() {
         },
     );
     looked.await.expect("it holds it");
-    let health = leader.get("/api/raft-health", Duration::from_secs(5)).await;
-    assert_eq!(health.expect("an answer").status, 200);
+    wait_healthy(leader).await;
 }
 
 async fn wait_healthy(daemon: &Daemon) {

@@ -77,6 +77,8 @@ async fn a_hangup_has_the_file_read_again() -> Result<()> {
     daemons.wait_leader(PATIENCE).await?;
     for daemon in daemons.all() {
         says(daemon, "/api/automated-recovery-filters", r#"["*"]"#).await?;
+    }
+    for daemon in daemons.all() {
         daemon.set("RecoverMasterClusterFilters", json!(["shop"]))?;
         daemon.set("ListenAddress", json!(":1"))?;
         daemon.signal(Signal::Hangup);
@@ -84,9 +86,17 @@ async fn a_hangup_has_the_file_read_again() -> Result<()> {
     // The policy is obeyed by all; what waits for a restart is named.
     for daemon in daemons.all() {
         says(daemon, "/api/automated-recovery-filters", r#"["shop"]"#).await?;
-        let log = std::fs::read_to_string(daemon.log())?;
-        let told = log.lines().find(|line| line.contains("ListenAddress"));
-        ensure!(told.is_some(), "nothing is said of ListenAddress:\n{log}");
+        let what = "what waits for a restart is named";
+        until(
+            what,
+            PATIENCE,
+            Duration::from_millis(50),
+            async || match std::fs::read_to_string(daemon.log()) {
+                Ok(log) if log.contains("ListenAddress") => Look::Holds(()),
+                other => Look::not(format!("{other:?}")),
+            },
+        )
+        .await?;
     }
     // A file that cannot be used changes nothing, and ends nobody.
     for daemon in daemons.all() {
@@ -221,7 +231,9 @@ async fn two_of_three_form_a_cluster_on_an_operators_word() -> Result<()> {
     let [n1, n2, n3] = daemons.all() else {
         anyhow::bail!("three daemons");
     };
-    says(n1, "/api/raft-health", "waiting for").await?;
+    for daemon in [n1, n2] {
+        says(daemon, "/api/raft-health", "waiting for").await?;
+    }
     ensure!(
         daemons.leader().await.is_none(),
         "two of three formed by themselves"

@@ -280,7 +280,7 @@ async fn a_backend_is_written_by_its_daemon_alone() {
         })
         .await;
         let before = seen();
-        wait_for("it is refreshed", Duration::from_secs(5), async || {
+        wait_for("it is refreshed", PATIENCE, async || {
             match seen() != before {
                 true => Look::Holds(()),
                 false => Look::not("the same"),
@@ -466,10 +466,10 @@ async fn a_follower_that_does_not_reach_the_leaders_api_does_nothing() {
         daemon.set("HTTPAdvertise", nowhere).expect("written");
         daemon.start().expect("started");
     }
-    let leader = daemons.wait_leader(PATIENCE).await.expect("a leader");
     for daemon in daemons.all() {
         wait_healthy(daemon, PATIENCE).await;
     }
+    let leader = daemons.wait_leader(PATIENCE).await.expect("a leader");
     for daemon in daemons.all() {
         let reply = daemon.get("/api/tag/db1/3306?tag=x", DEADLINE).await;
         let reply = reply.expect("an answer");

@@ -109,7 +109,11 @@ async fn a_database_file_is_used_by_one_daemon() {
 }
 
 /// Runs a daemon as a user who may write nothing of others; how it ended, how long that took, and the last line it said.
-async fn as_nobody(folder: &Path, file: &Path) -> (Option<i32>, Duration, String) {
+async fn as_nobody(
+    folder: &Path,
+    file: &Path,
+    patience: Duration,
+) -> (Option<i32>, Duration, String) {
     let configuration = folder.join("orchestrator.conf.json");
     let text = json!({
         "ListenAddress": free_address().to_string(),
@@ -140,7 +144,7 @@ async fn as_nobody(folder: &Path, file: &Path) -> (Option<i32>, Duration, String
     let log = folder.join("daemon.log");
     let began = Instant::now();
     let mut daemon = Process::start(command, &log).expect("started");
-    let ended = daemon.wait(Duration::from_secs(5)).await;
+    let ended = daemon.wait(patience).await;
     let took = began.elapsed();
     let log = fs::read_to_string(log).expect("a log");
     let last = log.lines().next_back().unwrap_or_default().to_owned();
@@ -170,7 +174,7 @@ async fn a_database_file_is_made_or_is_the_reason_of_an_end() {
         (&read_only, &read_only),
         (&missing.join("orchestrator.db"), &missing),
     ] {
-        let (code, took, last) = as_nobody(folder, file).await;
+        let (code, took, last) = as_nobody(folder, file, PATIENCE).await;
         assert!(
             code.is_some_and(|code| code != 0),
             "{file:?}: {code:?} {last}"
@@ -180,7 +184,7 @@ async fn a_database_file_is_made_or_is_the_reason_of_an_end() {
     }
 
     let file = folder.join("orchestrator.db");
-    let (code, _, last) = as_nobody(folder, &file).await;
+    let (code, _, last) = as_nobody(folder, &file, Duration::from_secs(10)).await;
     // It runs for as long as it is let.
     assert_eq!(code, None, "{last}");
     assert!(file.exists());

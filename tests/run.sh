@@ -77,12 +77,19 @@ part_simulation() {
     "$target/orchestrator-sim" mutants --seeds 300
 }
 
-# One fleet at a time: they share the machine's cores, and times are judged.
+# One fleet at a time: they share the machine's cores, and times are judged. What is watched for ten minutes, and does little
+# meanwhile, is watched beside them.
 part_real() {
-  local binary
+  local binary told=$target/observation.log real=0 observation=0 watching
+  cargo test --workspace --test observation --locked -- --test-threads=2 >"$told" 2>&1 &
+  watching=$!
   for binary in facts grants oracle real hooks backend daemons provisioning client deployment; do
-    cargo test --workspace --test "$binary" --locked -- --test-threads=1 || return 1
+    cargo test --workspace --test "$binary" --locked -- --test-threads=1 || { real=1; break; }
   done
+  wait "$watching" || observation=1
+  printf '\n--- the observation beside it:\n'
+  if [ "$observation" = 0 ]; then grep '^test' "$told"; else cat "$told"; fi
+  [ "$real" = 0 ] && [ "$observation" = 0 ]
 }
 
 # The simulator, which measures no time but its own, gives way to whatever else wants a core.
@@ -109,6 +116,8 @@ part_bench() {
   "$target/membership-bench" --replacements 2 --reprovisionings 2
 }
 
+# What runs in the background does not hear of Ctrl-C by itself.
+trap 'trap - INT; kill 0' INT
 parts=("$@")
 [ ${#parts[@]} -gt 0 ] || parts=(setup format lint build determinism unit proof bench)
 for name in "${parts[@]}"; do

@@ -40,6 +40,11 @@ impl Random {
         Random(seed | 1)
     }
 
+    /// From 0 to below `end`, which is not 0.
+    pub fn below(&mut self, end: usize) -> usize {
+        ((self.fraction() * end as f64) as usize).min(end - 1)
+    }
+
     /// From 0 to below 1.
     pub fn fraction(&mut self) -> f64 {
         self.0 ^= self.0 << 13;

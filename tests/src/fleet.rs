@@ -10,7 +10,6 @@ use std::ffi::OsString;
 use std::fmt;
 use std::fs;
 use std::hash::{Hash, Hasher};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -23,6 +22,7 @@ use orchestrator_sim::model::{Host, Kind, Server as Model};
 use orchestrator_sim::protocol::fleet::{self as models, Running};
 
 use crate::process::{Process, Scratch, Signal};
+use crate::reserve::free_ports;
 use crate::sql::{APP, Account, HARNESS, ORCHESTRATOR, REPLICATION, Row, STATEMENT_DEADLINE, Sql};
 use crate::wait::{Look, until};
 
@@ -1048,29 +1048,3 @@ fn model(options: &FleetOptions, port: u16, name: &str) -> Result<Model> {
     server.set_cluster_name(name);
     Ok(server)
 }
-
-/// Ports below the range that the kernel gives to outgoing connections, so that a server that is
-/// down does not lose its port to somebody's connection.
-fn free_ports(count: usize) -> Result<Vec<u16>> {
-    let spread = u16::try_from(std::process::id() % 1_000).unwrap_or(0) * 11;
-    let mut ports = Vec::new();
-    let mut taken = CHOSEN.lock().unwrap_or_else(PoisonError::into_inner);
-    for port in (20_000 + spread..32_000).chain(20_000..20_000 + spread) {
-        if ports.len() == count {
-            break;
-        }
-        if !taken.contains(&port) && TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            ports.push(port);
-        }
-    }
-    ensure!(
-        ports.len() == count,
-        "no {count} free ports between 20000 and 32000"
-    );
-    ports.sort_unstable();
-    taken.extend(&ports);
-    Ok(ports)
-}
-
-/// Ports given out in this process.
-static CHOSEN: Mutex<Vec<u16>> = Mutex::new(Vec::new());

@@ -21,6 +21,7 @@ pub mod network;
 pub mod process;
 #[cfg(test)]
 mod requirements;
+pub mod reserve;
 pub mod sql;
 pub mod wait;
 pub mod world;

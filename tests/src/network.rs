@@ -16,6 +16,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::reserve::reserve;
+
 mod distance;
 
 /// Where nobody listens.
@@ -68,7 +70,7 @@ fn ip(words: &[&str]) -> Result<()> {
 impl Network {
     /// Lays the wires of so many machines.
     pub fn lay(machines: u8) -> Result<Network> {
-        let (network, plan) = Network::plan();
+        let (network, plan) = Network::plan()?;
         ip(&["link", "add", &network.near, "type", "bridge"])?;
         let mut network = network.here(&plan)?;
         for last in 1..=machines {
@@ -84,7 +86,7 @@ impl Network {
 
     /// The same, and what one machine sends another arrives so much later.
     pub fn lay_far(machines: u8, one_way: Duration) -> Result<Network> {
-        let (network, plan) = Network::plan();
+        let (network, plan) = Network::plan()?;
         let mut wires = vec![distance::Wire::make(&network.near)?];
         let mut network = network.here(&plan)?;
         for last in 1..=machines {
@@ -99,21 +101,27 @@ impl Network {
         Ok(network)
     }
 
-    fn plan() -> (Network, Plan) {
+    fn plan() -> Result<(Network, Plan)> {
         static COUNT: AtomicU8 = AtomicU8::new(0);
         let pid = std::process::id();
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let [low, high, ..] = pid.to_le_bytes();
+        let mut blocks =
+            (64..128).flat_map(|second| (0..=u8::MAX).map(move |third| (second, third)));
+        // Runs side by side do not meet, nor what one left behind that was killed.
+        let block = blocks.find(|(second, third)| {
+            let own = Ipv4Addr::new(10, *second, *third, 254);
+            TcpListener::bind((own, 0)).is_err() && reserve(&format!("network {second}.{third}"))
+        });
+        let block = block.context("no network of 10.64.0.0/24 to 10.127.255.0/24 is free")?;
         let network = Network {
             near: format!("ob{pid}x{number}"),
             machines: Vec::new(),
         };
         let plan = Plan {
             name: format!("{pid}x{number}"),
-            // By the process, so that runs side by side do not meet.
-            block: (64 + high % 64, low.wrapping_add(number)),
+            block,
         };
-        (network, plan)
+        Ok((network, plan))
     }
 
     /// The device by which this process is joined exists.

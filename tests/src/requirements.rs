@@ -115,11 +115,15 @@ fn test_functions(source: &str) -> Vec<String> {
 fn tests_that_are_run(package: &Path) -> BTreeSet<String> {
     let read = |name: &str| fs::read_to_string(package.join(name)).expect(name);
     let (manifest, script) = (read("Cargo.toml"), read("run.sh"));
-    let run: BTreeSet<&str> = script
+    let in_turn = script
         .lines()
         .filter_map(|line| line.trim().strip_prefix("for binary in "))
-        .flat_map(|line| line.trim_end_matches("; do").split(' '))
-        .collect();
+        .flat_map(|line| line.trim_end_matches("; do").split(' '));
+    let by_name = script
+        .lines()
+        .filter_map(|line| line.trim().split_once("cargo test --workspace --test "))
+        .filter_map(|(_, rest)| rest.split(' ').next());
+    let run: BTreeSet<&str> = in_turn.chain(by_name).collect();
     let value = |line: &str, key: &str| {
         let text = line.strip_prefix(key)?.strip_prefix(" = \"")?;
         text.strip_suffix('"').map(str::to_owned)

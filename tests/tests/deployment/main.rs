@@ -4,6 +4,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use orchestrator_tests::reserve::free_ports;
+
 mod cluster;
 mod command_line;
 mod disk;
@@ -14,7 +16,6 @@ mod network;
 mod package;
 mod proxy;
 mod raft_port;
-mod replacement;
 mod start;
 
 /// Held while a test owns daemons.
@@ -26,6 +27,6 @@ const DEADLINE: Duration = Duration::from_secs(10);
 
 /// An address on which nothing listens.
 fn free_address() -> SocketAddr {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("bound")
+    let ports = free_ports(1).expect("a port");
+    SocketAddr::from(([127, 0, 0, 1], ports[0]))
 }

@@ -20,7 +20,7 @@ use crate::{
     id::{Epoch, InstanceKey, StepId, Uid},
     recovery::{
         Hook, HookFacts, HookList, Outcome, Recovery, Stage,
-        dead_primary::{hook_step, hooks_after},
+        dead_primary::{self, hook_step, hooks_after},
         hook::{self, Successor},
     },
     replicated::{Command, Detection},
@@ -259,11 +259,18 @@ impl Node {
                     .map(|log| format!("{}:{}", log.file, log.position)),
             }
         });
+        let lost = match self.progress.get(uid) {
+            Some(progress) if recovery.is_running() => {
+                let view = self.planners_view(now, recovery);
+                dead_primary::left_behind(recovery, &view, progress, epoch)
+            }
+            Some(_) | None => recovery.lost.clone(),
+        };
         let facts = HookFacts {
             idempotency_key: format!("{uid}/{hook}"),
             uid: uid.to_string(),
             is_successful: successor.is_some(),
-            lost: recovery.lost.clone(),
+            lost,
             successor,
             ..self.facts(
                 now,

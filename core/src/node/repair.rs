@@ -288,7 +288,15 @@ impl Node {
                     });
                 }
             }
-            Command::Settle { uid, lines, .. } => self.log_lines(uid, lines.len(), out),
+            Command::Settle {
+                uid,
+                outcomes,
+                lines,
+                ..
+            } => {
+                self.log_lines(uid, lines.len(), out);
+                self.read_repointed(now, uid, outcomes, out);
+            }
             Command::Remark {
                 uid,
                 lines,
@@ -364,6 +372,28 @@ impl Node {
             | Command::MarkWitnesses { .. } => {}
             Command::BeginMemberChange { .. } | Command::EndMemberChange { .. } => {
                 self.change_decided(now, command, out);
+            }
+        }
+    }
+
+    /// Every daemon watches the promoted server as soon as it has replicas, however long others are waited for: who never had
+    /// a connection there could not tell that it died.
+    fn read_repointed(
+        &mut self,
+        now: Now,
+        uid: &Uid,
+        outcomes: &[(StepId, Outcome)],
+        out: &mut Output,
+    ) {
+        let Some(recovery) = self.replicated.recovery_shared(uid) else {
+            return;
+        };
+        for (id, outcome) in outcomes {
+            if *outcome == Outcome::Done
+                && let Some((step, _)) = recovery.steps.get(id)
+                && step.kind == StepKind::Repoint
+            {
+                self.probe(now, &step.server, true, out);
             }
         }
     }

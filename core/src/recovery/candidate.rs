@@ -358,7 +358,24 @@ fn cannot_replicate(replica: &Contender<'_>, source: &Contender<'_>) -> Option<S
     {
         return Some(String::from("is of another flavour"));
     }
-    None
+    lacks_purged(replica.report, source.report)
+}
+
+/// How many transactions the failed primary was seen to have that this replica did not receive; none if none.
+pub(super) fn missing_of(primary: &ProbeReport, replica: &ProbeReport) -> Option<u64> {
+    let executed = primary.executed.as_ref()?;
+    let missing = replica.held_from_source()?.missing_count(executed).ok()?;
+    (missing > 0).then_some(missing)
+}
+
+/// What a replica lacks and its source has purged from its binary logs, so that it would be refused with error 1236
+/// (MySQL 8.4, 19.1.3.3 "GTID Auto-Positioning"). MariaDB does not tell what it has purged.
+pub(super) fn lacks_purged(replica: &ProbeReport, source: &ProbeReport) -> Option<String> {
+    let purged = source.purged.as_ref()?;
+    let missing = replica.held()?.missing_count(purged).ok()?;
+    (missing > 0).then(|| {
+        format!("lacks {missing} transaction(s) that the promoted server has purged from its binary logs (gtid_purged)")
+    })
 }
 
 /// Orders two that hold the same, and says by which criterion.

@@ -17,7 +17,7 @@ use core::time::Duration;
 
 use super::{
     audit,
-    candidate::{Choice, Contender, Failed, choose, without_errant},
+    candidate::{Choice, Contender, Failed, choose, lacks_purged, missing_of, without_errant},
     document::{DeadKind, End, Outcome, Phase, Purpose, Recovery, Stage, Step, StepKind},
     hook::{self, Hook, HookCounts, HookList},
     statement::{Lane, SourcePosition, Statement},
@@ -49,6 +49,15 @@ const DRAIN_STALL: Duration = Duration::from_secs(10);
 const LAST_DIAL_MAX: Duration = Duration::from_millis(250);
 /// Replicas that could not be reached are waited for so long before the recovery ends without them.
 const REGROUP_PATIENCE: Duration = Duration::from_secs(20);
+/// A receiver is believed to have arrived at its source when it runs so long after it was started: one that lacks what the
+/// source has purged is let in, and refused some round trips later.
+const CONNECTION_SETTLES: Duration = LOOK_INTERVAL;
+/// The same, of one that does not say which file of the source's log it reads. A change of source empties that, and the
+/// first event that is received fills it (MySQL 8.0, 13.4.2.3).
+const SILENT_CONNECTION_SETTLES: Duration = Duration::from_secs(2);
+/// A server that could not be read for so long counts as not answering. Nobody waits for a promoted one that does not, so
+/// that its own failure is not kept waiting.
+const UNREAD_MAX: Duration = Duration::from_secs(2);
 /// Hooks that come after a promotion wait for so long for the replicas to be regrouped, since they are told which were
 /// lost; no longer, since clients are waiting for them.
 const ANNOUNCE_PATIENCE: Duration = Duration::from_secs(1);
@@ -107,6 +116,8 @@ pub struct Progress {
     drained_at: Mono,
     /// Candidates given up.
     pub passed_over: BTreeSet<InstanceKey>,
+    /// Replicas that were seen to follow the promoted server. What becomes of them afterwards is not for this recovery.
+    followed: BTreeSet<InstanceKey>,
     said: BTreeSet<String>,
 }
 
@@ -192,6 +203,27 @@ pub fn next(recovery: &Recovery, view: &impl View, progress: &mut Progress, mine
         lines.extend(plan.left_open(progress));
     }
     next
+}
+
+/// The replicas of a running recovery that are known not to follow the promoted server, for hooks that do not wait for its
+/// end.
+#[must_use]
+pub fn left_behind(
+    recovery: &Recovery,
+    view: &impl View,
+    progress: &Progress,
+    mine: Epoch,
+) -> Vec<InstanceKey> {
+    if !recovery.is_past_return() {
+        return Vec::new();
+    }
+    let plan = Plan {
+        recovery,
+        view,
+        mine,
+        now: view.now().mono,
+    };
+    plan.left_behind(progress)
 }
 
 struct Plan<'a, V: View> {
@@ -548,7 +580,8 @@ impl<V: View> Plan<'_, V> {
                 cannot_follow,
                 ..
             } => {
-                if progress.say_once("choice") {
+                // What this leader said may not have been committed, and a loss that is not stated is a promise.
+                if progress.say_once("choice") || self.recovery.possible_loss.is_empty() {
                     let mut lines = vec![format!("chosen: {candidate}")];
                     lines.extend(because);
                     lines.extend(
@@ -556,6 +589,17 @@ impl<V: View> Plan<'_, V> {
                             .iter()
                             .map(|(key, why)| format!("{key} cannot follow {candidate}: {why}")),
                     );
+                    let chosen = self.view.reading(&candidate).map(|reading| reading.report);
+                    let missing = failed
+                        .report
+                        .zip(chosen)
+                        .and_then(|(failed, chosen)| missing_of(failed, chosen));
+                    if let Some(missing) = missing {
+                        possible_loss.push(format!(
+                            "{} was seen to have {missing} transaction(s) that {candidate} did not receive",
+                            self.failed()
+                        ));
+                    }
                     possible_loss.push(String::from(
                         "replication was asynchronous: what the primary acknowledged and no replica received is lost, if there was any",
                     ));
@@ -865,78 +909,29 @@ impl<V: View> Plan<'_, V> {
         let mut steps: Vec<Step> = Vec::new();
         let mut lines: Vec<String> = Vec::new();
         let mut look: Vec<InstanceKey> = Vec::new();
-        let mut lost: Vec<InstanceKey> = Vec::new();
+        let mut left_behind: Vec<(InstanceKey, String)> = Vec::new();
+        let mut unsure: Vec<InstanceKey> = Vec::new();
         let mut pending = false;
-        // The promotion itself may have taken a while.
-        let patience = if self.recovery.stage == Stage::Promote {
-            REGROUP_PATIENCE + PROMOTE_DEADLINE * 3
-        } else {
-            REGROUP_PATIENCE
-        };
-        let patient = self.now.since(progress.stage_since) < patience;
+        let patient = self.is_patient(progress);
+        let is_unread = self.is_unread(&candidate);
         for key in self.siblings() {
             if key == candidate {
                 continue;
             }
-            let last = self
-                .recovery
-                .steps_of(StepKind::Repoint)
-                .filter(|(step, _)| step.server == key)
-                .last();
-            let tries = self
-                .recovery
-                .steps_of(StepKind::Repoint)
-                .filter(|(step, _)| step.server == key)
-                .count();
-            match last.map(|(step, phase)| self.state(step, phase, progress)) {
-                Some(State::Pending) => pending = true,
-                Some(State::Done) => {}
-                Some(State::LookAfter(_)) if patient => look.push(key),
-                Some(State::LookAfter(_)) => lost.push(key),
-                Some(State::NotDone(_))
-                    if tries < PROMOTE_TRIES
-                        && self.is_just_tried(StepKind::Repoint, &key, progress) =>
-                {
-                    look.push(key);
+            match self.sibling(&key, &candidate, progress) {
+                Sibling::Follows => {
+                    progress.followed.insert(key);
                 }
-                Some(State::NotDone(why)) if tries >= PROMOTE_TRIES => {
-                    lines.push(format!("{key} could not be pointed at {candidate}: {why}"));
-                    lost.push(key);
+                Sibling::Pending => pending = true,
+                Sibling::Look => look.push(key),
+                Sibling::Connecting if is_unread => unsure.push(key),
+                // It waits for the promoted server, which may be what fails.
+                Sibling::Connecting => look.extend([key, candidate.clone()]),
+                Sibling::Act(kind, statements, deadline) => {
+                    let offset = steps.len() as u64;
+                    steps.push(self.step(offset, kind, &key, Lane::Act, statements, deadline));
                 }
-                None | Some(State::NotDone(_)) => match self.repoint(&key, &candidate, progress) {
-                    Ready::Now(statements) => {
-                        let offset = steps.len() as u64;
-                        steps.push(self.step(
-                            offset,
-                            StepKind::Repoint,
-                            &key,
-                            Lane::Act,
-                            statements,
-                            REPOINT_DEADLINE,
-                        ));
-                    }
-                    Ready::Already => {}
-                    Ready::Halt(statements) => {
-                        let offset = steps.len() as u64;
-                        steps.push(self.step(
-                            offset,
-                            StepKind::Halt,
-                            &key,
-                            Lane::Act,
-                            statements,
-                            self.view.policy().halt_deadline,
-                        ));
-                    }
-                    Ready::Never(why) => {
-                        lines.push(format!("{key} is not pointed at {candidate}: {why}"));
-                        lost.push(key);
-                    }
-                    Ready::Later if patient => look.push(key),
-                    Ready::Later => {
-                        lines.push(format!("{key} could not be reached, or has not applied what it received: left as it is"));
-                        lost.push(key);
-                    }
-                },
+                Sibling::Lost(why) => left_behind.push((key, why)),
             }
         }
         steps.extend(self.fence_returned(steps.len() as u64, progress));
@@ -989,6 +984,23 @@ impl<V: View> Plan<'_, V> {
         {
             pending = true;
         }
+        let mut errors: Vec<String> = left_behind.iter().map(|(_, why)| why.clone()).collect();
+        if !unsure.is_empty() {
+            let names: Vec<String> = unsure.iter().map(ToString::to_string).collect();
+            errors.push(format!(
+                "{candidate} cannot be read any more: whether these follow it is not known: {}",
+                names.join(", ")
+            ));
+        }
+        // Told as soon as it is known, whoever is still waited for.
+        errors.retain(|error| !self.recovery.errors.contains(error) && progress.say_once(error));
+        if !errors.is_empty() {
+            return Move::Remark {
+                lines: errors.clone(),
+                errors,
+                possible_loss: Vec::new(),
+            };
+        }
         if pending || !look.is_empty() {
             if self.recovery.stage == Stage::Regroup
                 && self.now.since(progress.stage_since) > ANNOUNCE_PATIENCE
@@ -1006,19 +1018,146 @@ impl<V: View> Plan<'_, V> {
                     lines: vec![format!("running hook {hook} while replicas are regrouped")],
                 };
             }
+            let interval = if self.now.since(progress.stage_since) < ANNOUNCE_PATIENCE {
+                LOOK_INTERVAL
+            } else {
+                LOOK_INTERVAL * 2
+            };
             return Move::Look {
                 keys: look,
-                until: self.now + LOOK_INTERVAL * 2,
+                until: self.now + interval,
             };
         }
+        // What was told already may not have been committed.
+        let is_told = |why: &String| self.recovery.lines.iter().any(|line| line.message == *why);
+        let untold = left_behind.iter().map(|(_, why)| why.clone());
+        lines.extend(untold.filter(|why| !is_told(why)));
         lines.push(format!("{candidate} is the primary"));
         Move::End {
             end: End::Succeeded,
             successor: Some(candidate),
-            lost,
+            lost: left_behind.into_iter().map(|(key, _)| key).collect(),
             participants: self.siblings(),
             lines,
         }
+    }
+
+    /// Whether replicas that are not where they should be are still waited for.
+    fn is_patient(&self, progress: &Progress) -> bool {
+        // The promotion itself may have taken a while.
+        let patience = if self.recovery.stage == Stage::Promote {
+            REGROUP_PATIENCE + PROMOTE_DEADLINE * 3
+        } else {
+            REGROUP_PATIENCE
+        };
+        self.now.since(progress.stage_since) < patience
+    }
+
+    /// For a while no reading of it has ended well.
+    fn is_unread(&self, key: &InstanceKey) -> bool {
+        let Some(reading) = self.view.reading(key) else {
+            return false;
+        };
+        self.view
+            .checked(key)
+            .is_some_and(|checked| checked > reading.seen + UNREAD_MAX)
+    }
+
+    /// Where a replica stands on its way below the promoted server.
+    fn sibling(&self, key: &InstanceKey, candidate: &InstanceKey, progress: &Progress) -> Sibling {
+        let last = self
+            .recovery
+            .steps_of(StepKind::Repoint)
+            .filter(|(step, _)| step.server == *key)
+            .last();
+        let tries = self.tries(StepKind::Repoint, key);
+        if progress.followed.contains(key) {
+            return Sibling::Follows;
+        }
+        let patient = self.is_patient(progress);
+        let is_just_tried = self.is_just_tried(StepKind::Repoint, key, progress);
+        let not_tried = last.is_none();
+        match last.map(|(step, phase)| self.state(step, phase, progress)) {
+            Some(State::Pending) => Sibling::Pending,
+            Some(State::Done) => Sibling::Follows,
+            Some(State::LookAfter(_)) => self.wait_for(key, candidate, patient || is_just_tried),
+            Some(State::NotDone(_)) if tries < PROMOTE_TRIES && is_just_tried => Sibling::Look,
+            Some(State::NotDone(why)) if tries >= PROMOTE_TRIES || !patient => {
+                Sibling::Lost(format!("{key} could not be pointed at {candidate}: {why}"))
+            }
+            None | Some(State::NotDone(_)) => match self.repoint(key, candidate, progress) {
+                Ready::Now(statements) => {
+                    Sibling::Act(StepKind::Repoint, statements, REPOINT_DEADLINE)
+                }
+                Ready::Halt(statements) => {
+                    let deadline = self.view.policy().halt_deadline;
+                    Sibling::Act(StepKind::Halt, statements, deadline)
+                }
+                // It was pointed there by somebody else.
+                Ready::Already if not_tried && self.is_connected(key) => Sibling::Follows,
+                Ready::Already if not_tried => self.wait_for(key, candidate, patient),
+                // Only a reading after the step tells.
+                Ready::Already => Sibling::Look,
+                Ready::Never(why) => {
+                    Sibling::Lost(format!("{key} is not pointed at {candidate}: {why}"))
+                }
+                Ready::Later if patient => Sibling::Look,
+                Ready::Later => Sibling::Lost(format!(
+                    "{key} could not be reached, or has not applied what it received: left as it is"
+                )),
+            },
+        }
+    }
+
+    /// Of one that was pointed at the promoted server, and was not seen to follow it so far.
+    fn wait_for(&self, key: &InstanceKey, candidate: &InstanceKey, patient: bool) -> Sibling {
+        let reading = self.view.reading(key);
+        let status = reading
+            .and_then(|reading| reading.report.replication.as_ref())
+            .filter(|status| status.source == *candidate);
+        match status {
+            Some(_) if patient => Sibling::Connecting,
+            None if patient => Sibling::Look,
+            Some(status) => Sibling::Lost(format!(
+                "{key} does not follow {candidate}: {}",
+                receiver_in_words(status)
+            )),
+            None => Sibling::Lost(format!(
+                "{key} does not follow {candidate}: it could not be read since it was pointed there"
+            )),
+        }
+    }
+
+    fn is_connected(&self, key: &InstanceKey) -> bool {
+        let reading = self.view.reading(key);
+        reading
+            .and_then(|reading| reading.report.replication.as_ref())
+            .is_some_and(|status| status.io == ThreadState::Running)
+    }
+
+    /// The replicas that are known not to follow the promoted server at this moment.
+    fn left_behind(&self, progress: &Progress) -> Vec<InstanceKey> {
+        let Some(candidate) = &self.recovery.candidate else {
+            return Vec::new();
+        };
+        let is_turned_away = |key: &InstanceKey| {
+            let reading = self.view.reading(key);
+            reading
+                .and_then(|reading| reading.report.replication.as_ref())
+                .is_some_and(|status| status.source == *candidate && is_turned_away(status))
+        };
+        self.siblings()
+            .into_iter()
+            .filter(|key| key != candidate)
+            .filter(|key| match self.sibling(key, candidate, progress) {
+                Sibling::Lost(_) => true,
+                Sibling::Follows => false,
+                // It may get through yet, but did not at once.
+                Sibling::Pending | Sibling::Look | Sibling::Connecting | Sibling::Act(..) => {
+                    is_turned_away(key) || self.tries(StepKind::Repoint, key) > 1
+                }
+            })
+            .collect()
     }
 
     /// The promoted server may have been restarted since it was opened, and have come back closed, as its file says.
@@ -1320,47 +1459,68 @@ impl<V: View> Plan<'_, V> {
         match phase {
             Phase::Intended(epoch) if *epoch == self.mine => State::Pending,
             Phase::Intended(_) => self.look(step, progress.began),
+            // That its statements were taken says nothing of what the promoted server will say to it.
+            Phase::Settled(Outcome::Done) if step.kind == StepKind::Repoint => {
+                self.look(step, self.ended(step, progress))
+            }
             Phase::Settled(Outcome::Done) => State::Done,
             Phase::Settled(Outcome::Refused { code, reason }) => {
                 // Part of it may have been done before the refusal: what counts is how the server looks.
-                let since = progress
-                    .ended_at
-                    .get(&step.id)
-                    .copied()
-                    .unwrap_or(progress.began);
-                match self.look(step, since) {
+                match self.look(step, self.ended(step, progress)) {
                     State::Done => State::Done,
                     State::Pending | State::NotDone(_) | State::LookAfter(_) => {
                         State::NotDone(format!("refused ({code}): {reason}"))
                     }
                 }
             }
-            Phase::Settled(Outcome::Unknown { .. }) => self.look(
-                step,
-                progress
-                    .ended_at
-                    .get(&step.id)
-                    .copied()
-                    .unwrap_or(progress.began),
-            ),
+            Phase::Settled(Outcome::Unknown { .. }) => self.look(step, self.ended(step, progress)),
         }
+    }
+
+    /// From when on a reading shows what came of a step: since its outcome arrived, or since this leader began.
+    fn ended(&self, step: &Step, progress: &Progress) -> Mono {
+        let ended = progress.ended_at.get(&step.id).copied();
+        ended.unwrap_or(progress.began)
     }
 
     fn look(&self, step: &Step, after: Mono) -> State {
         match self.view.reading(&step.server) {
             Some(reading) if reading.seen > after => {
-                if self.is_done(step, reading.report) {
+                if step.kind == StepKind::Repoint {
+                    self.look_at_replica(&step.server, reading, after)
+                } else if self.is_done(step, reading.report) {
                     State::Done
                 } else {
                     State::NotDone(String::from("looked at again: not done"))
                 }
             }
             _ => match self.view.checked(&step.server) {
-                Some(checked) if checked > after + Duration::from_secs(2) => {
+                Some(checked) if checked > after + UNREAD_MAX => {
                     State::NotDone(String::from("it cannot be read"))
                 }
                 _ => State::LookAfter(after),
             },
+        }
+    }
+
+    /// Of a replica that was to be pointed at the promoted server, by a reading after that.
+    fn look_at_replica(&self, key: &InstanceKey, reading: Reading<'_>, after: Mono) -> State {
+        let runs_for = reading.seen.since(after);
+        let status = reading.report.replication.as_ref();
+        match status.filter(|status| Some(&status.source) == self.recovery.candidate.as_ref()) {
+            None => State::NotDone(String::from("looked at again: not done")),
+            Some(status) if is_turned_away(status) => State::NotDone(receiver_in_words(status)),
+            Some(status)
+                if status.io == ThreadState::Running
+                    && runs_for >= CONNECTION_SETTLES
+                    && (!status.read.file.is_empty() || runs_for >= SILENT_CONNECTION_SETTLES) =>
+            {
+                State::Done
+            }
+            Some(_) if self.is_unread(key) => {
+                State::NotDone(String::from("it cannot be read any more"))
+            }
+            Some(_) => State::LookAfter(reading.seen),
         }
     }
 
@@ -1376,10 +1536,8 @@ impl<V: View> Plan<'_, V> {
             StepKind::Drain => status.is_some_and(|status| status.sql == ThreadState::Running),
             StepKind::Promote => !report.read_only || !self.view.policy().apply_promotion,
             StepKind::Reset => status.is_none(),
-            StepKind::Repoint => status.is_some_and(|status| {
-                Some(&status.source) == self.recovery.candidate.as_ref()
-                    && status.io != ThreadState::Stopped
-            }),
+            // Looked at in its own way: it may be neither done nor not done.
+            StepKind::Repoint => false,
             StepKind::Resume => status.is_some_and(|status| status.io != ThreadState::Stopped),
             StepKind::Reopen => !report.read_only,
             // A hook leaves nothing on a server that could be looked at.
@@ -1458,6 +1616,21 @@ enum Opened {
     No(Box<Step>),
 }
 
+/// Where a replica stands on its way below the promoted server.
+enum Sibling {
+    /// Seen to be connected to it.
+    Follows,
+    /// A step is under way.
+    Pending,
+    /// To be read again.
+    Look,
+    /// Its receiver has not reached the promoted server so far.
+    Connecting,
+    Act(StepKind, Vec<Statement>, Duration),
+    /// It is given up, for this reason.
+    Lost(String),
+}
+
 /// Whether a replica can be pointed elsewhere.
 pub(crate) enum Ready {
     Now(Vec<Statement>),
@@ -1506,9 +1679,7 @@ pub(crate) fn repoint(
     let Some(status) = report.replication.as_ref() else {
         return Ready::Later;
     };
-    if status.source == *candidate
-        && status.io != ThreadState::Stopped
-        && status.sql == ThreadState::Running
+    if status.source == *candidate && !is_turned_away(status) && status.sql == ThreadState::Running
     {
         return Ready::Already;
     }
@@ -1522,6 +1693,11 @@ pub(crate) fn repoint(
     // before it is fenced. So it receives nothing more when it is judged.
     if status.source == *failed && status.io != ThreadState::Stopped {
         return halt_statements(report).map_or(Ready::Later, Ready::Halt);
+    }
+    if let Some(promoted) = view.reading(candidate)
+        && let Some(why) = lacks_purged(report, promoted.report)
+    {
+        return Ready::Never(format!("it {why}"));
     }
     // It would never catch up, and a change of source would throw away what it could not apply.
     if report.has_unapplied() && status.sql != ThreadState::Running && status.sql_errno != 0 {
@@ -1585,6 +1761,33 @@ fn holds_more(
             "it holds {missing} transaction(s) of the failed primary that the promoted server lacks"
         )
     })
+}
+
+/// Errors that a receiver goes on dialling with, and that no further dial will mend: access denied (1045, 1698), the host
+/// is not allowed or blocked (1130, 1129), the channel's TLS or authentication does not suit the source (2026, 2059, 2061),
+/// and a source that will not send its log (1236) or is the replica itself (1593).
+const TURNED_AWAY: [u32; 9] = [1045, 1129, 1130, 1236, 1593, 1698, 2026, 2059, 2061];
+
+/// The receiver does not run, or dials a source that does not want it. It does not get there by waiting.
+fn is_turned_away(status: &ReplicaStatus) -> bool {
+    match status.io {
+        ThreadState::Running => false,
+        ThreadState::Other => TURNED_AWAY.contains(&status.io_errno),
+        ThreadState::Stopped | ThreadState::NoThread => true,
+    }
+}
+
+/// Why a replica does not receive.
+fn receiver_in_words(status: &ReplicaStatus) -> String {
+    let receiver = match status.io {
+        ThreadState::Running => "its receiver runs",
+        ThreadState::Other => "its receiver is still connecting",
+        ThreadState::Stopped | ThreadState::NoThread => "its receiver has stopped",
+    };
+    match status.io_errno {
+        0 => String::from(receiver),
+        number => format!("{receiver}: error {number}: {}", status.io_error),
+    }
 }
 
 /// The receiver may be started: on MariaDB beside a running applier only, or with nothing left to apply (F1).

@@ -12,7 +12,7 @@ use alloc::{
 };
 
 use super::{
-    candidate::{Choice, Contender, Failed, choose},
+    candidate::{Choice, Contender, Failed, choose, missing_of},
     dead_primary::semi_sync_refusal,
     kind::unknown_kind,
 };
@@ -118,7 +118,11 @@ pub fn forecast(primary: &Instance, replicas: &[&Instance], known: Known<'_>) ->
                 .iter()
                 .find(|replica| replica.key == candidate)
                 .and_then(|replica| replica.report.as_deref());
-            if let Some(missing) = report.and_then(|report| missing_of(primary, report)) {
+            if let Some(missing) = failed
+                .report
+                .zip(report)
+                .and_then(|(failed, report)| missing_of(failed, report))
+            {
                 forecast.losses.push(format!(
                     "{missing} transaction(s) of the primary were not on {candidate} when the two were last read"
                 ));
@@ -305,11 +309,4 @@ fn leveled(reports: &[&ProbeReport]) -> Vec<ProbeReport> {
             report
         })
         .collect()
-}
-
-/// How many transactions of the primary the candidate lacked, by their newest readings; none if none.
-fn missing_of(primary: &Instance, candidate: &ProbeReport) -> Option<u64> {
-    let executed = primary.report.as_ref()?.executed.as_ref()?;
-    let missing = candidate.held_from_source()?.missing_count(executed).ok()?;
-    (missing > 0).then_some(missing)
 }

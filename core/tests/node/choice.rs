@@ -1,7 +1,6 @@
 //! A deposed primary that people choose again, and what looks like it and is not (`FAILOVER.md` section 5).
 
 use core::time::Duration;
-use std::collections::BTreeSet;
 
 use orchestrator_core::{
     analysis::StructureCode, node::Request, policy::Policy, recovery::Purpose, replicated::Command,
@@ -49,12 +48,7 @@ fn point(world: &mut World, number: u16, source: u16) {
     let server = world.server(number);
     server.read_only = true;
     server.starts_read_only = true;
-    server.channel = Some(Channel {
-        source: key(source),
-        io: true,
-        sql: true,
-        received: BTreeSet::new(),
-    });
+    server.channel = Some(Channel::to(key(source)));
 }
 
 fn open(world: &mut World, number: u16) {

@@ -8,13 +8,16 @@ use orchestrator_core::{
     id::{Identity, InstanceKey},
     recovery::statement::{SourcePosition, Statement},
     topology::{
-        Flavour, MissingPrivilege, ProbeReport, ReplicaStatus, ThreadState, ThroughFence,
-        UsingGtid, Version, WrittenBy,
+        BinlogCoordinates, Flavour, MissingPrivilege, ProbeReport, ReplicaStatus, ThreadState,
+        ThroughFence, UsingGtid, Version, WrittenBy,
     },
 };
 
 /// One transaction: who wrote it first, and its number (per writer on MySQL, per domain on MariaDB).
 pub type Txn = (u32, u64);
+
+const ACCESS_DENIED: u32 = 1045;
+const FATAL_READING_BINLOG: u32 = 1236;
 
 pub type Flowed = (
     Option<(InstanceKey, usize, bool)>,
@@ -30,6 +33,20 @@ pub struct Channel {
     pub sql: bool,
     /// What came over this channel.
     pub received: BTreeSet<Txn>,
+    /// What the receiver ended with, or its last dial.
+    pub io_error: Option<(u32, &'static str)>,
+}
+
+impl Channel {
+    pub fn to(source: InstanceKey) -> Self {
+        Self {
+            source,
+            io: true,
+            sql: true,
+            received: BTreeSet::new(),
+            io_error: None,
+        }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -46,6 +63,10 @@ pub struct Server {
     pub starts_read_only: bool,
     pub applied: BTreeSet<Txn>,
     pub channel: Option<Channel>,
+    /// What its binary logs do not hold any more: who lacks any of it is refused with error 1236.
+    pub purged: BTreeSet<Txn>,
+    /// Its account is refused at every source but the first one: its receiver dials on, with error 1045.
+    pub is_denied: bool,
     /// Receives nothing although it is connected.
     pub deaf: bool,
     /// Its applier runs and gets nowhere.
@@ -188,6 +209,9 @@ impl Server {
                 }
                 let failing = self.sql_error.is_some();
                 let channel = self.channel.as_mut().ok_or_else(no_channel)?;
+                if *statement != Statement::StartSqlThread {
+                    channel.io_error = None;
+                }
                 channel.io |= *statement != Statement::StartSqlThread;
                 channel.sql |= *statement != Statement::StartIoThread && !failing;
             }
@@ -215,6 +239,7 @@ impl Server {
                             io: false,
                             sql: false,
                             received: BTreeSet::new(),
+                            io_error: None,
                         });
                     }
                 }
@@ -258,6 +283,15 @@ impl Fleet {
             let Some(channel) = &server.channel else {
                 continue;
             };
+            let refusal = self.refusal(server, channel);
+            if let Some(refusal) = refusal {
+                let channel = self.servers.get_mut(&key).expect("it was there");
+                let channel = channel.channel.as_mut().expect("it was there");
+                channel.io = refusal.0 != FATAL_READING_BINLOG;
+                channel.io_error = Some(refusal);
+            }
+            let server = &self.servers[&key];
+            let channel = server.channel.as_ref().expect("it was there");
             // Nothing moved since the last time.
             let state = (
                 self.servers
@@ -272,6 +306,7 @@ impl Fleet {
             }
             let mut received = BTreeSet::new();
             if channel.io
+                && channel.io_error.is_none()
                 && !server.deaf
                 && let Some(source) = self.servers.get(&channel.source)
                 && source.answers()
@@ -303,6 +338,19 @@ impl Fleet {
         }
     }
 
+    /// What its source says to a receiver that runs.
+    fn refusal(&self, server: &Server, channel: &Channel) -> Option<(u32, &'static str)> {
+        let source = self.servers.get(&channel.source)?;
+        if !channel.io || !source.answers() {
+            return None;
+        }
+        if server.is_denied && source.server_id != 1 {
+            return Some((ACCESS_DENIED, "Access denied for user 'repl'"));
+        }
+        (!server.held().is_superset(&source.purged))
+            .then_some((FATAL_READING_BINLOG, "Got fatal error 1236 from source"))
+    }
+
     pub fn report(&self, key: &InstanceKey, now: u64) -> ProbeReport {
         let server = &self.servers[key];
         let is_mariadb = server.flavour == Flavour::Mariadb;
@@ -325,6 +373,7 @@ impl Fleet {
                 .servers
                 .get(&channel.source)
                 .is_some_and(|source| source.up);
+            let is_denied = channel.io_error.is_some();
             let mut received = channel.received.clone();
             if is_mariadb {
                 received.extend(&replicated);
@@ -336,7 +385,10 @@ impl Fleet {
                     .get(&channel.source)
                     .map_or(0, |source| source.server_id),
                 user: String::from("repl"),
-                io: match (channel.io, reached && now >= server.connects_at) {
+                io: match (
+                    channel.io,
+                    reached && !is_denied && now >= server.connects_at,
+                ) {
                     (false, _) => ThreadState::Stopped,
                     (true, true) => ThreadState::Running,
                     (true, false) => ThreadState::Other,
@@ -346,6 +398,16 @@ impl Fleet {
                 } else {
                     ThreadState::Stopped
                 },
+                read: BinlogCoordinates {
+                    file: if channel.io && reached && !is_denied && now >= server.connects_at {
+                        String::from("binlog.000001")
+                    } else {
+                        String::new()
+                    },
+                    position: 4,
+                },
+                io_errno: channel.io_error.map_or(0, |(number, _)| number),
+                io_error: channel.io_error.map_or("", |(_, text)| text).to_string(),
                 sql_errno: if channel.sql {
                     0
                 } else {
@@ -387,6 +449,7 @@ impl Fleet {
             binlog_format: String::from("ROW"),
             gtid_mode: String::from(if is_mariadb { "" } else { "ON" }),
             executed: Some(set(&server.applied)),
+            purged: (!is_mariadb).then(|| oracle_set(&server.purged)),
             binlog_state: server
                 .applied
                 .iter()

@@ -274,6 +274,33 @@ fn hooks_do_not_wait_long_for_a_replica_that_cannot_be_regrouped() {
     );
 }
 
+/// They are told who was turned away by the promoted server, whether that is tried again at that moment or not.
+#[test]
+fn hooks_are_told_of_replicas_that_are_turned_away() {
+    for flavour in [Flavour::Mysql, Flavour::Mariadb] {
+        for is_another_waited_for in [true, false] {
+            let mut world = World::new(flavour, 4);
+            world.have_hooks(&ALL_OF_A_FAILOVER);
+            world.server(4).is_denied = true;
+            world.server(5).stuck = is_another_waited_for;
+            world.run(SEC);
+            world.kill(1);
+            world.run(8 * SEC);
+            let posts = world
+                .hooks
+                .iter()
+                .filter(|ran| ran.facts.successor.is_some());
+            let told: Vec<_> = posts.map(|ran| ran.facts.lost.clone()).collect();
+            assert_eq!(told.len(), 3, "{}", world.story());
+            assert!(
+                told.iter().all(|lost| *lost == [key(4)]),
+                "{told:?}\n{}",
+                world.story()
+            );
+        }
+    }
+}
+
 /// Killed at each hook in turn: the next leader goes on, runs the interrupted hook once more under the same key, and no
 /// other twice.
 #[test]

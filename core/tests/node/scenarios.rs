@@ -1,7 +1,5 @@
 //! Situations of `FAILOVER.md`, one test each.
 
-use std::collections::BTreeSet;
-
 use orchestrator_core::{
     analysis::{Code, StructureCode},
     id::InstanceKey,
@@ -1109,12 +1107,7 @@ fn a_deposed_primary_that_is_only_reported_is_told_of_once() {
     // It follows: the mark is lifted, and nothing is left to tell.
     let deposed = world.server(1);
     deposed.read_only = true;
-    deposed.channel = Some(crate::fleet::Channel {
-        source: key(2),
-        io: true,
-        sql: true,
-        received: BTreeSet::new(),
-    });
+    deposed.channel = Some(crate::fleet::Channel::to(key(2)));
     world.run(20 * SEC);
     assert_one_primary(&world, 1);
 }
@@ -1455,6 +1448,232 @@ fn a_replica_that_was_not_halted_in_time_is_read_again_before_it_is_made_to_foll
     assert!(world.last().lost.contains(&key(4)), "{}", world.story());
 }
 
+/// The binary logs of the promoted server begin behind what one replica has.
+fn a_replica_lacks_what_was_purged(flavour: Flavour) -> World {
+    let mut world = World::new(flavour, 3);
+    world.server(4).deaf = true;
+    world.run(6 * SEC);
+    for number in 2..=3 {
+        let purged = world.server(number).applied.clone();
+        world.server(number).purged = purged;
+    }
+    world.run(6 * SEC);
+    world
+}
+
+fn says(texts: &[String], one: &str, other: &str) -> bool {
+    texts
+        .iter()
+        .any(|text| text.contains(one) && text.contains(other))
+}
+
+fn lines_of(world: &World) -> Vec<String> {
+    let lines = world.last().lines.iter();
+    lines.map(|line| line.message.clone()).collect()
+}
+
+/// MySQL says beforehand what it has purged, MariaDB only to who asks for it.
+#[test]
+fn a_replica_that_lacks_what_the_promoted_server_has_purged_is_lost_and_named() {
+    for_both(|flavour| {
+        let mut world = a_replica_lacks_what_was_purged(flavour);
+        world.kill(1);
+        world.expect(500 * MS, "a promotion", |world| !world.promoted.is_empty());
+        world.expect_succeeded(4 * SEC, 2);
+        assert_follow(&mut world, &[3], 2);
+        let last = world.last().clone();
+        assert_eq!(last.lost, [key(4)], "{}", world.story());
+        let (why, tries) = match flavour {
+            Flavour::Mariadb => ("its receiver has stopped: error 1236: Got fatal", 3),
+            _ => ("the promoted server has purged from its binary logs", 0),
+        };
+        assert!(says(&last.errors, "db4:3306", why), "{:#?}", last.errors);
+        assert!(
+            says(&lines_of(&world), "db4:3306", why),
+            "{:#?}",
+            last.lines
+        );
+        let repointed = last.steps_of(StepKind::Repoint);
+        let repointed = repointed.filter(|(step, _)| step.server == key(4)).count();
+        assert_eq!(repointed, tries, "{}", world.story());
+        world.run(60 * SEC);
+        assert_audited(&world);
+        let follows = world.server(4).channel.clone().expect("a replica");
+        assert!(!follows.io, "{follows:?}");
+        assert!(
+            world
+                .oracle
+                .downtime_of(&key(4), world.time().wall)
+                .is_some()
+        );
+    });
+}
+
+#[test]
+fn what_will_be_refused_is_foretold_and_said_when_the_choice_is_made() {
+    let mut world = a_replica_lacks_what_was_purged(Flavour::Mysql);
+    let why = "the promoted server has purged from its binary logs";
+    let losses = world.foretold(0, 1).losses;
+    assert!(
+        says(&losses, "db4:3306 could not follow db2:3306", why),
+        "{losses:#?}"
+    );
+    world.kill(1);
+    world.expect(500 * MS, "a promotion", |world| !world.promoted.is_empty());
+    let lines = lines_of(&world);
+    assert!(
+        says(&lines, "db4:3306 cannot follow db2:3306", why),
+        "{lines:#?}"
+    );
+}
+
+/// Its account is refused: the receiver dials on, once a minute.
+#[test]
+fn a_replica_that_the_promoted_server_does_not_let_in_is_lost_and_named() {
+    for_both(|flavour| {
+        let mut world = World::new(flavour, 3);
+        world.server(4).is_denied = true;
+        world.kill(1);
+        world.expect(500 * MS, "a promotion", |world| !world.promoted.is_empty());
+        world.expect_succeeded(4 * SEC, 2);
+        assert_follow(&mut world, &[3], 2);
+        let last = world.last().clone();
+        assert_eq!(last.lost, [key(4)], "{}", world.story());
+        let why = "its receiver is still connecting: error 1045: Access denied";
+        assert!(says(&last.errors, "db4:3306", why), "{:#?}", last.errors);
+        // People mend it, and it is lost no more.
+        world.server(4).is_denied = false;
+        world
+            .server(4)
+            .channel
+            .as_mut()
+            .expect("a replica")
+            .io_error = None;
+        world.run(20 * SEC);
+        assert_eq!(world.oracle.downtime_of(&key(4), world.time().wall), None);
+    });
+}
+
+#[test]
+fn a_recovery_ends_when_its_replicas_are_connected_and_its_promotion_does_not_wait() {
+    for_both(|flavour| {
+        let mut world = World::new(flavour, 3);
+        world.connect_time = 5 * SEC;
+        world.kill(1);
+        world.expect(500 * MS, "a promotion", |world| !world.promoted.is_empty());
+        world.run(3 * SEC);
+        assert!(world.running().is_some(), "{}", world.story());
+        world.expect_succeeded(3 * SEC, 2);
+        assert_eq!(world.last().lost, []);
+        // Longer than anybody waits.
+        let mut world = World::new(flavour, 3);
+        world.connect_time = 40 * SEC;
+        world.kill(1);
+        world.expect(500 * MS, "a promotion", |world| !world.promoted.is_empty());
+        world.expect_succeeded(25 * SEC, 2);
+        let last = world.last().clone();
+        assert_eq!(last.lost, [key(3), key(4)], "{}", world.story());
+        let why = "does not follow db2:3306: its receiver is still connecting";
+        assert!(says(&last.errors, "db3:3306", why), "{:#?}", last.errors);
+        world.run(40 * SEC);
+        assert_follow(&mut world, &[3, 4], 2);
+        assert_eq!(world.oracle.downtime_of(&key(4), world.time().wall), None);
+    });
+}
+
+/// Those that wait for it do not keep it from being replaced.
+#[test]
+fn a_promoted_server_that_dies_during_the_regroup_is_not_waited_for() {
+    for_both(|flavour| {
+        let mut world = World::with(flavour, 3, |policy| {
+            policy.cool_down = core::time::Duration::ZERO;
+        });
+        world.connect_time = 5 * SEC;
+        world.kill(1);
+        world.expect(500 * MS, "a promotion", |world| !world.promoted.is_empty());
+        world.run(SEC);
+        world.kill(2);
+        world.connect_time = 0;
+        world.expect(4 * SEC, "an end", |world| {
+            world.recoveries()[0].end.is_some()
+        });
+        let first = world.recoveries()[0].clone();
+        assert_eq!(first.lost, [], "{}", world.story());
+        let why = "whether these follow it is not known: db3:3306, db4:3306";
+        assert!(says(&first.errors, "db2:3306", why), "{:#?}", first.errors);
+        world.expect(10 * SEC, "another promotion", |world| {
+            world.promoted.len() == 2
+        });
+        world.run(10 * SEC);
+        assert_eq!(world.writeable(), [key(3)], "{}", world.story());
+        assert_follow(&mut world, &[4], 3);
+    });
+}
+
+/// What its statements came to says nothing of a replica that dies, or freezes, before it is seen to be connected.
+#[test]
+fn a_replica_that_dies_behind_its_repoint_is_lost() {
+    for_both(|flavour| {
+        for freezes in [true, false] {
+            for next_leader in [true, false] {
+                let mut world = World::new(flavour, 3);
+                world.connect_time = 100 * MS;
+                world.kill(1);
+                world.expect(2 * SEC, "a repointed replica", |world| {
+                    let running = world.running();
+                    running.is_some_and(|recovery| {
+                        recovery.steps_of(StepKind::Repoint).any(|(step, phase)| {
+                            step.server == key(4) && *phase == Phase::Settled(Outcome::Done)
+                        })
+                    })
+                });
+                if freezes {
+                    world.freeze(4);
+                } else {
+                    world.kill(4);
+                }
+                if next_leader {
+                    world.depose();
+                    world.run(400 * MS);
+                    world.elect(1);
+                }
+                world.expect_succeeded(25 * SEC, 2);
+                assert_eq!(world.last().lost, [key(4)], "{}", world.story());
+                assert!(
+                    says(&world.last().errors, "db4:3306", "read"),
+                    "{:?}",
+                    world.last().errors
+                );
+                assert_follow(&mut world, &[3], 2);
+            }
+        }
+    });
+}
+
+/// What the primary was seen to have and nobody received is counted in the record.
+#[test]
+fn a_loss_that_was_seen_is_in_the_record() {
+    for_both(|flavour| {
+        let mut world = World::new(flavour, 2);
+        for number in 2..=3 {
+            world.server(number).deaf = true;
+        }
+        world.run(10 * SEC);
+        world.kill(1);
+        world.expect_succeeded(2 * SEC, 2);
+        let loss = &world.last().possible_loss;
+        assert!(
+            says(
+                loss,
+                "db1:3306 was seen to have ",
+                " transaction(s) that db2:3306 did not receive"
+            ),
+            "{loss:?}"
+        );
+        assert!(says(loss, "replication was asynchronous", ""), "{loss:?}");
+    });
+}
+
 #[test]
 fn no_replica_answers_and_nothing_is_promoted() {
     for_both(|flavour| {
@@ -1790,6 +2009,8 @@ fn deposed_at_every_move(flavour: Flavour, way: Way) {
         assert_nothing_lost(&mut world, 3);
         assert_follow(&mut world, &[2, 4], 3);
         assert_audited(&world);
+        let stated = !world.last().possible_loss.is_empty();
+        assert!(stated, "at {at} ({way:?})\n{}", world.story());
         let seconds = world
             .last()
             .end

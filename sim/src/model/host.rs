@@ -494,6 +494,7 @@ impl Host {
         held: GtidSet,
     ) -> io::Result<()> {
         let mut place = 0;
+        let mut has_begun = false;
         loop {
             self.until_awake().await;
             match self.look(|server| server.dump(&held, place)) {
@@ -504,8 +505,15 @@ impl Host {
                 Ok((transactions, next)) => {
                     place = next;
                     if !transactions.is_empty() {
+                        has_begun = true;
                         send(stream, &Reply::Transactions { transactions, next }).await?;
                         continue;
+                    }
+                    // The rotation that every log begins with.
+                    if !has_begun {
+                        has_begun = true;
+                        let (transactions, next) = (Vec::new(), 0);
+                        send(stream, &Reply::Transactions { transactions, next }).await?;
                     }
                 }
             }
@@ -596,11 +604,12 @@ impl Host {
             match reply {
                 Reply::Transactions { transactions, next } => {
                     self.change(|server| {
+                        server.log_arrives();
                         for transaction in transactions {
                             server.receive(transaction);
                         }
                     });
-                    if acknowledges {
+                    if acknowledges && next > 0 {
                         send(&mut stream, &Request::Acknowledge(next)).await?;
                     }
                 }

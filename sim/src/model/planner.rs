@@ -295,6 +295,7 @@ impl World {
         match sent {
             Ok((transactions, _)) => {
                 receiver.receiver_connected(&identity, server_id);
+                receiver.log_arrives();
                 for transaction in transactions {
                     receiver.receive(transaction);
                 }
@@ -532,6 +533,7 @@ fn check(kind: Kind, replicas: &[Replica], troubles: &[Trouble]) {
             continue;
         }
         assert_eq!(server.source(), Some(&successor), "{key}\n{}", story());
+        assert!(server.follows_its_source(), "{key}\n{}", story());
         let named = recovery
             .possible_loss
             .iter()

@@ -69,6 +69,8 @@ pub(crate) struct Channel {
     pub using_gtid: bool,
     pub receiver: Receiver,
     pub receiver_error: (u32, String),
+    /// The source that it names has begun to send its log.
+    pub has_arrived: bool,
     /// Since when a dial has had no answer.
     pub dialling: Option<Duration>,
     /// The receiver acknowledges: it was started with the replica's side of semi-sync on.
@@ -92,6 +94,7 @@ impl Channel {
             using_gtid: true,
             receiver: Receiver::Stopped,
             receiver_error: (0, String::new()),
+            has_arrived: false,
             dialling: None,
             acknowledges: false,
             applier: false,
@@ -215,6 +218,14 @@ impl Server {
         self.channel.as_ref().map(|channel| &channel.source)
     }
 
+    /// Whether its receiver was let in by the source that it names, and not turned away since.
+    #[must_use]
+    pub fn follows_its_source(&self) -> bool {
+        self.channel
+            .as_ref()
+            .is_some_and(|channel| channel.receiver != Receiver::Stopped && channel.has_arrived)
+    }
+
     /// Whether both threads run.
     #[must_use]
     pub fn is_replicating(&self) -> bool {
@@ -266,7 +277,7 @@ impl Server {
     /// What a replica that holds `held` is to be sent, from a place in the log on; and the next place.
     ///
     /// # Errors
-    /// The replica holds what this log does not: error 1236.
+    /// The replica holds what this log does not, or lacks what was purged from it when it begins to read: error 1236.
     pub fn dump(
         &self,
         held: &GtidSet,
@@ -284,6 +295,12 @@ impl Server {
             return Err(error(
                 code::FATAL_READING_BINLOG,
                 "the replica has more transactions than the source's binary log",
+            ));
+        }
+        if from == 0 && !held.is_superset(&self.purged).unwrap_or(false) {
+            return Err(error(
+                code::FATAL_READING_BINLOG,
+                "the source purged binary logs with transactions that the replica requires",
             ));
         }
         let sent = self.binlog[from.min(self.binlog.len())..]
@@ -313,6 +330,13 @@ impl Server {
             if self.kind == Kind::Mysql {
                 channel.source_uuid = source.0.clone();
             }
+        }
+    }
+
+    /// The first of the source's log arrives.
+    pub fn log_arrives(&mut self) {
+        if let Some(channel) = &mut self.channel {
+            channel.has_arrived = true;
         }
     }
 
@@ -609,6 +633,7 @@ impl Server {
             }
             channel.source_uuid = String::new();
             channel.source_server_id = 0;
+            channel.has_arrived = false;
             // A change of host or port puts the heartbeat back to half of the patience, and nothing else.
             let half = net_timeout.as_secs_f64() / 2.0;
             channel.state("HEARTBEAT_PERIOD", &format!("{half:.3}"));
@@ -664,12 +689,21 @@ impl Server {
     /// Where the applier stands in its source's log, and where the receiver does.
     pub(crate) fn source_coordinates(&self) -> (BinlogCoordinates, BinlogCoordinates) {
         let applied = BINLOG_HEADER_BYTES + TRANSACTION_BYTES * self.binlog.len() as u64;
-        let log = |position| BinlogCoordinates {
-            file: BINLOG_FILE.to_owned(),
-            position,
-        };
         let waiting = TRANSACTION_BYTES * self.relay.len() as u64;
-        (log(applied), log(applied + waiting))
+        let has_arrived = self
+            .channel
+            .as_ref()
+            .is_some_and(|channel| channel.has_arrived);
+        let exec = BinlogCoordinates {
+            file: BINLOG_FILE.to_owned(),
+            position: applied,
+        };
+        // A change of source empties the name until the first of the log arrives.
+        let read = BinlogCoordinates {
+            file: if has_arrived { BINLOG_FILE } else { "" }.to_owned(),
+            position: applied + waiting,
+        };
+        (exec, read)
     }
 
     pub(crate) fn relay_coordinates(&self) -> BinlogCoordinates {

@@ -258,6 +258,8 @@ pub struct Server {
     pub(super) binlog: Vec<Transaction>,
     /// MySQL's `gtid_executed`; MariaDB's `gtid_binlog_pos`.
     pub(super) executed: GtidSet,
+    /// What its binary logs do not hold any more, and only MySQL tells.
+    pub(super) purged: GtidSet,
     /// MariaDB's `gtid_slave_pos`.
     pub(super) replicated: GtidSet,
     /// MariaDB's `gtid_binlog_state`: the last sequence number of each server in this log.
@@ -328,6 +330,7 @@ impl Server {
             uncommitted: BTreeSet::new(),
             binlog: Vec::new(),
             executed: empty.clone(),
+            purged: empty.clone(),
             replicated: empty.clone(),
             written_by: BTreeMap::new(),
             relay: VecDeque::new(),
@@ -365,6 +368,11 @@ impl Server {
     #[must_use]
     pub fn net_timeout(&self) -> Duration {
         self.net_timeout
+    }
+
+    /// `PURGE BINARY LOGS` up to here. Who reads the log goes on from its place.
+    pub fn purge_logs(&mut self) {
+        self.purged = self.executed.clone();
     }
 
     /// The only row of the table `meta.cluster`, over the MySQL protocol.
@@ -892,6 +900,11 @@ impl Server {
         &self.executed
     }
 
+    /// MySQL's `gtid_purged`.
+    pub(crate) fn gtid_purged(&self) -> &GtidSet {
+        &self.purged
+    }
+
     pub(crate) fn started(&self) -> Duration {
         self.started
     }
@@ -977,7 +990,7 @@ impl Server {
                 "ON".to_owned()
             },
             executed: Some(self.executed()),
-            purged: (!is_mariadb).then(|| GtidSet::Oracle(OracleGtidSet::new())),
+            purged: (!is_mariadb).then(|| self.purged.clone()),
             binlog_gtid: is_mariadb.then(|| self.executed.clone()),
             replicated_gtid: is_mariadb.then(|| self.replicated.clone()),
             binlog_state: if is_mariadb {

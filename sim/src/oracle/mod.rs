@@ -27,6 +27,7 @@ pub mod one_leader;
 pub mod one_primary;
 pub mod one_recovery;
 pub mod publications;
+pub mod replicas_follow;
 pub mod same_digest;
 
 /// All oracles of a run that listen.
@@ -41,6 +42,7 @@ pub struct Oracles {
     pub nothing_uncommitted: nothing_uncommitted::NothingUncommitted,
     pub hooks_in_order: hooks_in_order::HooksInOrder,
     pub publications: publications::Publications,
+    pub replicas_follow: replicas_follow::ReplicasFollow,
 }
 
 impl Oracles {
@@ -65,6 +67,7 @@ impl Oracles {
         self.nothing_lost.observe(at, event, hosts);
         self.hooks_in_order.observe(event)?;
         self.publications.observe(event)?;
+        self.replicas_follow.observe(event, hosts)?;
         Ok(())
     }
 

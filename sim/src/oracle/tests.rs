@@ -681,6 +681,57 @@ fn a_promotion_before_the_drain_is_found() {
     }
 }
 
+#[test]
+fn a_replica_that_does_not_follow_and_is_not_named_is_found() {
+    let ends = |lost: &[u32]| {
+        committed(Command::EndRecovery {
+            uid: uid(),
+            epoch: epoch(1),
+            end: End::Succeeded,
+            successor: Some(key(2)),
+            successor_identity: None,
+            successor_alias: String::new(),
+            lost: lost.iter().map(|number| key(*number)).collect(),
+            participants: Vec::new(),
+            lines: Vec::new(),
+        })
+    };
+    let named = committed(Command::Remark {
+        uid: uid(),
+        epoch: epoch(1),
+        lines: Vec::new(),
+        errors: vec![format!("{} does not follow", key(3))],
+        possible_loss: Vec::new(),
+    });
+    let check = |hosts: &[Host], events: &[&Event]| {
+        let mut oracle = replicas_follow::ReplicasFollow::default();
+        let mut events = events.iter();
+        events.try_for_each(|event| oracle.observe(event, hosts))
+    };
+    for kind in [Kind::Mysql, Kind::Mariadb] {
+        let hosts = hosts(kind);
+        hosts[0].change(Server::kill);
+        // Of another source, and of none, nothing is said here.
+        assert_eq!(check(&hosts, &[&ends(&[])]), Ok(()), "{kind:?}");
+        hosts[2].change(|server| server.replicate_from(key(2)));
+        finds(check(&hosts, &[&ends(&[])]), "replicas follow");
+        assert_eq!(check(&hosts, &[&ends(&[3])]), Ok(()), "{kind:?}");
+        assert_eq!(check(&hosts, &[&named, &ends(&[])]), Ok(()), "{kind:?}");
+        let identity = hosts[1].look(Server::identity);
+        hosts[2].change(|server| server.receiver_connected(&identity, 2));
+        finds(check(&hosts, &[&ends(&[])]), "replicas follow");
+        hosts[2].change(Server::log_arrives);
+        assert_eq!(check(&hosts, &[&ends(&[])]), Ok(()), "{kind:?}");
+        // The promoted server purged what it lacks.
+        hosts[1].change(Server::purge_logs);
+        let held = hosts[2].look(|server| server.receiver_target().unwrap().1);
+        let refusal = hosts[1].look(|server| server.dump(&held, 0)).unwrap_err();
+        assert_eq!(refusal.code, 1236, "{kind:?}");
+        hosts[2].change(|server| server.receiver_refused(&refusal));
+        finds(check(&hosts, &[&ends(&[])]), "replicas follow");
+    }
+}
+
 /// A recovery of `m1`, as a record shows it.
 fn recovery(name: &str, successor: Option<InstanceKey>, end: Option<End>) -> Recovery {
     Recovery {

@@ -110,6 +110,7 @@ async fn attempt<E: World>(host: &Host, source: &InstanceKey, held: GtidSet) -> 
             } => host.change(|server| server.receiver_connected(&identity, server_id)),
             Event::Transactions { transactions, next } => {
                 host.change(|server| {
+                    server.log_arrives();
                     for transaction in transactions {
                         server.receive(transaction);
                     }

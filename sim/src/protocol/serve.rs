@@ -271,6 +271,7 @@ async fn send_log<E: World>(
     held: &GtidSet,
 ) -> io::Result<()> {
     let mut place = 0;
+    let mut has_begun = false;
     loop {
         host.until_awake().await;
         match host.look(|server| server.dump(held, place)) {
@@ -280,6 +281,13 @@ async fn send_log<E: World>(
             }
             Ok((transactions, next)) => {
                 place = next;
+                // The rotation that every log begins with.
+                if !has_begun {
+                    has_begun = true;
+                    let (transactions, next) = (Vec::new(), 0);
+                    packets.push(&encode(0, &Event::Transactions { transactions, next })?);
+                    packets.send(stream).await?;
+                }
                 if !transactions.is_empty() {
                     for (first, some) in parts(&transactions, next) {
                         packets.push(&encode(

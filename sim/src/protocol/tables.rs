@@ -170,7 +170,7 @@ pub fn variable(server: &Server, name: &str) -> Result<Value, ServerError> {
         "binlog_row_image" => (true, some("FULL")),
         "gtid_mode" | "enforce_gtid_consistency" => (mysql, some("ON")),
         "gtid_executed" => (mysql, some(server.gtid_own())),
-        "gtid_purged" => (mysql, some("")),
+        "gtid_purged" => (mysql, some(server.gtid_purged())),
         "gtid_binlog_pos" => (mariadb, some(server.gtid_own())),
         "gtid_slave_pos" => (mariadb, some(server.gtid_slave_pos())),
         "gtid_current_pos" => (mariadb, some(server.executed())),

@@ -275,6 +275,8 @@ pub enum Action {
     CloneBackend(String, String),
     /// Somebody stops or starts a replica's applier by hand.
     Applier(String, bool),
+    /// A server's binary logs are purged up to this moment.
+    PurgeLogs(String),
     /// A server's next transactions take so long to apply.
     SlowApplier(String, Duration),
     /// Somebody edits `RaftNodes` of a daemon; it counts from its next start.
@@ -317,6 +319,7 @@ impl Action {
             | Self::Rejoin(_)
             | Self::Wipe(..)
             | Self::CloneBackend(..)
+            | Self::PurgeLogs(_)
             | Self::Nodes(..)
             | Self::Form(..)
             | Self::Ask(..) => return None,
@@ -356,6 +359,7 @@ impl fmt::Display for Action {
             Self::Applier(who, on) => {
                 write!(f, "applier {who} {}", if *on { "on" } else { "off" })
             }
+            Self::PurgeLogs(who) => write!(f, "purge-logs {who}"),
             Self::SlowApplier(who, by) => {
                 write!(f, "slow-applier {who} by {}ms", by.as_millis())
             }
@@ -434,6 +438,7 @@ impl FromStr for Action {
             ["name", link] => pair(link).map(|(name, to)| Self::Name(name, to))?,
             ["applier", who, "on"] => Self::Applier(own(who), true),
             ["applier", who, "off"] => Self::Applier(own(who), false),
+            ["purge-logs", who] => Self::PurgeLogs(own(who)),
             ["slow-applier", who, "by", by] => Self::SlowApplier(own(who), parse_duration(by)?),
             ["nodes", who, nodes] => {
                 Self::Nodes(own(who), nodes.split(',').map(str::to_owned).collect())
@@ -530,6 +535,7 @@ mod tests {
             "at 9000ms: name n2>n1 for 1000ms",
             "at 9000ms: applier m2 off",
             "at 9000ms: slow-applier m2 by 40ms",
+            "at 9000ms: purge-logs m2",
             "at 9000ms: nodes n1 n1,n2,n4",
             "at 9000ms: ask leader /api/ack-all-recoveries?comment=x",
             "at 9000ms: form n1 n1,n2",

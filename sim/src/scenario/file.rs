@@ -50,6 +50,9 @@ pub struct Expect {
     /// This server takes writes; with `!` before it, another one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub primary: Option<String>,
+    /// The record of a recovery names these as lost.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lost: Vec<String>,
     /// A client's write was acknowledged within so long of the first blow to a primary.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub writable_within: Option<String>,

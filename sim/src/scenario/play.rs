@@ -492,6 +492,21 @@ impl Player {
                 )));
             }
         }
+        if !expect.lost.is_empty() {
+            let views = self.look::<E>().await?;
+            let recoveries = views.first().map_or(&[][..], |view| &view.recoveries);
+            let names_all = |recovery: &Recovery| {
+                let lost: Vec<&str> = recovery.lost.iter().map(|key| key.host.as_str()).collect();
+                expect.lost.iter().all(|name| lost.contains(&name.as_str()))
+            };
+            if !recoveries.iter().any(names_all) {
+                return Err(Failure::Safety(format!(
+                    "expected: the record names {:?} as lost; {}",
+                    expect.lost,
+                    heal::recoveries_in_words(&views)
+                )));
+            }
+        }
         let Some(struck) = self.struck_at else {
             return Ok(String::new());
         };
@@ -640,6 +655,7 @@ impl Player {
             Action::Wipe(who, what) => each(who, &|who| Action::Wipe(who, *what)),
             Action::CloneBackend(from, to) => pairs(from, to, &Action::CloneBackend),
             Action::Applier(who, on) => each(who, &|who| Action::Applier(who, *on)),
+            Action::PurgeLogs(who) => each(who, &Action::PurgeLogs),
             Action::SlowApplier(who, by) => each(who, &|who| Action::SlowApplier(who, *by)),
             Action::Name(..) => vec![action.clone()],
             Action::Nodes(who, nodes) => each(who, &|who| Action::Nodes(who, nodes.clone())),
@@ -835,6 +851,10 @@ impl Player {
                             .is_ok()
                 })
             }
+            Action::PurgeLogs(who) => self.host(who).is_some_and(|host| {
+                host.change(Server::purge_logs);
+                true
+            }),
             Action::SlowApplier(who, by) => self.host(who).is_some_and(|host| {
                 host.change(|server| server.set_apply_takes((!by.is_zero()).then_some(*by)));
                 true

@@ -69,11 +69,13 @@ pub struct Aftermath {
     pub journal: Journal,
     /// Recoveries of the old primary in the audit that were not there before.
     pub recoveries: Vec<Recovery>,
+    /// Their steps, as the audit has them.
+    pub steps: Vec<String>,
 }
 
 impl Aftermath {
     /// Everything that was wrong, the audit included: one recovery, successful, naming the promoted
-    /// server.
+    /// server, and stating a loss if there was any.
     pub fn wrongs(&self) -> Vec<String> {
         let mut wrongs = self.judgement.wrongs();
         match &self.recoveries[..] {
@@ -83,8 +85,17 @@ impl Aftermath {
                 self.promoted
             )),
         }
+        wrongs.extend(unstated_loss(self.judgement.only_on_dead, &self.steps));
         wrongs
     }
+}
+
+/// What only the dead primary had is in the record as possible loss.
+fn unstated_loss(only_on_dead: usize, steps: &[String]) -> Option<String> {
+    let is_stated = steps.iter().any(|step| step.starts_with("possible loss: "));
+    (only_on_dead > 0 && !is_stated).then(|| {
+        format!("{only_on_dead} acknowledged writes are on the dead primary alone, and the audit states no loss: {steps:?}")
+    })
 }
 
 /// A fleet and its daemons.
@@ -215,6 +226,10 @@ impl World {
             .wait_regrouped(struck, old, promoted, &expectation.not_regrouped)
             .await?;
         let recoveries = self.wait_recovered(old, &audit_before).await?;
+        let mut steps = Vec::new();
+        for recovery in &recoveries {
+            steps.extend(self.daemons.recovery_steps(&recovery.uid).await?);
+        }
         let verdict = verdict.end();
         let journal = ledger.end().await;
         let received = received.end();
@@ -246,6 +261,7 @@ impl World {
             judgement,
             journal,
             recoveries,
+            steps,
         })
     }
 
@@ -546,5 +562,20 @@ impl Ledger {
             },
         )
         .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loss_that_the_audit_does_not_state_is_wrong() {
+        let stated = ["chosen: db2", "possible loss: replication was asynchronous"];
+        let steps = stated.map(str::to_owned);
+        assert_eq!(unstated_loss(3, &steps), None);
+        assert_eq!(unstated_loss(0, &steps[..1]), None);
+        assert!(unstated_loss(3, &steps[..1]).is_some());
+        assert!(unstated_loss(1, &[]).is_some());
     }
 }

@@ -289,10 +289,13 @@ impl<V: View> Plan<'_, V> {
         &self.recovery.server
     }
 
-    /// The failed primary's replicas: as detected, and whatever else says it replicates from there.
+    /// The failed primary's replicas: as detected, whatever else says it replicates from there, and what was pointed elsewhere
+    /// since, which does not say so any more.
     fn siblings(&self) -> Vec<InstanceKey> {
         let mut all: BTreeSet<InstanceKey> = self.recovery.replicas.iter().cloned().collect();
         all.extend(self.view.replicas_of(self.failed()));
+        let repointed = self.recovery.steps_of(StepKind::Repoint);
+        all.extend(repointed.map(|(step, _)| step.server.clone()));
         all.remove(self.failed());
         all.into_iter().collect()
     }

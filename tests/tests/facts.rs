@@ -16,6 +16,7 @@
 //! | `kill p`, `terminate p`, `freeze p`, `thaw p`, `start p` | SIGKILL, SIGTERM, SIGSTOP, SIGCONT, a start |
 //! | `refused p`, `silent p` | a dial is refused; a dial is accepted and no login comes |
 //! | `{port hole}` | of a black hole: a dial there is neither accepted nor refused |
+//! | `purge q` | its binary logs are purged up to here |
 //! | `backlog 20` | `r` has received that many transactions and applied none of them |
 //!
 //! Sessions are named by account: `root` has all rights, `daemon` those of the daemons, `app` writes rows; digits tell
@@ -230,6 +231,9 @@ impl Stage {
         if let Some(count) = line.strip_prefix("backlog ") {
             return Box::pin(self.backlog(count.parse()?)).await;
         }
+        if let Some(target) = line.strip_prefix("purge ") {
+            return self.purge(target).await;
+        }
         if let Some((verb @ ("kill" | "terminate" | "freeze" | "thaw" | "start"), target)) =
             line.split_once(' ')
         {
@@ -418,6 +422,23 @@ impl Stage {
             Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => Ok(()),
             Err(error) => Err(error.into()),
             Ok(_) => bail!("accepted"),
+        }
+    }
+
+    /// All logs but the open one, which MariaDB gives up only some time after the next was begun.
+    async fn purge(&mut self, target: &str) -> Result<()> {
+        let line = format!("{target} root: FLUSH BINARY LOGS");
+        Box::pin(self.line(&line)).await?;
+        let began = std::time::Instant::now();
+        loop {
+            let sql = "PURGE BINARY LOGS BEFORE '2037-01-01 00:00:00'";
+            self.ask(target, "root", sql).await??;
+            let logs = self.ask(target, "root", "SHOW BINARY LOGS").await??;
+            if logs.len() == 1 {
+                return Ok(());
+            }
+            ensure!(began.elapsed() < DEADLINE, "{} logs are left", logs.len());
+            tokio::time::sleep(LOOK).await;
         }
     }
 

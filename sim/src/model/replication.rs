@@ -374,12 +374,25 @@ impl Server {
         }
     }
 
-    /// The source refused for good: the receiver stops.
+    /// The source refused for good: the receiver stops. MySQL has a number of its own for what the source said.
     pub fn receiver_refused(&mut self, refusal: &ServerError) {
+        let word = self.source_word();
+        let number = match self.kind {
+            Kind::Mysql if refusal.code == code::FATAL_READING_BINLOG => {
+                code::SOURCE_FATAL_READING_BINLOG
+            }
+            Kind::Mysql | Kind::Mariadb => refusal.code,
+        };
         if let Some(channel) = &mut self.channel {
             channel.receiver = Receiver::Stopped;
             channel.dialling = None;
-            channel.receiver_error = (u32::from(refusal.code), refusal.message.clone());
+            channel.receiver_error = (
+                u32::from(number),
+                format!(
+                    "Got fatal error {} from {word} when reading data from binary log: '{}'",
+                    refusal.code, refusal.message
+                ),
+            );
         }
     }
 

@@ -72,6 +72,8 @@ pub mod code {
     pub const ACCESS_DENIED_SPECIFIC: u16 = 1227;
     pub const NOT_SUPPORTED: u16 = 1235;
     pub const FATAL_READING_BINLOG: u16 = 1236;
+    /// What MySQL shows on the replica of that.
+    pub const SOURCE_FATAL_READING_BINLOG: u16 = 13114;
     pub const READ_ONLY: u16 = 1290;
     pub const CANNOT_CONNECT: u32 = 2003;
     pub const RECEIVER_MUST_STOP: u16 = 3021;

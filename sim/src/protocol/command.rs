@@ -95,6 +95,19 @@ impl Conversation {
             self.allowed::<E>(Act::Reload).await?;
             return self.done::<E>(Operation::FlushWithReadLock).await;
         }
+        // One file is all there is of a model's log: what a purge takes away is all but the open one, and that is empty.
+        if parser.words("FLUSH BINARY LOGS") {
+            parser.end()?;
+            self.allowed::<E>(Act::Reload).await?;
+            return Ok(DONE);
+        }
+        if parser.words("PURGE BINARY LOGS BEFORE") {
+            parser.text_value()?;
+            parser.end()?;
+            self.allowed::<E>(Act::Administer).await?;
+            self.host.change(Server::purge_logs);
+            return Ok(DONE);
+        }
         if let Some(on) = [("START", true), ("STOP", false)]
             .into_iter()
             .find_map(|(word, on)| parser.word(word).then_some(on))
@@ -260,6 +273,13 @@ impl Conversation {
             self.allowed::<E>(Act::ShowBinlogStatus).await?;
             return self
                 .rows::<E>(|server, _| tables::binlog_status(server))
+                .await;
+        }
+        if parser.words("BINARY LOGS") {
+            parser.end()?;
+            self.allowed::<E>(Act::ShowBinlogStatus).await?;
+            return self
+                .rows::<E>(|server, _| tables::binary_logs(server))
                 .await;
         }
         if parser.word("GRANTS") {

@@ -423,6 +423,18 @@ pub fn binlog_status(server: &Server) -> Rows {
     one_row(cells, true)
 }
 
+pub fn binary_logs(server: &Server) -> Rows {
+    let at = server.binlog_coordinates();
+    let mut cells = vec![
+        ("Log_name".to_owned(), some(at.file)),
+        ("File_size".to_owned(), some(at.position)),
+    ];
+    if server.kind == Kind::Mysql {
+        cells.push(("Encrypted".to_owned(), some("No")));
+    }
+    one_row(cells, true)
+}
+
 pub fn replicas(server: &Server) -> Rows {
     let columns = match server.kind {
         Kind::Mysql => ["Server_Id", "Host", "Port", "Source_Id"],

@@ -16,6 +16,7 @@ use orchestrator_core::{
 /// One transaction: who wrote it first, and its number (per writer on MySQL, per domain on MariaDB).
 pub type Txn = (u32, u64);
 
+const SECOND: u64 = 1_000_000_000;
 const ACCESS_DENIED: u32 = 1045;
 const FATAL_READING_BINLOG: u32 = 1236;
 
@@ -89,6 +90,8 @@ pub struct Server {
     pub flowed: Option<Flowed>,
     /// Its receiver is still dialling its source until then, in nanoseconds.
     pub connects_at: u64,
+    /// Until then its source looks for the place in its log, and its receiver runs.
+    pub arrives_at: u64,
     /// Every statement that was run here.
     pub statements: Vec<String>,
     /// Statements that do nothing and answer with this error, by their display.
@@ -273,7 +276,7 @@ pub struct Fleet {
 
 impl Fleet {
     /// Replication goes on: what can be received is received, what can be applied is applied.
-    pub fn flow(&mut self) {
+    pub fn flow(&mut self, now: u64) {
         let keys: Vec<InstanceKey> = self.servers.keys().cloned().collect();
         for key in keys {
             let server = &self.servers[&key];
@@ -283,7 +286,7 @@ impl Fleet {
             let Some(channel) = &server.channel else {
                 continue;
             };
-            let refusal = self.refusal(server, channel);
+            let refusal = self.refusal(server, channel, now);
             if let Some(refusal) = refusal {
                 let channel = self.servers.get_mut(&key).expect("it was there");
                 let channel = channel.channel.as_mut().expect("it was there");
@@ -339,7 +342,7 @@ impl Fleet {
     }
 
     /// What its source says to a receiver that runs.
-    fn refusal(&self, server: &Server, channel: &Channel) -> Option<(u32, &'static str)> {
+    fn refusal(&self, server: &Server, channel: &Channel, now: u64) -> Option<(u32, &'static str)> {
         let source = self.servers.get(&channel.source)?;
         if !channel.io || !source.answers() {
             return None;
@@ -347,7 +350,7 @@ impl Fleet {
         if server.is_denied && source.server_id != 1 {
             return Some((ACCESS_DENIED, "Access denied for user 'repl'"));
         }
-        (!server.held().is_superset(&source.purged))
+        (now >= server.arrives_at && !server.held().is_superset(&source.purged))
             .then_some((FATAL_READING_BINLOG, "Got fatal error 1236 from source"))
     }
 
@@ -399,7 +402,7 @@ impl Fleet {
                     ThreadState::Stopped
                 },
                 read: BinlogCoordinates {
-                    file: if channel.io && reached && !is_denied && now >= server.connects_at {
+                    file: if channel.io && reached && !is_denied && now >= server.arrives_at {
                         String::from("binlog.000001")
                     } else {
                         String::new()
@@ -407,7 +410,12 @@ impl Fleet {
                     position: 4,
                 },
                 io_errno: channel.io_error.map_or(0, |(number, _)| number),
-                io_error: channel.io_error.map_or("", |(_, text)| text).to_string(),
+                io_error: match channel.io_error {
+                    None => String::new(),
+                    // As servers count them.
+                    Some((_, text)) if channel.io => format!("{text} (attempt {})", now / SECOND),
+                    Some((_, text)) => String::from(text),
+                },
                 sql_errno: if channel.sql {
                     0
                 } else {

@@ -1472,11 +1472,13 @@ fn lines_of(world: &World) -> Vec<String> {
     lines.map(|line| line.message.clone()).collect()
 }
 
-/// MySQL says beforehand what it has purged, MariaDB only to who asks for it.
+/// MySQL says beforehand what it has purged, MariaDB only to who asks for it, and only after a while in which the receiver
+/// runs.
 #[test]
 fn a_replica_that_lacks_what_the_promoted_server_has_purged_is_lost_and_named() {
     for_both(|flavour| {
         let mut world = a_replica_lacks_what_was_purged(flavour);
+        world.seek_time = 300 * MS;
         world.kill(1);
         world.expect(500 * MS, "a promotion", |world| !world.promoted.is_empty());
         world.expect_succeeded(4 * SEC, 2);
@@ -1607,6 +1609,59 @@ fn a_promoted_server_that_dies_during_the_regroup_is_not_waited_for() {
         world.run(10 * SEC);
         assert_eq!(world.writeable(), [key(3)], "{}", world.story());
         assert_follow(&mut world, &[4], 3);
+    });
+}
+
+/// A replica that died with the promoted server keeps the recovery, and with it the next one, waiting as little as one that
+/// lives.
+#[test]
+fn a_promoted_server_that_dies_with_one_of_its_replicas_is_not_waited_for() {
+    for_both(|flavour| {
+        for freezes in [true, false] {
+            let mut world = World::with(flavour, 4, |policy| {
+                policy.cool_down = core::time::Duration::ZERO;
+            });
+            world.connect_time = 100 * MS;
+            world.kill(1);
+            world.expect(2 * SEC, "repointed replicas", |world| {
+                world.running().is_some_and(|recovery| {
+                    let repoints = recovery.steps_of(StepKind::Repoint);
+                    let done =
+                        repoints.filter(|(_, phase)| **phase == Phase::Settled(Outcome::Done));
+                    done.count() == 3
+                })
+            });
+            world.kill(2);
+            if freezes {
+                world.freeze(5);
+            } else {
+                world.kill(5);
+            }
+            world.expect(3 * SEC, "an end", |world| {
+                world.recoveries()[0].end.is_some()
+            });
+            let first = world.recoveries()[0].clone();
+            let why = "whether these follow it is not known: db3:3306, db4:3306, db5:3306";
+            assert!(says(&first.errors, "db2:3306", why), "{:#?}", first.errors);
+        }
+    });
+}
+
+/// Its error counts the attempts; the record has it once.
+#[test]
+fn a_replica_that_is_left_behind_is_told_of_once() {
+    for_both(|flavour| {
+        let mut world = World::new(flavour, 4);
+        world.server(4).is_denied = true;
+        world.server(5).stuck = true;
+        world.run(SEC);
+        world.kill(1);
+        world.expect(500 * MS, "a promotion", |world| !world.promoted.is_empty());
+        world.server(5).connects_at = u64::MAX;
+        world.expect_succeeded(25 * SEC, 2);
+        let errors = &world.last().errors;
+        let told = errors.iter().filter(|error| error.contains("error 1045"));
+        assert_eq!(told.count(), 1, "{errors:#?}");
     });
 }
 

@@ -132,6 +132,8 @@ pub struct World {
     pub clocks_ahead: u64,
     /// How long a replica dials its source when replication is started.
     pub connect_time: u64,
+    /// How long its source looks for the place in its log then.
+    pub seek_time: u64,
     /// Recoveries that a test has waited for.
     pub finished: usize,
     /// Servers that a Promote step opened, with the uid.
@@ -191,6 +193,7 @@ impl World {
                 through_fence: ThroughFence::Nobody,
                 refused: Vec::new(),
                 connects_at: 0,
+                arrives_at: 0,
                 statements: Vec::new(),
                 refuses: BTreeMap::new(),
             };
@@ -225,6 +228,7 @@ impl World {
             writes: true,
             clocks_ahead: 0,
             connect_time: 0,
+            seek_time: 0,
             promoted: Vec::new(),
             hook_counts: HookCounts::default(),
             hook_takes: 100 * MS,
@@ -311,7 +315,7 @@ impl World {
     }
 
     pub fn kill(&mut self, number: u16) {
-        self.fleet.flow();
+        self.fleet.flow(self.now);
         self.say(format!("kill -9 of {}", key(number)));
         let server = self.server(number);
         server.up = false;
@@ -389,7 +393,7 @@ impl World {
     }
 
     pub fn freeze(&mut self, number: u16) {
-        self.fleet.flow();
+        self.fleet.flow(self.now);
         self.say(format!("SIGSTOP of {}", key(number)));
         self.server(number).frozen = true;
     }
@@ -626,7 +630,7 @@ impl World {
         if wake_at.min(event_at) > until {
             return false;
         }
-        self.fleet.flow();
+        self.fleet.flow(self.now);
         if event_at <= wake_at {
             let (at, _) = next_event.expect("the earliest");
             let event = self
@@ -1198,8 +1202,9 @@ impl World {
             Statement::StartReplication | Statement::StartIoThread
         ) {
             server.connects_at = self.now + self.connect_time;
+            server.arrives_at = server.connects_at + self.seek_time;
         }
-        self.fleet.flow();
+        self.fleet.flow(self.now);
         if step.kind == StepKind::Promote && statement == Statement::MakeWriteable && result.is_ok()
         {
             self.assert_holds_most(by, &step.server, &uid);

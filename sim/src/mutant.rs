@@ -13,14 +13,53 @@ pub struct FoundBy {
     pub name: &'static str,
     /// The file among the scenarios.
     pub scenario: &'static str,
-    /// How the failure's text begins; anything else was found by accident.
-    pub finds: &'static [&'static str],
+    /// What finds it; anything else was found by accident.
+    pub finds: &'static [Sign],
+    /// One of the first so many seeds finds it. One that comes later is a scenario, or an oracle, that has become worse:
+    /// by bad luck alone it does so once in a thousand times.
+    pub within: u64,
+}
+
+/// Every third seed finds it, or more of them.
+const OFTEN: u64 = 20;
+/// Every fifteenth, or more.
+const AT_TIMES: u64 = 100;
+/// Every fortieth, or more.
+const SELDOM: u64 = 300;
+
+/// A failure that a mistake is known by.
+#[derive(Debug, Clone, Copy)]
+pub struct Sign {
+    /// How its text begins: which kind it is, and which oracle speaks.
+    begins: &'static str,
+    /// What is in it.
+    says: &'static str,
+}
+
+/// The failure of an oracle, or of something that is demanded.
+const fn by(begins: &'static str) -> Sign {
+    Sign { begins, says: "" }
+}
+
+/// The crash that says this. A crash that says anything else is none of the simulator's findings: it may be its own.
+const fn crash(says: &'static str) -> Sign {
+    Sign {
+        begins: "crash: ",
+        says,
+    }
 }
 
 impl FoundBy {
     #[must_use]
     pub fn is_found_in(&self, failure: &str) -> bool {
-        self.finds.iter().any(|begin| failure.starts_with(begin))
+        let is_in = |sign: &Sign| failure.starts_with(sign.begins) && failure.contains(sign.says);
+        self.finds.iter().any(is_in)
+    }
+
+    /// Whether this is no seed that should be the first to find it; seeds are counted from zero.
+    #[must_use]
+    pub const fn is_late(&self, seed: u64) -> bool {
+        seed >= self.within
     }
 }
 
@@ -30,127 +69,165 @@ pub const ALL: [FoundBy; 21] = [
         mistake: Mutant::AnyTarget,
         name: "any-target",
         scenario: "names_mixed_up.toml",
-        finds: &["safety: one leader", "safety: same", "crash"],
+        finds: &[
+            by("safety: one leader"),
+            by("safety: same"),
+            // Of openraft, where its assertions are on: it ends the daemon before an oracle can see what it did.
+            crash("assertion failed: self.leader.is_none()"),
+        ],
+        within: OFTEN,
     },
     FoundBy {
         mistake: Mutant::PurgeBeyondSnapshot,
         name: "purge-beyond-snapshot",
         scenario: "snapshots.toml",
-        finds: &["crash", "safety: same"],
+        finds: &[
+            by("safety: same"),
+            crash("and the snapshot file is missing"),
+        ],
+        within: OFTEN,
     },
     FoundBy {
         mistake: Mutant::ForeignBackend,
         name: "foreign-backend",
         scenario: "foreign_backend.toml",
-        finds: &["safety: expected"],
+        finds: &[by(
+            "safety: expected: n3 ends because of 'the backend belongs to cluster'",
+        )],
+        within: OFTEN,
     },
     FoundBy {
         mistake: Mutant::LeaderRestored,
         name: "leader-restored",
         scenario: "elections.toml",
-        finds: &["safety: one leader"],
+        finds: &[by("safety: one leader")],
+        within: AT_TIMES,
     },
     FoundBy {
         mistake: Mutant::EarlyVotes,
         name: "early-votes",
         scenario: "voter_restarts.toml",
-        finds: &["safety: one leader"],
+        finds: &[by("safety: one leader")],
+        within: AT_TIMES,
     },
     FoundBy {
         mistake: Mutant::UnsyncedLog,
         name: "unsynced-log",
         scenario: "all_power_cut.toml",
-        finds: &["safety: one leader", "safety: same", "crash"],
+        finds: &[
+            by("safety: one leader"),
+            by("safety: same"),
+            // Daemons that look at what the power cut left.
+            crash("damaged: the log names no node"),
+            crash("of its write-ahead file has rotted"),
+            crash("this identity is retired: the backend "),
+        ],
+        within: OFTEN,
     },
     FoundBy {
         mistake: Mutant::NoConfirmation,
         name: "no-confirmation",
         scenario: "leader_struck_in_recovery.toml",
-        finds: &["safety: epochs"],
+        finds: &[by("safety: epochs")],
+        within: AT_TIMES,
     },
     FoundBy {
         mistake: Mutant::FilteredVotes,
         name: "filtered-votes",
         scenario: "member_misses_a_change.toml",
-        finds: &["liveness: led"],
+        finds: &[by("liveness: led")],
+        within: AT_TIMES,
     },
     FoundBy {
         mistake: Mutant::ChangeInMemory,
         name: "change-in-memory",
         scenario: "leader_killed_in_change.toml",
-        finds: &["liveness: members"],
+        finds: &[by("liveness: members")],
+        within: AT_TIMES,
     },
     FoundBy {
         mistake: Mutant::AppliedUnsynced,
         name: "applied-unsynced",
         scenario: "slow_disk_of_one.toml",
-        finds: &["crash"],
+        finds: &[crash("this identity is retired: the backend ")],
+        within: AT_TIMES,
     },
     FoundBy {
         mistake: Mutant::FreshDeclares,
         name: "fresh-declares",
         scenario: "list_of_a_fresh_member.toml",
-        finds: &["liveness: members"],
+        finds: &[by("liveness: members")],
+        within: AT_TIMES,
     },
     FoundBy {
         mistake: Mutant::HookRepeated,
         name: "hook-repeated",
         scenario: "hooks.toml",
-        finds: &["safety: hooks"],
+        finds: &[by("safety: hooks")],
+        within: AT_TIMES,
     },
     FoundBy {
         mistake: Mutant::AnyPublication,
         name: "any-publication",
         scenario: "hooks.toml",
-        finds: &["safety: publications"],
+        finds: &[by("safety: publications")],
+        within: AT_TIMES,
     },
     FoundBy {
         mistake: Mutant::ActionReopened,
         name: "action-reopened",
         scenario: "leader_struck_in_recovery.toml",
-        finds: &["safety: epochs"],
+        finds: &[by("safety: epochs")],
+        within: SELDOM,
     },
     FoundBy {
         mistake: Mutant::UndrainedPromotion,
         name: "undrained-promotion",
         scenario: "relay_log_full.toml",
-        finds: &["safety: drained first"],
+        finds: &[by("safety: drained first")],
+        within: AT_TIMES,
     },
     FoundBy {
         mistake: Mutant::EqualReplicas,
         name: "equal-replicas",
         scenario: "replicas_behind.toml",
-        finds: &["safety: nothing lost"],
+        finds: &[by("safety: nothing lost")],
+        within: AT_TIMES,
     },
     FoundBy {
         mistake: Mutant::BothStopped,
         name: "both-stopped",
         scenario: "relay_log_full.toml",
-        finds: &["liveness: replica"],
+        finds: &[by("liveness: replica")],
+        within: OFTEN,
     },
     FoundBy {
         mistake: Mutant::HastyRepoint,
         name: "hasty-repoint",
         scenario: "relay_log_full.toml",
-        finds: &["safety: nothing forgotten"],
+        finds: &[by("safety: nothing forgotten")],
+        within: OFTEN,
     },
     FoundBy {
         mistake: Mutant::UnaskedFence,
         name: "unasked-fence",
         scenario: "primary_frozen.toml",
-        finds: &["safety: intent first"],
+        finds: &[by("safety: intent first")],
+        within: AT_TIMES,
     },
     FoundBy {
         mistake: Mutant::UnsentFence,
         name: "unsent-fence",
         scenario: "primary_restarts.toml",
-        finds: &["liveness: primary"],
+        finds: &[by("liveness: primary")],
+        within: OFTEN,
     },
     FoundBy {
         mistake: Mutant::OwnClock,
         name: "own-clock",
         scenario: "primary_killed.toml",
-        finds: &["safety: same digest"],
+        finds: &[by("safety: same digest")],
+        within: OFTEN,
     },
 ];
 
@@ -183,4 +260,32 @@ pub fn name(mistake: Mutant) -> &'static str {
     ALL.iter()
         .find(|known| known.mistake == mistake)
         .map_or("", |known| known.name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_that_ends_a_run_by_accident_finds_a_mistake() {
+        for accident in [
+            "crash: the process of the run ended: unexpected end of file",
+            "crash: panicked at sim/src/engine/madsim.rs:1:1:\nthe script has a machine of this name",
+            "crash: a panic without a message",
+            "crash: 'n1' is no machine",
+            "safety: expected: m1 takes writes; these do: []",
+            "liveness: end: the scenario did not come to it within 170 s",
+            "liveness: promotions: 1 expected; there were 0; ",
+        ] {
+            let found = ALL.iter().find(|known| known.is_found_in(accident));
+            assert!(found.is_none(), "{accident}: {found:?}");
+        }
+        assert!(!ALL[0].is_late(19) && ALL[0].is_late(20));
+        assert_eq!(named("any-target"), Ok(Mutant::AnyTarget));
+        assert!(
+            ALL[0].is_found_in(
+                "crash: panicked at a.rs:1:1:\nassertion failed: self.leader.is_none()"
+            )
+        );
+    }
 }

@@ -40,4 +40,6 @@ pub mod sweep;
 #[cfg(feature = "engines")]
 pub mod timeline;
 #[cfg(feature = "engines")]
+pub mod twice;
+#[cfg(feature = "engines")]
 pub mod witness;

@@ -6,11 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use orchestrator::env::Mutant;
 use orchestrator::trace::Trace;
 use orchestrator_sim::engine::{MadsimEnv, TurmoilEnv};
 use orchestrator_sim::outcome::{Failure, Seeds, class};
 use orchestrator_sim::scenario::{self, Plan, Scenario, Summary};
-use orchestrator_sim::sweep::{self, Answer, Job, Worker};
+use orchestrator_sim::sweep::{self, Answer, Job, OWN_PROGRAM};
+use orchestrator_sim::twice::{self, Compared, Pair};
 use orchestrator_sim::{mutant, shrink, timeline};
 
 /// Plays scenarios of daemons and a model fleet in simulated worlds.
@@ -47,12 +49,8 @@ impl EngineName {
         }
     }
 
-    fn named(name: &str) -> Self {
-        if name == "turmoil" {
-            Self::Turmoil
-        } else {
-            Self::Madsim
-        }
+    fn named(name: &str) -> Result<Self, String> {
+        Self::from_str(name, false).map_err(|_| format!("'{name}' is no engine"))
     }
 }
 
@@ -96,13 +94,16 @@ enum Verb {
         #[arg(long)]
         failures: Option<PathBuf>,
     },
-    /// Plays each seed twice, the second time in another process, and compares the traces.
+    /// Plays each seed twice, the second time in another process that writes all logs, and compares the traces.
     Twice {
         seeds: Seeds,
         files: Vec<PathBuf>,
         /// Another build of this program to compare with, such as one without debug assertions.
         #[arg(long)]
         with: Option<PathBuf>,
+        /// Where traces that differ are written.
+        #[arg(long, default_value = "target/traces")]
+        traces: PathBuf,
     },
     /// Plays replay files again, all below the folders that are named: each must come to what is written in it. Those of
     /// faults that were mended come to nothing, those of mistakes put back on purpose to what finds them.
@@ -117,9 +118,10 @@ enum Verb {
         #[arg(long)]
         into: Option<PathBuf>,
     },
-    /// Looks for a seed that finds each mistake, in scenarios that are made for it; at most so many seeds each.
+    /// Looks for the first seed that finds each mistake, in scenarios that are made for it; at most so many seeds each. One
+    /// that is found later than it should be is a failure, too.
     Mutants {
-        #[arg(long, default_value_t = 1000)]
+        #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..))]
         seeds: u64,
         /// Only this one.
         name: Option<String>,
@@ -194,17 +196,24 @@ fn act(arguments: &Arguments) -> Result<Option<Failure>, String> {
             failures,
         } => {
             let files = files_or_all(arguments, files)?;
-            let jobs = jobs(arguments, &files, seeds, false)?;
+            let jobs = jobs(arguments, &files, seeds)?;
             let processes = processes.unwrap_or_else(cores);
             sweep_jobs(jobs, processes, failures.as_deref())
         }
-        Verb::Twice { seeds, files, with } => {
+        Verb::Twice {
+            seeds,
+            files,
+            with,
+            traces,
+        } => {
             let files = files_or_all(arguments, files)?;
-            let jobs = jobs(arguments, &files, seeds, true)?;
-            twice(jobs, with.as_deref())
+            let jobs = jobs(arguments, &files, seeds)?;
+            twice(jobs, with.as_deref(), traces)
         }
         Verb::Regressions { folders } => regressions(arguments, folders),
-        Verb::Shrink { file, into } => shrink_file(file, into.as_deref().unwrap_or(file)),
+        Verb::Shrink { file, into } => {
+            shrink_file(arguments, file, into.as_deref().unwrap_or(file))
+        }
         Verb::Mutants { seeds, name, save } => {
             mutants(arguments, *seeds, name.as_deref(), save.as_deref())
         }
@@ -234,18 +243,42 @@ fn files_or_all(arguments: &Arguments, files: &[PathBuf]) -> Result<Vec<PathBuf>
             files.push(path);
         }
     }
+    if files.is_empty() {
+        return Err(format!("{} holds no scenario", folder.display()));
+    }
     files.sort();
     Ok(files)
 }
 
-/// The engines that a file is to be played on.
-fn engines(arguments: &Arguments, scenario: &Scenario) -> Vec<EngineName> {
-    let of_file = || scenario.engines.iter().map(|name| EngineName::named(name));
-    match (&scenario.replay, arguments.engine) {
-        (Some(replay), _) => vec![EngineName::named(&replay.engine)],
-        (None, Some(engine)) => of_file().filter(|one| *one == engine).collect(),
-        (None, None) => of_file().collect(),
+/// The engines that a file is to be played on: those that it names, or the one of them that was asked for.
+fn engines(
+    arguments: &Arguments,
+    file: &Path,
+    scenario: &Scenario,
+) -> Result<Vec<EngineName>, String> {
+    if let Some(replay) = &scenario.replay {
+        let engine = EngineName::named(&replay.engine)?;
+        if arguments.engine.is_some_and(|asked| asked != engine) {
+            return Err(format!(
+                "{} was recorded on {}, and cannot be replayed on the other engine",
+                file.display(),
+                engine.name()
+            ));
+        }
+        return Ok(vec![engine]);
     }
+    let mut engines = Vec::new();
+    for name in &scenario.engines {
+        let engine = EngineName::named(name)?;
+        if arguments.engine.is_none_or(|asked| asked == engine) {
+            engines.push(engine);
+        }
+    }
+    Ok(engines)
+}
+
+fn mistake(arguments: &Arguments) -> Result<Option<Mutant>, String> {
+    arguments.mistake.as_deref().map(mutant::named).transpose()
 }
 
 fn run_on(
@@ -276,14 +309,13 @@ fn run_file(
     let scenario = Arc::new(Scenario::read(file)?);
     let of_replay = scenario.replay.as_ref().map(|replay| replay.seed);
     let seed = seed.or(of_replay).unwrap_or(0);
-    let mistake = arguments
-        .mistake
-        .as_deref()
-        .map(mutant::named)
-        .transpose()?;
-    let plan = scenario.plan(seed, mistake)?;
-    let mut first = None;
-    for engine in engines(arguments, &scenario) {
+    let plan = scenario.plan(seed, mistake(arguments)?)?;
+    let (mut first, mut wrong) = (None, None);
+    let engines = engines(arguments, file, &scenario)?;
+    if engines.is_empty() {
+        return Err(nothing_to_run(arguments));
+    }
+    for engine in engines {
         let keep_lines = show.story || show.trace || show.timeline.is_some();
         let (outcome, trace) = run_on(engine, &scenario, &plan, keep_lines);
         for line in &trace.lines {
@@ -303,28 +335,19 @@ fn run_file(
             trace.hash
         );
         if let Some(path) = show.save {
-            let told = outcome
-                .as_ref()
-                .err()
-                .map_or_else(String::new, Failure::to_string);
-            write(
-                path,
-                &scenario.with_replay(&plan, engine.name(), &told).write()?,
-            )?;
+            let replay = scenario.with_replay(&plan, engine.name(), outcome.as_ref().err());
+            wrong = wrong.or(write(path, &replay.write()?).err());
         }
         if let Some(path) = show.timeline {
             let page = timeline::page(&scenario, &plan, &said, &trace.lines);
-            write(path, &page)?;
+            wrong = wrong.or(write(path, &page).err());
         }
         if let Err(failure) = outcome {
-            println!(
-                "reproduce with: {}",
-                reproduction(&job_of(file, engine, &plan))
-            );
+            println!("{}", reproduction(&job_of(file, engine, &plan)));
             first.get_or_insert(failure);
         }
     }
-    Ok(first)
+    ended(first, wrong)
 }
 
 fn write(path: &Path, text: &str) -> Result<(), String> {
@@ -337,33 +360,44 @@ fn job_of(file: &Path, engine: EngineName, plan: &Plan) -> Job {
         engine: engine.name().to_owned(),
         seed: plan.seed,
         mistake: plan.mistake.map(|mistake| mutant::name(mistake).to_owned()),
-        twice: false,
+        trace: None,
     }
 }
 
-/// The one line that repeats a run.
+/// The one line that repeats a run, with the build that failed: another one has other assertions, or none.
 fn reproduction(job: &Job) -> String {
-    let mistake = job
-        .mistake
-        .as_ref()
-        .map_or_else(String::new, |name| format!(" --mistake {name}"));
+    let Job {
+        file, engine, seed, ..
+    } = job;
+    let mistake = with_mistake(job);
+    reproduced_by(&format!(
+        "run {file} --seed {seed} --engine {engine}{mistake} --story"
+    ))
+}
+
+fn with_mistake(job: &Job) -> String {
+    let name = job.mistake.as_ref();
+    name.map_or_else(String::new, |name| format!(" --mistake {name}"))
+}
+
+fn reproduced_by(arguments: &str) -> String {
+    let program = std::env::args().next();
     format!(
-        "orchestrator-sim run {} --seed {} --engine {}{mistake} --story",
-        job.file, job.seed, job.engine
+        "  reproduce with: {} {arguments}  # {}",
+        program.as_deref().unwrap_or("orchestrator-sim"),
+        build()
     )
 }
 
-fn jobs(
-    arguments: &Arguments,
-    files: &[PathBuf],
-    seeds: &Seeds,
-    twice: bool,
-) -> Result<Vec<Job>, String> {
-    let mistake = arguments
-        .mistake
-        .as_deref()
-        .map(mutant::named)
-        .transpose()?;
+fn nothing_to_run(arguments: &Arguments) -> String {
+    match arguments.engine {
+        Some(engine) => format!("nothing to run: no file is for {}", engine.name()),
+        None => "nothing to run".to_owned(),
+    }
+}
+
+fn jobs(arguments: &Arguments, files: &[PathBuf], seeds: &Seeds) -> Result<Vec<Job>, String> {
+    let mistake = mistake(arguments)?;
     let mut scenarios = Vec::new();
     for file in files {
         scenarios.push((file, Scenario::read(file)?));
@@ -371,29 +405,32 @@ fn jobs(
     let mut jobs = Vec::new();
     for seed in seeds.0.clone() {
         for (file, scenario) in &scenarios {
-            for engine in engines(arguments, scenario) {
+            for engine in engines(arguments, file, scenario)? {
                 let of_replay = scenario.replay.as_ref().map(|replay| replay.seed);
                 if of_replay.is_some() && seed != seeds.0.start {
                     continue;
                 }
                 let plan = scenario.plan(of_replay.unwrap_or(seed), mistake)?;
-                jobs.push(Job {
-                    twice,
-                    ..job_of(file, engine, &plan)
-                });
+                jobs.push(job_of(file, engine, &plan));
             }
         }
+    }
+    if jobs.is_empty() {
+        return Err(nothing_to_run(arguments));
     }
     Ok(jobs)
 }
 
 fn run_job(job: &Job) -> Answer {
-    let answer = || -> Result<Answer, String> {
+    let run = || -> Result<Answer, String> {
         let scenario = Arc::new(Scenario::read(Path::new(&job.file))?);
         let mistake = job.mistake.as_deref().map(mutant::named).transpose()?;
         let plan = scenario.plan(job.seed, mistake)?;
-        let engine = EngineName::named(&job.engine);
-        let (outcome, trace) = run_on(engine, &scenario, &plan, job.twice);
+        let engine = EngineName::named(&job.engine)?;
+        let (outcome, trace) = run_on(engine, &scenario, &plan, job.trace.is_some());
+        if let Some(path) = &job.trace {
+            twice::write_lines(Path::new(path), &trace.lines).map_err(|error| error.to_string())?;
+        }
         Ok(Answer {
             outcome,
             hash: trace.hash,
@@ -402,13 +439,7 @@ fn run_job(job: &Job) -> Answer {
             processor_ms: 0,
         })
     };
-    answer().unwrap_or_else(|wrong| Answer {
-        outcome: Err(Failure::Crash(wrong)),
-        hash: 0,
-        events: 0,
-        simulated_ms: 0,
-        processor_ms: 0,
-    })
+    run().unwrap_or_else(Answer::crash)
 }
 
 fn sweep_jobs(
@@ -421,7 +452,7 @@ fn sweep_jobs(
     let (mut simulated_ms, mut processor_ms) = (0, 0);
     let (mut done, mut wrong) = (0_usize, None);
     let clock = Clock::start();
-    sweep::sweep(jobs, processes, |job, answer| {
+    let swept = sweep::sweep(jobs, Path::new(OWN_PROGRAM), processes, |job, answer| {
         done += 1;
         simulated_ms += answer.simulated_ms;
         processor_ms += answer.processor_ms;
@@ -433,7 +464,7 @@ fn sweep_jobs(
             Err(failure) => {
                 failed += 1;
                 println!(
-                    "{done}/{all} {} {} seed {}: FAILED: {failure}\n  reproduce with: {}",
+                    "{done}/{all} {} {} seed {}: FAILED: {failure}\n{}",
                     job.engine,
                     job.file,
                     job.seed,
@@ -446,19 +477,27 @@ fn sweep_jobs(
             }
         }
         true
-    })
-    .map_err(|error| error.to_string())?;
+    });
     let worked = processor_ms.max(1) as f64 / 1_000.0;
     println!(
-        "{all} runs, {failed} failed, in {:.1} s; a core makes {:.0} runs a minute, {:.0} simulated seconds a second ({})",
+        "{done} of {all} runs, {failed} failed, in {:.1} s; a core makes {:.0} runs a minute, {:.0} simulated seconds a second ({})",
         clock.elapsed().as_secs_f64(),
-        all as f64 * 60.0 / worked,
+        done as f64 * 60.0 / worked,
         simulated_ms as f64 / 1_000.0 / worked,
         build()
     );
-    match wrong {
-        Some(wrong) => Err(wrong),
-        None => Ok(first),
+    ended(first, swept.err().map(|error| error.to_string()).or(wrong))
+}
+
+/// What runs came to: a promise that is broken outranks what went wrong beside it, which is said all the same.
+fn ended(first: Option<Failure>, wrong: Option<String>) -> Result<Option<Failure>, String> {
+    match (first, wrong) {
+        (Some(failure), Some(wrong)) => {
+            eprintln!("orchestrator-sim: {wrong}");
+            Ok(Some(failure))
+        }
+        (None, Some(wrong)) => Err(wrong),
+        (first, None) => Ok(first),
     }
 }
 
@@ -480,54 +519,45 @@ fn save_failure(folder: &Path, job: &Job, failure: &Failure) -> Result<(), Strin
         .file_stem()
         .map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
     let path = folder.join(format!("{name}-{}-{}.toml", job.engine, job.seed));
-    let replay = scenario.with_replay(&plan, &job.engine, &failure.to_string());
+    let replay = scenario.with_replay(&plan, &job.engine, Some(failure));
     write(&path, &replay.write()?)
 }
 
-/// Each job here, keeping its lines, and again in worker processes, without: of this program or of another build.
-fn twice(jobs: Vec<Job>, with: Option<&Path>) -> Result<Option<Failure>, String> {
-    let mut first = None;
-    let mut count = 0;
-    let mut other_process = Worker::start(with).map_err(|error| error.to_string())?;
-    for job in jobs {
+/// Each job in two processes, the second of this program or of another build.
+fn twice(jobs: Vec<Job>, with: Option<&Path>, traces: &Path) -> Result<Option<Failure>, String> {
+    std::fs::create_dir_all(traces).map_err(|error| format!("{}: {error}", traces.display()))?;
+    let program = with.unwrap_or_else(|| Path::new(OWN_PROGRAM));
+    let with = with.map_or_else(String::new, |path| format!(" --with {}", path.display()));
+    let (mut first, mut count) = (None, 0);
+    let pair = || Pair::new(program, traces);
+    let spread = sweep::spread(jobs, cores(), pair, Pair::compare, |job, compared| {
         count += 1;
-        let own = run_job(&job);
-        let other = other_process
-            .run(&Job {
-                twice: false,
-                ..job.clone()
-            })
-            .map_err(|error| error.to_string())?;
-        let failure = if (own.hash, own.events, &own.outcome)
-            == (other.hash, other.events, &other.outcome)
-        {
-            own.outcome.clone().err()
-        } else {
-            Some(Failure::NonDeterminism(format!(
-                "{} events, hash {:016x}, {:?} here; {} events, hash {:016x}, {:?} in the other process",
-                own.events, own.hash, own.outcome, other.events, other.hash, other.outcome
-            )))
-        };
-        match failure {
-            None => println!(
-                "{} {} seed {}: {} events, hash {:016x}, twice",
-                job.engine, job.file, job.seed, own.events, own.hash
-            ),
-            Some(failure) => {
-                println!(
-                    "{} {} seed {}: FAILED: {failure}\n  reproduce with: {}",
-                    job.engine,
-                    job.file,
-                    job.seed,
-                    reproduction(&job)
-                );
-                first.get_or_insert(failure);
+        let Job {
+            engine, file, seed, ..
+        } = job;
+        let (failure, again) = match compared {
+            Compared::Same(answer) => match answer.outcome {
+                Ok(_) => {
+                    let (events, hash) = (answer.events, answer.hash);
+                    println!(
+                        "{engine} {file} seed {seed}: {events} events, hash {hash:016x}, twice"
+                    );
+                    return true;
+                }
+                Err(failure) => (failure, reproduction(job)),
+            },
+            Compared::Differs(failure) => {
+                let mistake = with_mistake(job);
+                let again = format!("twice {seed} {file} --engine {engine}{mistake}{with}");
+                (failure, reproduced_by(&again))
             }
-        }
-    }
-    other_process.end();
+        };
+        println!("{engine} {file} seed {seed}: FAILED: {failure}\n{again}");
+        first.get_or_insert(failure);
+        true
+    });
     println!("{count} runs twice");
-    Ok(first)
+    ended(first, spread.err().map(|error| error.to_string()))
 }
 
 /// All TOML files in a folder and below it, or the file itself.
@@ -556,17 +586,26 @@ fn regressions(arguments: &Arguments, folders: &[PathBuf]) -> Result<Option<Fail
     for folder in folders {
         files_below(folder, &mut files)?;
     }
+    if files.is_empty() {
+        return Err("there are no replay files".to_owned());
+    }
     let mut wanted = std::collections::BTreeMap::new();
     for file in &files {
         let scenario = Scenario::read(file)?;
         let Some(replay) = scenario.replay else {
             return Err(format!("{} is no replay file", file.display()));
         };
+        if replay.mistake.is_some() == replay.outcome.is_empty() {
+            return Err(format!(
+                "{}: 'outcome' is what must come of it: a failure with a mistake, and none without one",
+                file.display()
+            ));
+        }
         wanted.insert(file.display().to_string(), replay.outcome);
     }
-    let jobs = jobs(arguments, &files, &Seeds(0..1), false)?;
+    let jobs = jobs(arguments, &files, &Seeds(0..1))?;
     let mut first = None;
-    sweep::sweep(jobs, cores(), |job, answer| {
+    let swept = sweep::sweep(jobs, Path::new(OWN_PROGRAM), cores(), |job, answer| {
         let wanted = wanted.get(&job.file).map_or("", String::as_str);
         let came = match answer.outcome {
             Ok(_) => String::new(),
@@ -576,17 +615,16 @@ fn regressions(arguments: &Arguments, folders: &[PathBuf]) -> Result<Option<Fail
             println!("{}: as it is to be: {}", job.file, class(wanted));
         } else {
             let differs = format!("{}: wanted '{wanted}', came to '{came}'", job.file);
-            println!("FAILED: {differs}\n  reproduce with: {}", reproduction(job));
+            println!("FAILED: {differs}\n{}", reproduction(job));
             first.get_or_insert(Failure::Safety(differs));
         }
         true
-    })
-    .map_err(|error| error.to_string())?;
+    });
     println!("{} replay files", files.len());
-    Ok(first)
+    ended(first, swept.err().map(|error| error.to_string()))
 }
 
-fn shrink_file(file: &Path, into: &Path) -> Result<Option<Failure>, String> {
+fn shrink_file(arguments: &Arguments, file: &Path, into: &Path) -> Result<Option<Failure>, String> {
     let scenario = Arc::new(Scenario::read(file)?);
     let Some(replay) = scenario.replay.clone() else {
         return Err(format!(
@@ -595,13 +633,14 @@ fn shrink_file(file: &Path, into: &Path) -> Result<Option<Failure>, String> {
             file.display()
         ));
     };
-    let engine = EngineName::named(&replay.engine);
-    let plan = scenario.plan(replay.seed, None)?;
+    let engines = engines(arguments, file, &scenario)?;
+    let engine = *engines.first().ok_or_else(|| nothing_to_run(arguments))?;
+    let plan = scenario.plan(replay.seed, mistake(arguments)?)?;
     let run = |plan: &Plan| run_on(engine, &scenario, plan, false).0.err();
     let Some(shrunk) = shrink::shrink(&plan, run, |text| println!("{text}")) else {
         return Err("this does not fail".to_owned());
     };
-    let replay = scenario.with_replay(&shrunk.plan, engine.name(), &shrunk.failure.to_string());
+    let replay = scenario.with_replay(&shrunk.plan, engine.name(), Some(&shrunk.failure));
     write(into, &replay.write()?)?;
     println!(
         "{} of {} lines are left, in {}: {}",
@@ -611,63 +650,76 @@ fn shrink_file(file: &Path, into: &Path) -> Result<Option<Failure>, String> {
         shrunk.failure
     );
     println!(
-        "reproduce with: orchestrator-sim replay {} --story",
-        into.display()
+        "{}",
+        reproduced_by(&format!("replay {} --story", into.display()))
     );
     Ok(None)
 }
 
-/// Looks for seeds that find each mistake.
+/// Looks for the first seed that finds each mistake.
 fn mutants(
     arguments: &Arguments,
     seeds: u64,
     only: Option<&str>,
     save: Option<&Path>,
 ) -> Result<Option<Failure>, String> {
+    if arguments.mistake.is_some() {
+        return Err("each mistake is put back in its turn; one alone: mutants NAME".to_owned());
+    }
+    let only = only.map(mutant::named).transpose()?;
     let mut missed = None;
     for found_by in mutant::ALL {
-        let name = mutant::name(found_by.mistake);
-        if only.is_some_and(|only| only != name) {
+        if only.is_some_and(|only| only != found_by.mistake) {
             continue;
         }
+        let name = found_by.name;
         let file = arguments.scenarios.join(found_by.scenario);
         let scenario = Scenario::read(&file)?;
         let engine = arguments.engine.unwrap_or(EngineName::Madsim);
+        if !engines(arguments, &file, &scenario)?.contains(&engine) {
+            return Err(format!("{} is not for {}", file.display(), engine.name()));
+        }
         let jobs = (0..seeds).map(|seed| Job {
             file: file.display().to_string(),
             engine: engine.name().to_owned(),
             seed,
             mistake: Some(name.to_owned()),
-            twice: false,
+            trace: None,
         });
-        let mut caught = None;
+        let mut caught: Option<(u64, Failure)> = None;
         let mut tried = 0_u64;
-        sweep::sweep(jobs.collect(), cores(), |job, answer| {
+        let program = Path::new(OWN_PROGRAM);
+        sweep::sweep(jobs.collect(), program, cores(), |job, answer| {
             tried += 1;
             if let Err(failure) = answer.outcome {
                 let text = failure.to_string();
-                if found_by.is_found_in(&text) {
-                    caught.get_or_insert((job.seed, failure));
-                } else {
+                if !found_by.is_found_in(&text) {
                     println!("{name} seed {}: something else: {text}", job.seed);
+                } else if caught.as_ref().is_none_or(|(first, _)| job.seed < *first) {
+                    // The other processes end what they have begun: the first seed is the lowest, not the quickest.
+                    caught = Some((job.seed, failure));
                 }
             }
             caught.is_none()
         })
         .map_err(|error| error.to_string())?;
-        match caught {
-            Some((seed, failure)) => {
-                println!("{name}: caught by seed {seed}, {tried} runs: {failure}");
-                if let Some(folder) = save {
-                    let plan = scenario.plan(seed, Some(found_by.mistake))?;
-                    let replay = scenario.with_replay(&plan, engine.name(), &failure.to_string());
-                    write(&folder.join(format!("{name}.toml")), &replay.write()?)?;
-                }
-            }
-            None => {
-                println!("{name}: NOT caught in {tried} runs of {}", file.display());
-                missed.get_or_insert(Failure::Safety(format!("{name} is not found")));
-            }
+        let Some((seed, failure)) = caught else {
+            println!("{name}: NOT caught in {tried} runs of {}", file.display());
+            missed.get_or_insert(Failure::Safety(format!("{name} is not found")));
+            continue;
+        };
+        println!("{name}: caught by seed {seed}, {tried} runs: {failure}");
+        if found_by.is_late(seed) {
+            println!(
+                "{name}: NOT caught by one of the first {} seeds",
+                found_by.within
+            );
+            missed.get_or_insert(Failure::Safety(format!("{name} is found too late")));
+        }
+        if let Some(folder) = save {
+            let plan = scenario.plan(seed, Some(found_by.mistake))?;
+            let replay = scenario.with_replay(&plan, engine.name(), Some(&failure));
+            write(&folder.join(format!("{name}.toml")), &replay.write()?)?;
         }
     }
     Ok(missed)

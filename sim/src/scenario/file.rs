@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::action::{Planned, parse_duration};
 use super::fault::Faults;
 use crate::model::Kind;
+use crate::outcome::Failure;
 use crate::random::SplitMix;
 
 /// No scenario has more daemons, or more servers.
@@ -17,6 +18,7 @@ const SERVERS_MAX: u32 = 64;
 const HOOKS_MAX: u32 = 9;
 /// One seed in so many has hooks and a key-value store where the scenario does not say.
 const ANNOUNCED_ONE_IN: u64 = 3;
+const ENGINES: [&str; 2] = ["madsim", "turmoil"];
 const LENGTH_MAX: Duration = Duration::from_secs(600);
 const PURPOSE: u64 = 0x91a7;
 
@@ -117,9 +119,15 @@ pub struct Replay {
     /// A mistake put back on purpose.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mistake: Option<String>,
-    /// What came of it; empty: all promises were kept.
+    /// What the scenario expects of a whole script is demanded. None: of a plan that is as long as the script.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calm: Option<bool>,
+    /// What must come of it: with a mistake the failure that finds it, without one nothing.
     #[serde(default)]
     pub outcome: String,
+    /// What came of it when it was written, where nothing is to come of it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub found: String,
 }
 
 /// A scenario.
@@ -173,7 +181,7 @@ pub struct Scenario {
 }
 
 fn both_engines() -> Vec<String> {
-    vec!["madsim".to_owned(), "turmoil".to_owned()]
+    ENGINES.map(str::to_owned).to_vec()
 }
 
 fn brief() -> String {
@@ -239,12 +247,19 @@ impl Scenario {
         if !(1..=SERVERS_MAX).contains(&self.servers) {
             return Err(format!("servers: 1 to {SERVERS_MAX}"));
         }
-        for engine in &self.engines {
-            if engine != "madsim" && engine != "turmoil" {
-                return Err(format!("engines: '{engine}' is none: madsim, turmoil"));
+        if self.engines.is_empty() {
+            return Err("engines: none is named".to_owned());
+        }
+        let of_replay = self.replay.as_ref().map(|replay| &replay.engine);
+        for engine in self.engines.iter().chain(of_replay) {
+            if !ENGINES.contains(&engine.as_str()) {
+                return Err(format!("'{engine}' is no engine: {}", ENGINES.join(", ")));
             }
         }
-        self.script()?;
+        for line in self.script()? {
+            self.check_names(&line.action)?;
+        }
+        self.check_expected()?;
         if let Some(silent) = &self.replace_silent {
             parse_duration(silent)?;
         }
@@ -266,7 +281,9 @@ impl Scenario {
             }
         }
         if let Some(replay) = &self.replay {
-            lines(&replay.plan)?;
+            for line in lines(&replay.plan)? {
+                self.check_names(&line.action)?;
+            }
             if let Some(name) = &replay.mistake {
                 crate::mutant::named(name)?;
             }
@@ -307,23 +324,29 @@ impl Scenario {
     /// What a seed makes of it; the plan of a replay file is taken as it is.
     ///
     /// # Errors
-    /// A line that cannot be read.
+    /// A line that cannot be read, or a mistake where the replay file has another one.
     pub fn plan(&self, seed: u64, mistake: Option<Mutant>) -> Result<Plan, String> {
         if let Some(replay) = &self.replay
             && replay.seed == seed
         {
-            let mistake = match &replay.mistake {
-                Some(name) => Some(crate::mutant::named(name)?),
-                None => mistake,
-            };
+            let of_replay = replay.mistake.as_deref().map(crate::mutant::named);
+            let of_replay = of_replay.transpose()?;
+            if let (Some(own), Some(asked)) = (of_replay, mistake)
+                && own != asked
+            {
+                return Err(format!(
+                    "the replay file has the mistake {}",
+                    crate::mutant::name(own)
+                ));
+            }
             let lines = lines(&replay.plan)?;
             return Ok(Plan {
                 seed,
                 kind: self.kind_of(seed),
-                // What was left out may have made the difference.
-                is_calm: lines.len() == self.script.len(),
+                // What people took out may have made the difference.
+                is_calm: replay.calm != Some(false) && lines.len() == self.script.len(),
                 lines,
-                mistake,
+                mistake: of_replay.or(mistake),
             });
         }
         let mut random = SplitMix::new(seed, PURPOSE);
@@ -371,6 +394,14 @@ impl Scenario {
         expected.unwrap_or_else(|| self.daemon_names())
     }
 
+    /// And of those that come later.
+    #[must_use]
+    pub fn every_daemon_name(&self) -> Vec<String> {
+        (1..=self.daemons + self.spare_daemons)
+            .map(|number| format!("n{number}"))
+            .collect()
+    }
+
     #[must_use]
     pub fn server_names(&self) -> Vec<String> {
         (1..=self.servers)
@@ -378,9 +409,14 @@ impl Scenario {
             .collect()
     }
 
-    /// This scenario as a replay file.
+    /// This scenario as a replay file: what a mistake came to must come of it again, any other failure must not.
     #[must_use]
-    pub fn with_replay(&self, plan: &Plan, engine: &str, outcome: &str) -> Self {
+    pub fn with_replay(&self, plan: &Plan, engine: &str, failure: Option<&Failure>) -> Self {
+        let came = failure.map_or_else(String::new, ToString::to_string);
+        let (outcome, found) = match plan.mistake {
+            Some(_) => (came, String::new()),
+            None => (String::new(), came),
+        };
         Self {
             announcements: Some(self.announcements(plan.seed)),
             replay: Some(Replay {
@@ -390,7 +426,9 @@ impl Scenario {
                 mistake: plan
                     .mistake
                     .map(|mistake| crate::mutant::name(mistake).to_owned()),
-                outcome: outcome.to_owned(),
+                calm: Some(plan.is_calm),
+                outcome,
+                found,
             }),
             ..self.clone()
         }
@@ -421,11 +459,53 @@ mod tests {
         for seed in 0..40 {
             let plan = scenario.plan(seed, None).unwrap();
             assert_eq!(plan, scenario.plan(seed, None).unwrap());
-            let replay = scenario.with_replay(&plan, "madsim", "");
-            let again = Scenario::parse(&replay.write().unwrap()).unwrap();
-            assert_eq!(again, replay);
-            assert_eq!(again.plan(seed, None).unwrap().lines, plan.lines);
+            let repeated = |plan: &Plan| {
+                let replay = scenario.with_replay(plan, "madsim", None);
+                let again = Scenario::parse(&replay.write().unwrap()).unwrap();
+                assert_eq!(again, replay);
+                again.plan(seed, None).unwrap()
+            };
+            assert_eq!(repeated(&plan), plan);
+            // A shrunk plan is not taken for the script because it is as long.
+            let mut lines = plan.lines.clone();
+            lines.reverse();
+            lines.truncate(scenario.script.len());
+            let shrunk = Plan {
+                lines,
+                is_calm: false,
+                ..plan
+            };
+            assert_eq!(repeated(&shrunk), shrunk);
         }
+    }
+
+    #[test]
+    fn what_is_taken_out_of_a_calm_plan_makes_it_another() {
+        let scenario = Scenario::parse(TEXT).unwrap();
+        let plan = scenario.plan(0, None).unwrap();
+        assert!(plan.is_calm);
+        let mut replay = scenario.with_replay(&plan, "madsim", None);
+        replay.replay.as_mut().unwrap().plan.pop();
+        assert!(!replay.plan(0, None).unwrap().is_calm);
+    }
+
+    #[test]
+    fn only_what_a_mistake_comes_to_is_to_come_again() {
+        let scenario = Scenario::parse(TEXT).unwrap();
+        let failure = Failure::Safety("one leader: two".to_owned());
+        let mut plan = scenario.plan(1, None).unwrap();
+        let replay = |plan: &Plan| {
+            let written = scenario.with_replay(plan, "madsim", Some(&failure));
+            written.replay.unwrap()
+        };
+        let told = failure.to_string();
+        let (outcome, found) = (replay(&plan).outcome, replay(&plan).found);
+        assert_eq!((outcome.as_str(), found.as_str()), ("", told.as_str()));
+        plan.mistake = Some(Mutant::OwnClock);
+        let (outcome, found) = (replay(&plan).outcome, replay(&plan).found);
+        assert_eq!((outcome.as_str(), found.as_str()), (told.as_str(), ""));
+        let replay_file = scenario.with_replay(&plan, "madsim", Some(&failure));
+        assert!(replay_file.plan(1, Some(Mutant::AnyTarget)).is_err());
     }
 
     #[test]
@@ -435,6 +515,16 @@ mod tests {
             (("length", "lenght"), "lenght"),
             (("kill primary", "kill"), "nothing that can be done"),
             (("daemons_down = 1", "daemons_down = 99"), "daemons_down"),
+            (("length", "engines = []\nlength"), "engines"),
+            (("length", "engines = [\"madsin\"]\nlength"), "madsin"),
+            (("kill primary", "kill prymary"), "prymary"),
+            (
+                (
+                    "[expect]",
+                    "[replay]\nseed = 1\nengine = \"madsin\"\nplan = []\n[expect]",
+                ),
+                "madsin",
+            ),
         ] {
             let error = Scenario::parse(&TEXT.replace(change.0, change.1)).unwrap_err();
             assert!(error.contains(reason), "{error}");

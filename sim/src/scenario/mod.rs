@@ -14,6 +14,7 @@ pub mod action;
 pub mod fault;
 pub mod file;
 mod heal;
+mod names;
 mod play;
 
 pub use file::{Plan, Scenario};
@@ -47,49 +48,4 @@ pub fn run<E: Engine>(
         Ok(Some(outcome)) => outcome,
     };
     (outcome, trace)
-}
-
-/// Plays a plan twice, once with the trace's lines kept and once without, and compares.
-///
-/// # Errors
-/// The run's own failure, or the first line that differs.
-pub fn twice<E: Engine>(
-    scenario: &Arc<Scenario>,
-    plan: &Plan,
-) -> Result<(Summary, Trace), Failure> {
-    let (first, first_trace) = run::<E>(scenario, plan, true);
-    let (second, second_trace) = run::<E>(scenario, plan, false);
-    let is_same =
-        first_trace.hash == second_trace.hash && first_trace.events == second_trace.events;
-    if !is_same || first != second {
-        let (_, third_trace) = run::<E>(scenario, plan, true);
-        return Err(Failure::NonDeterminism(difference(
-            &first_trace,
-            &third_trace,
-        )));
-    }
-    first.map(|summary| (summary, first_trace))
-}
-
-/// Where two traces part.
-fn difference(first: &Trace, second: &Trace) -> String {
-    let at = first
-        .lines
-        .iter()
-        .zip(&second.lines)
-        .position(|(one, other)| one != other);
-    let line = |trace: &Trace, at: usize| {
-        trace
-            .lines
-            .get(at)
-            .map_or("(the run ended)", String::as_str)
-            .to_owned()
-    };
-    let at = at.unwrap_or(first.lines.len().min(second.lines.len()));
-    format!(
-        "line {} of the trace differs:\n  first:  {}\n  second: {}",
-        at + 1,
-        line(first, at),
-        line(second, at)
-    )
 }

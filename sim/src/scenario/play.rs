@@ -15,6 +15,7 @@ use orchestrator_core::recovery::{End, Recovery, Statement};
 
 use super::action::{Action, Directory, Planned, When};
 use super::file::{Expect, Plan, Scenario, SemiSync};
+use super::names::Role;
 use super::{Script, Summary, heal};
 use crate::daemon::{DaemonView, Daemons, DaemonsSetup, Publishing, default_policy};
 use crate::engine::{self, Engine, Machine};
@@ -680,36 +681,38 @@ impl Player {
             let first = names.into_iter().find(|name| !self.down.contains_key(name));
             first.into_iter().collect()
         };
-        match name {
-            "leader" => leader().into_iter().collect(),
-            "follower" => up(followers()),
-            "last-follower" => {
+        let Some(role) = Role::named(name) else {
+            return vec![name.to_owned()];
+        };
+        match role {
+            Role::Leader => leader().into_iter().collect(),
+            Role::Follower => up(followers()),
+            Role::LastFollower => {
                 let mut names = followers();
                 names.reverse();
                 up(names)
             }
-            "followers" => followers(),
-            "daemons" => daemons,
-            "servers" => self.scenario.server_names(),
-            "primary" => vec![self.primary()],
-            "replica" => {
+            Role::Followers => followers(),
+            Role::Daemons => daemons,
+            Role::Servers => self.scenario.server_names(),
+            Role::Primary => vec![self.primary()],
+            Role::Replica => {
                 let primary = self.primary();
                 let mut names = self.scenario.server_names();
                 names.retain(|name| *name != primary);
                 up(names)
             }
-            "replicas" => {
+            Role::Replicas => {
                 let primary = self.primary();
                 let mut names = self.scenario.server_names();
                 names.retain(|name| *name != primary);
                 names
             }
-            "all" => {
+            Role::All => {
                 let mut names = daemons;
                 names.extend(self.scenario.server_names());
                 names
             }
-            name => vec![name.to_owned()],
         }
     }
 
@@ -726,12 +729,7 @@ impl Player {
     }
 
     fn everybody(&self) -> Vec<String> {
-        let mut names = self.scenario.daemon_names();
-        let (first, last) = (
-            self.scenario.daemons + 1,
-            self.scenario.daemons + self.scenario.spare_daemons,
-        );
-        names.extend((first..=last).map(|number| format!("n{number}")));
+        let mut names = self.scenario.every_daemon_name();
         names.extend(self.scenario.server_names());
         names.extend(self.store.iter().map(|_| store::NAME.to_owned()));
         names.push("scenario".to_owned());

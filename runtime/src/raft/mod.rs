@@ -34,6 +34,8 @@ mod wire;
 #[cfg(test)]
 mod contract;
 #[cfg(test)]
+mod openraft_contract;
+#[cfg(test)]
 mod test_folder;
 
 use std::fmt;

@@ -74,6 +74,9 @@ pub(super) type Metrics<E> = openraft::RaftMetrics<Config<E>>;
     clippy::disallowed_methods,
     reason = "the one place where it is borrowed, for as long as it is copied"
 )]
-pub(super) fn metrics_of<E: Env>(raft: &Raft<E>) -> Metrics<E> {
+pub(super) fn metrics_of<E: Env, S>(raft: &openraft::Raft<Config<E>, S>) -> Metrics<E>
+where
+    S: openraft::storage::RaftStateMachine<Config<E>>,
+{
     raft.metrics().borrow_watched().clone()
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use orchestrator::backend;
-use orchestrator::daemon::{DaemonSettings, Prepared};
+use orchestrator::daemon::{DaemonSettings, Prepared, Reload};
 use orchestrator::driver::DriverHandle;
 use orchestrator::env::{sleep, spawn};
 use orchestrator::hooks::{Hooks, NoHooks};
@@ -146,6 +146,22 @@ impl Daemons {
         self.lock().nodes.insert(name.to_owned(), nodes);
     }
 
+    /// How raft of a daemon is set up at its next start.
+    #[must_use]
+    pub fn raft_settings(&self, name: &str) -> RaftSettings {
+        let shared = self.lock();
+        let nodes = shared.nodes.get(name).cloned().unwrap_or_default();
+        let mut settings = raft_settings(name, &nodes);
+        if let Some(entries) = shared.setup.snapshot_entries {
+            settings.log.snapshot_entries = entries;
+            settings.log.keep_entries = entries;
+        }
+        if let Some(silent) = shared.setup.replace_silent {
+            settings.replace_silent = silent;
+        }
+        settings
+    }
+
     /// SIGTERM. The daemon ends when it has handed over what it has to.
     pub fn stop(&self, name: &str) {
         if let Some(stop) = self.lock().stops.get(name) {
@@ -263,23 +279,11 @@ impl Daemons {
     ) -> Result<Option<String>, String> {
         let fleet = SimFleet::<E>::default();
         let seed = E::random_seed().map_err(|error| error.to_string())?;
-        let (mut settings_of_raft, mut settings, setup) = {
-            let shared = self.lock();
-            let nodes = shared.nodes.get(name).cloned().unwrap_or_default();
-            let mut raft = raft_settings(name, &nodes);
-            if let Some(entries) = shared.setup.snapshot_entries {
-                raft.log.snapshot_entries = entries;
-                raft.log.keep_entries = entries;
-            }
-            if let Some(silent) = shared.setup.replace_silent {
-                raft.replace_silent = silent;
-            }
-            (
-                raft,
-                settings(name, shared.setup.policy.clone()),
-                shared.setup.clone(),
-            )
-        };
+        let mut settings_of_raft = self.raft_settings(name);
+        let setup = self.lock().setup.clone();
+        let mut settings = settings(name, setup.policy.clone());
+        let (reloads, asked_to_reload) = mpsc::channel(RELOADS_AHEAD);
+        settings.reloads = Some(reloads);
         let hooks: Arc<dyn Hooks> = if setup.hooks.each == 0 {
             Arc::new(NoHooks)
         } else {
@@ -319,6 +323,11 @@ impl Daemons {
         self.lock()
             .running
             .insert(name.to_owned(), running.handle.clone());
+        spawn::<E>(reload(
+            asked_to_reload,
+            running.handle.clone(),
+            setup.policy,
+        ));
         tokio::select! {
             biased;
             reason = running.failed() => return Ok(Some(reason)),
@@ -333,6 +342,26 @@ impl Daemons {
 const LOOK_PATIENCE: Duration = Duration::from_secs(1);
 /// How often one that is asleep looks whether it is to start.
 const WAKING: Duration = Duration::from_millis(5);
+
+/// Wishes to read the configuration again that wait for the one before.
+const RELOADS_AHEAD: usize = 4;
+/// With every wish the file has the next of these many.
+const POLICIES: u64 = 3;
+
+/// The file of a daemon was edited whenever somebody wants it read again: how patient it is differs, back and forth.
+async fn reload(mut asked: mpsc::Receiver<Reload>, driver: DriverHandle, in_force: Policy) {
+    let mut edits = 0;
+    while let Some(reply) = asked.recv().await {
+        edits += 1;
+        let more = Duration::from_millis(100 * (edits % POLICIES));
+        driver.reload(Policy {
+            halt_deadline: in_force.halt_deadline + more,
+            ..in_force.clone()
+        });
+        // Whoever asked may have given up.
+        let _ = reply.send(Ok(String::new()));
+    }
+}
 
 /// Stands between raft and the driver, and tells the oracles what was committed.
 async fn listen(

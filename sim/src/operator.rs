@@ -1,5 +1,8 @@
 //! People and their scripts, over the daemons' HTTP service: the first discovery, and at wish the small changes that go
-//! on all day (downtimes, tags, promotion rules, acknowledgements, discoveries), at any daemon.
+//! on all day (downtimes, tags, promotion rules, acknowledgements, discoveries, an edited configuration), at any daemon.
+//!
+//! They forget no server that is there, switch no recoveries off and release no old primary: a replica that was unknown when
+//! its primary died, and two primaries that people let be, are theirs to mend, and nothing here does.
 
 use std::time::Duration;
 
@@ -65,7 +68,7 @@ pub async fn work<E: Engine>(
         let daemon = &daemons[random.between(0, daemons.len() as u64) as usize];
         let server = &servers[random.between(0, servers.len() as u64) as usize];
         let number = random.between(0, KINDS);
-        let path = match random.between(0, 10) {
+        let path = match random.between(0, 12) {
             0 => format!(
                 "/api/begin-downtime/{server}/3306/operator/test/{}s",
                 1 + number
@@ -78,7 +81,9 @@ pub async fn work<E: Engine>(
             6 => format!("/api/discover/{server}/3306"),
             7 => format!("/api/set-cluster-alias/m1:3306?alias=alias{number}"),
             8 => "/api/ack-all-recoveries?comment=seen".to_owned(),
-            _ => "/api/audit-recovery".to_owned(),
+            9 => "/api/audit-recovery".to_owned(),
+            10 => format!("/api/forget/absent{number}/3306"),
+            _ => "/api/reload-configuration".to_owned(),
         };
         let answer = browser::get::<E>(daemon, &path).await;
         let status = answer.map_or(0, |(status, _)| status);

@@ -339,6 +339,11 @@ pub(crate) fn committed(daemon: &str, at: LogPosition, bytes: &[u8]) {
     }
 }
 
+/// People made another cluster of what one daemon held.
+pub(crate) fn recovered(state: Replicated) {
+    with(|witness| witness.decided = state);
+}
+
 fn violated(broken: String) {
     with(|witness| {
         witness.violation.get_or_insert(broken);

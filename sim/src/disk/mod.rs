@@ -115,13 +115,16 @@ enum NameChange {
     Create { name: String, file: FileId },
     Remove { name: String },
     Rename { from: String, to: String },
+    RenameFolder { from: String, to: String },
 }
 
 impl NameChange {
     fn is_in(&self, folder: &str) -> bool {
         match self {
             Self::Create { name, .. } | Self::Remove { name } => parent(name) == folder,
-            Self::Rename { from, to } => parent(from) == folder || parent(to) == folder,
+            Self::Rename { from, to } | Self::RenameFolder { from, to } => {
+                parent(from) == folder || parent(to) == folder
+            }
         }
     }
 
@@ -136,6 +139,18 @@ impl NameChange {
             Self::Rename { from, to } => {
                 if let Some(file) = names.remove(from) {
                     names.insert(to.clone(), file);
+                }
+            }
+            Self::RenameFolder { from, to } => {
+                let moved: Vec<String> = names
+                    .keys()
+                    .filter(|name| lies_in(name, from))
+                    .cloned()
+                    .collect();
+                for name in moved {
+                    if let Some(file) = names.remove(&name) {
+                        names.insert(format!("{to}{}", &name[from.len()..]), file);
+                    }
                 }
             }
         }
@@ -165,12 +180,18 @@ impl Machine {
     }
 
     fn sync_names(&mut self, concerns: impl Fn(&NameChange) -> bool) {
-        let (synced, pending) = std::mem::take(&mut self.pending_names)
-            .into_iter()
-            .partition(|change| concerns(change));
-        self.pending_names = pending;
-        for change in Vec::<NameChange>::from_iter(synced) {
-            change.apply(&mut self.durable_names);
+        let changes = std::mem::take(&mut self.pending_names);
+        // A folder's new name takes along what happened in it before, which a journal keeps in this order.
+        let moves = |change: &NameChange| matches!(change, NameChange::RenameFolder { .. });
+        let moved = changes
+            .iter()
+            .rposition(|change| moves(change) && concerns(change));
+        for (place, change) in changes.into_iter().enumerate() {
+            if concerns(&change) || moved.is_some_and(|moved| place < moved) {
+                change.apply(&mut self.durable_names);
+            } else {
+                self.pending_names.push(change);
+            }
         }
     }
 
@@ -279,6 +300,14 @@ impl Disks {
             change.apply(&mut machine.durable_names);
         }
         machine.names = machine.durable_names.clone();
+        // A folder whose new name was lost is where it was.
+        for name in machine.names.keys() {
+            let mut folder = parent(name);
+            while folder.contains('/') {
+                machine.folders.insert(folder.to_owned());
+                folder = parent(folder);
+            }
+        }
         for id in machine.names.values() {
             let Some(file) = self.files.get_mut(id) else {
                 continue;
@@ -402,6 +431,12 @@ fn belongs(name: &str, to: &str) -> bool {
     name.starts_with(to)
 }
 
+/// Whether a name is of something in this folder, or in one in it.
+fn lies_in(name: &str, folder: &str) -> bool {
+    let rest = name.strip_prefix(folder);
+    rest.is_some_and(|rest| rest.starts_with('/'))
+}
+
 /// Somebody removed what begins with this name, durably, while no process of the machine ran.
 pub fn remove_all(path: &str) {
     let Ok(path) = name_of(Path::new(path)) else {
@@ -514,9 +549,34 @@ pub fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
 pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
     let (from, to) = (name_of(from)?, name_of(to)?);
     with(|disks| {
-        disks.find(&from).ok_or_else(|| missing(&from))?;
-        disks.machine(&from).state.allows_change()?;
-        disks.machine(&from).rename(NameChange::Rename { from, to });
+        let is_file = disks.find(&from).is_some();
+        let machine = disks.machine(&from);
+        if !is_file && !machine.has_folder(&from) {
+            return Err(missing(&from));
+        }
+        machine.state.allows_change()?;
+        if is_file {
+            machine.rename(NameChange::Rename { from, to });
+            return Ok(());
+        }
+        if machine.names.keys().any(|name| lies_in(name, &to)) {
+            return Err(io::Error::new(
+                io::ErrorKind::DirectoryNotEmpty,
+                format!("{to} is not empty"),
+            ));
+        }
+        let moved = machine
+            .folders
+            .iter()
+            .filter(|name| **name == from || lies_in(name, &from));
+        let moved: Vec<String> = moved.cloned().collect();
+        for name in moved {
+            machine.folders.remove(&name);
+            machine
+                .folders
+                .insert(format!("{to}{}", &name[from.len()..]));
+        }
+        machine.rename(NameChange::RenameFolder { from, to });
         Ok(())
     })
 }

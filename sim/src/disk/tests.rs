@@ -45,6 +45,52 @@ fn a_name_is_kept_once_its_folder_is_synced() {
 }
 
 #[test]
+fn a_folder_is_renamed_with_all_that_is_in_it_or_not_at_all() {
+    let mut renamed = 0;
+    for seed in 0..20 {
+        let (sender, receiver) = std::sync::mpsc::channel();
+        check(seed, move || {
+            let (old, new) = (Path::new("/n1/raft"), Path::new("/n1/raft.kept"));
+            create_dir_all(old).unwrap();
+            for name in ["/n1/raft/one", "/n1/raft/two"] {
+                write_new(Path::new(name), b"1").unwrap();
+            }
+            sync_dir(old).unwrap();
+            rename(old, new).unwrap();
+            assert_eq!(list_dir(new).unwrap(), ["one", "two"]);
+            assert!(!exists(old).unwrap());
+            create_dir_all(old).unwrap();
+            assert!(rename(new, old).is_ok() && rename(old, new).is_ok());
+            power_cut("n1");
+            let held = [old, new].map(|folder| list_dir(folder).unwrap_or_default());
+            let whole = vec!["one".to_owned(), "two".to_owned()];
+            assert!(
+                held == [whole.clone(), vec![]] || held == [vec![], whole],
+                "{held:?}"
+            );
+            sender.send(held[1].len()).unwrap();
+        });
+        renamed += usize::from(receiver.recv().unwrap() == 2);
+    }
+    assert!((1..20).contains(&renamed), "{renamed} of 20");
+}
+
+#[test]
+fn a_folder_is_not_renamed_over_one_that_holds_something() {
+    check(1, || {
+        let (old, new) = (Path::new("/n1/raft"), Path::new("/n1/raft.kept"));
+        for folder in [old, new] {
+            create_dir_all(folder).unwrap();
+            write_new(&folder.join("file"), b"1").unwrap();
+        }
+        assert_eq!(
+            rename(old, new).unwrap_err().kind(),
+            io::ErrorKind::DirectoryNotEmpty
+        );
+    });
+}
+
+#[test]
 fn a_killed_process_loses_locks_and_no_bytes() {
     check(1, || {
         create_dir_all(Path::new("/n1/raft")).unwrap();

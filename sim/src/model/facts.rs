@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use orchestrator_core::id::InstanceKey;
 use orchestrator_core::recovery::{SourcePosition, Statement};
-use orchestrator_core::topology::ThreadState;
+use orchestrator_core::topology::{Purpose, ThreadState};
 
 use super::replication::{Change, Position};
 use super::server::{Access, Account, Process, ServerError, Table, code, error};
@@ -580,4 +580,31 @@ fn a_row_that_was_written_here_stops_the_applier() {
     let status = replica.report(ZERO).replication.unwrap();
     assert_eq!(status.sql_errno, u32::from(code::DUPLICATE_KEY));
     assert_eq!(replica.unapplied().count(), 4);
+}
+
+#[test]
+fn a_backup_holds_the_applier_until_it_ends() {
+    let (_, mut replica) = pair(Kind::Mysql);
+    assert!(replica.set_backup(true, ZERO) && !replica.set_backup(true, ZERO));
+    assert!(!replica.can_apply(ZERO));
+    assert!(replica.set_backup(false, ZERO) && !replica.set_backup(false, ZERO));
+    assert!(replica.can_apply(ZERO));
+}
+
+#[test]
+fn an_account_that_only_looks_says_what_it_lacks() {
+    let mut server = Server::new(key("m"), Kind::Mysql, 1, false);
+    assert!(server.report(ZERO).missing_privileges.is_empty());
+    server.set_only_looks(true);
+    let purposes = server.report(ZERO).missing_privileges;
+    let purposes: Vec<Purpose> = purposes.iter().map(|missing| missing.purpose).collect();
+    assert_eq!(
+        purposes,
+        [
+            Purpose::Halt,
+            Purpose::Fence,
+            Purpose::Promote,
+            Purpose::Kill
+        ]
+    );
 }

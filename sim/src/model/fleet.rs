@@ -18,7 +18,7 @@ use orchestrator_core::id::{Epoch, Identity, InstanceKey, Uid};
 use orchestrator_core::node::{ProbeEnd, Sign, StepEnd};
 use orchestrator_core::recovery::{Lane, Outcome, Statement, Step, StepKind};
 use orchestrator_core::time::Mono;
-use orchestrator_core::topology::{ProbeFailure, ProbeReport};
+use orchestrator_core::topology::{MissingPrivilege, ProbeFailure, ProbeReport};
 use tokio::io::AsyncReadExt as _;
 use tokio::sync::watch;
 
@@ -39,6 +39,8 @@ const BEAT: Duration = Duration::from_secs(1);
 const LOCKING: Duration = Duration::from_secs(3);
 const LOOK: Duration = Duration::from_millis(10);
 const READING: Duration = Duration::from_secs(2);
+const RARELY: Duration = Duration::from_secs(3_600);
+const AT_INTERVALS: Duration = Duration::from_secs(60);
 /// An idle fence connection holds one of so many locks `orchestrator/idle/N`, by which it is known.
 const IDLE_LOCKS: u32 = 32;
 const LOCKS: [&str; 3] = [
@@ -119,6 +121,8 @@ struct Connection<E: Env> {
     stream: E::Stream,
     session: u64,
     identity: Identity,
+    /// The rights that were missing when they were asked for last, and when that was.
+    lacks: Option<(Duration, Vec<MissingPrivilege>)>,
 }
 
 async fn dial<E: Env>(
@@ -149,6 +153,7 @@ async fn dial<E: Env>(
             stream,
             session,
             identity: greeting.identity,
+            lacks: None,
         }),
         Some(Ok((_, Reply::Error(refusal)))) => Err(ProbeFailure::ServerError {
             code: refusal.code,
@@ -193,6 +198,7 @@ impl<E: Env> Connection<E> {
         match self.ask(Request::Probe, within).await? {
             Reply::Report(mut report) => {
                 report.latency = E::mono().saturating_sub(began);
+                self.remember_rights(&mut report);
                 if E::has(Mutant::UndrainedPromotion)
                     || E::has(Mutant::HastyRepoint) && has_promoted.load(Ordering::Relaxed)
                 {
@@ -201,6 +207,25 @@ impl<E: Env> Connection<E> {
                 Ok(report)
             }
             other => Err(ProbeFailure::Garbled(format!("{other:?} to a probe"))),
+        }
+    }
+
+    /// Rights are asked for on connect and rarely, and sooner where some are missing.
+    fn remember_rights(&mut self, report: &mut ProbeReport) {
+        let now = E::mono();
+        match &self.lacks {
+            Some((asked, missing))
+                if now
+                    < *asked
+                        + if missing.is_empty() {
+                            RARELY
+                        } else {
+                            AT_INTERVALS
+                        } =>
+            {
+                report.missing_privileges.clone_from(missing);
+            }
+            Some(_) | None => self.lacks = Some((now, report.missing_privileges.clone())),
         }
     }
 

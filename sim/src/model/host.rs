@@ -393,6 +393,14 @@ impl Host {
     async fn answer<E: World>(&self, request: Request, session: u64) -> Option<Reply> {
         let operation = match request {
             Request::Execute(statement) => {
+                if self.look(Server::only_looks) {
+                    self.until_awake().await;
+                    told::executed(self.key(), session, &statement, None);
+                    return Some(Reply::Error(error(
+                        code::ACCESS_DENIED_SPECIFIC,
+                        "Access denied; you need (at least one of) the privilege(s) for this operation",
+                    )));
+                }
                 let kind = self.look(|server| server.kind);
                 // As if the daemon's dialect had left a word out.
                 let meant = if E::has(Mutant::BothStopped) && statement == Statement::StopIoThread {

@@ -14,12 +14,13 @@ use orchestrator_core::gtid::mariadb::{Domain, Last, ServerId};
 use orchestrator_core::gtid::{Gtid, GtidSet, MariadbGtidSet, OracleGtidSet, Origin, Uuid};
 use orchestrator_core::id::{Identity, InstanceKey};
 use orchestrator_core::topology::{
-    BinlogCoordinates, Flavour, ProbeReport, SemiSync, Version, WrittenBy,
+    BinlogCoordinates, Flavour, MissingPrivilege, ProbeReport, Purpose, SemiSync, Version,
+    WrittenBy,
 };
 use serde::{Deserialize, Serialize};
 
 use super::replication::{Channel, Receiver};
-use super::statement::InFlight;
+use super::statement::{InFlight, Operation};
 
 /// Whose server it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -57,6 +58,12 @@ pub(super) const BINLOG_FILE: &str = "binlog.000001";
 const STOP_KEEPS_DUMPS: Duration = Duration::from_secs(8);
 /// And then, or at once where there are none, waits so long for sessions that are in the middle of something.
 const STOP_KEEPS_SESSIONS: Duration = Duration::from_secs(2);
+
+/// `max_connections` where nobody says.
+pub const CONNECTIONS_MAX: usize = 300;
+
+/// Who makes backups.
+const BACKUP: &str = "backup";
 
 /// Error numbers, the same on both where both have them.
 pub mod code {
@@ -247,6 +254,8 @@ pub struct Server {
     pub(crate) connections_max: usize,
     /// Every login is refused with this error.
     login_refusal: Option<ServerError>,
+    /// The daemons' account may look, and change nothing.
+    only_looks: bool,
     pub(crate) privileges: BTreeMap<String, BTreeSet<String>>,
     /// By user; asked for over the MySQL protocol only.
     pub(crate) passwords: BTreeMap<String, String>,
@@ -316,8 +325,9 @@ impl Server {
             access,
             event_scheduler: true,
             offline: false,
-            connections_max: 300,
+            connections_max: CONNECTIONS_MAX,
             login_refusal: None,
+            only_looks: false,
             privileges: BTreeMap::new(),
             passwords: BTreeMap::new(),
             semi_sync: SemiSyncSettings {
@@ -392,6 +402,17 @@ impl Server {
         self.login_refusal = refusal;
     }
 
+    /// Takes from the daemons' account all rights but those to look, or gives them back.
+    pub fn set_only_looks(&mut self, only_looks: bool) {
+        self.only_looks = only_looks;
+    }
+
+    /// The daemons' account may change nothing here.
+    #[must_use]
+    pub fn only_looks(&self) -> bool {
+        self.only_looks
+    }
+
     /// Lets an account log in over the MySQL protocol with this password.
     pub fn create_user(&mut self, user: &str, password: &str) {
         self.passwords.insert(user.to_owned(), password.to_owned());
@@ -402,6 +423,29 @@ impl Server {
         if let Some(session) = self.sessions.get_mut(&session) {
             session.account = Account::Replication(replica);
         }
+    }
+
+    /// A backup begins and takes `FLUSH TABLES WITH READ LOCK`, or all backups end. Whether that makes a difference.
+    pub fn set_backup(&mut self, on: bool, now: Duration) -> bool {
+        let is_backup = |session: &Session| matches!(&session.account, Account::Application(user) if user == BACKUP);
+        let under_way: Vec<u64> = self
+            .sessions
+            .iter()
+            .filter(|(_, session)| is_backup(session))
+            .map(|(number, _)| *number)
+            .collect();
+        let is_other = on == under_way.is_empty();
+        if on && is_other {
+            let session = self.log_in_at(Account::Application(BACKUP.to_owned()), now);
+            self.ask(session, Operation::FlushWithReadLock, now);
+        }
+        if !on && is_other {
+            for session in under_way {
+                self.log_out(session);
+            }
+            self.proceed(now);
+        }
+        is_other
     }
 
     /// Gives an account rights by their names in GRANT: `ALL PRIVILEGES`, `SUPER`, `READ_ONLY ADMIN` ...
@@ -960,6 +1004,21 @@ impl Server {
 
     // What a probe sees.
 
+    fn missing_privileges(&self) -> Vec<MissingPrivilege> {
+        let missing = |purpose| MissingPrivilege {
+            purpose,
+            grant: "GRANT ALL PRIVILEGES ON *.* TO orchestrator@'%'".to_owned(),
+        };
+        let purposes = [
+            Purpose::Halt,
+            Purpose::Fence,
+            Purpose::Promote,
+            Purpose::Kill,
+        ];
+        let lacking = purposes.into_iter().filter(|_| self.only_looks);
+        lacking.map(missing).collect()
+    }
+
     #[must_use]
     pub fn report(&self, now: Duration) -> ProbeReport {
         let is_mariadb = self.kind == Kind::Mariadb;
@@ -1023,6 +1082,7 @@ impl Server {
                 replica_spelling: !is_mariadb,
             },
             credentials_available: true,
+            missing_privileges: self.missing_privileges(),
             ..ProbeReport::default()
         }
     }

@@ -228,6 +228,24 @@ impl Part {
 /// In millionths.
 const DRIFT_MAX: i64 = 500_000;
 
+/// How a server answers to whoever logs in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Logins {
+    Admitted,
+    /// Somebody changed the passwords: error 1045.
+    Denied,
+    /// As many are logged in as may be: error 1040.
+    Full,
+}
+
+impl Logins {
+    const ALL: [(Self, &'static str); 3] = [
+        (Self::Admitted, "admitted"),
+        (Self::Denied, "denied"),
+        (Self::Full, "full"),
+    ];
+}
+
 const DISK_STATES: [(disk::State, &str); 3] = [
     (disk::State::Good, "good"),
     (disk::State::Full, "full"),
@@ -271,7 +289,7 @@ pub enum Action {
     Drift(String, i64),
     /// Removes directories of a daemon that does not run.
     Wipe(String, Directory),
-    /// Puts a copy of one daemon's backend in the place of another's; neither runs.
+    /// Puts a copy of one daemon's backend in the place of another's, which does not run.
     CloneBackend(String, String),
     /// Somebody stops or starts a replica's applier by hand.
     Applier(String, bool),
@@ -279,6 +297,12 @@ pub enum Action {
     PurgeLogs(String),
     /// A server's next transactions take so long to apply.
     SlowApplier(String, Duration),
+    /// Who comes to log in on a server is let in, or refused. Who is logged in stays so.
+    Logins(String, Logins),
+    /// A backup holds `FLUSH TABLES WITH READ LOCK` on a server.
+    ReadLock(String, bool),
+    /// The daemons' account has all rights on a server, or only those to look.
+    Rights(String, bool),
     /// Somebody edits `RaftNodes` of a daemon; it counts from its next start.
     Nodes(String, Vec<String>),
     /// The name of the first leads to the machine of the second.
@@ -287,6 +311,9 @@ pub enum Action {
     Ask(String, String),
     /// `orchestrator raft form --with` these, typed on a daemon's machine.
     Form(String, Vec<String>),
+    /// `orchestrator raft recover` from the raft directory or from the backend, typed on a daemon's machine; the daemon
+    /// does not run.
+    Recover(String, Directory),
 }
 
 impl Action {
@@ -308,8 +335,17 @@ impl Action {
             Self::Clock(who, milliseconds) => Self::Clock(who.clone(), -milliseconds),
             Self::Applier(who, on) => Self::Applier(who.clone(), !on),
             Self::SlowApplier(who, _) => Self::SlowApplier(who.clone(), Duration::ZERO),
+            Self::Logins(who, Logins::Denied | Logins::Full) => {
+                Self::Logins(who.clone(), Logins::Admitted)
+            }
+            Self::ReadLock(who, true) => Self::ReadLock(who.clone(), false),
+            Self::Rights(who, false) => Self::Rights(who.clone(), true),
             Self::Name(name, to) if name != to => Self::Name(name.clone(), name.clone()),
             Self::Name(..)
+            | Self::Logins(_, Logins::Admitted)
+            | Self::ReadLock(_, false)
+            | Self::Rights(_, true)
+            | Self::Recover(..)
             | Self::Disk(..)
             | Self::FailSync(..)
             | Self::Rot(..)
@@ -367,6 +403,18 @@ impl fmt::Display for Action {
             Self::Name(name, to) => write!(f, "name {name}>{to}"),
             Self::Ask(who, path) => write!(f, "ask {who} {path}"),
             Self::Form(who, with) => write!(f, "form {who} {}", with.join(",")),
+            Self::Logins(who, how) => {
+                let name = Logins::ALL.iter().find(|(known, _)| known == how);
+                write!(f, "logins {who} {}", name.map_or("", |(_, name)| name))
+            }
+            Self::ReadLock(who, on) => {
+                write!(f, "read-lock {who} {}", if *on { "on" } else { "off" })
+            }
+            Self::Rights(who, all) => write!(f, "{} {who}", if *all { "grant" } else { "revoke" }),
+            Self::Recover(who, from) => {
+                let name = Directory::ALL.iter().find(|(known, _)| known == from);
+                write!(f, "recover {who} {}", name.map_or("", |(_, name)| name))
+            }
         }
     }
 }
@@ -447,6 +495,18 @@ impl FromStr for Action {
             ["form", who, with] => {
                 Self::Form(own(who), with.split(',').map(str::to_owned).collect())
             }
+            ["logins", who, how] => {
+                let known = Logins::ALL.iter().find(|(_, name)| name == how);
+                let (how, _) =
+                    known.ok_or_else(|| format!("'{text}': admitted, denied or full"))?;
+                Self::Logins(own(who), *how)
+            }
+            ["read-lock", who, "on"] => Self::ReadLock(own(who), true),
+            ["read-lock", who, "off"] => Self::ReadLock(own(who), false),
+            ["grant", who] => Self::Rights(own(who), true),
+            ["revoke", who] => Self::Rights(own(who), false),
+            ["recover", who, "raft"] => Self::Recover(own(who), Directory::Raft),
+            ["recover", who, "backend"] => Self::Recover(own(who), Directory::Backend),
             _ => return Err(format!("'{text}' is nothing that can be done")),
         })
     }
@@ -539,6 +599,14 @@ mod tests {
             "at 9000ms: nodes n1 n1,n2,n4",
             "at 9000ms: ask leader /api/ack-all-recoveries?comment=x",
             "at 9000ms: form n1 n1,n2",
+            "at 9000ms: logins m2 full for 1000ms",
+            "at 9000ms: logins m2 admitted",
+            "at 9000ms: read-lock m2 on for 1000ms",
+            "at 9000ms: read-lock m2 off",
+            "at 9000ms: revoke servers for 1000ms",
+            "at 9000ms: grant m2",
+            "at 9000ms: recover n1 raft",
+            "at 9000ms: recover n1 backend",
             "when members 3: kill leader for 1000ms",
             "when promoted: stop follower",
             "at 9000ms: thaw m1",
@@ -592,6 +660,10 @@ mod tests {
             "at 8s: drift n1 by 5ms",
             "at 8s: rot n1 everything",
             "at 8s: rot n1 log for 1s",
+            "at 8s: recover n1 both",
+            "at 8s: logins m1 shut",
+            "at 8s: logins m1 admitted for 1s",
+            "at 8s: grant m1 for 1s",
         ] {
             assert!(line.parse::<Planned>().is_err(), "{line}");
         }

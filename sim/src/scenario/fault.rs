@@ -4,12 +4,15 @@
 //! The budget counts what is down, frozen or cut off at one time. Within it, and outside of it alike, no promise may be
 //! broken; progress is demanded only once everything has been healed. Nothing is drawn that takes from a majority of
 //! daemons what they had put on stable storage, and nothing that kills the last server that holds what was received.
+//!
+//! A replica counts as down as well while nobody can log in there, while a backup stops its applier, and while it hears
+//! nothing of another server.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::action::{Action, Part, Planned, When, Window};
+use super::action::{Action, Logins, Part, Planned, When, Window};
 use super::file::Scenario;
 use crate::disk;
 use crate::random::SplitMix;
@@ -33,7 +36,7 @@ pub struct Faults {
     /// So many replicas may be.
     #[serde(default)]
     pub servers_down: u32,
-    /// All daemons may lose power at once.
+    /// All daemons may lose power at once, and where servers may be down, these with them.
     #[serde(default)]
     pub together: bool,
 }
@@ -68,9 +71,21 @@ enum Kind {
     Rot,
     /// A daemon's clocks go too fast or too slow.
     Drift,
+    /// A server lets nobody log in.
+    LoginRefused,
+    /// As many are logged in on a server as may be.
+    ConnectionsFull,
+    /// A backup holds a replica's applier.
+    ReadLock,
+    /// What one server sends does not reach another.
+    ReplicationCut,
+    /// It comes late there.
+    ReplicationSlow,
+    /// Everything loses power at once, servers too.
+    WholePowerCut,
 }
 
-const KINDS: [(Kind, &str); 19] = [
+const KINDS: [(Kind, &str); 25] = [
     (Kind::Loss, "loss"),
     (Kind::Delay, "delay"),
     (Kind::Cut, "cut"),
@@ -90,6 +105,12 @@ const KINDS: [(Kind, &str); 19] = [
     (Kind::SyncFails, "sync-fails"),
     (Kind::Rot, "rot"),
     (Kind::Drift, "drift"),
+    (Kind::LoginRefused, "login-refused"),
+    (Kind::ConnectionsFull, "connections-full"),
+    (Kind::ReadLock, "read-lock"),
+    (Kind::ReplicationCut, "replication-cut"),
+    (Kind::ReplicationSlow, "replication-slow"),
+    (Kind::WholePowerCut, "whole-power-cut"),
 ];
 
 /// Who is down when, in milliseconds.
@@ -157,8 +178,19 @@ impl Faults {
                         daemons.take(span.0, u64::MAX, usize::from(self.daemons_down))
                     }
                     Kind::AllPowerCut => self.together && daemons.take(span.0, span.1, 1),
-                    Kind::ReplicaKill | Kind::ReplicaFreeze => {
+                    Kind::ReplicaKill
+                    | Kind::ReplicaFreeze
+                    | Kind::LoginRefused
+                    | Kind::ConnectionsFull
+                    | Kind::ReadLock
+                    | Kind::ReplicationCut => {
                         servers.take(span.0, span.1, self.servers_down as usize)
+                    }
+                    Kind::WholePowerCut => {
+                        self.together
+                            && self.servers_down > 0
+                            && servers.take(span.0, span.1, 1)
+                            && daemons.take(span.0, span.1, 1)
                     }
                     Kind::Loss
                     | Kind::Delay
@@ -168,6 +200,7 @@ impl Faults {
                     | Kind::SlowDisk
                     | Kind::SlowSql
                     | Kind::ServerCut
+                    | Kind::ReplicationSlow
                     | Kind::SlowApplier => true,
                 };
                 if let (true, Some(action)) = (fits, action) {
@@ -200,6 +233,11 @@ impl Faults {
         let other = one_of(&others);
         let server = one_of(&servers)?;
         let replica = one_of(replicas);
+        let other_servers: Vec<String> = servers
+            .iter()
+            .filter(|other| **other != server)
+            .cloned()
+            .collect();
         let either = |random: &mut SplitMix, one: String, other: String| {
             if random.one_in(2) {
                 (one, other)
@@ -261,6 +299,20 @@ impl Faults {
             }
             Kind::SyncFails => Action::FailSync(daemon, part(random)),
             Kind::Rot => Action::Rot(daemon, part(random)),
+            Kind::LoginRefused => Action::Logins(server, Logins::Denied),
+            Kind::ConnectionsFull => Action::Logins(server, Logins::Full),
+            Kind::ReadLock => Action::ReadLock(replica?, true),
+            Kind::ReplicationCut => {
+                let place = random.between(0, other_servers.len() as u64) as usize;
+                Action::Cut(server, other_servers.get(place)?.clone())
+            }
+            Kind::ReplicationSlow => {
+                let by = [5, 50, 400, 2_000][random.between(0, 4) as usize];
+                let place = random.between(0, other_servers.len() as u64) as usize;
+                let far = other_servers.get(place)?.clone();
+                Action::Slow(server, far, Duration::from_millis(by))
+            }
+            Kind::WholePowerCut => Action::PowerCut("all".to_owned()),
             Kind::SlowApplier => {
                 let by = [5, 20, 100][random.between(0, 3) as usize];
                 Action::SlowApplier(replica?, Duration::from_millis(by))
@@ -345,8 +397,10 @@ mod tests {
             "freeze",
             "isolate",
             "kill",
+            "logins",
             "lose",
             "power-cut",
+            "read-lock",
             "rot",
             "slow",
             "slow-applier",
@@ -361,7 +415,16 @@ mod tests {
         for seed in 0..100 {
             for line in scenario.plan(seed, None).unwrap().lines {
                 let text = line.action.to_string();
-                for word in ["kill", "power-cut", "freeze", "isolate", "clock", "lose"] {
+                for word in [
+                    "kill",
+                    "power-cut",
+                    "freeze",
+                    "isolate",
+                    "clock",
+                    "lose",
+                    "logins",
+                    "read-lock",
+                ] {
                     assert!(!text.starts_with(word), "{text}");
                 }
             }

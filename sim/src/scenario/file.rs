@@ -19,6 +19,8 @@ const HOOKS_MAX: u32 = 9;
 /// One seed in so many has hooks and a key-value store where the scenario does not say.
 const ANNOUNCED_ONE_IN: u64 = 3;
 const ENGINES: [&str; 2] = ["madsim", "turmoil"];
+/// In one seed of so many operators are at work where the scenario does not say.
+const OPERATED_ONE_IN: u64 = 5;
 const LENGTH_MAX: Duration = Duration::from_secs(600);
 const PURPOSE: u64 = 0x91a7;
 
@@ -163,9 +165,9 @@ pub struct Scenario {
     /// `RaftReplaceSilentSeconds`
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replace_silent: Option<String>,
-    /// Operators give and end downtimes, tags and the like all the while.
-    #[serde(default)]
-    pub operators: bool,
+    /// Operators give and end downtimes, tags and the like all the while. None: in some seeds with faults.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operators: Option<bool>,
     pub script: Vec<String>,
     /// None: drawn, a seed in three has brief ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -315,6 +317,13 @@ impl Scenario {
         }
     }
 
+    /// Whether operators are at work: never by chance where a calm run is to come to what is expected.
+    #[must_use]
+    pub fn has_operators(&self, plan: &Plan) -> bool {
+        let drawn = !plan.is_calm && plan.seed % OPERATED_ONE_IN == 2;
+        self.operators.unwrap_or(drawn)
+    }
+
     /// How long the script runs.
     #[must_use]
     pub fn length(&self) -> Duration {
@@ -419,6 +428,7 @@ impl Scenario {
         };
         Self {
             announcements: Some(self.announcements(plan.seed)),
+            operators: Some(self.has_operators(plan)),
             replay: Some(Replay {
                 seed: plan.seed,
                 engine: engine.to_owned(),
@@ -463,9 +473,11 @@ mod tests {
                 let replay = scenario.with_replay(plan, "madsim", None);
                 let again = Scenario::parse(&replay.write().unwrap()).unwrap();
                 assert_eq!(again, replay);
+                assert_eq!(again.has_operators(plan), scenario.has_operators(plan));
                 again.plan(seed, None).unwrap()
             };
             assert_eq!(repeated(&plan), plan);
+            assert!(!plan.is_calm || !scenario.has_operators(&plan));
             // A shrunk plan is not taken for the script because it is as long.
             let mut lines = plan.lines.clone();
             lines.reverse();

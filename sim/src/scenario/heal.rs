@@ -6,8 +6,8 @@ use std::time::Duration;
 use orchestrator::env::sleep;
 use orchestrator::trace::event;
 
-use super::action::Action;
-use super::play::{Down, LOOK, Player};
+use super::action::{Action, Logins};
+use super::play::{Down, LOOK, Player, set_logins};
 use crate::daemon::DaemonView;
 use crate::engine::Engine;
 use crate::model::server::Process;
@@ -24,7 +24,7 @@ const AT_REST: Duration = Duration::from_millis(400);
 /// An application's writes get through if one did within so long.
 const WRITING: Duration = Duration::from_secs(1);
 
-/// Heals every link, disk and clock, starts and thaws everybody.
+/// Heals every link, disk and clock, starts and thaws everybody; servers let everybody in, and no backup runs.
 pub(super) fn heal<E: Engine>(player: &mut Player) {
     network::heal_all();
     player.daemons.heal();
@@ -54,7 +54,12 @@ pub(super) fn heal<E: Engine>(player: &mut Player) {
         player.undo::<E>(&action);
     }
     for host in &player.hosts {
-        host.change(|server| server.set_apply_takes(None));
+        host.change(|server| {
+            server.set_apply_takes(None);
+            set_logins(server, Logins::Admitted);
+            server.set_backup(false, E::elapsed());
+            server.set_only_looks(false);
+        });
         // People do what the refusal leaves to them, or nobody could take the primary's place.
         if player.scenario.semi_sync.is_some() {
             host.change(|server| {

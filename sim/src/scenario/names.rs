@@ -91,10 +91,14 @@ fn named_by(action: &Action) -> Vec<(&str, Whom)> {
         | Action::Wipe(who, _)
         | Action::Nodes(who, _)
         | Action::Ask(who, _)
-        | Action::Form(who, _) => vec![(who, Whom::Daemon)],
-        Action::Applier(who, _) | Action::SlowApplier(who, _) | Action::PurgeLogs(who) => {
-            vec![(who, Whom::Server)]
-        }
+        | Action::Form(who, _)
+        | Action::Recover(who, _) => vec![(who, Whom::Daemon)],
+        Action::Applier(who, _)
+        | Action::SlowApplier(who, _)
+        | Action::PurgeLogs(who)
+        | Action::Logins(who, _)
+        | Action::ReadLock(who, _)
+        | Action::Rights(who, _) => vec![(who, Whom::Server)],
         Action::CloneBackend(from, to) => vec![(from, Whom::Daemon), (to, Whom::Daemon)],
         Action::Name(from, to) => vec![(from, Whom::Machine), (to, Whom::Machine)],
         Action::Cut(from, to)
@@ -189,6 +193,8 @@ mod tests {
             ("start n4", none),
             ("stop leader", none),
             ("applier m4 off", none),
+            ("revoke servers", none),
+            ("recover n1 raft", none),
             ("cut scenario>m1", none),
             ("cut leader>kv", store),
             ("nodes n1 n1,n2,n9", none),
@@ -208,6 +214,8 @@ mod tests {
             ("stop all", none),
             ("wipe primary raft", none),
             ("applier n1 off", none),
+            ("logins n1 full", none),
+            ("recover m1 raft", none),
             ("clone-backend n1>m1", none),
             ("name n1>n7", none),
             ("kill n1", "[expect]\nprimary = \"!m9\""),

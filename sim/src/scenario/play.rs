@@ -8,12 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use orchestrator::env::{sleep, spawn, timeout};
-use orchestrator::raft;
 use orchestrator::trace::event;
+use orchestrator::{backend, raft};
 use orchestrator_core::id::InstanceKey;
 use orchestrator_core::recovery::{End, Recovery, Statement};
 
-use super::action::{Action, Directory, Planned, When};
+use super::action::{Action, Directory, Logins, Planned, When};
 use super::file::{Expect, Plan, Scenario, SemiSync};
 use super::names::Role;
 use super::{Script, Summary, heal};
@@ -21,7 +21,7 @@ use crate::daemon::{DaemonView, Daemons, DaemonsSetup, Publishing, default_polic
 use crate::engine::{self, Engine, Machine};
 use crate::hooks::HooksSetup;
 use crate::model::client::write_for_ever;
-use crate::model::server::{Process, SemiSyncSettings};
+use crate::model::server::{CONNECTIONS_MAX, Process, SemiSyncSettings, ServerError, code};
 use crate::model::{Host, Ledger, Server};
 use crate::network::Quality;
 use crate::oracle::Ended;
@@ -149,6 +149,20 @@ fn fleet(scenario: &Scenario, plan: &Plan) -> Vec<Host> {
         .collect()
 }
 
+/// With room for nobody else, or for as many as a server is set up with.
+pub(super) fn set_logins(server: &mut Server, how: Logins) {
+    let denied = ServerError {
+        code: code::ACCESS_DENIED,
+        message: "Access denied".to_owned(),
+    };
+    server.refuse_logins((how == Logins::Denied).then_some(denied));
+    let room = match how {
+        Logins::Full => server.sessions_open(),
+        Logins::Admitted | Logins::Denied => CONNECTIONS_MAX,
+    };
+    server.set_connections_max(room);
+}
+
 fn semi_sync(server: &Server, how: SemiSync, is_source: bool) -> SemiSyncSettings {
     SemiSyncSettings {
         source_enabled: is_source,
@@ -162,7 +176,7 @@ fn semi_sync(server: &Server, how: SemiSync, is_source: bool) -> SemiSyncSetting
     }
 }
 
-/// One that is down or frozen does not say so itself.
+/// One that is down, frozen or at its end does not say so itself.
 fn no_longer_leads(daemon: &str) {
     witness::tell(&witness::Event::NoLongerLeads {
         daemon: daemon.to_owned(),
@@ -228,7 +242,7 @@ impl Player {
                 operator::name_cluster::<E>(&daemons, &key("m1"), alias).await;
             }
         });
-        if self.scenario.operators {
+        if self.scenario.has_operators(&self.plan) {
             spawn::<E>(operator::work::<E>(
                 self.scenario.daemon_names(),
                 self.scenario.server_names(),
@@ -391,6 +405,7 @@ impl Player {
             if !is_expected {
                 return Err(Failure::Crash(format!("{name} ended: {reason}")));
             }
+            no_longer_leads(&name);
             self.expected_ends.insert(name);
         }
         Ok(())
@@ -442,7 +457,7 @@ impl Player {
                 )));
             }
         }
-        if self.scenario.operators {
+        if self.scenario.has_operators(&self.plan) {
             let until = E::elapsed() + operator::LONGEST_DOWNTIME + AFTER_DOWNTIME;
             while expect
                 .promotions
@@ -662,6 +677,10 @@ impl Player {
             Action::Nodes(who, nodes) => each(who, &|who| Action::Nodes(who, nodes.clone())),
             Action::Ask(who, path) => each(who, &|who| Action::Ask(who, path.clone())),
             Action::Form(who, with) => each(who, &|who| Action::Form(who, with.clone())),
+            Action::Logins(who, how) => each(who, &|who| Action::Logins(who, *how)),
+            Action::ReadLock(who, on) => each(who, &|who| Action::ReadLock(who, *on)),
+            Action::Rights(who, all) => each(who, &|who| Action::Rights(who, *all)),
+            Action::Recover(who, from) => each(who, &|who| Action::Recover(who, *from)),
         }
     }
 
@@ -828,6 +847,9 @@ impl Player {
                 true
             }
             Action::CloneBackend(from, to) => {
+                if !self.down.contains_key(to) && !self.expected_ends.contains(to) {
+                    return false;
+                }
                 disk::remove_all(&format!("/{to}/orchestrator.sqlite3"));
                 disk::copy_all(
                     &format!("/{from}/orchestrator.sqlite3"),
@@ -873,7 +895,58 @@ impl Player {
             Action::Form(who, with) => {
                 raft::ask_to_form::<E>(Path::new(&format!("/{who}/raft")), with).is_ok()
             }
+            Action::Logins(who, how) => self.host(who).is_some_and(|host| {
+                host.change(|server| set_logins(server, *how));
+                true
+            }),
+            Action::ReadLock(who, on) => self.host(who).is_some_and(|host| {
+                host.look(|server| server.process()) == Process::Running
+                    && host.change(|server| server.set_backup(*on, E::elapsed()))
+            }),
+            Action::Rights(who, all) => self.host(who).is_some_and(|host| {
+                host.change(|server| server.set_only_looks(!all));
+                true
+            }),
+            Action::Recover(who, from) => {
+                if self.down.get(who) != Some(&Down::Killed) {
+                    return false;
+                }
+                match self.recover::<E>(who, *from).await {
+                    Ok(done) => {
+                        event("operator", format_args!("{who}: {done}"));
+                        true
+                    }
+                    Err(why) => {
+                        event("operator", format_args!("{who}: not recovered: {why}"));
+                        false
+                    }
+                }
+            }
         }
+    }
+
+    /// `orchestrator raft recover --yes` on a machine whose daemon does not run.
+    async fn recover<E: Engine>(&self, who: &str, from: Directory) -> Result<String, String> {
+        let settings = self.daemons.raft_settings(who);
+        let recovery = if from == Directory::Backend {
+            let place = crate::daemon::backend_settings(who).place;
+            let read = backend::read_back::<E>(&place)
+                .await
+                .map_err(|error| error.to_string())?;
+            raft::of_backend::<E>(settings, read).await
+        } else {
+            raft::examine::<E>(settings).await
+        };
+        let recovery = recovery.map_err(|error| error.to_string())?;
+        let state = recovery.state.clone();
+        let last = recovery.last;
+        let (_, cluster) = recovery
+            .carry_out()
+            .await
+            .map_err(|error| error.to_string())?;
+        self.wipe(who, Directory::Backend);
+        witness::recovered(state);
+        Ok(format!("cluster {cluster} holds what it held at {last}"))
     }
 
     fn wipe(&self, who: &str, what: Directory) {

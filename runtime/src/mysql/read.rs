@@ -225,6 +225,8 @@ pub(super) struct Reader {
     dropped: BTreeMap<Part, u16>,
     /// Refused when it was tried last, with the error number.
     refused: BTreeMap<Part, u16>,
+    /// Our account lacked rights in the last reading.
+    lacks_rights: bool,
     rare_at: Option<Duration>,
     slow_at: Option<Duration>,
     /// What the parts read each time looked like when the slow ones were read.
@@ -290,6 +292,7 @@ impl Reader {
             kept: Tables::new(),
             dropped: BTreeMap::new(),
             refused: BTreeMap::new(),
+            lacks_rights: false,
             rare_at: None,
             slow_at: None,
             shape: Shape::default(),
@@ -310,8 +313,7 @@ impl Reader {
         deadline: Duration,
     ) -> Result<ProbeReport, ReadFailure> {
         let until = E::mono() + deadline;
-        let rare = self.is_due::<E>(self.rare_at, self.settings.rare_interval);
-        let mut slow = rare || self.is_due::<E>(self.slow_at, self.settings.slow_interval);
+        let (mut slow, rare) = self.due(E::mono());
         if rare {
             self.dropped.clear();
             self.refused.clear();
@@ -367,7 +369,7 @@ impl Reader {
             self.slow_at = Some(E::mono());
             self.shape = shape;
         }
-        report::assemble(
+        let report = report::assemble(
             &self.key,
             &self.dialect,
             &self.settings,
@@ -377,11 +379,19 @@ impl Reader {
         .map_err(|unusable| ReadFailure {
             failure: ProbeFailure::Garbled(unusable.to_string()),
             partial: true,
-        })
+        })?;
+        self.lacks_rights = !report.missing_privileges.is_empty();
+        Ok(report)
     }
 
-    fn is_due<E: Env>(&self, at: Option<Duration>, interval: Duration) -> bool {
-        at.is_none_or(|at| E::mono().saturating_sub(at) >= interval)
+    /// Whether the slow parts are due, and the rare ones, which bring those along.
+    fn due(&self, now: Duration) -> (bool, bool) {
+        let is_due =
+            |at: Option<Duration>, interval| at.is_none_or(|at| now.saturating_sub(at) >= interval);
+        let slow = is_due(self.slow_at, self.settings.slow_interval);
+        // Whoever grants what is missing wants to see it gone, and the server counts as a candidate only then.
+        let rare = is_due(self.rare_at, self.settings.rare_interval) || self.lacks_rights && slow;
+        (slow || rare, rare)
     }
 
     fn shape(&self) -> Shape {
@@ -684,4 +694,38 @@ fn select(names: &[&str]) -> String {
 fn own(query: Option<&String>) -> Option<String> {
     let text = query?.trim().trim_end_matches(';').trim_end();
     (!text.is_empty()).then(|| text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rights_that_were_missing_are_asked_for_again_soon() {
+        let now = Duration::from_secs(10_000);
+        let settings = Arc::new(ProbeSettings::default());
+        let (slow, rare) = (settings.slow_interval, settings.rare_interval);
+        for (lacks_rights, since, due) in [
+            (false, slow - Duration::from_secs(1), (false, false)),
+            (false, slow, (true, false)),
+            (false, rare, (true, true)),
+            (true, slow - Duration::from_secs(1), (false, false)),
+            (true, slow, (true, true)),
+        ] {
+            let reader = Reader {
+                key: InstanceKey::new("m1", 3306),
+                settings: settings.clone(),
+                dialect: Dialect::new("9.7.4", ""),
+                kept: Tables::new(),
+                dropped: BTreeMap::new(),
+                refused: BTreeMap::new(),
+                lacks_rights,
+                rare_at: Some(now - since),
+                slow_at: Some(now - since),
+                shape: Shape::default(),
+                broken: false,
+            };
+            assert_eq!(reader.due(now), due, "{lacks_rights} {since:?}");
+        }
+    }
 }

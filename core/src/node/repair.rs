@@ -230,6 +230,9 @@ impl Node {
                 ..
             } => {
                 self.log_lines(uid, lines.len(), out);
+                if *stage == Stage::Closed {
+                    self.outcomes.remove(uid);
+                }
                 if self.leading() == Some(*epoch) {
                     for step in steps {
                         let effect = match step.statements.first() {
@@ -400,7 +403,10 @@ impl Node {
 
     fn recovery_ended(&mut self, now: Now, uid: &Uid, end: &End, out: &mut Output) {
         self.progress.remove(uid);
-        self.outcomes.remove(uid);
+        // A hook that was begun while replicas were regrouped may have ended while this was on its way through raft.
+        if !self.is_announced(uid) {
+            self.outcomes.remove(uid);
+        }
         self.wait_until.remove(uid);
         let Some(recovery) = self.replicated.recovery(uid).cloned() else {
             return;

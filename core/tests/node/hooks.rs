@@ -296,6 +296,20 @@ fn hooks_do_not_wait_for_replicas_to_connect() {
     }
 }
 
+/// The end of a recovery takes a while to be committed, and a hook that began before it may end in that while.
+#[test]
+fn a_hook_may_end_while_its_recovery_does() {
+    // Replicas are looked at each 50 ms, and a commit takes 2 ms: with some of these a hook ends in between.
+    for (takes, connects) in (98..104).flat_map(|takes| [20, 45, 120, 145].map(|at| (takes, at))) {
+        let mut world = world();
+        world.connect_time = connects * MS;
+        world.hook_takes = takes * MS;
+        world.kill(1);
+        world.expect(5 * SEC, "every hook", |world| world.ran().len() == 7);
+        world.expect_succeeded(SEC, 2);
+    }
+}
+
 /// The later ones are told who was turned away by the promoted server, whether that is tried again at that moment or not.
 #[test]
 fn hooks_are_told_of_replicas_that_are_turned_away() {

@@ -282,6 +282,15 @@ impl Recovery {
             .any(|(step, _)| step.kind == StepKind::Promote)
     }
 
+    /// The server that a failover has opened, however long its replicas are waited for: the cluster's primary from then on.
+    #[must_use]
+    pub fn opened(&self) -> Option<&InstanceKey> {
+        let (step, _) = self
+            .steps_of(StepKind::Promote)
+            .find(|(_, phase)| matches!(phase, Phase::Settled(Outcome::Done)))?;
+        matches!(self.purpose, Purpose::DeadPrimary { .. }).then_some(&step.server)
+    }
+
     pub fn steps_of(&self, kind: StepKind) -> impl Iterator<Item = (&Step, &Phase)> {
         self.steps
             .values()

@@ -6,6 +6,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use orchestrator_core::id::InstanceKey;
+use orchestrator_core::recovery::Recovery;
 use orchestrator_core::replicated::Replicated;
 use orchestrator_core::time::Now;
 use orchestrator_core::topology::Instance;
@@ -365,10 +366,14 @@ fn is_head(sight: &Sight<'_>, instance: &Instance) -> bool {
         && !is_deposed()
 }
 
-/// Whether a server is the primary that is on record for its cluster.
+/// Whether a server is the primary that is on record for its cluster: what a running recovery has opened counts already.
 fn is_recorded_primary(sight: &Sight<'_>, instance: &Instance) -> bool {
     let record = sight.replicated.cluster_of(&instance.key);
-    record.is_some_and(|record| record.primary == instance.key)
+    record.is_some_and(|record| {
+        let running = sight.replicated.running_on(record.key);
+        let opened = running.and_then(Recovery::opened);
+        *opened.unwrap_or(&record.primary) == instance.key
+    })
 }
 
 pub(super) async fn masters<D: Daemon>(asked: &Asked<'_, D>) -> Result<Answer, Failure> {

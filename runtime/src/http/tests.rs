@@ -5,10 +5,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use orchestrator_core::analysis::{Context, Diagnosis, Filters, Judging, View};
-use orchestrator_core::id::{Epoch, Identity, InstanceKey, LogPosition, NodeId, Uid};
+use orchestrator_core::id::{Epoch, Identity, InstanceKey, LogPosition, NodeId, StepId, Uid};
 use orchestrator_core::node::{MembersView, Reply, Request};
 use orchestrator_core::policy::Policy;
-use orchestrator_core::recovery::{DeadKind, End, Purpose};
+use orchestrator_core::recovery::{
+    DeadKind, End, Lane, Outcome, Purpose, Stage, Statement, Step, StepKind,
+};
 use orchestrator_core::replicated::{Answer, Command, Detection, Members, Replicated, Stamped};
 use orchestrator_core::time::{Mono, Now, Wall};
 use orchestrator_core::topology::{
@@ -1187,8 +1189,8 @@ fn a_replaced_primary_does_not_keep_the_alias() {
     });
 }
 
-/// The recovery that made db2 the primary in the place of db1, which is back and was opened by people.
-fn after_a_recovery() -> Fake {
+/// A recovery of db1 was begun.
+fn during_a_recovery() -> (Fake, Epoch, Uid) {
     let fake = Fake::new();
     let epoch = Epoch {
         term: 1,
@@ -1196,7 +1198,6 @@ fn after_a_recovery() -> Fake {
         boot: 1,
     };
     let uid = Uid::of(epoch, 1, NOW.wall);
-    let identity = |host: &str| Some(Identity(String::from(host)));
     let begun = fake.apply(Command::BeginRecovery {
         uid: uid.clone(),
         purpose: Purpose::DeadPrimary {
@@ -1204,7 +1205,7 @@ fn after_a_recovery() -> Fake {
         },
         epoch,
         server: key("db1.example"),
-        identity: identity("db1"),
+        identity: Some(Identity("db1".into())),
         cluster_name: "db1.example:3306".into(),
         analysis: "DeadMaster".into(),
         replicas: vec![key("db2.example"), key("db3.example")],
@@ -1214,12 +1215,18 @@ fn after_a_recovery() -> Fake {
         was_read_only: false,
     });
     assert!(matches!(begun, Answer::Numbered(_)), "{begun:?}");
+    (fake, epoch, uid)
+}
+
+/// The recovery that made db2 the primary in the place of db1, which is back and was opened by people.
+fn after_a_recovery() -> Fake {
+    let (fake, epoch, uid) = during_a_recovery();
     let ended = fake.apply(Command::EndRecovery {
         uid,
         epoch,
         end: End::Succeeded,
         successor: Some(key("db2.example")),
-        successor_identity: identity("db2"),
+        successor_identity: Some(Identity("db2".into())),
         successor_alias: String::new(),
         lost: Vec::new(),
         participants: Vec::new(),
@@ -1242,6 +1249,57 @@ fn after_a_recovery() -> Fake {
         }
     });
     fake
+}
+
+/// Clients that ask who is primary are not made to wait for the replicas.
+#[test]
+fn the_master_is_who_was_opened_while_replicas_are_still_waited_for() {
+    run(async {
+        let (fake, epoch, uid) = during_a_recovery();
+        let promote = Step {
+            id: StepId(1),
+            kind: StepKind::Promote,
+            server: key("db2.example"),
+            identity: None,
+            lane: Lane::Act,
+            statements: vec![Statement::MakeWriteable],
+            deadline: Duration::from_secs(1),
+            read_after: true,
+        };
+        for (stage, steps) in [
+            (Stage::FenceAndHalt, Vec::new()),
+            (Stage::Promote, vec![promote]),
+        ] {
+            let intended = fake.apply(Command::Intend {
+                uid: uid.clone(),
+                epoch,
+                stage,
+                candidate: Some(key("db2.example")),
+                steps,
+                ending: None,
+                lines: Vec::new(),
+            });
+            assert!(!matches!(intended, Answer::Refused(_)), "{intended:?}");
+        }
+        fake.with(|world| {
+            let mut promoted = server("db2.example", None);
+            promoted.place.cluster_name = String::from("db1.example:3306");
+            world.instances.insert(promoted.key.clone(), promoted);
+        });
+        let site = site(fake, Settings::default()).await;
+        let master = site.json("/api/master/shop").await;
+        assert_eq!(master["Key"]["Hostname"], "db1.example");
+        let settled = site.fake.apply(Command::Settle {
+            uid,
+            epoch,
+            outcomes: vec![(StepId(1), Outcome::Done)],
+            lines: Vec::new(),
+        });
+        assert!(!matches!(settled, Answer::Refused(_)), "{settled:?}");
+        let master = site.json("/api/master/shop").await;
+        assert_eq!(master["Key"]["Hostname"], "db2.example");
+        assert_eq!(site.hosts("/api/masters").await, ["db2.example"]);
+    });
 }
 
 #[test]

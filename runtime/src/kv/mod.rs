@@ -15,9 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use orchestrator_core::id::{ClusterKey, InstanceKey};
-use orchestrator_core::recovery::{
-    Hook, HookCounts, HookFacts, HookList, Outcome, Phase, Purpose, Recovery, StepKind,
-};
+use orchestrator_core::recovery::{Hook, HookCounts, HookFacts, HookList, Outcome};
 use orchestrator_core::replicated::Replicated;
 use orchestrator_core::time::Wall;
 use tokio::sync::{mpsc, oneshot};
@@ -67,7 +65,8 @@ pub(crate) fn entries(state: &Replicated) -> Vec<Entry> {
         .map(|record| {
             let (at, number) = decided.get(&record.key).copied().unwrap_or_default();
             let at = at.max(record.recorded);
-            let opened = state.running_on(record.key).and_then(opened);
+            let running = state.running_on(record.key);
+            let opened = running.and_then(|recovery| Some((recovery.opened()?, recovery)));
             let (primary, at, number) = match opened {
                 None => (&record.primary, at, number),
                 Some((key, recovery)) => (key, at.max(recovery.began), recovery.number),
@@ -79,15 +78,6 @@ pub(crate) fn entries(state: &Replicated) -> Vec<Entry> {
             }
         })
         .collect()
-}
-
-/// The server that a running recovery has opened already.
-fn opened(recovery: &Recovery) -> Option<(&InstanceKey, &Recovery)> {
-    let is_failover = matches!(recovery.purpose, Purpose::DeadPrimary { .. });
-    let (step, _) = recovery
-        .steps_of(StepKind::Promote)
-        .find(|(_, phase)| matches!(phase, Phase::Settled(Outcome::Done)))?;
-    is_failover.then_some((&step.server, recovery))
 }
 
 fn millis(at: Wall) -> u64 {

@@ -1,6 +1,7 @@
-//! The right server is promoted: when it is opened, every running replica of the deposed one holds nothing that it lacks, but for those
-//! that the record names (as lost, or as not read). An acknowledged write is there at the end, unless the server that
-//! acknowledged it was deposed later by a recovery whose record states a possible loss.
+//! The right server is promoted: when it is opened, no replica holds what it lacks, be it running, frozen or dead, but for
+//! those that the record names: as lost, or as not halted and not read. An acknowledged write is there at the end. It may be
+//! missing if a promotion left it behind on nobody but the deposed primary (and on named replicas) and the record says that
+//! something may be lost; or if a deposed primary acknowledged it: how long one may do so is for `one_primary`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -13,25 +14,43 @@ use super::{Ended, held};
 use crate::model::Host;
 use crate::witness::{Cause, Event};
 
-/// What a promotion left behind.
+/// How the record begins to name replicas that may hold more.
+const NOT_READ: &str = "not halted and not read, may hold more: ";
+
+/// A promotion, as the servers were when it took effect.
 #[derive(Debug)]
-struct LeftBehind {
+struct Promoted {
+    at: Duration,
     uid: Uid,
-    promoted: InstanceKey,
-    replica: InstanceKey,
+    server: InstanceKey,
+    /// Of which server the recovery is.
+    deposed: Option<InstanceKey>,
+    /// What the promoted server held.
+    held: BTreeSet<u64>,
+    /// What each other server held beyond it; none of those that held nothing more.
+    beyond: Vec<Beyond>,
+}
+
+#[derive(Debug)]
+struct Beyond {
+    server: InstanceKey,
+    /// Where it replicated from.
+    source: Option<InstanceKey>,
     writes: BTreeSet<u64>,
 }
 
 /// What promotions left behind, to be judged when the record is complete.
 #[derive(Debug, Default)]
 pub struct NothingLost {
-    left_behind: Vec<LeftBehind>,
+    promoted: Vec<Promoted>,
     /// Of which server each recovery is.
     about: BTreeMap<Uid, InstanceKey>,
+    /// When a committed step opened a server.
+    opened: Vec<(Duration, InstanceKey)>,
 }
 
 impl NothingLost {
-    pub fn observe(&mut self, _at: Duration, event: &Event, hosts: &[Host]) {
+    pub fn observe(&mut self, at: Duration, event: &Event, hosts: &[Host]) {
         if let Event::Committed {
             command: Command::BeginRecovery { uid, server, .. },
             ..
@@ -42,56 +61,68 @@ impl NothingLost {
         let Event::Executed {
             server,
             statement: Statement::MakeWriteable,
-            cause:
-                Some(Cause::Step {
-                    uid,
-                    kind: StepKind::Promote,
-                    ..
-                }),
+            cause: Some(Cause::Step { uid, kind, .. }),
             ..
         } = event
         else {
             return;
         };
+        self.opened.push((at, server.clone()));
+        let is_again = |known: &Promoted| known.uid == *uid && known.server == *server;
+        if *kind != StepKind::Promote || self.promoted.iter().any(is_again) {
+            return;
+        }
         let Some(promoted) = hosts.iter().find(|host| host.key() == server) else {
             return;
         };
         let of_promoted = held(promoted);
-        let deposed = self.about.get(uid);
-        for host in hosts {
-            let is_running_replica = host.look(|server| {
-                server.process() != crate::model::server::Process::Killed
-                    && server.source().is_some()
-                    && server.source() == deposed
-            });
-            if host.key() == server || !is_running_replica {
-                continue;
-            }
+        let beyond = hosts.iter().filter_map(|host| {
             let writes: BTreeSet<u64> = held(host).difference(&of_promoted).copied().collect();
-            if !writes.is_empty() {
-                self.left_behind.push(LeftBehind {
-                    uid: uid.clone(),
-                    promoted: server.clone(),
-                    replica: host.key().clone(),
-                    writes,
-                });
-            }
-        }
+            (!writes.is_empty()).then(|| Beyond {
+                server: host.key().clone(),
+                source: host.look(|server| server.source().cloned()),
+                writes,
+            })
+        });
+        self.promoted.push(Promoted {
+            at,
+            uid: uid.clone(),
+            server: server.clone(),
+            deposed: self.about.get(uid).cloned(),
+            beyond: beyond.collect(),
+            held: of_promoted,
+        });
     }
 
     /// # Errors
     /// What is missing where.
     pub fn end(&self, ended: &Ended) -> Result<(), String> {
-        for left in &self.left_behind {
-            let is_recorded = ended
-                .recoveries()
-                .filter(|recovery| recovery.uid == left.uid)
-                .any(|recovery| names(recovery, &left.replica));
-            if !is_recorded {
-                return Err(format!(
-                    "nothing lost: {} was promoted without {:?}, which {} held, and the record says nothing of it",
-                    left.promoted, left.writes, left.replica
-                ));
+        for (place, promoted) in self.promoted.iter().enumerate() {
+            for beyond in &promoted.beyond {
+                // Who replicates from nobody is the deposed one, or one that was deposed before.
+                let Some(source) = &beyond.source else {
+                    continue;
+                };
+                if promoted.deposed.as_ref() == Some(&beyond.server) {
+                    continue;
+                }
+                // One that was named before and never pointed anywhere since is named once.
+                let since = if promoted.deposed.as_ref() == Some(source) {
+                    place
+                } else {
+                    0
+                };
+                let is_named = self.promoted[since..=place]
+                    .iter()
+                    .filter_map(|earlier| record_of(ended, &earlier.uid))
+                    .any(|recovery| names(recovery, &beyond.server));
+                if !is_named {
+                    return Err(format!(
+                        "nothing lost: {} was promoted without {:?}, which {} had received from {source}, and the record does not \
+                         name it",
+                        promoted.server, beyond.writes, beyond.server
+                    ));
+                }
             }
         }
         let Some(primary) = ended.primary() else {
@@ -99,43 +130,80 @@ impl NothingLost {
         };
         let of_primary = held(primary);
         for (write, at, by) in ended.ledger.acknowledged() {
-            if of_primary.contains(&write) {
-                continue;
-            }
-            let is_recorded = ended.promotions.iter().any(|promotion| {
-                promotion.at >= at
-                    && ended.recoveries().any(|recovery| {
-                        recovery.uid == promotion.uid
-                            && recovery.server == by
-                            && !recovery.possible_loss.is_empty()
-                    })
-            });
-            // A deposed server that came back takes a few writes before it is fenced: the declared overlap.
-            let is_overlap = ended.promotions.iter().any(|promotion| {
-                promotion.at < at
-                    && ended
-                        .recoveries()
-                        .any(|recovery| recovery.uid == promotion.uid && recovery.server == by)
-            });
-            if !is_recorded && !is_overlap {
-                return Err(format!(
-                    "nothing lost: {by} acknowledged write {write} at {} ms, {} does not have it, and no record states a loss",
-                    at.as_millis(),
-                    primary.key()
-                ));
+            if !of_primary.contains(&write) && !self.was_deposed(&by, at) {
+                self.left_behind(ended, write, at).map_err(|why| {
+                    format!(
+                        "nothing lost: {by} acknowledged write {write} at {} ms, {} does not have it, and {why}",
+                        at.as_millis(),
+                        primary.key()
+                    )
+                })?;
             }
         }
         Ok(())
     }
+
+    /// Whether a promotion had deposed a server by then, and no committed step had opened it again.
+    fn was_deposed(&self, server: &InstanceKey, by: Duration) -> bool {
+        let deposed = self
+            .promoted
+            .iter()
+            .filter(|promoted| promoted.at < by && promoted.deposed.as_ref() == Some(server))
+            .map(|promoted| promoted.at)
+            .max();
+        let opened = self
+            .opened
+            .iter()
+            .filter(|(at, opened)| *at < by && opened == server)
+            .map(|(at, _)| *at)
+            .max();
+        deposed.is_some() && deposed > opened
+    }
+
+    /// A promotion left the write behind on the primary that it deposed, and the record says that this may be. Which replicas
+    /// held it is judged of each promotion.
+    fn left_behind(&self, ended: &Ended, write: u64, at: Duration) -> Result<(), String> {
+        let Some(promoted) = self
+            .promoted
+            .iter()
+            .find(|promoted| promoted.at >= at && !promoted.held.contains(&write))
+        else {
+            return Err(String::from("no promotion left it behind"));
+        };
+        let of_deposed = promoted
+            .beyond
+            .iter()
+            .find(|beyond| promoted.deposed.as_ref() == Some(&beyond.server));
+        if !of_deposed.is_some_and(|beyond| beyond.writes.contains(&write)) {
+            return Err(format!(
+                "the primary before {} did not have it when it was deposed",
+                promoted.server
+            ));
+        }
+        let is_stated = record_of(ended, &promoted.uid)
+            .is_some_and(|recovery| !recovery.possible_loss.is_empty());
+        if is_stated {
+            Ok(())
+        } else {
+            Err(format!(
+                "the record of {} states no loss that is possible",
+                promoted.uid
+            ))
+        }
+    }
 }
 
-/// Whether a recovery's record names a server as lost or speaks of it.
+fn record_of<'a>(ended: &'a Ended, uid: &Uid) -> Option<&'a Recovery> {
+    ended.recoveries().find(|recovery| recovery.uid == *uid)
+}
+
+/// Whether a record names a server as lost or as not read.
 fn names(recovery: &Recovery, server: &InstanceKey) -> bool {
     let name = server.to_string();
+    let mut not_read = recovery
+        .possible_loss
+        .iter()
+        .filter_map(|text| text.strip_prefix(NOT_READ));
     recovery.lost.contains(server)
-        || recovery
-            .possible_loss
-            .iter()
-            .chain(&recovery.errors)
-            .any(|text| text.contains(&name))
+        || not_read.any(|names| names.split(", ").any(|named| named == name))
 }

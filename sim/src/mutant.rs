@@ -219,7 +219,7 @@ pub const ALL: [FoundBy; 21] = [
         mistake: Mutant::UnsentFence,
         name: "unsent-fence",
         scenario: "primary_restarts.toml",
-        finds: &[by("liveness: primary")],
+        finds: &[by("safety: one primary")],
         within: OFTEN,
     },
     FoundBy {

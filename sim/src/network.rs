@@ -380,6 +380,21 @@ pub(crate) fn refuses(to: IpAddr) -> bool {
     })
 }
 
+/// Whether what either of two machines sends to the other's name comes there without loss or delay.
+pub(crate) fn is_whole(one: &str, other: &str) -> bool {
+    with(|network| {
+        let (one_at, other_at) = (network.address(one), network.address(other));
+        let leads = |name: &str, to: IpAddr| network.names.get(name).is_none_or(|at| *at == [to]);
+        let is_whole = |link: (IpAddr, IpAddr)| {
+            !network.cuts.contains(&link) && !network.qualities.contains_key(&link)
+        };
+        leads(one, one_at)
+            && leads(other, other_at)
+            && is_whole((one_at, other_at))
+            && is_whole((other_at, one_at))
+    })
+}
+
 /// How much later a message of `from` comes at `to`.
 pub(crate) fn draw_delay(from: IpAddr, to: IpAddr) -> Duration {
     with(|network| {

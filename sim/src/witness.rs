@@ -17,7 +17,7 @@ use crate::hooks::HooksSetup;
 use crate::model::Host;
 pub use crate::model::told::Cause;
 use crate::network;
-use crate::oracle::Oracles;
+use crate::oracle::{Oracles, Truth};
 
 /// Something that happened.
 #[derive(Debug)]
@@ -160,11 +160,24 @@ pub(crate) fn leader() -> Option<String> {
 }
 
 /// Asks the oracles something of what they gathered.
-pub(crate) fn ask<T>(question: impl FnOnce(&mut Oracles, &[Host]) -> T) -> Option<T> {
-    with(|witness| question(&mut witness.oracles, &witness.hosts))
+pub(crate) fn ask<T>(question: impl FnOnce(&mut Oracles, &Truth<'_>) -> T) -> Option<T> {
+    with(|witness| {
+        let (oracles, truth) = witness.oracles_and_truth();
+        question(oracles, &truth)
+    })
 }
 
 impl Witness {
+    fn oracles_and_truth(&mut self) -> (&mut Oracles, Truth<'_>) {
+        let truth = Truth {
+            at: (self.clock)(),
+            hosts: &self.hosts,
+            decided: &self.decided,
+            is_whole: network::is_whole,
+        };
+        (&mut self.oracles, truth)
+    }
+
     fn happened(&mut self, moment: &'static str) {
         *self.moments.entry(moment).or_default() += 1;
     }
@@ -208,7 +221,8 @@ impl Witness {
             | Event::HookEnded { .. }
             | Event::Published { .. } => {}
         }
-        if let Err(broken) = self.oracles.observe(at, event, &self.hosts) {
+        let (oracles, truth) = self.oracles_and_truth();
+        if let Err(broken) = oracles.observe(event, &truth) {
             self.violation.get_or_insert(broken);
         }
         self.changed.send_modify(|count| *count += 1);

@@ -517,6 +517,14 @@ impl Server {
         self.process == Process::Running && self.access == Access::Writable
     }
 
+    /// Whoever logs in can make it read-only at once: logins are let in, and no global read lock is held.
+    #[must_use]
+    pub fn can_be_closed(&self) -> bool {
+        self.login_refusal.is_none()
+            && self.sessions.len() < self.connections_max
+            && !self.sessions.values().any(|session| session.read_lock)
+    }
+
     #[must_use]
     pub fn access(&self) -> Access {
         self.access

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use orchestrator_core::id::InstanceKey;
 use orchestrator_core::recovery::Recovery;
+use orchestrator_core::replicated::Replicated;
 
 use crate::daemon::DaemonView;
 use crate::hooks::HooksSetup;
@@ -29,6 +30,18 @@ pub mod one_recovery;
 pub mod publications;
 pub mod replicas_follow;
 pub mod same_digest;
+
+/// The world as it is, whatever its daemons believe.
+#[derive(Debug, Clone, Copy)]
+pub struct Truth<'a> {
+    /// Simulated time.
+    pub at: Duration,
+    pub hosts: &'a [Host],
+    /// What came of all that was committed so far.
+    pub decided: &'a Replicated,
+    /// Whether two machines, by their names, reach each other without loss or delay.
+    pub is_whole: fn(&str, &str) -> bool,
+}
 
 /// All oracles of a run that listen.
 #[derive(Debug, Default)]
@@ -56,7 +69,8 @@ impl Oracles {
 
     /// # Errors
     /// The first promise that this event breaks.
-    pub fn observe(&mut self, at: Duration, event: &Event, hosts: &[Host]) -> Result<(), String> {
+    pub fn observe(&mut self, event: &Event, truth: &Truth<'_>) -> Result<(), String> {
+        let Truth { at, hosts, .. } = *truth;
         self.one_leader.observe(at, event)?;
         self.nothing_uncommitted.observe(event);
         self.intent_first.observe(event)?;
@@ -75,11 +89,11 @@ impl Oracles {
     ///
     /// # Errors
     /// The first promise that is broken.
-    pub fn look(&mut self, daemons: &[DaemonView], hosts: &[Host]) -> Result<(), String> {
+    pub fn look(&mut self, daemons: &[DaemonView], truth: &Truth<'_>) -> Result<(), String> {
         self.same_digest.look(daemons)?;
-        self.one_primary.look(hosts)?;
+        self.one_primary.look(daemons, truth)?;
         one_recovery::look(daemons)?;
-        bounds::look(hosts, daemons.len())
+        bounds::look(truth.hosts, daemons.len())
     }
 
     /// Judges the end.
@@ -92,7 +106,7 @@ impl Oracles {
         self.one_primary.end(ended)?;
         self.nothing_lost.end(ended)?;
         self.hooks_in_order.end(ended)?;
-        no_errant::end(ended, self.one_primary.deposed())
+        no_errant::end(ended, &self.one_primary.deposed())
     }
 }
 

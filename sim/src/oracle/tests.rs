@@ -1,12 +1,13 @@
 //! Each oracle is seen to let a good run pass, and to find what it is there for.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use orchestrator_core::id::{ClusterKey, Epoch, LogPosition, NodeId, StepId, Uid};
 use orchestrator_core::recovery::{
     DeadKind, End, Hook, HookList, Lane, Outcome, Purpose, Stage, Statement, Step, StepKind,
 };
-use orchestrator_core::replicated::{Command, Detection};
+use orchestrator_core::replicated::{Command, Detection, Stamped};
 use orchestrator_core::time::Wall;
 
 use super::*;
@@ -126,13 +127,24 @@ fn opened(server: u32, term: u64) -> Event {
     }
 }
 
+/// These servers at 9 s, with good links; nothing decided.
+fn truth(hosts: &[Host]) -> Truth<'_> {
+    static NOTHING: LazyLock<Replicated> = LazyLock::new(Replicated::default);
+    Truth {
+        at: Duration::from_secs(9),
+        hosts,
+        decided: &NOTHING,
+        is_whole: |_, _| true,
+    }
+}
+
 /// What the oracles say of events, one after the other; the servers change as the last one says.
 fn check(hosts: &[Host], events: &[Event]) -> Result<(), String> {
     let mut oracles = Oracles::default();
     for event in events {
-        oracles.observe(Duration::from_secs(9), event, hosts)?;
+        oracles.observe(event, &truth(hosts))?;
     }
-    oracles.look(&[], hosts)
+    oracles.look(&[], &truth(hosts))
 }
 
 #[track_caller]
@@ -174,6 +186,100 @@ fn two_primaries_are_found() {
         check(&hosts, &[begun(), intended(2, 1), opened(2, 1)]),
         "one primary",
     );
+}
+
+/// The recovery ends, with this successor.
+fn over(successor: Option<u32>) -> Event {
+    committed(Command::EndRecovery {
+        uid: uid(),
+        epoch: epoch(1),
+        end: End::Succeeded,
+        successor: successor.map(key),
+        successor_identity: None,
+        successor_alias: String::new(),
+        lost: Vec::new(),
+        participants: Vec::new(),
+        lines: Vec::new(),
+    })
+}
+
+#[test]
+fn a_primary_whose_recovery_promoted_nobody_counts_again() {
+    let hosts = hosts(Kind::Mysql);
+    let judge = |successor| {
+        let mut oracle = one_primary::OnePrimary::default();
+        for event in [begun(), intended(2, 1), over(successor)] {
+            oracle.observe(&event, &hosts).unwrap();
+        }
+        (
+            oracle.deposed().contains(&key(1)),
+            oracle.look(&[], &truth(&hosts)),
+        )
+    };
+    assert_eq!(judge(None), (false, Ok(())));
+    run(&hosts[1], &PROMOTE);
+    assert_eq!(judge(Some(2)), (true, Ok(())));
+    let (is_deposed, found) = judge(None);
+    assert!(!is_deposed);
+    finds(found, "one primary");
+}
+
+#[test]
+fn a_deposed_server_that_is_reached_and_stays_open_is_found() {
+    let leader = |name: &str| {
+        let mut view = view(name, 7, 1);
+        view.leads = true;
+        vec![view, self::view("n9", 7, 1)]
+    };
+    /// A leader, a second, and whether the link is whole.
+    type Look<'a> = (&'a str, u64, bool);
+    let judge = |hosts: &[Host], looks: &[Look<'_>], decided: &Replicated| {
+        let mut oracle = one_primary::OnePrimary::default();
+        for event in [begun(), intended(2, 1), opened(2, 1)] {
+            oracle.observe(&event, hosts).unwrap();
+        }
+        looks.iter().try_for_each(|(name, at, is_whole)| {
+            let truth = Truth {
+                at: Duration::from_secs(*at),
+                is_whole: if *is_whole { |_, _| true } else { |_, _| false },
+                decided,
+                ..truth(hosts)
+            };
+            oracle.look(&leader(name), &truth)
+        })
+    };
+    let nothing = Replicated::default();
+    let hosts = hosts(Kind::Mysql);
+    run(&hosts[1], &PROMOTE);
+    let long = [("n1", 1, true), ("n1", 5, true), ("n1", 99, true)];
+    finds(judge(&hosts, &long, &nothing), "one primary");
+    // Not reached, another leader, not for long.
+    let cut = [("n1", 1, true), ("n1", 50, false), ("n1", 99, true)];
+    assert_eq!(judge(&hosts, &cut, &nothing), Ok(()));
+    let changed = [("n1", 1, true), ("n2", 99, true)];
+    assert_eq!(judge(&hosts, &changed, &nothing), Ok(()));
+    assert_eq!(judge(&hosts, &long[..2], &nothing), Ok(()));
+    // People began a downtime of it.
+    let mut left_to_people = Replicated::default();
+    let downtime = Command::BeginDowntime {
+        key: key(1),
+        owner: "somebody".to_owned(),
+        reason: "a test".to_owned(),
+        until: Wall::from_secs(2),
+    };
+    let at = view("n1", 1, 1).at;
+    let stamped = Stamped {
+        wall: Wall::from_secs(1),
+        command: downtime,
+    };
+    left_to_people.apply(at, &stamped);
+    assert_eq!(judge(&hosts, &long, &left_to_people), Ok(()));
+    // It lets nobody in, or is closed.
+    hosts[0].change(|server| server.set_connections_max(0));
+    assert_eq!(judge(&hosts, &long, &nothing), Ok(()));
+    hosts[0].change(|server| server.set_connections_max(300));
+    run(&hosts[0], &[Statement::Fence]);
+    assert_eq!(judge(&hosts, &long, &nothing), Ok(()));
 }
 
 #[test]
@@ -528,7 +634,7 @@ fn told(events: &[Event]) -> Result<(), String> {
         if matches!(event, Event::Executed { .. }) {
             run(&hosts[1], &PROMOTE);
         }
-        oracles.observe(Duration::from_secs(9), event, &hosts)?;
+        oracles.observe(event, &truth(&hosts))?;
     }
     Ok(())
 }
@@ -962,7 +1068,7 @@ fn a_hook_that_was_never_run_is_found() {
     };
     let judge = |setup, end| {
         let mut oracles = Oracles::of(setup);
-        oracles.observe(Duration::ZERO, &dies(), &[]).unwrap();
+        oracles.observe(&dies(), &truth(&[])).unwrap();
         let recovery = recovery("u", Some(key(2)), Some(end));
         oracles
             .hooks_in_order

@@ -218,7 +218,7 @@ fn missing(
             ));
         }
     }
-    let deposed = witness::ask(|oracles, _| oracles.one_primary.deposed().clone());
+    let deposed = witness::ask(|oracles, _| oracles.one_primary.deposed());
     let deposed = deposed.unwrap_or_default();
     for host in &player.hosts {
         let (process, source, replicates) = host.look(|server| {

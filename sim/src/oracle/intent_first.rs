@@ -1,6 +1,7 @@
 //! No effect without its committed intent: a statement that takes effect on a server belongs to a step that raft had
 //! committed before, for that server, under the epoch that sent it. The one exception is the fence in a frozen server's
-//! idle connection, and it has its own: a committed promote intent that deposes this server.
+//! idle connection, and it has its own: a committed promote intent that deposes this server. Hooks are `hooks_in_order`'s,
+//! and what is written to the key-value store is `publications`'.
 
 use std::collections::{BTreeMap, BTreeSet};
 

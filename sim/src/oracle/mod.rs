@@ -80,7 +80,7 @@ impl Oracles {
         self.one_primary.observe(event, hosts)?;
         self.nothing_lost.observe(at, event, hosts);
         self.hooks_in_order.observe(event)?;
-        self.publications.observe(event)?;
+        self.publications.observe(event, truth)?;
         self.replicas_follow.observe(event, hosts)?;
         Ok(())
     }

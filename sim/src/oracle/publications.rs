@@ -1,10 +1,15 @@
-//! What the key-value store says never goes backwards: no pair is replaced by one of an earlier decision, and no cluster's
-//! primary by a server whose promotion came before that of the one that is there.
+//! What the key-value store says was decided: no pair names a server that no committed entry had made the primary of the
+//! cluster so called, nor has the time of anything but a committed entry. And it never goes backwards: no pair is replaced
+//! by one of an earlier decision, and no cluster's primary by a server whose promotion came before that of the one that is
+//! there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use orchestrator_core::recovery::{Statement, StepKind};
+use orchestrator_core::id::InstanceKey;
+use orchestrator_core::recovery::{Outcome, Phase, Statement, StepKind};
+use orchestrator_core::replicated::Replicated;
 
+use super::Truth;
 use crate::store::PREFIX;
 use crate::witness::{Cause, Event};
 
@@ -14,12 +19,16 @@ pub struct Publications {
     held: BTreeMap<String, (String, u64)>,
     /// The servers that were promoted, in their order.
     promoted: Vec<String>,
+    /// Whoever was the primary of a cluster of this name, by what was committed.
+    primaries: BTreeMap<String, BTreeSet<InstanceKey>>,
+    /// The log's time after each committed entry, in milliseconds.
+    times: BTreeSet<u64>,
 }
 
 impl Publications {
     /// # Errors
-    /// The store went backwards.
-    pub fn observe(&mut self, event: &Event) -> Result<(), String> {
+    /// The store says what nobody decided, or went backwards.
+    pub fn observe(&mut self, event: &Event, truth: &Truth<'_>) -> Result<(), String> {
         match event {
             Event::Executed {
                 server,
@@ -27,37 +36,112 @@ impl Publications {
                 cause: Some(Cause::Step { kind, .. }),
                 ..
             } if *kind == StepKind::Promote => self.promoted.push(server.to_string()),
+            Event::Committed { .. } | Event::Refused { .. } | Event::Seated { .. } => {
+                self.learn(truth.decided);
+            }
             Event::Published {
                 key,
                 value,
                 version,
             } => {
-                let held = self.held.insert(key.clone(), (value.clone(), *version));
-                if let Some((held, held_version)) = held {
-                    if *version < held_version {
-                        return Err(format!(
-                            "publications: {key} went back from {held} of {held_version} to {value} of {version}"
-                        ));
-                    }
-                    let is_address = key
-                        .strip_prefix(PREFIX)
-                        .is_some_and(|alias| !alias.contains('/'));
-                    if is_address && self.place(value) < self.place(&held) {
-                        return Err(format!(
-                            "publications: {key} went back from {held}, which was promoted later, to {value}"
-                        ));
-                    }
-                }
+                self.was_decided(key, value, *version, truth.decided)?;
+                self.goes_forward(key, value, *version)?;
             }
             Event::Executed { .. }
-            | Event::Committed { .. }
             | Event::Leads { .. }
             | Event::NoLongerLeads { .. }
-            | Event::Refused { .. }
             | Event::Votes { .. }
             | Event::HookBegan { .. }
-            | Event::HookEnded { .. }
-            | Event::Seated { .. } => {}
+            | Event::HookEnded { .. } => {}
+        }
+        Ok(())
+    }
+
+    fn learn(&mut self, decided: &Replicated) {
+        self.times.insert(decided.log_time().nanos() / 1_000_000);
+        for record in decided.clusters() {
+            let alias = record.shown_alias();
+            if alias.is_empty() {
+                continue;
+            }
+            // A running recovery that has opened a server announces it.
+            let opened = decided
+                .running_on(record.key)
+                .filter(|recovery| recovery.purpose.is_recovery())
+                .into_iter()
+                .flat_map(|recovery| recovery.steps_of(StepKind::Promote))
+                .filter(|(_, phase)| matches!(phase, Phase::Settled(Outcome::Done)))
+                .map(|(step, _)| &step.server);
+            let primaries = self.primaries.entry(alias.to_owned()).or_default();
+            for key in opened.chain([&record.primary]) {
+                if !primaries.contains(key) {
+                    primaries.insert(key.clone());
+                }
+            }
+        }
+    }
+
+    fn was_decided(
+        &self,
+        key: &str,
+        value: &str,
+        version: u64,
+        decided: &Replicated,
+    ) -> Result<(), String> {
+        let bad = |why: &str| {
+            Err(format!(
+                "publications: {key} is said to be {value} of {version}: {why}"
+            ))
+        };
+        let Some(named) = key.strip_prefix(PREFIX) else {
+            return bad("the key is nobody's");
+        };
+        let (alias, part) = named.split_once('/').unwrap_or((named, ""));
+        let Some(primaries) = self.primaries.get(alias) else {
+            return bad("no cluster was ever called so");
+        };
+        let is_named = match part {
+            "" => primaries.iter().any(|key| key.to_string() == value),
+            "hostname" => primaries.iter().any(|key| key.host == value),
+            "port" => primaries.iter().any(|key| key.port.to_string() == value),
+            // Whoever resolves the name says it.
+            "ipv4" | "ipv6" => true,
+            _ => return bad("the key is nobody's"),
+        };
+        if !is_named {
+            return bad("nothing that is committed made this the cluster's primary");
+        }
+        // A pair's version is the time of an entry with the number of a recovery added to it.
+        let numbers = decided.recoveries_newest_first().map(|one| one.number);
+        let is_of_an_entry = numbers
+            .chain([0])
+            .any(|number| version >= number && self.times.contains(&(version - number)));
+        if is_of_an_entry {
+            Ok(())
+        } else {
+            bad("nothing was committed at that time")
+        }
+    }
+
+    fn goes_forward(&mut self, key: &str, value: &str, version: u64) -> Result<(), String> {
+        let held = self
+            .held
+            .insert(key.to_owned(), (value.to_owned(), version));
+        let Some((held, held_version)) = held else {
+            return Ok(());
+        };
+        if version < held_version {
+            return Err(format!(
+                "publications: {key} went back from {held} of {held_version} to {value} of {version}"
+            ));
+        }
+        let is_address = key
+            .strip_prefix(PREFIX)
+            .is_some_and(|alias| !alias.contains('/'));
+        if is_address && self.place(value) < self.place(&held) {
+            return Err(format!(
+                "publications: {key} went back from {held}, which was promoted later, to {value}"
+            ));
         }
         Ok(())
     }

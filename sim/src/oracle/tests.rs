@@ -832,35 +832,98 @@ fn hooks_out_of_their_turn_are_found() {
     );
 }
 
-#[test]
-fn a_store_that_goes_backwards_is_found() {
-    let says = |value: &str, version| Event::Published {
-        key: "mysql/master/shop".to_owned(),
+/// What the oracle of the store says when the cluster `shop` had `m1` as primary from 1 s on, and `m2` from 2 s on, and then
+/// this happens.
+fn judge_store(events: &[Event]) -> Result<(), String> {
+    let record = |primary| Command::RecordCluster {
+        primary: key(primary),
+        identity: None,
+        members: vec![key(1), key(2), key(3)],
+    };
+    let alias = Command::SetClusterAlias {
+        cluster_name: key(1).to_string(),
+        alias: "shop".to_owned(),
+        by_operator: true,
+    };
+    let mut decided = Replicated::default();
+    let mut oracle = publications::Publications::default();
+    for (index, second, command) in [(1, 1, record(1)), (2, 1, alias), (3, 2, record(2))] {
+        let stamped = Stamped {
+            wall: Wall::from_secs(second),
+            command,
+        };
+        decided.apply(view("n1", index, 1).at, &stamped);
+        let truth = Truth {
+            decided: &decided,
+            ..truth(&[])
+        };
+        oracle.observe(&committed(stamped.command), &truth)?;
+    }
+    let truth = Truth {
+        decided: &decided,
+        ..truth(&[])
+    };
+    events
+        .iter()
+        .try_for_each(|event| oracle.observe(event, &truth))
+}
+
+fn says(key: &str, value: &str, version: u64) -> Event {
+    Event::Published {
+        key: format!("mysql/master/{key}"),
         value: value.to_owned(),
         version,
-    };
-    let check = |events: &[Event]| {
-        let mut oracle = publications::Publications::default();
-        events.iter().try_for_each(|event| oracle.observe(event))
-    };
+    }
+}
+
+#[test]
+fn a_store_that_goes_backwards_is_found() {
     assert_eq!(
-        check(&[
-            says("m1:3306", 1),
+        judge_store(&[
+            says("shop", "m1:3306", 1_000),
             opened(2, 1),
-            says("m2:3306", 2),
+            says("shop", "m2:3306", 2_000),
+            says("shop/hostname", "m2", 2_000),
             opened(1, 2),
-            says("m1:3306", 3)
+            says("shop", "m1:3306", 2_000)
         ]),
         Ok(())
     );
     finds(
-        check(&[says("m2:3306", 2), says("m1:3306", 1)]),
+        judge_store(&[
+            says("shop", "m2:3306", 2_000),
+            says("shop", "m1:3306", 1_000),
+        ]),
         "publications",
     );
     finds(
-        check(&[opened(2, 1), says("m2:3306", 2), says("m1:3306", 3)]),
+        judge_store(&[
+            opened(2, 1),
+            says("shop", "m2:3306", 2_000),
+            says("shop", "m1:3306", 2_000),
+        ]),
         "publications",
     );
+}
+
+#[test]
+fn a_publication_that_nobody_decided_is_found() {
+    for (key, value, version) in [
+        ("shop", "m3:3306", 2_000),
+        ("shop", "m2:3306", 1_500),
+        ("shop", "m2:3306", 9_000),
+        ("shop/hostname", "m3", 2_000),
+        ("shop/port", "3307", 2_000),
+        ("shop/weight", "1", 2_000),
+        ("shelf", "m2:3306", 2_000),
+    ] {
+        finds(judge_store(&[says(key, value, version)]), "publications");
+    }
+    let addressless = [
+        says("shop/ipv4", "", 2_000),
+        says("shop/port", "3306", 2_000),
+    ];
+    assert_eq!(judge_store(&addressless), Ok(()));
 }
 
 #[test]

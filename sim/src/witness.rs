@@ -17,7 +17,7 @@ use crate::hooks::HooksSetup;
 use crate::model::Host;
 pub use crate::model::told::Cause;
 use crate::network;
-use crate::oracle::{Oracles, Truth};
+use crate::oracle::{Oracles, Truth, same_log};
 
 /// Something that happened.
 #[derive(Debug)]
@@ -90,8 +90,6 @@ struct Witness {
     violation: Option<String>,
     /// Sent over a session and not executed so far, in order.
     sent: BTreeMap<(InstanceKey, u64), VecDeque<(Statement, Cause)>>,
-    /// The hash of what was committed at each index.
-    log: BTreeMap<u64, (u64, u64)>,
     /// What came of it: a command that is refused decides nothing.
     decided: Replicated,
     /// What actions wait for, and how often it happened.
@@ -113,7 +111,6 @@ pub(crate) fn begin(clock: fn() -> Duration, hosts: Vec<Host>, hooks: HooksSetup
         oracles: Oracles::of(hooks),
         violation: None,
         sent: BTreeMap::new(),
-        log: BTreeMap::new(),
         decided: Replicated::default(),
         moments: BTreeMap::new(),
         promotions: Vec::new(),
@@ -288,30 +285,14 @@ pub(crate) fn tell(event: &Event) {
 /// Raft gave an entry to a daemon: the same at the same place on every daemon, in every life of it. Whether it is the first
 /// that was given this one.
 fn is_first(daemon: &str, at: LogPosition, bytes: &[u8]) -> bool {
-    let of_bytes = orchestrator::trace::hash(orchestrator::trace::HASH_START, bytes);
-    let is_first = with(|witness| match witness.log.get(&at.index) {
-        None => {
-            if let Some((later, _)) = witness.log.last_key_value()
-                && *later > at.index
-            {
-                let broken = format!(
-                    "same log: {daemon} was given an entry at {at} that nobody was given before the one at {later}"
-                );
-                witness.violation.get_or_insert(broken);
-            }
-            witness.log.insert(at.index, (at.term, of_bytes));
-            true
-        }
-        Some(known) if *known == (at.term, of_bytes) => false,
-        Some((term, _)) => {
-            let broken = format!(
-                "same log: {daemon} was given another committed entry at {at} than was committed there first, of term {term}"
-            );
+    let given = |witness: &mut Witness| {
+        let given = witness.oracles.same_log.given(daemon, at, bytes);
+        given.unwrap_or_else(|broken| {
             witness.violation.get_or_insert(broken);
             false
-        }
-    });
-    is_first == Some(true)
+        })
+    };
+    with(given) == Some(true)
 }
 
 /// Raft gave members to a daemon.
@@ -347,9 +328,7 @@ pub(crate) fn committed(daemon: &str, at: LogPosition, bytes: &[u8]) {
                 }),
             }
         }
-        Err(error) => violated(format!(
-            "same log: the committed entry at {at} cannot be read: {error}"
-        )),
+        Err(error) => violated(same_log::unreadable(at, &error)),
     }
 }
 

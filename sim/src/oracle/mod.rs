@@ -20,6 +20,7 @@ pub mod drained_first;
 pub mod epochs_in_order;
 pub mod hooks_in_order;
 pub mod intent_first;
+pub mod last_words;
 pub mod no_errant;
 pub mod nothing_forgotten;
 pub mod nothing_lost;
@@ -27,9 +28,11 @@ pub mod nothing_uncommitted;
 pub mod one_leader;
 pub mod one_primary;
 pub mod one_recovery;
+pub mod progress;
 pub mod publications;
 pub mod replicas_follow;
 pub mod same_digest;
+pub mod same_log;
 
 /// The world as it is, whatever its daemons believe.
 #[derive(Debug, Clone, Copy)]
@@ -52,6 +55,7 @@ pub struct Oracles {
     pub epochs_in_order: epochs_in_order::EpochsInOrder,
     pub nothing_lost: nothing_lost::NothingLost,
     pub same_digest: same_digest::Digests,
+    pub same_log: same_log::SameLog,
     pub nothing_uncommitted: nothing_uncommitted::NothingUncommitted,
     pub hooks_in_order: hooks_in_order::HooksInOrder,
     pub publications: publications::Publications,

@@ -12,6 +12,7 @@ use orchestrator_core::time::Wall;
 
 use super::*;
 use crate::model::{Kind, Server};
+use crate::store::Store;
 use crate::witness::Cause;
 
 fn key(number: u32) -> InstanceKey {
@@ -924,6 +925,148 @@ fn a_publication_that_nobody_decided_is_found() {
         says("shop/port", "3306", 2_000),
     ];
     assert_eq!(judge_store(&addressless), Ok(()));
+}
+
+#[test]
+fn another_entry_at_one_place_is_found() {
+    let at = |index, term| LogPosition {
+        index,
+        term,
+        node: NodeId(1),
+    };
+    let mut oracle = same_log::SameLog::default();
+    let mut given = |daemon, at, bytes: &[u8]| oracle.given(daemon, at, bytes);
+    assert_eq!(given("n1", at(1, 1), b"one"), Ok(true));
+    assert_eq!(given("n1", at(3, 1), b"three"), Ok(true));
+    // Another daemon, and another life of the same.
+    assert_eq!(given("n2", at(1, 1), b"one"), Ok(false));
+    assert_eq!(given("n1", at(1, 1), b"one"), Ok(false));
+    for (place, bytes) in [
+        (at(1, 1), b"eno".as_slice()),
+        (at(1, 2), b"one"),
+        (at(2, 1), b"two"),
+    ] {
+        finds(given("n2", place, bytes).map(|_| ()), "same log");
+    }
+}
+
+#[test]
+fn an_end_without_a_word_of_what_to_do_is_found() {
+    let full = "cannot write /n1/raft: no space left on device; make room, then start again";
+    assert_eq!(last_words::judge("n1", full), Ok(()));
+    finds(
+        last_words::judge("n1", "cannot write /n1/raft: no space left on device"),
+        "last words",
+    );
+}
+
+/// What is missing of a cluster at rest: three daemons, `m1` with two replicas; then these are changed.
+fn missing(change: impl FnOnce(&mut Vec<DaemonView>, &[Host], &mut progress::Rest<'_>)) -> String {
+    let hosts = hosts(Kind::Mysql);
+    let source = hosts[0].look(Server::identity);
+    for replica in &hosts[1..] {
+        replica.change(|server| server.receiver_connected(&source, 1));
+    }
+    let mut views: Vec<DaemonView> = (1..=3)
+        .map(|number| {
+            let mut view = view(&format!("n{number}"), 7, 1);
+            view.node = NodeId(number);
+            view.voters = vec![NodeId(1), NodeId(2), NodeId(3)];
+            view.leads = number == 2;
+            view
+        })
+        .collect();
+    let (ends, deposed) = Default::default();
+    let members = ["n1", "n2", "n3"].map(str::to_owned);
+    let mut rest = progress::Rest {
+        members: &members,
+        expected_ends: &ends,
+        are_the_voters: true,
+        hosts: &hosts,
+        deposed: &deposed,
+        store: None,
+        since_written: Some(Duration::from_millis(20)),
+        struck: None,
+    };
+    change(&mut views, &hosts, &mut rest);
+    rest.missing(&views).unwrap_or_default()
+}
+
+#[track_caller]
+fn is(found: &str, wanted: &str) {
+    assert!(found.starts_with(wanted), "'{found}', wanted '{wanted}'");
+}
+
+#[test]
+fn what_is_missing_of_the_daemons_is_named() {
+    assert_eq!(missing(|_, _, _| ()), "");
+    let found = missing(|views, _, _| drop(views.pop()));
+    is(&found, "daemons: n3");
+    let found = missing(|views, _, _| {
+        views[1].leads = false;
+        views.push(view("n4", 7, 1));
+        views[3].leads = true;
+    });
+    is(&found, "members: n4 leads");
+    let found = missing(|views, _, _| views[0].voters.push(NodeId(4)));
+    is(&found, "members: the voters");
+    let found = missing(|views, _, _| views[1].leads = false);
+    is(&found, "leader: not one");
+    let found = missing(|views, _, _| views[0].leads = true);
+    is(&found, "leader: not one");
+    let found = missing(|views, _, _| views[2].hears_leader = false);
+    is(&found, "leader: n3 does not hear");
+    let found = missing(|views, _, _| views[2].at.index = 6);
+    is(&found, "position");
+    let found = missing(|views, _, _| views[0].recoveries = vec![recovery("u", None, None)]);
+    is(&found, "recovery");
+    let found = missing(|views, _, _| {
+        let mut over = recovery("u", None, Some(End::Succeeded));
+        over.stage = Stage::PostHooks;
+        views[0].recoveries = vec![over];
+    });
+    is(&found, "hooks");
+}
+
+#[test]
+fn what_is_missing_of_the_servers_is_named() {
+    let found = missing(|_, hosts, _| hosts[0].change(Server::kill));
+    is(&found, "primary: not one");
+    let found = missing(|_, hosts, _| run(&hosts[1], &PROMOTE));
+    is(&found, "primary: not one");
+    let found = missing(|_, _, rest| rest.struck = Some("m1"));
+    is(&found, "primary: m1:3306 was struck");
+    let found = missing(|_, hosts, _| run(&hosts[2], &[Statement::StopSqlThread]));
+    is(&found, "replica: m3");
+    let stray = |hosts: &[Host]| hosts[2].change(|server| server.replicate_from(key(2)));
+    let found = missing(|_, hosts, _| stray(hosts));
+    is(&found, "replica: m3");
+    let found = missing(|_, _, rest| rest.since_written = None);
+    is(&found, "writes");
+    let found = missing(|_, _, rest| rest.since_written = Some(Duration::from_secs(2)));
+    is(&found, "writes");
+    let store: &Store = Box::leak(Box::default());
+    let found = missing(|_, _, rest| rest.store = Some(store));
+    is(&found, "publications: the cluster");
+    let found = missing(|views, _, rest| {
+        views[0].named = vec![("shop".to_owned(), key(1))];
+        rest.store = Some(store);
+    });
+    is(&found, "publications: shop is None");
+    // A replica that is lost or down is not waited for.
+    let lost = missing(|views, hosts, _| {
+        stray(hosts);
+        let mut over = recovery("u", None, Some(End::Succeeded));
+        over.stage = Stage::Closed;
+        over.lost = vec![key(3)];
+        views[0].recoveries = vec![over];
+    });
+    assert_eq!(lost, "");
+    let killed = missing(|_, hosts, _| {
+        stray(hosts);
+        hosts[2].change(Server::kill);
+    });
+    assert_eq!(killed, "");
 }
 
 #[test]

@@ -11,8 +11,9 @@ use super::play::{Down, LOOK, Player, set_logins};
 use crate::daemon::DaemonView;
 use crate::engine::Engine;
 use crate::model::server::Process;
+use crate::oracle::progress::Rest;
 use crate::outcome::Failure;
-use crate::{browser, disk, network, store, witness};
+use crate::{browser, disk, network, witness};
 
 /// Everything must have come to rest so long after it was healed. A recovery that was begun is driven to its end, one
 /// more may be needed, a drain may have to catch up, and what was tried and failed is tried again after some seconds.
@@ -21,8 +22,6 @@ const REST: Duration = Duration::from_secs(60);
 const FAILOVER: Duration = Duration::from_secs(30);
 /// At rest means: for so long.
 const AT_REST: Duration = Duration::from_millis(400);
-/// An application's writes get through if one did within so long.
-const WRITING: Duration = Duration::from_secs(1);
 
 /// Heals every link, disk and clock, starts and thaws everybody; servers let everybody in, and no backup runs.
 pub(super) fn heal<E: Engine>(player: &mut Player) {
@@ -83,14 +82,14 @@ pub(super) async fn come_to_rest<E: Engine>(player: &mut Player) -> Result<Durat
 async fn wait_for_rest<E: Engine>(
     player: &mut Player,
     within: Duration,
-    not: Option<&str>,
+    struck: Option<&str>,
 ) -> Result<(), Failure> {
     let began = E::elapsed();
     let mut since = None;
     loop {
         let views = player.wait::<E>().await?;
         let now = E::elapsed();
-        match missing(player, &views, now, not) {
+        match missing(player, &views, now, struck) {
             None => {
                 let since = *since.get_or_insert(now);
                 if now >= since + AT_REST {
@@ -111,149 +110,26 @@ async fn wait_for_rest<E: Engine>(
     }
 }
 
-/// What is still missing, in words, after the word that names it. `not`: a server that was struck and cannot be the primary.
+/// What is still missing, in words. `struck`: a server that cannot be the primary.
 fn missing(
     player: &Player,
     views: &[DaemonView],
     now: Duration,
-    not: Option<&str>,
+    struck: Option<&str>,
 ) -> Option<String> {
-    let members = player.scenario.member_names();
-    for name in &members {
-        let is_up = views.iter().any(|view| view.name == *name);
-        if !is_up && !player.expected_ends.contains(name) {
-            return Some(format!("daemons: {name} is not up"));
-        }
-    }
-    if let Some(leader) = views
-        .iter()
-        .find(|view| view.leads && !members.contains(&view.name))
-    {
-        return Some(format!(
-            "members: {} leads and is to be no member",
-            leader.name
-        ));
-    }
-    let views: Vec<&DaemonView> = views
-        .iter()
-        .filter(|view| members.contains(&view.name))
-        .collect();
-    let leaders: Vec<&str> = views
-        .iter()
-        .filter(|view| view.leads)
-        .map(|view| view.name.as_str())
-        .collect();
-    if leaders.len() != 1 {
-        return Some(format!("leader: not one daemon leads: {leaders:?}"));
-    }
-    let first = views.first()?;
-    let mut identities: Vec<_> = views.iter().map(|view| view.node).collect();
-    identities.sort();
-    if player.scenario.expect.members.is_some() {
-        let mut voters = first.voters.clone();
-        voters.sort();
-        if voters != identities {
-            return Some(format!(
-                "members: the voters are {voters:?}, and {members:?} are {identities:?}"
-            ));
-        }
-    }
-    if let Some(deaf) = views.iter().find(|view| !view.hears_leader) {
-        return Some(format!("leader: {} does not hear it", deaf.name));
-    }
-    if views.iter().any(|view| view.at != first.at) {
-        let at: Vec<String> = views
-            .iter()
-            .map(|view| format!("{} {}", view.name, view.at))
-            .collect();
-        return Some(format!(
-            "position: the daemons are not at one: {}",
-            at.join(", ")
-        ));
-    }
-    if let Some(running) = first.recoveries.iter().find(|one| one.is_running()) {
-        return Some(format!(
-            "recovery: {:?} {} of {} runs, in {}",
-            running.purpose, running.uid, running.server, running.stage
-        ));
-    }
-    if let Some(announced) = first.recoveries.iter().find(|one| one.is_announced()) {
-        return Some(format!(
-            "hooks: those of {} have not all ended, it is in {}",
-            announced.uid, announced.stage
-        ));
-    }
-    let writable: Vec<_> = player
-        .hosts
-        .iter()
-        .filter(|host| host.look(|server| server.is_writable()))
-        .collect();
-    let [primary] = writable.as_slice() else {
-        let names: Vec<String> = writable.iter().map(|host| host.key().to_string()).collect();
-        return Some(format!(
-            "primary: not one server takes writes: [{}]",
-            names.join(", ")
-        ));
-    };
-    if not == Some(primary.key().host.as_str()) {
-        return Some(format!(
-            "primary: {} was struck and takes writes",
-            primary.key()
-        ));
-    }
-    if let Some(store) = &player.store {
-        let mut shown = first.named.iter();
-        let own = shown.find(|(_, shown)| shown == primary.key());
-        let Some((alias, _)) = own else {
-            return Some(format!(
-                "publications: the cluster of {} has no alias",
-                primary.key()
-            ));
-        };
-        let told = store.value(&format!("{}{alias}", store::PREFIX));
-        if told != Some(primary.key().to_string()) {
-            return Some(format!(
-                "publications: {alias} is {told:?}, and the primary is {}",
-                primary.key()
-            ));
-        }
-    }
     let deposed = witness::ask(|oracles, _| oracles.one_primary.deposed());
-    let deposed = deposed.unwrap_or_default();
-    for host in &player.hosts {
-        let (process, source, replicates) = host.look(|server| {
-            (
-                server.process(),
-                server.source().cloned(),
-                server.is_replicating(),
-            )
-        });
-        let is_lost = first
-            .recoveries
-            .iter()
-            .any(|recovery| recovery.lost.contains(host.key()));
-        if host.key() == primary.key()
-            || process == Process::Killed
-            || deposed.contains(host.key())
-            || is_lost
-        {
-            continue;
-        }
-        if source.as_ref() != Some(primary.key()) || !replicates {
-            return Some(format!(
-                "replica: {} does not replicate from {}: its source is {}, its threads {}",
-                host.key(),
-                primary.key(),
-                source.map_or_else(|| "nobody".to_owned(), |source| source.to_string()),
-                if replicates { "run" } else { "do not both run" }
-            ));
-        }
-    }
     let written = player.ledger.acknowledged().last().map(|(_, at, _)| *at);
-    if written.is_none_or(|at| at + WRITING < now) {
-        return Some("writes: no application's gets through".to_owned());
-    }
-    None
+    let rest = Rest {
+        members: &player.scenario.member_names(),
+        expected_ends: &player.expected_ends,
+        are_the_voters: player.scenario.expect.members.is_some(),
+        hosts: &player.hosts,
+        deposed: &deposed.unwrap_or_default(),
+        store: player.store.as_ref(),
+        since_written: written.map(|at| now.saturating_sub(at)),
+        struck,
+    };
+    rest.missing(views)
 }
 
 /// Kills the primary of a cluster at rest, if there is somebody to take its place.

@@ -24,7 +24,7 @@ use crate::model::client::write_for_ever;
 use crate::model::server::{CONNECTIONS_MAX, Process, SemiSyncSettings, ServerError, code};
 use crate::model::{Host, Ledger, Server};
 use crate::network::Quality;
-use crate::oracle::Ended;
+use crate::oracle::{Ended, last_words};
 use crate::outcome::Failure;
 use crate::store::Store;
 use crate::{browser, disk, network, operator, store, witness};
@@ -39,18 +39,6 @@ const ALIAS: &str = "shop";
 const DISCOVERED_BY: Duration = Duration::from_secs(8);
 /// After so long a supervisor starts a daemon again that ended by itself.
 const SUPERVISOR_WAITS: Duration = Duration::from_secs(1);
-/// Parts of a daemon's last words when its disk fails: each says what people are to do.
-const REMEDIES: [&str; 6] = [
-    MOVE_AWAY,
-    MOVE_BACKEND_AWAY,
-    COMES_BACK,
-    "start again",
-    "make room",
-    "give the user that runs orchestrator the right",
-];
-const MOVE_BACKEND_AWAY: &str = "it is rebuilt from RaftDataDir";
-const MOVE_AWAY: &str = "move the directory away";
-const COMES_BACK: &str = "comes back as another";
 /// A recovery that a downtime held up is through so long after its end.
 const AFTER_DOWNTIME: Duration = Duration::from_secs(2);
 /// Where a disk loses what it had a replacement of the daemon is let in after so long.
@@ -388,11 +376,7 @@ impl Player {
         self.ends_seen = ended.len();
         for (name, reason) in unseen.iter().cloned() {
             if self.sick.contains(&name) {
-                if !REMEDIES.iter().any(|remedy| reason.contains(remedy)) {
-                    return Err(Failure::Safety(format!(
-                        "sick disk: {name} ended without a word of what to do: {reason}"
-                    )));
-                }
+                last_words::judge(&name, &reason).map_err(Failure::Safety)?;
                 self.ended_sick.insert(name, (reason, None));
                 continue;
             }
@@ -427,14 +411,14 @@ impl Player {
                 }
                 Some(at) if at <= E::elapsed() => {
                     self.ended_sick.remove(&name);
-                    if self.is_healed && reason.contains(MOVE_AWAY) {
+                    if self.is_healed && reason.contains(last_words::MOVE_AWAY) {
                         event(
                             "operator",
                             format_args!("{name}: empties the raft directory"),
                         );
                         self.wipe(&name, Directory::Raft);
                     }
-                    if self.is_healed && reason.contains(MOVE_BACKEND_AWAY) {
+                    if self.is_healed && reason.contains(last_words::MOVE_BACKEND_AWAY) {
                         event("operator", format_args!("{name}: removes the backend"));
                         self.wipe(&name, Directory::Backend);
                     }

@@ -585,6 +585,11 @@ impl Server {
         self.sessions.len()
     }
 
+    /// Of each session: whose it is.
+    pub fn accounts(&self) -> impl Iterator<Item = &Account> {
+        self.sessions.values().map(|session| &session.account)
+    }
+
     /// Places in the log of transactions whose clients wait for acknowledgements.
     pub fn waits_for_acknowledgement(&self) -> impl Iterator<Item = &Transaction> {
         self.unacknowledged

@@ -1,26 +1,57 @@
 //! Bounds hold: however often connections break and leaders change, what the daemons hold open on a server stays within
-//! what a few of each kind need.
+//! what a few of each kind need; and so does what replicas and applications hold, who dial anew when they are cut off.
 
 use crate::model::Host;
+use crate::model::server::{Account, Server};
 
 /// A daemon's connections to a server: a probe, a pulse and a spare one, an idle fence and a pending one, an action
 /// connection for each of three lanes, and the same again of an epoch that is being let go.
-const SESSIONS_A_DAEMON_MAX: usize = 16;
-/// Replicas, applications, and connections that were cut off and that the server does not know to be dead.
-const SESSIONS_OF_OTHERS_MAX: usize = 64;
+const OF_A_DAEMON_MAX: usize = 16;
+/// Applications, and their connections that were cut off and that the server does not know to be dead.
+const OF_APPLICATIONS_MAX: usize = 16;
+/// The same of each replica.
+const OF_A_REPLICA_MAX: usize = 2;
 
-/// # Errors
-/// A server on which too many sessions are open.
-pub fn look(hosts: &[Host], daemons: usize) -> Result<(), String> {
-    for host in hosts {
-        let sessions = host.look(|server| server.sessions_open());
-        let most = SESSIONS_OF_OTHERS_MAX + SESSIONS_A_DAEMON_MAX * daemons.max(3);
-        if sessions > most {
-            return Err(format!(
-                "bounds: {} has {sessions} sessions, at most {most} make sense",
-                host.key()
-            ));
+/// The most that was seen open on a server.
+#[derive(Debug, Default)]
+pub struct Bounds {
+    pub of_daemons: usize,
+    pub of_others: usize,
+}
+
+impl Bounds {
+    /// # Errors
+    /// A server on which too many sessions are open.
+    pub fn look(&mut self, hosts: &[Host], daemons: usize) -> Result<(), String> {
+        for host in hosts {
+            let (of_daemons, of_others) = host.look(sessions);
+            self.of_daemons = self.of_daemons.max(of_daemons);
+            self.of_others = self.of_others.max(of_others);
+            let limits = [
+                (of_daemons, OF_A_DAEMON_MAX * daemons.max(3), "of daemons"),
+                (
+                    of_others,
+                    OF_APPLICATIONS_MAX + OF_A_REPLICA_MAX * hosts.len(),
+                    "of replicas and applications",
+                ),
+            ];
+            for (count, most, whose) in limits {
+                if count > most {
+                    return Err(format!(
+                        "bounds: {} has {count} sessions {whose}, at most {most} make sense",
+                        host.key()
+                    ));
+                }
+            }
         }
+        Ok(())
     }
-    Ok(())
+}
+
+/// The daemons' and the others'.
+fn sessions(server: &Server) -> (usize, usize) {
+    let (daemons, others): (Vec<_>, Vec<_>) = server
+        .accounts()
+        .partition(|account| matches!(account, Account::Orchestrator));
+    (daemons.len(), others.len())
 }

@@ -56,6 +56,7 @@ pub struct Oracles {
     pub nothing_lost: nothing_lost::NothingLost,
     pub same_digest: same_digest::Digests,
     pub same_log: same_log::SameLog,
+    pub bounds: bounds::Bounds,
     pub nothing_uncommitted: nothing_uncommitted::NothingUncommitted,
     pub hooks_in_order: hooks_in_order::HooksInOrder,
     pub publications: publications::Publications,
@@ -97,7 +98,7 @@ impl Oracles {
         self.same_digest.look(daemons)?;
         self.one_primary.look(daemons, truth)?;
         one_recovery::look(daemons)?;
-        bounds::look(truth.hosts, daemons.len())
+        self.bounds.look(truth.hosts, daemons.len())
     }
 
     /// Judges the end.

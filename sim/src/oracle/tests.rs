@@ -11,6 +11,7 @@ use orchestrator_core::replicated::{Command, Detection, Stamped};
 use orchestrator_core::time::Wall;
 
 use super::*;
+use crate::model::server::Account;
 use crate::model::{Kind, Server};
 use crate::store::Store;
 use crate::witness::Cause;
@@ -584,13 +585,18 @@ fn two_leaders_and_two_votes_are_found() {
 
 #[test]
 fn too_many_sessions_are_found() {
-    let hosts = hosts(Kind::Mysql);
-    assert_eq!(bounds::look(&hosts, 3), Ok(()));
-    for _ in 0..200 {
-        let account = crate::model::server::Account::Orchestrator;
-        hosts[1].change(|server| server.log_in(account));
+    let look = |hosts: &[Host]| bounds::Bounds::default().look(hosts, 3);
+    for account in [
+        Account::Orchestrator,
+        Account::Application("app".to_owned()),
+    ] {
+        let hosts = hosts(Kind::Mysql);
+        assert_eq!(look(&hosts), Ok(()));
+        for _ in 0..100 {
+            hosts[1].change(|server| server.log_in(account.clone()));
+        }
+        finds(look(&hosts), "bounds");
     }
-    finds(bounds::look(&hosts, 3), "bounds");
 }
 
 fn view(name: &str, index: u64, digest: u8) -> DaemonView {

@@ -517,10 +517,11 @@ impl Server {
         self.process == Process::Running && self.access == Access::Writable
     }
 
-    /// Whoever logs in can make it read-only at once: logins are let in, and no global read lock is held.
+    /// The daemons can make it read-only at once: they are let in and have the right, and no global read lock is held.
     #[must_use]
     pub fn can_be_closed(&self) -> bool {
         self.login_refusal.is_none()
+            && !self.only_looks
             && self.sessions.len() < self.connections_max
             && !self.sessions.values().any(|session| session.read_lock)
     }

@@ -20,6 +20,8 @@ use crate::witness::Event;
 /// A new leader first takes over what runs; a recovery fences once and leaves the rest to the quarantine, which comes when it
 /// has waited for the replicas that it cannot reach.
 const CLOSED_WITHIN: Duration = Duration::from_secs(10);
+/// One that could not be closed is tried again after ever longer waits, the longest of which is 80 s.
+const TRIED_AGAIN_WITHIN: Duration = Duration::from_secs(90);
 
 /// Which servers were deposed.
 #[derive(Debug, Default)]
@@ -30,6 +32,8 @@ pub struct OnePrimary {
     deposed: BTreeMap<InstanceKey, Uid>,
     /// Deposed servers that take writes and that this leader can close, and since when.
     closable: BTreeMap<InstanceKey, (String, Duration)>,
+    /// Those that kept the daemons out, or had no right for them, since they were deposed.
+    refused: BTreeSet<InstanceKey>,
 }
 
 impl OnePrimary {
@@ -130,8 +134,17 @@ impl OnePrimary {
         };
         for host in truth.hosts {
             let key = host.key();
-            let is_closable = self.deposed.contains_key(key)
-                && host.look(|server| server.is_writable() && server.can_be_closed())
+            let is_deposed = self.deposed.contains_key(key);
+            let (is_writable, can_be_closed) =
+                host.look(|server| (server.is_writable(), server.can_be_closed()));
+            if !is_deposed {
+                self.refused.remove(key);
+            } else if is_writable && !can_be_closed {
+                self.refused.insert(key.clone());
+            }
+            let is_closable = is_deposed
+                && is_writable
+                && can_be_closed
                 && (truth.is_whole)(leader, &key.host)
                 && !is_left_to_people(truth.decided, key);
             if !is_closable {
@@ -144,7 +157,12 @@ impl OnePrimary {
                 (*by, *since) = now();
             }
             let open_for = truth.at.saturating_sub(*since);
-            if open_for > CLOSED_WITHIN {
+            let most = if self.refused.contains(key) {
+                TRIED_AGAIN_WITHIN
+            } else {
+                CLOSED_WITHIN
+            };
+            if open_for > most {
                 return Err(format!(
                     "one primary: {key} was deposed and takes writes, though {leader} leads and can reach it for {} ms",
                     open_for.as_millis()

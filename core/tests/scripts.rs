@@ -330,7 +330,7 @@ impl Runner for Judging {
                     }
                 }
                 let voters: Vec<NodeId> = (1..=voters).map(NodeId).collect();
-                let found = verdict(&opinions, &voters, replicas, &self.policy);
+                let found = verdict(&opinions, &voters, replicas, Duration::ZERO, &self.policy);
                 output = format!("{found:?}\n");
             }
             other => return Err(format!("no command {other}").into()),

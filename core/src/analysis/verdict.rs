@@ -273,12 +273,17 @@ pub enum Verdict {
 }
 
 /// Joins what the daemons think with what the replicas show. `opinions` holds only what was said after the suspicion
-/// began; `voters` are all configured voters.
+/// began; `voters` are all configured voters; `suspected` is how long ago it began.
+///
+/// A replica whose receiver runs on, and gets nothing, while the primary refuses every dial is what an orderly stop looks
+/// like, and what a replica looks like that nobody told of a lost connection (power that failed; `replica_net_timeout` is 60 s):
+/// it is believed for as long as an orderly stop is waited for.
 #[must_use]
 pub fn verdict(
     opinions: &BTreeMap<NodeId, OpinionKind>,
     voters: &[NodeId],
     replicas: ReplicaSigns,
+    suspected: Duration,
     policy: &Policy,
 ) -> Verdict {
     let count = |wanted: OpinionKind| {
@@ -303,10 +308,10 @@ pub fn verdict(
         return Verdict::Leaving;
     }
     if gone >= needed {
-        return if replicas.io_running == 0 && replicas.unread == 0 {
-            Verdict::Dead(DeadKind::Gone)
-        } else {
-            Verdict::Suspect
+        return match (replicas.io_running, replicas.unread) {
+            (0, 0) => Verdict::Dead(DeadKind::Gone),
+            (_, 0) if suspected >= policy.planned_stop_patience => Verdict::Dead(DeadKind::Silent),
+            (_, _) => Verdict::Suspect,
         };
     }
     if gone + silent >= needed && replicas.unread == 0 {
@@ -460,10 +465,22 @@ mod tests {
             ),
         ] {
             assert_eq!(
-                verdict(&say(kinds), &voters, replicas, &policy),
+                verdict(&say(kinds), &voters, replicas, Duration::ZERO, &policy),
                 expected,
                 "{kinds:?} {replicas:?}"
             );
+        }
+        let believed = ReplicaSigns {
+            io_running: 1,
+            ..none
+        };
+        let patience = policy.planned_stop_patience;
+        for (suspected, expected) in [
+            (patience - Duration::from_millis(1), Verdict::Suspect),
+            (patience, Verdict::Dead(DeadKind::Silent)),
+        ] {
+            let found = verdict(&say(&[Gone, Gone]), &voters, believed, suspected, &policy);
+            assert_eq!(found, expected, "{suspected:?}");
         }
     }
 }

@@ -377,7 +377,14 @@ impl Node {
             }
         }
         opinions.insert(self.raft.node, kind);
-        let verdict = verdict(&opinions, &self.raft.voters, signs, self.policy());
+        let suspected = now.mono.since(since);
+        let verdict = verdict(
+            &opinions,
+            &self.raft.voters,
+            signs,
+            suspected,
+            self.policy(),
+        );
         if let Verdict::Dead(kind) = verdict
             && self.suspicions.get(key).is_some_and(|suspicion| {
                 now.mono >= suspicion.again || (suspicion.is_held_up && self.is_admitted(now, key))

@@ -70,6 +70,8 @@ pub struct Server {
     pub is_denied: bool,
     /// Receives nothing although it is connected.
     pub deaf: bool,
+    /// Its receiver runs on although its source is gone: nobody told it that the connection is lost.
+    pub believes: bool,
     /// Its applier runs and gets nowhere.
     pub stuck: bool,
     /// Its applier stops with this error.
@@ -375,7 +377,7 @@ impl Fleet {
             let reached = self
                 .servers
                 .get(&channel.source)
-                .is_some_and(|source| source.up);
+                .is_some_and(|source| source.up || server.believes);
             let is_denied = channel.io_error.is_some();
             let mut received = channel.received.clone();
             if is_mariadb {

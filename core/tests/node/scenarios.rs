@@ -1130,6 +1130,22 @@ fn what_a_server_refuses_is_told_once_and_shown() {
     assert_eq!(world.found(0, 2), None);
 }
 
+/// The primary came back after its machine lost power, and dies before one of its replicas noticed the first loss: that one
+/// is believed for as long as an orderly stop is waited for, and not for a minute.
+#[test]
+fn a_replica_that_noticed_nothing_holds_a_recovery_up_for_a_while_only() {
+    for_both(|flavour| {
+        let mut world = World::new(flavour, 3);
+        world.server(4).believes = true;
+        world.server(4).deaf = true;
+        world.run(SEC);
+        world.kill(1);
+        world.run(14 * SEC);
+        assert!(world.recoveries().is_empty(), "{}", world.story());
+        world.expect_succeeded(10 * SEC, 2);
+    });
+}
+
 #[test]
 fn a_frozen_primary_is_replaced_and_closed_when_it_thaws() {
     for_both(|flavour| {

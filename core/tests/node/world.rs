@@ -182,6 +182,7 @@ impl World {
                 purged: BTreeSet::new(),
                 is_denied: false,
                 deaf: false,
+                believes: false,
                 stuck: false,
                 sql_error: None,
                 fences: 0,

@@ -60,6 +60,8 @@ impl Publications {
     fn learn(&mut self, decided: &Replicated) {
         self.times.insert(decided.log_time().nanos() / 1_000_000);
         for record in decided.clusters() {
+            // A cluster that was made of a database holds what was decided before its first entry.
+            self.times.insert(record.recorded.nanos() / 1_000_000);
             let alias = record.shown_alias();
             if alias.is_empty() {
                 continue;

@@ -988,6 +988,11 @@ impl Player {
             let now = E::elapsed();
             host.change(|server| server.start(now));
         } else {
+            // Whoever was told to stop and is not through by now is ended, as service managers do; whoever is through has
+            // left nothing open.
+            if how == Down::Killed {
+                E::kill(who);
+            }
             E::boot(who);
         }
         true

@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use orchestrator_tests::daemons::{Daemon, DaemonOptions, Daemons};
+use orchestrator_tests::daemons::{Daemon, DaemonOptions, Daemons, wait_members};
 use orchestrator_tests::fleet::{Flavour, Fleet, FleetOptions, ReplicationTiming};
 use orchestrator_tests::process::Signal;
 use orchestrator_tests::wait::{Look, until};
@@ -463,6 +463,9 @@ async fn a_new_server_without_grants_joins_once_they_are_there() {
     for daemon in daemons.all() {
         wait_healthy(daemon).await;
     }
+    // A member is known by its address a moment after it is one, and whoever comes in its place has that address.
+    let all: Vec<&Daemon> = daemons.all().iter().collect();
+    wait_members(&all, PATIENCE).await.expect("members");
     let leader = daemons.wait_leader(PATIENCE).await.expect("a leader");
     daemons
         .ask_leader("/api/tag/db1/3306?tag=kept")

@@ -107,9 +107,10 @@ async fn majority(count: u8) {
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
     last.start().expect("started");
+    // Whoever is back sees it silent for 10 s first, and a server that nobody reads is waited for at the end, for 20 s.
     let looked = until(
         "the failure is repaired",
-        PATIENCE,
+        2 * PATIENCE,
         Duration::from_millis(100),
         async || match world.daemons.audit_recovery().await {
             Ok(recoveries) => match recoveries

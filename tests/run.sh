@@ -51,7 +51,7 @@ part_build() {
 # hooks and a key-value store, seed 2 MySQL and neither.
 part_determinism() {
   "$target/orchestrator-sim" twice 1..3 --with "$target/orchestrator-sim-plain" --engine madsim &&
-    "$target/orchestrator-sim" twice 2..3 --with "$target/orchestrator-sim-plain" --engine turmoil &&
+    "$target/orchestrator-sim" twice 6..7 --with "$target/orchestrator-sim-plain" --engine turmoil &&
     "$target/orchestrator-sim" twice 1 sim/scenarios/primary_killed.toml
 }
 

@@ -544,7 +544,14 @@ mod tests {
         let hook = format!("read _ < {}; exit 1 &", path.display());
         // The pipe has no writer: the hook waits for ever, and its end is not waited for.
         assert_eq!(run(settings(&[&hook]), 0), Outcome::Done);
+        // It ends when it finds no pipe, or one that is closed.
+        let writer = std::fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(&path)
+            .unwrap();
         std::fs::remove_file(&path).unwrap();
+        drop(writer);
     }
 
     #[test]

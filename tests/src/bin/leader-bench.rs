@@ -1,9 +1,9 @@
 //! How long daemons are without a leader when theirs is killed, and whether they keep one when nothing happens.
 //!
-//! Three daemons on loopback, at their default timers, without servers or with clusters of model servers to probe. Each kill: a tag is written, the leader is killed
-//! with `kill -9` at a random moment, the others are asked without pause who leads, a tag is written through the successor,
-//! and the killed daemon is started again. Ends with failure when a tag that was acknowledged is lost, when no leader comes,
-//! or when a bound that was given is missed.
+//! Three daemons on loopback, at their default timers, without servers or with clusters of model servers to probe. Each
+//! kill: a tag is written, the leader is killed with `kill -9` at a random moment, the others are asked without pause who
+//! leads, a tag is written through the successor, and the killed daemon is started again. Ends with failure when a tag that
+//! was acknowledged is lost, when no leader comes, or when a bound that was given is missed.
 #![allow(clippy::disallowed_methods)]
 
 use std::process::ExitCode;

@@ -221,6 +221,7 @@ impl Daemon for Fake {
             default_port: 10_008,
             cluster: String::from("c1"),
             term: 3,
+            first_log: 0,
             last_log: 7,
             committed: 7,
             applied: 7,

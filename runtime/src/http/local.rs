@@ -183,6 +183,7 @@ pub(super) async fn raft_status<D: Daemon>(asked: &Asked<'_, D>) -> Result<Answe
         node: facts.node.to_string(),
         cluster: facts.cluster.clone(),
         term: facts.term,
+        first_log_index: facts.first_log,
         last_log_index: facts.last_log,
         committed_index: facts.committed,
         applied_index: facts.applied,

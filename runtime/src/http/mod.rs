@@ -131,6 +131,8 @@ pub struct RaftFacts {
     /// The cluster's id; empty while there is none.
     pub cluster: String,
     pub term: u64,
+    /// The first index that this daemon's log still holds: whoever lacks what is before it needs a snapshot.
+    pub first_log: u64,
     /// The last index of this daemon's log, the last that it knows to be committed, and the last that it applied.
     pub last_log: u64,
     pub committed: u64,
@@ -156,6 +158,7 @@ impl RaftFacts {
             default_port: 0,
             cluster: String::new(),
             term: 0,
+            first_log: 0,
             last_log: 0,
             committed: 0,
             applied: 0,
@@ -230,6 +233,7 @@ impl RaftFacts {
                 .cluster
                 .map_or_else(String::new, |cluster| cluster.to_string()),
             term: summary.term,
+            first_log: status.purged.map_or(0, |purged| purged + 1),
             last_log: status.last_log_index.unwrap_or(0),
             committed: status.committed.unwrap_or(0),
             applied: status.applied.unwrap_or(0),

@@ -53,6 +53,7 @@ pub(super) fn facts_of_a_follower(leader_uri: &str) -> RaftFacts {
         default_port: 10_008,
         cluster: String::from("c1"),
         term: 3,
+        first_log: 0,
         last_log: 7,
         committed: 7,
         applied: 7,

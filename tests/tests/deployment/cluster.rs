@@ -341,6 +341,11 @@ async fn comes_back(settings: Value, by_snapshot: bool) {
         .iter()
         .find(|daemon| daemon.http() != leader.http())
         .expect("a follower");
+    let index = async |daemon: &Daemon, which: &str| {
+        let status = document(daemon, "/api/raft-status").await;
+        status[which].as_u64().expect(which)
+    };
+    let last_held = index(away, "LastLogIndex").await;
     away.kill().await.expect("killed");
     for number in 0..200 {
         let path = match number % 4 {
@@ -352,6 +357,18 @@ async fn comes_back(settings: Value, by_snapshot: bool) {
         leader.get(&path, DEADLINE).await.expect("an answer");
     }
     change(&daemons, "/api/enable-global-recoveries").await;
+    if by_snapshot {
+        // A log is not cut while some of it is on the way to a member, and that it does not arrive takes a moment to be told.
+        wait_for(
+            "the leader's log was cut",
+            PATIENCE,
+            async || match index(leader, "FirstLogIndex").await {
+                first if first > last_held + 50 => Look::Holds(()),
+                first => Look::not(format!("it begins at {first}, {last_held} is held")),
+            },
+        )
+        .await;
+    }
     let log_before = std::fs::read_to_string(away.log()).expect("a log").len();
     let started = Instant::now();
     away.start().expect("started");

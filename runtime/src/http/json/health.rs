@@ -61,8 +61,9 @@ pub struct RaftStatus {
     pub node: String,
     pub cluster: String,
     pub term: u64,
-    /// Positions in the raft log: the last one it holds, the last it knows to be committed, the last it applied. Of several
+    /// Positions in the raft log: the first one it holds (a member that lacks what is before it gets a snapshot), the last one it holds, the last it knows to be committed, the last it applied. Of several
     /// daemons that hold a cluster's past, whoever applied most has most of it.
+    pub first_log_index: u64,
     pub last_log_index: u64,
     pub committed_index: u64,
     pub applied_index: u64,

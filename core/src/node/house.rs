@@ -34,9 +34,9 @@ const LEAP: Duration = Duration::from_secs(3600);
 /// on.
 const REJOIN_AGAIN: Duration = Duration::from_secs(5);
 /// A deposed primary that could not be closed is tried again after this time, then after twice as long, and so on.
-const FENCE_AGAIN: Duration = Duration::from_secs(5);
+const FENCE_AGAIN: Duration = Duration::from_secs(1);
 /// A deposed primary that could not be closed so often is told of as one that is left open.
-const FENCES_UNTOLD: u32 = 2;
+const FENCES_UNTOLD: u32 = 4;
 /// A daemon without a sign of life of a server for so long cannot see it.
 const BLIND_AFTER: Duration = Duration::from_secs(10);
 /// How often the leader asks the others whether they see a server, and of how many servers at once.
@@ -473,7 +473,7 @@ impl Node {
                 }
                 continue;
             }
-            let wait = FENCE_AGAIN * (1 << tries.min(4));
+            let wait = FENCE_AGAIN * (1 << tries.min(6));
             self.fenced_again
                 .insert(identity.clone(), (now.mono + wait, tries + 1));
             note(

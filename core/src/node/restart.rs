@@ -269,7 +269,10 @@ impl Node {
                 Standing::Mark(Some(uptime_s))
             }
             (false, Some(_)) | (true, None) => Standing::AsRecorded,
-            (true, Some(opened)) if uptime_s <= YOUNG_S || is_restarted(opened) => {
+            // Opened by a recovery and never seen open: how long it had been up is not known, and people are not that quick.
+            (true, Some(opened))
+                if opened.uptime_s == 0 || uptime_s <= YOUNG_S || is_restarted(opened) =>
+            {
                 Standing::ClosedByRestart
             }
             (true, Some(_)) => Standing::Mark(None),

@@ -851,7 +851,7 @@ fn a_promoted_server_that_restarts_during_the_regroup_is_opened_again() {
 #[test]
 fn a_promoted_server_closed_by_a_restart_is_opened_by_who_never_saw_it_writeable() {
     for_both(|flavour| {
-        for all_daemons in [false, true] {
+        for all_down_for in [None, Some(4 * SEC), Some(40 * SEC)] {
             let mut world = World::new(flavour, 3);
             world.server(2).starts_read_only = true;
             world.run(20 * SEC);
@@ -860,15 +860,15 @@ fn a_promoted_server_closed_by_a_restart_is_opened_by_who_never_saw_it_writeable
             world.kill(2);
             let leader = world.leader.expect("a leader");
             world.kill_daemon(leader);
-            if all_daemons {
+            if all_down_for.is_some() {
                 for other in (0..3).filter(|number| *number != leader) {
                     world.kill_daemon(other);
                 }
             }
             world.run(2 * SEC);
             world.restart(2);
-            if all_daemons {
-                world.run(4 * SEC);
+            if let Some(down) = all_down_for {
+                world.run(down);
                 for number in 0..3 {
                     world.restart_daemon(number);
                 }

@@ -9,6 +9,7 @@
 
 use std::time::Duration;
 
+use orchestrator_core::gtid::mariadb::{Domain, Last};
 use orchestrator_core::gtid::{GtidSet, OracleGtidSet, Uuid};
 use orchestrator_core::id::{Identity, InstanceKey};
 use orchestrator_core::topology::{BinlogCoordinates, ReplicaStatus, ThreadState, UsingGtid};
@@ -283,15 +284,17 @@ impl Server {
         held: &GtidSet,
         from: usize,
     ) -> Result<(Vec<Transaction>, usize), ServerError> {
-        let is_ahead = match (held, &self.logged()) {
+        let has_beyond = match (held, &self.logged()) {
             (GtidSet::Oracle(held), GtidSet::Oracle(own)) => {
                 let uuid = Uuid(self.uuid());
                 !own.contains(&held.restricted_to_uuid(uuid))
             }
-            (GtidSet::Mariadb(held), GtidSet::Mariadb(own)) => !own.contains(held),
+            (GtidSet::Mariadb(held), GtidSet::Mariadb(_)) => {
+                !held.domains().all(|(_, last)| self.had(last))
+            }
             _ => true,
         };
-        if is_ahead {
+        if has_beyond {
             return Err(error(
                 code::FATAL_READING_BINLOG,
                 "the replica has more transactions than the source's binary log",
@@ -309,6 +312,17 @@ impl Server {
             .copied()
             .collect();
         Ok((sent, self.binlog.len()))
+    }
+
+    /// MariaDB: whether its log had this transaction of that server, or its own replication stands there. How far the log has
+    /// gone since by other servers' numbers says nothing.
+    fn had(&self, last: Last) -> bool {
+        let is_logged = self
+            .written_by
+            .get(&last.server_id.0)
+            .is_some_and(|newest| *newest >= last.sequence);
+        is_logged
+            || matches!(&self.replicated, GtidSet::Mariadb(own) if own.last(Domain(0)) == Some(last))
     }
 
     /// The receiver dials its source.

@@ -274,7 +274,7 @@ pub struct Server {
     /// MariaDB's `gtid_slave_pos`.
     pub(super) replicated: GtidSet,
     /// MariaDB's `gtid_binlog_state`: the last sequence number of each server in this log.
-    written_by: BTreeMap<u32, u64>,
+    pub(super) written_by: BTreeMap<u32, u64>,
     pub(super) relay: VecDeque<Transaction>,
     /// MySQL's `Retrieved_Gtid_Set`; MariaDB's `Gtid_IO_Pos`.
     pub(super) received: GtidSet,
@@ -385,6 +385,14 @@ impl Server {
     /// `PURGE BINARY LOGS` up to here. Who reads the log goes on from its place.
     pub fn purge_logs(&mut self) {
         self.purged = self.executed.clone();
+    }
+
+    /// MariaDB's `RESET MASTER`: its log begins anew, and knows of nobody who wrote.
+    pub fn reset_log(&mut self) {
+        self.release_unacknowledged();
+        self.binlog.clear();
+        self.written_by.clear();
+        self.executed = GtidSet::Mariadb(MariadbGtidSet::new());
     }
 
     /// The only row of the table `meta.cluster`, over the MySQL protocol.

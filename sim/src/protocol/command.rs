@@ -108,6 +108,12 @@ impl Conversation {
             self.host.change(Server::purge_logs);
             return Ok(DONE);
         }
+        if kind == Kind::Mariadb && parser.words("RESET MASTER") {
+            parser.end()?;
+            self.allowed::<E>(Act::Reload).await?;
+            self.host.change(Server::reset_log);
+            return Ok(DONE);
+        }
         if let Some(on) = [("START", true), ("STOP", false)]
             .into_iter()
             .find_map(|(word, on)| parser.word(word).then_some(on))

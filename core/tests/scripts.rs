@@ -117,6 +117,15 @@ impl Choosing {
                 }];
             }
         }
+        // What it logged of another server, up to which number: `7@60`.
+        if let Some(logged) = args.take_key("logged") {
+            let (writer, last) = logged.split_once('@').ok_or("logged is SERVER@NUMBER")?;
+            report.binlog_state.push(WrittenBy {
+                domain: 0,
+                server_id: writer.parse()?,
+                sequence: last.parse()?,
+            });
+        }
         let place = &mut report.classification;
         place.data_center = args.take_key("dc").unwrap_or_default().to_owned();
         place.region = args.take_key("region").unwrap_or_default().to_owned();

@@ -7,7 +7,7 @@ use alloc::{collections::BTreeMap, format, string::String, vec::Vec};
 use core::cmp::Ordering;
 
 use crate::{
-    gtid::{GtidSet, SetOrder},
+    gtid::{GtidSet, MariadbGtidSet, SetOrder},
     id::InstanceKey,
     policy::Policy,
     topology::{Flavour, ProbeReport, PromotionRule, ThreadState},
@@ -225,12 +225,38 @@ pub(super) fn without_errant(
             let clean = GtidSet::Oracle(set.subtract(&errant));
             (clean, !errant.is_empty())
         }
-        (GtidSet::Mariadb(_), Some(GtidSet::Mariadb(_))) => {
+        (GtidSet::Mariadb(set), Some(GtidSet::Mariadb(_))) => {
             let written_here = !report.written_here_beyond(primary).is_empty();
-            (held, written_here)
+            let (common, is_foreign) = on_the_line_of(primary, set);
+            (GtidSet::Mariadb(common), written_here || is_foreign)
         }
         _ => (held, false),
     }
+}
+
+/// MariaDB: a position whose last transaction the primary never had, though it had earlier ones of the same server, is taken
+/// back to those: a deposed primary wrote on, and this replica was still attached to it. Its number says nothing of what the
+/// primary wrote since, however high it is. Only a primary that was read open counts: one that was to be promoted may have
+/// applied more after it was read.
+fn on_the_line_of(primary: &ProbeReport, position: &MariadbGtidSet) -> (MariadbGtidSet, bool) {
+    let mut common = MariadbGtidSet::new();
+    let mut is_foreign = false;
+    for (domain, mut last) in position.domains() {
+        let known = primary
+            .binlog_state
+            .iter()
+            .find(|known| known.domain == domain.0 && known.server_id == last.server_id.0);
+        if let Some(known) = known
+            && !primary.read_only
+            && last.server_id.0 != primary.server_id
+            && known.sequence < last.sequence
+        {
+            last.sequence = known.sequence;
+            is_foreign = true;
+        }
+        common.advance(domain, last);
+    }
+    (common, is_foreign)
 }
 
 /// Why a replica may not be promoted; none if it may.

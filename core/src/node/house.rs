@@ -86,6 +86,7 @@ impl Node {
         self.record_witnesses(now, out, before);
         self.end_lost_downtimes(now, out);
         self.rejoin_lost(now, out);
+        self.start_left_halted(now, out);
         self.forget_unseen(now, out);
     }
 

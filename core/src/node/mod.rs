@@ -8,6 +8,7 @@ mod agreement;
 mod choice;
 mod clock;
 pub mod effect;
+mod halted;
 mod hooks;
 mod house;
 pub mod input;
@@ -173,6 +174,7 @@ pub struct Node {
     left_open: BTreeSet<Identity>,
     /// When a lost replica may be pointed at its primary again, and how often that was tried.
     rejoined: BTreeMap<InstanceKey, (Mono, u32)>,
+    left_halted: halted::LeftHalted,
     beginning: BTreeSet<InstanceKey>,
     last_uid: u64,
 
@@ -212,6 +214,7 @@ impl Node {
         replicated: Replicated,
     ) -> Self {
         let (filters, _) = Filters::compile_or_skip(replicated.policy());
+        let left_halted = halted::LeftHalted::of(&replicated);
         Self {
             identification,
             local_policy,
@@ -244,6 +247,7 @@ impl Node {
             fenced_again: BTreeMap::new(),
             left_open: BTreeSet::new(),
             rejoined: BTreeMap::new(),
+            left_halted,
             beginning: BTreeSet::new(),
             last_uid: 0,
             progress: BTreeMap::new(),
@@ -340,6 +344,7 @@ impl Node {
         let now = self.time(read);
         self.installed();
         self.learn_all(now);
+        self.left_halted = halted::LeftHalted::of(&self.replicated);
         self.policy_changed(now);
         let known: Vec<InstanceKey> = self.replicated.known().cloned().collect();
         let gone: Vec<InstanceKey> = self

@@ -427,6 +427,7 @@ impl Node {
         };
         note(out, level, Some(uid), text);
         self.learned.settle(now.mono, recovery.cluster);
+        self.left_halted.ended(&recovery);
         if recovery.purpose.is_recovery() {
             self.repaired_at.insert(recovery.cluster, now.mono);
         }

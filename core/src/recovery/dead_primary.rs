@@ -1817,7 +1817,7 @@ fn receiver_in_words(status: &ReplicaStatus) -> String {
 }
 
 /// The receiver may be started: on MariaDB beside a running applier only, or with nothing left to apply (F1).
-fn may_receive(report: &ProbeReport) -> bool {
+pub(crate) fn may_receive(report: &ProbeReport) -> bool {
     report.flavour != Flavour::Mariadb
         || !report.has_unapplied()
         || report

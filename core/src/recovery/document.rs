@@ -33,7 +33,8 @@ pub enum Purpose {
     /// An operator's one-step operation.
     SetReadOnly,
     SetWriteable,
-    /// A replica that was lost when its cluster was regrouped answers again: point it at the primary.
+    /// A replica that was lost when its cluster was regrouped answers again: point it at the primary. Or one that an undone
+    /// recovery left halted: it names that primary, and is to receive from it again.
     Rejoin {
         primary: InstanceKey,
     },

@@ -7,12 +7,12 @@ use core::time::Duration;
 
 use super::{
     audit,
-    dead_primary::{Move, Progress, Ready, View, repoint},
+    dead_primary::{Move, Progress, Ready, View, may_receive, repoint},
     document::{End, Outcome, Phase, Purpose, Recovery, Stage, Step, StepKind},
     statement::{Lane, Statement},
 };
 use crate::{
-    id::StepId,
+    id::{InstanceKey, StepId},
     policy::DeposedAction,
     topology::{ProbeReport, ThreadState},
 };
@@ -152,6 +152,7 @@ fn is_done(purpose: &Purpose, kind: StepKind, report: &ProbeReport) -> bool {
             let status = report.replication.as_ref();
             status.is_some_and(|status| match kind {
                 StepKind::Halt => status.io == ThreadState::Stopped,
+                StepKind::Resume => status.io != ThreadState::Stopped,
                 _ => status.source == *primary,
             })
         }
@@ -230,7 +231,13 @@ fn steps(recovery: &Recovery, view: &impl View) -> Result<Vec<Step>, End> {
                 let reason = String::from("it replicates from nobody");
                 return Err(End::Failed { reason });
             };
-            let (kind, statements) = match repoint(view, &former, &recovery.server, primary) {
+            let ready = if former == *primary {
+                resume(view, &recovery.server)
+            } else {
+                repoint(view, &former, &recovery.server, primary)
+            };
+            let (kind, statements) = match ready {
+                Ready::Now(statements) if former == *primary => (StepKind::Resume, statements),
                 Ready::Now(statements) => (StepKind::Repoint, statements),
                 Ready::Halt(statements) => (StepKind::Halt, statements),
                 Ready::Already => return Err(End::Succeeded),
@@ -255,6 +262,22 @@ fn steps(recovery: &Recovery, view: &impl View) -> Result<Vec<Step>, End> {
         Purpose::DeadPrimary { .. } => Vec::new(),
     };
     Ok(steps)
+}
+
+/// Of a replica that an undone recovery left halted: it names the right source, and is to receive from it.
+fn resume(view: &impl View, replica: &InstanceKey) -> Ready {
+    let report = view.reading(replica).map(|reading| reading.report);
+    let status = report.and_then(|report| report.replication.as_ref());
+    match (report, status) {
+        (Some(report), Some(status)) if status.io == ThreadState::Stopped => {
+            if may_receive(report) {
+                Ready::Now(vec![Statement::StartIoThread])
+            } else {
+                Ready::Later
+            }
+        }
+        _ => Ready::Already,
+    }
 }
 
 /// In place of an analysis code, an operation's record holds its variant.

@@ -882,6 +882,50 @@ fn a_promoted_server_closed_by_a_restart_is_opened_by_who_never_saw_it_writeable
     });
 }
 
+/// While the recovery was undone it refused to be started.
+#[test]
+fn a_replica_that_an_undone_recovery_left_halted_is_started_when_it_can_be() {
+    for_both(|flavour| {
+        for daemons_restart in [false, true] {
+            let mut world = World::with(flavour, 2, |policy| {
+                policy.promotion_ignore_hosts = vec![String::from(".")];
+            });
+            world.run(SEC);
+            world
+                .server(3)
+                .refuses
+                .insert(String::from("start IO thread"), 1872);
+            world.kill(1);
+            world.expect(20 * SEC, "a failed recovery", |world| {
+                world.running().is_none() && !world.recoveries().is_empty()
+            });
+            world.restart(1);
+            world.run(20 * SEC);
+            assert!(!world.receives(3), "{}", world.story());
+            assert!(world.receives(2), "{}", world.story());
+            if daemons_restart {
+                let leader = world.leader.expect("a leader");
+                for number in 0..3 {
+                    world.kill_daemon(number);
+                }
+                for number in 0..3 {
+                    world.restart_daemon(number);
+                }
+                world.elect((leader + 1) % 3);
+            }
+            world.server(3).refuses.clear();
+            world.expect(100 * SEC, "a replica that receives", |world| {
+                world.receives(3)
+            });
+            // People may stop it now.
+            world.run(10 * SEC);
+            world.server(3).channel.as_mut().expect("a replica").io = false;
+            world.run(200 * SEC);
+            assert!(!world.receives(3), "{}", world.story());
+        }
+    });
+}
+
 #[test]
 fn a_primary_closed_by_its_restart_that_cannot_be_opened_is_not_tried_without_pause() {
     let mut world = World::new(Flavour::Mysql, 2);

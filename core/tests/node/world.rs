@@ -541,6 +541,12 @@ impl World {
         self.recoveries().last().copied().expect("a recovery")
     }
 
+    /// Whether its receiver is on.
+    pub fn receives(&self, number: u16) -> bool {
+        let channel = self.fleet.servers[&key(number)].channel.as_ref();
+        channel.is_some_and(|channel| channel.io)
+    }
+
     pub fn writeable(&self) -> Vec<InstanceKey> {
         self.fleet
             .servers

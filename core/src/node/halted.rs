@@ -1,0 +1,178 @@
+//! Replicas that an undone recovery left halted: it stopped their receivers, and they did not answer, or refused, while it was
+//! undone. The leader starts them when they answer, unless people have touched them since.
+//!
+//! Holds between calls: what is held was halted by the newest recovery of its cluster, and was not seen receiving since.
+
+use alloc::{
+    collections::{BTreeMap, BTreeSet},
+    format,
+    vec::Vec,
+};
+use core::time::Duration;
+
+use super::{Level, Node, Output, note};
+use crate::{
+    id::{ClusterKey, InstanceKey},
+    recovery::{Outcome, Phase, Purpose, Recovery, Statement, StepKind, dead_primary::may_receive},
+    replicated::Replicated,
+    time::{Mono, Now, Wall},
+    topology::ThreadState,
+};
+
+/// One that could not be started is tried again after this time, then after twice as long, and so on.
+const RESUME_AGAIN: Duration = Duration::from_secs(5);
+/// What stands for so long was seen by people, and is theirs.
+const RESUMED_WITHIN: Duration = Duration::from_secs(3600);
+
+#[derive(Debug, Default)]
+pub(super) struct LeftHalted {
+    replicas: BTreeMap<InstanceKey, Halted>,
+}
+
+#[derive(Debug)]
+struct Halted {
+    cluster: ClusterKey,
+    /// When the recovery ended.
+    since: Wall,
+    /// Not started before this time; it was tried so often.
+    again: Mono,
+    tries: u32,
+}
+
+/// What is to be done about a replica that was left halted.
+enum Look {
+    Wait,
+    /// It receives, or it is none of this program's business any more.
+    Over,
+    Start {
+        source: InstanceKey,
+    },
+}
+
+impl LeftHalted {
+    pub(super) fn of(replicated: &Replicated) -> Self {
+        let mut left = Self::default();
+        let mut ended: Vec<&Recovery> = replicated.recoveries_newest_first().collect();
+        ended.reverse();
+        for recovery in ended {
+            left.ended(recovery);
+        }
+        left
+    }
+
+    /// A recovery or an operation has ended.
+    pub(super) fn ended(&mut self, recovery: &Recovery) {
+        let Some((since, _)) = &recovery.end else {
+            return;
+        };
+        if let Purpose::Rejoin { .. } = recovery.purpose {
+            if recovery.is_successful() {
+                self.replicas.remove(&recovery.server);
+            }
+            return;
+        }
+        if !recovery.purpose.is_recovery() {
+            return;
+        }
+        self.replicas
+            .retain(|_, halted| halted.cluster != recovery.cluster);
+        let is_promoted = recovery.steps_of(StepKind::Promote).next().is_some();
+        if recovery.is_successful() || is_promoted {
+            return;
+        }
+        let halted: BTreeSet<&InstanceKey> = recovery
+            .steps_of(StepKind::Halt)
+            .filter(|(step, _)| step.statements.contains(&Statement::StopIoThread))
+            .map(|(step, _)| &step.server)
+            .collect();
+        for key in halted {
+            let resumed = recovery
+                .steps_of(StepKind::Resume)
+                .filter(|(step, _)| step.server == *key)
+                .last();
+            if !matches!(resumed, Some((_, Phase::Settled(Outcome::Done)))) {
+                let halted = Halted {
+                    cluster: recovery.cluster,
+                    since: *since,
+                    again: Mono::ZERO,
+                    tries: 0,
+                };
+                self.replicas.insert(key.clone(), halted);
+            }
+        }
+    }
+}
+
+impl Node {
+    pub(super) fn start_left_halted(&mut self, now: Now, out: &mut Output) {
+        let keys: Vec<InstanceKey> = self.left_halted.replicas.keys().cloned().collect();
+        for key in keys {
+            match self.look_at_halted(now, &key) {
+                Look::Wait => {}
+                Look::Over => {
+                    self.left_halted.replicas.remove(&key);
+                }
+                Look::Start { source } => {
+                    if let Some(halted) = self.left_halted.replicas.get_mut(&key) {
+                        halted.again = now.mono + RESUME_AGAIN * (1 << halted.tries.min(6));
+                        halted.tries += 1;
+                    }
+                    note(
+                        out,
+                        Level::Warning,
+                        None,
+                        format!(
+                            "{key} was left halted by a recovery that was undone, and answers: starting its IO thread"
+                        ),
+                    );
+                    self.open(now, &key, Purpose::Rejoin { primary: source }, "", out);
+                }
+            }
+        }
+    }
+
+    fn look_at_halted(&self, now: Now, key: &InstanceKey) -> Look {
+        let Some(halted) = self.left_halted.replicas.get(key) else {
+            return Look::Over;
+        };
+        let (Some(record), Some(instance)) = (
+            self.replicated.cluster(halted.cluster),
+            self.observed.instances.get(key),
+        ) else {
+            return Look::Over;
+        };
+        if now.wall.since(halted.since) > RESUMED_WITHIN {
+            return Look::Over;
+        }
+        if now.mono < halted.again
+            || self.beginning.contains(key)
+            || self.replicated.running_on(record.key).is_some()
+            || !instance.is_last_check_valid()
+            || instance.seen <= self.learned.settled_since(record.key)
+        {
+            return Look::Wait;
+        }
+        let Some(report) = &instance.report else {
+            return Look::Wait;
+        };
+        let Some(status) = &report.replication else {
+            return Look::Over;
+        };
+        if status.source != record.primary
+            || status.io != ThreadState::Stopped
+            || status.io_errno != 0
+        {
+            return Look::Over;
+        }
+        if !self.may_change(record)
+            || !may_receive(report)
+            || self.replicated.downtime_of(key, now.wall).is_some()
+            || self.replicated.maintenance_of(key, now.wall).is_some()
+        {
+            return Look::Wait;
+        }
+        Look::Start {
+            source: record.primary.clone(),
+        }
+    }
+}

@@ -15,6 +15,7 @@ pub mod input;
 mod invariants;
 mod judge;
 mod members;
+mod names;
 mod observe;
 mod original;
 mod repair;
@@ -175,6 +176,7 @@ pub struct Node {
     /// When a lost replica may be pointed at its primary again, and how often that was tried.
     rejoined: BTreeMap<InstanceKey, (Mono, u32)>,
     left_halted: halted::LeftHalted,
+    names: names::Names,
     beginning: BTreeSet<InstanceKey>,
     last_uid: u64,
 
@@ -248,6 +250,7 @@ impl Node {
             left_open: BTreeSet::new(),
             rejoined: BTreeMap::new(),
             left_halted,
+            names: names::Names::default(),
             beginning: BTreeSet::new(),
             last_uid: 0,
             progress: BTreeMap::new(),

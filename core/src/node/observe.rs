@@ -210,6 +210,8 @@ impl Node {
                 return;
             }
         }
+        let mut report = report;
+        self.name_source(now, key, &mut report, out);
         let report: Arc<crate::topology::ProbeReport> = Arc::from(report);
         let identity = report.identity.clone();
         let former_source = {
@@ -439,12 +441,14 @@ impl Node {
         adopt: Adopt,
         out: &mut Output,
     ) {
-        note(
-            out,
-            Level::Info,
-            None,
-            format!("{alias} calls itself {self_key}"),
-        );
+        if self.answered_at(alias, self_key) {
+            note(
+                out,
+                Level::Info,
+                None,
+                format!("{alias} calls itself {self_key}"),
+            );
+        }
         let mut adopt = adopt;
         if self.leading().is_some() {
             if !self.replicated.is_known(self_key) && self.may_know(self_key) {
@@ -471,6 +475,7 @@ impl Node {
             }
         }
         self.seen(now, self_key, began, report, adopt, out);
+        self.read_replicas_of(now, alias, out);
     }
 
     /// Gives up what the adapters or raft never told the end of, and servers that were adopted and never became known.

@@ -274,6 +274,8 @@ pub fn uuid(server_id: u32) -> String {
 #[derive(Debug, Default)]
 pub struct Fleet {
     pub servers: BTreeMap<InstanceKey, Server>,
+    /// What replicas call a source, where that is not its own name.
+    pub called: BTreeMap<InstanceKey, InstanceKey>,
 }
 
 impl Fleet {
@@ -384,7 +386,16 @@ impl Fleet {
                 received.extend(&replicated);
             }
             ReplicaStatus {
-                source: channel.source.clone(),
+                source: self
+                    .called
+                    .get(&channel.source)
+                    .unwrap_or(&channel.source)
+                    .clone(),
+                source_uuid: self
+                    .servers
+                    .get(&channel.source)
+                    .filter(|_| !is_mariadb)
+                    .map_or(String::new(), |source| uuid(source.server_id)),
                 source_server_id: self
                     .servers
                     .get(&channel.source)

@@ -882,6 +882,40 @@ fn a_promoted_server_closed_by_a_restart_is_opened_by_who_never_saw_it_writeable
     });
 }
 
+/// Replicas state it by a name that it does not call itself, and a daemon may never have met it.
+#[test]
+fn a_primary_that_its_replicas_call_otherwise_is_replaced_when_it_dies() {
+    for_both(|flavour| {
+        for all_restart_after_its_death in [false, true] {
+            let mut world = World::new(flavour, 3);
+            let name = InstanceKey::new("db.example.com", 3306);
+            world.fleet.called.insert(key(1), name.clone());
+            world.run(20 * SEC);
+            for daemon in 0..3 {
+                assert_eq!(world.cluster_name(daemon, 2), world.cluster_name(daemon, 1));
+            }
+            assert!(!world.oracle.is_known(&name), "{}", world.story());
+            let probes = world.probes;
+            world.run(30 * SEC);
+            // Of four servers by three daemons, each 5 s.
+            assert!(world.probes - probes < 90, "{}", world.probes - probes);
+            if all_restart_after_its_death {
+                for number in 0..3 {
+                    world.kill_daemon(number);
+                }
+                world.kill(1);
+                for number in 0..3 {
+                    world.restart_daemon(number);
+                }
+                world.elect(1);
+            } else {
+                world.kill(1);
+            }
+            world.expect_succeeded(20 * SEC, 2);
+        }
+    });
+}
+
 /// While the recovery was undone it refused to be started.
 #[test]
 fn a_replica_that_an_undone_recovery_left_halted_is_started_when_it_can_be() {

@@ -753,6 +753,9 @@ impl World {
     }
 
     fn is_reachable(&self, number: usize, key: &InstanceKey) -> Option<&Server> {
+        let mut called = self.fleet.called.iter();
+        let own = called.find(|(_, name)| *name == key);
+        let key = own.map_or(key, |(own, _)| own);
         self.fleet
             .servers
             .get(key)
@@ -1007,7 +1010,7 @@ impl World {
                         code: 1040,
                         message: String::from("Too many connections"),
                     }),
-                    Some(_) => Ok(Box::new(self.fleet.report(&key, self.now))),
+                    Some(server) => Ok(Box::new(self.fleet.report(&server.key, self.now))),
                 };
                 let partial_success = result.is_ok();
                 let end = ProbeEnd {

@@ -109,6 +109,190 @@ pub struct Policy {
     pub observe_only: bool,
 }
 
+impl Policy {
+    /// The configuration's keys in which this one differs from another.
+    #[must_use]
+    pub fn differs_in(&self, other: &Self) -> Vec<&'static str> {
+        let Self {
+            poll,
+            reasonable_check,
+            reasonable_lag,
+            reasonable_locked_semi_sync,
+            reduce_analysis,
+            enforce_exact_semi_sync,
+            recover_non_writeable,
+            recover_primary_filters,
+            recover_intermediate_filters,
+            recovery_ignore_hosts,
+            promotion_ignore_hosts,
+            problem_ignore_hosts,
+            cool_down,
+            detection_block,
+            apply_promotion,
+            prevent_cross_data_center,
+            prevent_cross_region,
+            fail_promotion_on_lag,
+            fail_promotion_if_not_applied,
+            skip_drain,
+            lost_downtime,
+            candidate_expiry,
+            unseen_forget,
+            audit_purge,
+            cluster_name_to_alias,
+            ignore_hosts,
+            ignore_replica_hosts,
+            ignore_source_hosts,
+            gone_patience,
+            planned_stop_patience,
+            return_policy,
+            reopen_restarted_primary,
+            halt_deadline,
+            donor_catchup,
+            drain_max,
+            refuse_lossy,
+            witness_quorum,
+            deposed_action,
+            spare_users,
+            observe_only,
+        } = self;
+        [
+            (poll != &other.poll, "InstancePollSeconds"),
+            (
+                reasonable_check != &other.reasonable_check,
+                "ReasonableInstanceCheckSeconds",
+            ),
+            (
+                reasonable_lag != &other.reasonable_lag,
+                "ReasonableReplicationLagSeconds",
+            ),
+            (
+                reasonable_locked_semi_sync != &other.reasonable_locked_semi_sync,
+                "ReasonableLockedSemiSyncMasterSeconds",
+            ),
+            (
+                reduce_analysis != &other.reduce_analysis,
+                "ReduceReplicationAnalysisCount",
+            ),
+            (
+                enforce_exact_semi_sync != &other.enforce_exact_semi_sync,
+                "EnforceExactSemiSyncReplicas",
+            ),
+            (
+                recover_non_writeable != &other.recover_non_writeable,
+                "RecoverNonWriteableMaster",
+            ),
+            (
+                recover_primary_filters != &other.recover_primary_filters,
+                "RecoverMasterClusterFilters",
+            ),
+            (
+                recover_intermediate_filters != &other.recover_intermediate_filters,
+                "RecoverIntermediateMasterClusterFilters",
+            ),
+            (
+                recovery_ignore_hosts != &other.recovery_ignore_hosts,
+                "RecoveryIgnoreHostnameFilters",
+            ),
+            (
+                promotion_ignore_hosts != &other.promotion_ignore_hosts,
+                "PromotionIgnoreHostnameFilters",
+            ),
+            (
+                problem_ignore_hosts != &other.problem_ignore_hosts,
+                "ProblemIgnoreHostnameFilters",
+            ),
+            (cool_down != &other.cool_down, "RecoveryPeriodBlockSeconds"),
+            (
+                detection_block != &other.detection_block,
+                "FailureDetectionPeriodBlockMinutes",
+            ),
+            (
+                apply_promotion != &other.apply_promotion,
+                "ApplyMySQLPromotionAfterMasterFailover",
+            ),
+            (
+                prevent_cross_data_center != &other.prevent_cross_data_center,
+                "PreventCrossDataCenterMasterFailover",
+            ),
+            (
+                prevent_cross_region != &other.prevent_cross_region,
+                "PreventCrossRegionMasterFailover",
+            ),
+            (
+                fail_promotion_on_lag != &other.fail_promotion_on_lag,
+                "FailMasterPromotionOnLagMinutes",
+            ),
+            (
+                fail_promotion_if_not_applied != &other.fail_promotion_if_not_applied,
+                "FailMasterPromotionIfSQLThreadNotUpToDate",
+            ),
+            (
+                skip_drain != &other.skip_drain,
+                "DelayMasterPromotionIfSQLThreadNotUpToDate",
+            ),
+            (
+                lost_downtime != &other.lost_downtime,
+                "MasterFailoverLostInstancesDowntimeMinutes",
+            ),
+            (
+                candidate_expiry != &other.candidate_expiry,
+                "CandidateInstanceExpireMinutes",
+            ),
+            (
+                unseen_forget != &other.unseen_forget,
+                "UnseenInstanceForgetHours",
+            ),
+            (audit_purge != &other.audit_purge, "AuditPurgeDays"),
+            (
+                cluster_name_to_alias != &other.cluster_name_to_alias,
+                "ClusterNameToAlias",
+            ),
+            (
+                ignore_hosts != &other.ignore_hosts,
+                "DiscoveryIgnoreHostnameFilters",
+            ),
+            (
+                ignore_replica_hosts != &other.ignore_replica_hosts,
+                "DiscoveryIgnoreReplicaHostnameFilters",
+            ),
+            (
+                ignore_source_hosts != &other.ignore_source_hosts,
+                "DiscoveryIgnoreMasterHostnameFilters",
+            ),
+            (
+                gone_patience != &other.gone_patience,
+                "PrimaryGonePatienceMilliseconds",
+            ),
+            (
+                planned_stop_patience != &other.planned_stop_patience,
+                "PlannedStopPatienceSeconds",
+            ),
+            (return_policy != &other.return_policy, "PrimaryReturnPolicy"),
+            (
+                reopen_restarted_primary != &other.reopen_restarted_primary,
+                "ReopenRestartedPrimary",
+            ),
+            (
+                halt_deadline != &other.halt_deadline,
+                "HaltDeadlineMilliseconds",
+            ),
+            (donor_catchup != &other.donor_catchup, "DonorCatchupSeconds"),
+            (drain_max != &other.drain_max, "PromotionDrainSecondsMax"),
+            (refuse_lossy != &other.refuse_lossy, "RefuseLossyPromotion"),
+            (witness_quorum != &other.witness_quorum, "WitnessQuorum"),
+            (
+                deposed_action != &other.deposed_action,
+                "DeposedPrimaryAction",
+            ),
+            (spare_users != &other.spare_users, "QuarantineSpareUsers"),
+            (observe_only != &other.observe_only, "ObserveOnly"),
+        ]
+        .into_iter()
+        .filter_map(|(differs, key)| differs.then_some(key))
+        .collect()
+    }
+}
+
 impl Default for Policy {
     fn default() -> Self {
         const fn secs(secs: u64) -> Duration {

@@ -195,6 +195,7 @@ impl Daemon for Fake {
             replicated: &world.replicated,
             diagnosis: &Diagnosis::of(view, judging),
             filters: &filters,
+            local_policy: world.replicated.policy(),
             disagreements: &BTreeMap::new(),
             members: &MembersView::default(),
         }))

@@ -669,6 +669,7 @@ impl<E: Env> http::Daemon for Served<E> {
                     replicated: node.replicated(),
                     diagnosis: node.diagnosis(),
                     filters: node.filters(),
+                    local_policy: node.local_policy(),
                     disagreements: node.disagreements(),
                 })
             })

@@ -143,6 +143,7 @@ impl http::Daemon for Rows {
             replicated: &shown.state,
             diagnosis: &Diagnosis::of(view, judging),
             filters,
+            local_policy: shown.state.policy(),
             disagreements: &std::collections::BTreeMap::new(),
             members: &MembersView::default(),
         }))

@@ -26,6 +26,7 @@ use alloc::{
     borrow::ToOwned,
     boxed::Box,
     collections::{BTreeMap, BTreeSet},
+    format,
     string::String,
     vec::Vec,
 };
@@ -138,6 +139,8 @@ struct Suspicion {
 pub struct Node {
     identification: Identification,
     local_policy: Policy,
+    /// The policy in force, as it was told of last.
+    obeyed: Policy,
     raft: RaftView,
     /// Since when this daemon has had no quorum, by its own sight.
     alone_since: Option<Mono>,
@@ -217,9 +220,11 @@ impl Node {
     ) -> Self {
         let (filters, _) = Filters::compile_or_skip(replicated.policy());
         let left_halted = halted::LeftHalted::of(&replicated);
+        let obeyed = replicated.policy().clone();
         Self {
             identification,
             local_policy,
+            obeyed,
             raft: RaftView::default(),
             alone_since: None,
             replicated,
@@ -398,6 +403,12 @@ impl Node {
         &self.local_policy
     }
 
+    /// The configuration's keys in which this daemon's own file differs from the policy that all obey.
+    #[must_use]
+    pub fn differing_settings(&self) -> Vec<&'static str> {
+        self.local_policy.differs_in(self.policy())
+    }
+
     #[must_use]
     pub const fn filters(&self) -> &Filters {
         &self.filters
@@ -490,6 +501,33 @@ impl Node {
         self.rejudge(now, |diagnosis, view, judging| {
             diagnosis.rebuild(view, judging);
         });
+    }
+
+    /// What changed in the policy in force, and what this daemon's own file says otherwise.
+    fn tell_policy(&mut self, out: &mut Output) {
+        let obeyed = self.policy().clone();
+        let changed = obeyed.differs_in(&self.obeyed);
+        if !changed.is_empty() {
+            let text = format!(
+                "the leader's file is obeyed: {} changed",
+                changed.join(", ")
+            );
+            // The first one changes what nobody had said.
+            let level = match self.obeyed == Policy::default() {
+                true => Level::Info,
+                false => Level::Warning,
+            };
+            note(out, level, None, text);
+        }
+        let differing = self.differing_settings();
+        if !differing.is_empty() {
+            let text = format!(
+                "this daemon's file differs from the leader's in {}: another leader would change what all obey; make the files the same",
+                differing.join(", ")
+            );
+            note(out, Level::Warning, None, text);
+        }
+        self.obeyed = obeyed;
     }
 
     /// Brings the diagnosis up to what this node knows.

@@ -181,7 +181,10 @@ impl Node {
                     self.forget(now, key, out);
                 }
             }
-            Command::SetPolicy(_) => self.policy_changed(now),
+            Command::SetPolicy(_) => {
+                self.policy_changed(now);
+                self.tell_policy(out);
+            }
             Command::BeginDowntime { key, .. }
             | Command::EndDowntime { key }
             | Command::BeginMaintenance { key, .. }

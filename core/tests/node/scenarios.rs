@@ -916,6 +916,34 @@ fn a_primary_that_its_replicas_call_otherwise_is_replaced_when_it_dies() {
     });
 }
 
+#[test]
+fn another_leader_with_another_file_changes_what_is_obeyed_and_says_so() {
+    let mut world = World::new(Flavour::Mysql, 2);
+    world.run(SEC);
+    let leader = world.leader.expect("a leader");
+    let other = (leader + 1) % 3;
+    let mut policy = world.daemons[other].node.local_policy().clone();
+    policy.observe_only = true;
+    world.set_policy_of(other, &policy);
+    assert_eq!(
+        world.daemons[other].node.differing_settings(),
+        ["ObserveOnly"]
+    );
+    assert_eq!(world.daemons[leader].node.differing_settings().len(), 0);
+    world.kill_daemon(leader);
+    world.elect(other);
+    world.run(2 * SEC);
+    assert_eq!(world.daemons[other].node.differing_settings().len(), 0);
+    let story = world.story();
+    let third = (leader + 2) % 3;
+    for said in [
+        format!("daemon{third}: the leader's file is obeyed: ObserveOnly changed"),
+        format!("daemon{third}: this daemon's file differs from the leader's in ObserveOnly"),
+    ] {
+        assert!(story.contains(&said), "{said}\n{story}");
+    }
+}
+
 /// While the recovery was undone it refused to be started.
 #[test]
 fn a_replica_that_an_undone_recovery_left_halted_is_started_when_it_can_be() {

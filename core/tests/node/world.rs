@@ -523,6 +523,11 @@ impl World {
         }
     }
 
+    /// One daemon's file is another one.
+    pub fn set_policy_of(&mut self, number: usize, policy: &Policy) {
+        self.step(number, Input::LocalPolicy(Box::new(policy.clone())));
+    }
+
     pub fn running(&self) -> Option<&Recovery> {
         self.oracle.running().next()
     }

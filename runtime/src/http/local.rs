@@ -60,6 +60,7 @@ struct Membership {
     described: BTreeMap<NodeId, Described>,
     change: String,
     waiting: Vec<String>,
+    differing: Vec<String>,
     strangers: Vec<RaftStranger>,
     originals: Vec<RaftOriginal>,
 }
@@ -74,6 +75,7 @@ fn membership(sight: &Sight<'_>) -> Membership {
         described: described(sight),
         change: change.unwrap_or_default(),
         waiting: sight.members.waiting.clone(),
+        differing: differing(sight),
         strangers: strangers
             .map(|(node, address, reason)| RaftStranger {
                 node: node.to_string(),
@@ -83,6 +85,12 @@ fn membership(sight: &Sight<'_>) -> Membership {
             .collect(),
         originals: originals(sight),
     }
+}
+
+/// The keys in which this daemon's file differs from the policy that all obey.
+fn differing(sight: &Sight<'_>) -> Vec<String> {
+    let keys = sight.local_policy.differs_in(sight.policy());
+    keys.into_iter().map(String::from).collect()
 }
 
 fn members(facts: &RaftFacts, described: &BTreeMap<NodeId, Described>) -> Vec<RaftMember> {
@@ -122,6 +130,13 @@ pub(super) async fn condition<D: Daemon>(asked: &Asked<'_, D>) -> Answer {
     };
     let mut warnings = condition::warnings(facts);
     warnings.extend(alarms);
+    // Until somebody has led, nothing is obeyed.
+    if facts.leader.is_some() && !membership.differing.is_empty() {
+        warnings.push(format!(
+            "the configuration file of this daemon differs from the leader's, which is obeyed, in {}: make the files the same",
+            membership.differing.join(", ")
+        ));
+    }
     let leader = facts.leader.as_ref().map(|leader| ConditionLeader {
         node: leader.node.to_string(),
         address: leader.address.clone(),
@@ -192,6 +207,7 @@ pub(super) async fn raft_status<D: Daemon>(asked: &Asked<'_, D>) -> Result<Answe
         missing: condition::missing(facts),
         change: membership.change,
         waiting: membership.waiting,
+        differing_settings: membership.differing,
         strangers: membership.strangers,
         originals: membership.originals,
     }))

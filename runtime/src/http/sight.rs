@@ -23,6 +23,8 @@ pub struct Sight<'a> {
     pub filters: &'a Filters,
     /// Members whose state differs from this daemon's, and since which entry.
     pub disagreements: &'a BTreeMap<NodeId, LogPosition>,
+    /// What this daemon's own file says.
+    pub local_policy: &'a Policy,
     /// What there is to show of the raft cluster's members.
     pub members: &'a MembersView,
 }

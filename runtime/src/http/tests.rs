@@ -204,6 +204,8 @@ struct World {
     /// Instead of doing what is asked.
     reply: Option<Reply>,
     disagreements: BTreeMap<NodeId, LogPosition>,
+    /// This daemon's own file says otherwise than what is obeyed.
+    local_policy: Option<Policy>,
     /// The node has ended, or never began.
     is_gone: bool,
 }
@@ -277,6 +279,7 @@ impl Fake {
             performed: Ok(String::new()),
             reply: None,
             disagreements: BTreeMap::new(),
+            local_policy: None,
             is_gone: false,
         })));
         let policy = Policy {
@@ -383,6 +386,10 @@ impl Daemon for Fake {
                 replicated: &world.replicated,
                 diagnosis: &Diagnosis::of(view, judging),
                 filters: &world.filters,
+                local_policy: world
+                    .local_policy
+                    .as_ref()
+                    .unwrap_or_else(|| world.replicated.policy()),
                 disagreements: &world.disagreements,
                 members: &MembersView::default(),
             }))
@@ -1534,6 +1541,33 @@ fn health_tells_of_a_member_that_holds_another_state() {
         let alarms = site.json("/api/health").await["Details"]["Alarms"].clone();
         let alarm = alarms[0].as_str().unwrap();
         assert!(alarm.ends_with("differs from this daemon's since entry 17@2 of the raft log"));
+    });
+}
+
+#[test]
+fn a_configuration_file_that_differs_from_the_leaders_is_shown() {
+    run(async {
+        let site = site(Fake::new(), Settings::default()).await;
+        let status = site.json("/api/raft-status").await;
+        assert_eq!(status["DifferingSettings"], json!([]));
+        assert_eq!(site.json("/api/v2/health").await["Warnings"], json!([]));
+        site.fake.with(|world| {
+            let mut policy = world.replicated.policy().clone();
+            policy.recover_primary_filters = vec![String::from("*")];
+            policy.observe_only = true;
+            world.local_policy = Some(policy);
+        });
+        let status = site.json("/api/raft-status").await;
+        assert_eq!(
+            status["DifferingSettings"],
+            json!(["RecoverMasterClusterFilters", "ObserveOnly"])
+        );
+        let health = site.json("/api/v2/health").await;
+        let warning = health["Warnings"][0].as_str().unwrap();
+        assert!(
+            warning.contains("in RecoverMasterClusterFilters, ObserveOnly: make"),
+            "{warning}"
+        );
     });
 }
 

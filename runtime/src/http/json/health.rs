@@ -76,6 +76,8 @@ pub struct RaftStatus {
     pub change: String,
     /// Why a change of members stands still, or why `RaftNodes` is not obeyed.
     pub waiting: Vec<String>,
+    /// Keys in which this daemon's configuration file differs from what all obey, which is the leader's.
+    pub differing_settings: Vec<String>,
     /// Daemons that ask to be let in.
     pub strangers: Vec<RaftStranger>,
     /// The original program's databases that members were first started on.

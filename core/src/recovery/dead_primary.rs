@@ -51,7 +51,7 @@ const LAST_DIAL_MAX: Duration = Duration::from_millis(250);
 const REGROUP_PATIENCE: Duration = Duration::from_secs(20);
 /// A receiver that runs and does not say which file of its source's log it reads is believed to have arrived there after
 /// this time. See [`follows`].
-const SILENT_CONNECTION_SETTLES: Duration = Duration::from_secs(2);
+const SILENT_CONNECTION_SETTLES: Duration = Duration::from_secs(5);
 /// A server that could not be read for so long counts as not answering. Nobody waits for a promoted one that does not, so
 /// that its own failure is not kept waiting.
 const UNREAD_MAX: Duration = Duration::from_secs(2);

@@ -34,7 +34,7 @@ pub enum Effect {
     Unwatch {
         key: InstanceKey,
     },
-    /// A forgotten server: close everything kept to it.
+    /// A forgotten server, or a name that did not become that of a server: close everything kept to it.
     Drop {
         key: InstanceKey,
     },

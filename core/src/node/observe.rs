@@ -186,6 +186,21 @@ impl Node {
                 }
             }
         }
+        self.drop_unobserved(&key, out);
+    }
+
+    /// Nothing is kept to a name that did not become that of a server: an alias, or one that was asked for and is not known.
+    fn drop_unobserved(&self, key: &InstanceKey, out: &mut Output) {
+        let is_in_use = self.observed.instances.contains_key(key)
+            || self.in_flight.contains_key(key)
+            || self.discovering.contains_key(key)
+            || self.replicated.running().any(|recovery| {
+                recovery.server == *key
+                    || recovery.steps.values().any(|(step, _)| step.server == *key)
+            });
+        if !is_in_use {
+            out.effects.push(Effect::Drop { key: key.clone() });
+        }
     }
 
     /// A reading of a server, however it came.

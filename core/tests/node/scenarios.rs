@@ -1,5 +1,7 @@
 //! Situations of `FAILOVER.md`, one test each.
 
+use std::collections::BTreeSet;
+
 use orchestrator_core::{
     analysis::{Code, StructureCode},
     id::InstanceKey,
@@ -890,6 +892,7 @@ fn a_primary_that_its_replicas_call_otherwise_is_replaced_when_it_dies() {
             let mut world = World::new(flavour, 3);
             let name = InstanceKey::new("db.example.com", 3306);
             world.fleet.called.insert(key(1), name.clone());
+            world.aliases.insert(name.clone(), key(1));
             world.run(20 * SEC);
             for daemon in 0..3 {
                 assert_eq!(world.cluster_name(daemon, 2), world.cluster_name(daemon, 1));
@@ -2034,6 +2037,35 @@ fn a_discover_is_answered_when_it_is_committed() {
     world.run(SEC);
     assert_eq!(world.replies.get(&asked), Some(&Reply::Probed(key(3))));
     assert!(world.oracle.is_known(&key(3)));
+}
+
+/// A connection that is kept to a name by which nobody is known is never used again.
+#[test]
+fn nothing_is_kept_to_names_that_become_no_server() {
+    let mut world = World::new(Flavour::Mysql, 2);
+    let leader = world.leader.expect("a leader");
+    let follower = (leader + 1) % 3;
+    let address = InstanceKey::new("192.0.2.1", 3306);
+    world.aliases.insert(address.clone(), key(1));
+    let nowhere = InstanceKey::new("nowhere", 3306);
+    let by_address = world.ask(Request::Discover(address.clone()));
+    let again = world.ask(Request::Discover(address.clone()));
+    let of_follower = world.ask_of(follower, Request::Refresh(address));
+    let of_nowhere = world.ask_of(follower, Request::Refresh(nowhere));
+    world.run(5 * SEC);
+    for asked in [by_address, again, of_follower] {
+        assert_eq!(world.replies.get(&asked), Some(&Reply::Probed(key(1))));
+    }
+    assert!(
+        matches!(world.replies.get(&of_nowhere), Some(Reply::ProbeFailed(_))),
+        "{:?}",
+        world.replies.get(&of_nowhere)
+    );
+    let known: BTreeSet<InstanceKey> = world.oracle.known().cloned().collect();
+    assert_eq!(known, (1..=3).map(key).collect());
+    for daemon in &world.daemons {
+        assert_eq!(daemon.kept, known, "{}", world.story());
+    }
 }
 
 #[test]

@@ -79,6 +79,8 @@ pub struct Daemon {
     applied: usize,
     rng: StdRng,
     watches: BTreeMap<InstanceKey, Watch>,
+    /// Names that its adapter keeps something to: they were read or watched, and not dropped.
+    pub kept: BTreeSet<InstanceKey>,
     second: u64,
     steps: u32,
     /// Raised by each step, in order.
@@ -110,6 +112,8 @@ pub struct World {
     /// How many it did not take.
     pub proposals_refused: usize,
     pub fleet: Fleet,
+    /// Other names, and the servers that answer there.
+    pub aliases: BTreeMap<InstanceKey, InstanceKey>,
     /// Daemon and server that cannot reach each other.
     pub cut: BTreeSet<(usize, InstanceKey)>,
     /// What was decided, as a further member would have it.
@@ -215,6 +219,7 @@ impl World {
             proposals_refused: 0,
             probes: 0,
             fleet,
+            aliases: BTreeMap::new(),
             cut: BTreeSet::new(),
             oracle: Replicated::default(),
             trace: Vec::new(),
@@ -272,6 +277,7 @@ impl World {
             applied: 0,
             rng: StdRng::seed_from_u64(number as u64),
             watches: BTreeMap::new(),
+            kept: BTreeSet::new(),
             second: 0,
             steps: 0,
             answers: Vec::new(),
@@ -758,9 +764,6 @@ impl World {
     }
 
     fn is_reachable(&self, number: usize, key: &InstanceKey) -> Option<&Server> {
-        let mut called = self.fleet.called.iter();
-        let own = called.find(|(_, name)| *name == key);
-        let key = own.map_or(key, |(own, _)| own);
         self.fleet
             .servers
             .get(key)
@@ -780,6 +783,7 @@ impl World {
         match effect {
             Effect::Probe { key, .. } => {
                 self.probes += 1;
+                self.daemons[number].kept.insert(key.clone());
                 let began = self.now;
                 let after = match self.is_reachable(number, &key) {
                     Some(server) if server.frozen => SEC,
@@ -789,6 +793,7 @@ impl World {
                 self.after(after, Event::ProbeAt(number, boot, key, began));
             }
             Effect::Watch { key, redial } => {
+                self.daemons[number].kept.insert(key.clone());
                 let watch = self.daemons[number].watches.entry(key.clone()).or_default();
                 watch.redial = redial;
                 if !watch.is_up && !watch.dialling {
@@ -796,8 +801,12 @@ impl World {
                     self.after(MS / 2, Event::Dial(number, boot, key));
                 }
             }
-            Effect::Unwatch { key } | Effect::Drop { key } => {
+            Effect::Unwatch { key } => {
                 self.daemons[number].watches.remove(&key);
+            }
+            Effect::Drop { key } => {
+                self.daemons[number].watches.remove(&key);
+                self.daemons[number].kept.remove(&key);
             }
             Effect::Run { uid, epoch, step } => {
                 self.say(format!("daemon{number} runs {step}"));
@@ -1007,7 +1016,8 @@ impl World {
                 if !self.is_this_run(number, boot) {
                     return;
                 }
-                let result = match self.is_reachable(number, &key) {
+                let name = self.aliases.get(&key).unwrap_or(&key);
+                let result = match self.is_reachable(number, name) {
                     None => Err(ProbeFailure::Unreachable),
                     Some(server) if !server.up => Err(ProbeFailure::Refused),
                     Some(server) if server.frozen => Err(ProbeFailure::NoLogin),

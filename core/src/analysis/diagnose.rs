@@ -433,12 +433,13 @@ fn cluster_details<C: Context + ?Sized>(
 ) -> ClusterDetails {
     let name = server.place.cluster_name.as_str();
     let alias = judging.context.cluster_alias(name).unwrap_or(name);
+    let automated = judging.filters.automated(name, alias);
     ClusterDetails {
         name: String::from(name),
         alias: String::from(alias),
         domain: String::from(judging.context.cluster_domain(name).unwrap_or(name)),
-        recovers_primary: judging.filters.recover_primary.matches(name, alias),
-        recovers_intermediate: judging.filters.recover_intermediate.matches(name, alias),
+        recovers_primary: automated.primary,
+        recovers_intermediate: automated.intermediate,
     }
 }
 

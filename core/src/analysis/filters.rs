@@ -216,7 +216,27 @@ pub struct Filters {
     pub discovery_ignore_source: HostFilter,
 }
 
+/// Which failovers of a cluster happen without an order, by the filters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Automated {
+    /// (`RecoverMasterClusterFilters`)
+    pub primary: bool,
+    /// (`RecoverIntermediateMasterClusterFilters`)
+    pub intermediate: bool,
+}
+
 impl Filters {
+    /// What is automated for a cluster of this name and alias.
+    #[must_use]
+    pub fn automated(&self, cluster_name: &str, cluster_alias: &str) -> Automated {
+        Automated {
+            primary: self.recover_primary.matches(cluster_name, cluster_alias),
+            intermediate: self
+                .recover_intermediate
+                .matches(cluster_name, cluster_alias),
+        }
+    }
+
     /// # Errors
     /// The first pattern that cannot be used.
     pub fn compile(policy: &Policy) -> Result<Self, FilterError> {

@@ -12,4 +12,4 @@ pub use diagnose::{
     ClusterDetails, Diagnosis, Hints, InstanceType, Problem, View, diagnose, diagnose_all,
 };
 pub use evidence::{Context, Evidence, Judging, StaleCoordinates, gather};
-pub use filters::{ClusterFilter, FilterError, Filters, HostFilter};
+pub use filters::{Automated, ClusterFilter, FilterError, Filters, HostFilter};

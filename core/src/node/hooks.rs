@@ -303,6 +303,7 @@ impl Node {
         let code = Code::parse(analysis);
         let record = self.replicated.cluster_named(cluster_name);
         let domain = record.map_or("", |record| record.domain.as_str());
+        let automated = self.filters.automated(cluster_name, alias);
         // Where none is known hooks have always been told the name.
         let or_name = |text: &str| {
             if text.is_empty() {
@@ -323,11 +324,8 @@ impl Node {
             cluster_domain: or_name(domain),
             replicas: replicas.to_vec(),
             is_downtimed: self.replicated.downtime_of(failed, now.wall).is_some(),
-            recovers_primary: self.filters.recover_primary.matches(cluster_name, alias),
-            recovers_intermediate: self
-                .filters
-                .recover_intermediate
-                .matches(cluster_name, alias),
+            recovers_primary: automated.primary,
+            recovers_intermediate: automated.intermediate,
             orchestrator_host: self.identification.host_name.clone(),
             uid: String::new(),
             is_successful: false,

@@ -207,9 +207,10 @@ fn recovery_names(recovery: &Recovery) -> (&str, &str) {
 }
 
 fn flags(sight: &Sight<'_>, (name, alias): (&str, &str)) -> Flags {
+    let automated = sight.filters.automated(name, alias);
     Flags {
-        recovers_primary: sight.filters.recover_primary.matches(name, alias),
-        recovers_intermediate: sight.filters.recover_intermediate.matches(name, alias),
+        recovers_primary: automated.primary,
+        recovers_intermediate: automated.intermediate,
     }
 }
 

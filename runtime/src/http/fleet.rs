@@ -306,33 +306,34 @@ pub(super) async fn cluster_info<D: Daemon>(asked: &Asked<'_, D>) -> Result<Answ
 fn empty_info(sight: &Sight<'_>, cluster: &str) -> ClusterInfo {
     let record = sight.replicated.cluster_named(cluster);
     let alias = record.map_or(cluster, |record| record.alias_or_name());
-    ClusterInfo {
-        cluster_name: String::from(cluster),
-        cluster_alias: String::from(alias),
-        cluster_domain: record.map_or_else(String::new, |record| record.domain.clone()),
-        count_instances: 0,
-        heuristic_lag: 0,
-        has_automated_master_recovery: sight.filters.recover_primary.matches(cluster, alias),
-        has_automated_intermediate_master_recovery: RECOVERS_INTERMEDIATE,
-    }
+    let domain = record.map_or("", |record| record.domain.as_str());
+    cluster_info_of(sight, cluster, alias, domain, 0)
 }
 
-/// Whatever the filters say: no plan here recovers one so far.
-const RECOVERS_INTERMEDIATE: bool = false;
+fn cluster_info_of(
+    sight: &Sight<'_>,
+    name: &str,
+    alias: &str,
+    domain: &str,
+    servers: u64,
+) -> ClusterInfo {
+    let automated = sight.filters.automated(name, alias);
+    ClusterInfo {
+        cluster_name: String::from(name),
+        cluster_alias: String::from(alias),
+        cluster_domain: String::from(domain),
+        count_instances: servers,
+        heuristic_lag: 0,
+        has_automated_master_recovery: automated.primary,
+        has_automated_intermediate_master_recovery: automated.intermediate,
+    }
+}
 
 fn cluster_infos(sight: &Sight<'_>) -> Vec<ClusterInfo> {
     Clusters::of(sight)
         .rows
         .iter()
-        .map(|(name, row)| ClusterInfo {
-            cluster_name: String::from(*name),
-            cluster_alias: String::from(row.alias),
-            cluster_domain: String::from(row.domain),
-            count_instances: row.servers,
-            heuristic_lag: 0,
-            has_automated_master_recovery: sight.filters.recover_primary.matches(name, row.alias),
-            has_automated_intermediate_master_recovery: RECOVERS_INTERMEDIATE,
-        })
+        .map(|(name, row)| cluster_info_of(sight, name, row.alias, row.domain, row.servers))
         .collect()
 }
 

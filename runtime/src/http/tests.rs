@@ -1106,6 +1106,29 @@ fn leader_check_takes_a_status() {
 }
 
 #[test]
+fn clusters_say_by_the_filters_what_is_automated() {
+    run(async {
+        let fake = Fake::new();
+        let policy = Policy {
+            recover_intermediate_filters: vec![String::from("alias=shop")],
+            ..Policy::default()
+        };
+        fake.with(|world| world.filters = Filters::compile(&policy).unwrap());
+        let site = site(fake, Settings::default()).await;
+        for path in ["/api/cluster-info/alias/shop", "/api/clusters-info"] {
+            let shown = site.json(path).await;
+            let info = shown.get(0).unwrap_or(&shown);
+            assert_eq!(info["ClusterAlias"], "shop", "{path}");
+            assert_eq!(info["HasAutomatedMasterRecovery"], false, "{path}");
+            assert_eq!(
+                info["HasAutomatedIntermediateMasterRecovery"], true,
+                "{path}"
+            );
+        }
+    });
+}
+
+#[test]
 fn servers_and_clusters() {
     run(async {
         let site = site(Fake::new(), Settings::default()).await;

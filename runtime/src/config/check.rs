@@ -15,6 +15,7 @@ use super::keys::{Effect, KEYS};
 use super::settings::TIMEOUT_SECONDS_MAX;
 use super::values::{Value, Values, known, regex};
 use super::{ReadFile, Variables};
+use crate::http::routes::{STATUS, is_taken};
 
 /// Keys whose default differs when `SafetyProfile` is `original`: what the original did. The last one is not obeyed so far.
 const ORIGINAL_PROFILE: [(&str, Profile); 4] = [
@@ -418,6 +419,7 @@ impl Check<'_> {
                 "must not be empty without ListenSocket",
             );
         }
+        self.status_endpoint();
         // V12.
         let method = self
             .values
@@ -460,6 +462,32 @@ impl Check<'_> {
         let identity = self.values.text("PrependMessagesWithOrcIdentity");
         if identity.eq_ignore_ascii_case("custom") {
             self.required("CustomOrcIdentity", "PrependMessagesWithOrcIdentity");
+        }
+    }
+
+    /// The status check stands at its own route, or at a path that no other route has and a request can name.
+    fn status_endpoint(&mut self) {
+        const NAME: &str = "StatusEndpoint";
+        let prefix = self.values.text("URLPrefix").to_owned();
+        let given = self.values.text(NAME).to_owned();
+        let path = given.trim_end_matches('/');
+        if path == STATUS.path || path == format!("{prefix}{}", STATUS.path) {
+            self.set_text(NAME, STATUS.path.to_owned());
+            return;
+        }
+        let cannot_be_asked = |c: char| !c.is_ascii_graphic() || c == '?' || c == '#';
+        if path.is_empty() || is_taken(&prefix, path) {
+            let reason = format!(
+                "{} is the path of another route: choose one that is free, such as /healthz, or leave it out",
+                excerpt(&given)
+            );
+            self.breach(&[NAME, "URLPrefix"], reason);
+        } else if path.contains(cannot_be_asked) {
+            let reason = format!(
+                "{} has a character that a path cannot have (a space, ?, # or one that is not ASCII)",
+                excerpt(&given)
+            );
+            self.breach(&[NAME], reason);
         }
     }
 

@@ -495,6 +495,16 @@ fn keys_that_do_not_go_together_are_refused() {
         (json!({"WitnessQuorum": 2}), "WitnessQuorum"),
         (json!({"MasterFailoverDetachSlaveMasterHost": true}), ""),
         (json!({"ListenAddress": ""}), "ListenAddress"),
+        (json!({"StatusEndpoint": "/"}), "StatusEndpoint"),
+        (
+            json!({"StatusEndpoint": "/api/clusters/"}),
+            "StatusEndpoint",
+        ),
+        (
+            json!({"StatusEndpoint": "/orc/api/health", "URLPrefix": "orc"}),
+            "StatusEndpoint",
+        ),
+        (json!({"StatusEndpoint": "/health?full"}), "StatusEndpoint"),
         (
             json!({"UseSSL": true, "SSLCertFile": "c"}),
             "SSLPrivateKeyFile",
@@ -547,6 +557,33 @@ fn keys_that_do_not_go_together_are_refused() {
                     && problem.place.is_some())
         );
     }
+}
+
+#[test]
+fn the_status_endpoint_is_a_route_of_its_own_or_the_default() {
+    for (file, endpoint) in [
+        (json!({"StatusEndpoint": "/api/status/"}), "/api/status"),
+        (
+            json!({"StatusEndpoint": "/orc/api/status", "URLPrefix": "/orc/"}),
+            "/api/status",
+        ),
+        (json!({"StatusEndpoint": "/healthz"}), "/healthz"),
+        // The route stands below the prefix, and leaves this path free.
+        (
+            json!({"StatusEndpoint": "/api/health", "URLPrefix": "orc"}),
+            "/api/health",
+        ),
+    ] {
+        let settings = accepted(&[&file.to_string()]).settings;
+        assert_eq!(settings.listen.status_endpoint, endpoint, "{file}");
+    }
+    check_refused(
+        &[r#"{"StatusEndpoint": "/api/health"}"#],
+        &[
+            "1.json:1:2: StatusEndpoint: \"/api/health\" is the path of another route: choose one that is free, such as /healthz, \
+             or leave it out",
+        ],
+    );
 }
 
 #[test]

@@ -561,6 +561,15 @@ pub const ROUTES: &[Route] = &[
     later_local("/debug/pprof/threadcreate"),
 ];
 
+/// Whether this path, which ends in no slash, is that of a row when all of them stand below `prefix`.
+#[must_use]
+pub fn is_taken(prefix: &str, path: &str) -> bool {
+    ROUTES.iter().any(|route| {
+        path.strip_prefix(prefix)
+            .is_some_and(|rest| rest == route.path.trim_end_matches('/'))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -28,7 +28,7 @@ use super::access::{self, Caller};
 use super::answer::{Answer, Failure, settle};
 use super::params::Params;
 use super::relay::{PassedOn, Unanswered, relay};
-use super::routes::{Action, Answered, Kind, ROUTES, Route, STATUS};
+use super::routes::{Action, Answered, Kind, ROUTES, Route, STATUS, is_taken};
 use super::tls::{self, Security, Shown};
 use super::{Daemon, Peer, RELAYED_HEADER, RaftFacts, STALE_HEADER, Settings};
 use super::{audit, change, fleet, forecast, local, orders};
@@ -90,11 +90,12 @@ impl<D> Shared<D> {
     }
 }
 
-/// Whether certificates can be read.
+/// Whether the paths go together, and certificates can be read.
 ///
 /// # Errors
 /// When the settings cannot be served.
 pub async fn check<E: Env>(settings: &Settings) -> Result<(), ServeError> {
+    status_beside(settings)?;
     let security = Security::new::<E>(&settings.tls);
     security.check::<E>().await.map_err(ServeError::Tls)
 }
@@ -300,7 +301,7 @@ fn router<E: Env, D: Daemon>(shared: &Arc<Shared<D>>) -> Result<Router, ServeErr
     let settings = &shared.settings;
     let mut paths = BTreeSet::new();
     let mut router = Router::new().without_v07_checks();
-    let mut add = |router: Router, path: String, route: Route| -> (Router, bool) {
+    let mut add = |router: Router, path: String, route: Route| -> Router {
         let shared = Arc::clone(shared);
         let endpoint = any(
             move |params: Result<RawPathParams, RawPathParamsRejection>, request: Request| {
@@ -310,14 +311,13 @@ fn router<E: Env, D: Daemon>(shared: &Arc<Shared<D>>) -> Result<Router, ServeErr
         );
         let mut router = router;
         let slashed = format!("{path}/");
-        let is_new = paths.insert(path.clone());
-        if is_new {
+        if paths.insert(path.clone()) {
             router = router.route(if path.is_empty() { "/" } else { &path }, endpoint.clone());
             if !path.is_empty() {
                 router = router.route(&slashed, endpoint);
             }
         }
-        (router, is_new)
+        router
     };
     for route in ROUTES {
         let path = format!(
@@ -325,25 +325,28 @@ fn router<E: Env, D: Daemon>(shared: &Arc<Shared<D>>) -> Result<Router, ServeErr
             literal(&settings.url_prefix),
             pattern(route.path.trim_end_matches('/'))
         );
-        (router, _) = add(router, path, *route);
+        router = add(router, path, *route);
     }
-    if settings.status_endpoint != STATUS.path {
-        let path = literal(settings.status_endpoint.trim_end_matches('/'));
-        let refused = || ServeError::StatusEndpoint(settings.status_endpoint.clone());
-        if !path.starts_with('/') {
-            return Err(refused());
-        }
-        let is_new;
-        (router, is_new) = add(router, path, STATUS);
-        if !is_new {
-            return Err(refused());
-        }
+    if let Some(path) = status_beside(settings)? {
+        router = add(router, literal(path), STATUS);
     }
     let identity = settings.identity_in_messages.clone();
     Ok(router.fallback(move |uri: Uri| {
         let identity = identity.clone();
         async move { no_route(uri.path()).into_response(identity.as_deref()) }
     }))
+}
+
+/// The path at which the status check stands beside its row; none where it is that of the row.
+fn status_beside(settings: &Settings) -> Result<Option<&str>, ServeError> {
+    let path = settings.status_endpoint.trim_end_matches('/');
+    if path == STATUS.path {
+        return Ok(None);
+    }
+    if !path.starts_with('/') || is_taken(&settings.url_prefix, path) {
+        return Err(ServeError::StatusEndpoint(settings.status_endpoint.clone()));
+    }
+    Ok(Some(path))
 }
 
 fn no_route(path: &str) -> Answer {

@@ -1046,10 +1046,20 @@ fn prefix_and_status_endpoint() {
                 status_endpoint: endpoint.into(),
                 ..Settings::default()
             };
+            assert!(check::<TokioEnv>(&settings).await.is_err(), "{endpoint}");
             let listener = listen::<TokioEnv>("127.0.0.1:0").await.unwrap();
             let (_stop, stopped) = watch::channel(false);
             let refused = serve::<TokioEnv, _>(listener, settings, Fake::new(), stopped).await;
             assert!(refused.is_err(), "{endpoint}");
+        }
+        let slashed = Settings {
+            status_endpoint: "/api/status/".into(),
+            ..Settings::default()
+        };
+        check::<TokioEnv>(&slashed).await.unwrap();
+        let site = self::site(Fake::new(), slashed).await;
+        for path in ["/api/status", "/api/status/"] {
+            assert_eq!(site.get(path).await.status, "200 OK", "{path}");
         }
     });
 }

@@ -36,6 +36,8 @@ pub(super) struct Sql {
     pub optional: bool,
     /// A password is written in it.
     pub holds_password: bool,
+    /// What people have to know once it was done.
+    pub remark: Option<&'static str>,
 }
 
 impl Sql {
@@ -45,6 +47,7 @@ impl Sql {
             benign: &[],
             optional: false,
             holds_password: false,
+            remark: None,
         }
     }
 
@@ -57,6 +60,11 @@ impl Sql {
         self.optional = true;
         self
     }
+
+    fn remark(mut self, text: &'static str) -> Self {
+        self.remark = Some(text);
+        self
+    }
 }
 
 /// ER_SLAVE_WAS_RUNNING, ER_SLAVE_CHANNEL_WAS_RUNNING.
@@ -66,6 +74,9 @@ const ALREADY_RUNNING: &[u16] = &[1254, 3083];
 const ALREADY_STOPPED: &[u16] = &[1199, 1200, 1255, 1617, 3074, 3082, 3084];
 /// The same for a channel that does not exist.
 const NO_CHANNEL: &[u16] = &[1200, 1617, 3074];
+
+/// Events whose definer may write through `read_only` go on behind a fence otherwise. Nothing here switches them on again.
+const SCHEDULER_IS_OFF: &str = "event_scheduler was set to OFF with the fence, and stays so until the server is restarted or somebody sets it to ON";
 
 /// What a pulse keeps in flight.
 pub(super) const PULSE: &str = "SELECT SLEEP(1)";
@@ -177,7 +188,11 @@ impl Dialect {
                 let mut texts = vec![Sql::new(self.fence_text())];
                 if self.is_mariadb() {
                     // Refused where the scheduler was disabled at start (1290) or the account lacks SUPER (1227).
-                    texts.push(Sql::new("SET GLOBAL event_scheduler=OFF").optional());
+                    texts.push(
+                        Sql::new("SET GLOBAL event_scheduler=OFF")
+                            .optional()
+                            .remark(SCHEDULER_IS_OFF),
+                    );
                 }
                 texts
             }
@@ -586,6 +601,19 @@ mod tests {
             ),
         ] {
             assert!(dialect.texts(&statement, &none).is_err(), "{statement:?}");
+        }
+    }
+
+    #[test]
+    fn it_is_told_that_a_fence_switches_the_scheduler_off() {
+        let none = SemiSync::default();
+        for (version, remarks) in [
+            ("10.11.2-MariaDB", vec![None, Some(SCHEDULER_IS_OFF)]),
+            ("9.7.4", vec![None]),
+        ] {
+            let texts = Dialect::new(version, "").texts(&Statement::Fence, &none);
+            let told: Vec<_> = texts.unwrap().iter().map(|sql| sql.remark).collect();
+            assert_eq!(told, remarks, "{version}");
         }
     }
 

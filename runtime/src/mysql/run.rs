@@ -499,7 +499,12 @@ async fn run_one<E: Env>(
             send::<E>(server, lanes, action, &sql, pass.uid, left).await
         };
         match (kept, ended) {
-            (Some(kept), Ok(())) => action = kept,
+            (Some(kept), Ok(())) => {
+                if let Some(remark) = sql.remark {
+                    tracing::warn!(recovery = %pass.uid, server = %server.key, "{remark}");
+                }
+                action = kept;
+            }
             (Some(kept), Err(Stop::Refused { code, .. }))
                 if code != 0 && (sql.optional || sql.benign.contains(&code)) =>
             {

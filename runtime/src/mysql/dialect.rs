@@ -20,12 +20,17 @@ pub const fn fence_text(flavour: Flavour) -> &'static str {
     }
 }
 
-/// Flavour and version of one server.
+/// Flavour and version of one server, and what it was started with.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Dialect {
     pub flavour: Flavour,
     pub version: Version,
+    /// [`PERFORMANCE_SCHEMA`] is on. Asked only of servers on which it matters.
+    performance_schema: bool,
 }
+
+/// The variable that says whether the performance schema is on; it changes only with a restart.
+pub(super) const PERFORMANCE_SCHEMA: &str = "@@global.performance_schema";
 
 /// One text to send, and the error numbers that mean it had been done already.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,7 +109,18 @@ impl Dialect {
         Dialect {
             flavour,
             version: Version::parse(version),
+            performance_schema: true,
         }
+    }
+
+    /// Whether [`PERFORMANCE_SCHEMA`] is worth asking for: whoever has not the table needs not, and may lack the variable.
+    pub fn has_two_process_lists(&self) -> bool {
+        !self.is_mariadb() && self.version.at_least(8, 0, 22)
+    }
+
+    pub fn with_performance_schema(mut self, is_on: bool) -> Self {
+        self.performance_schema = is_on;
+        self
     }
 
     pub fn is_mariadb(&self) -> bool {
@@ -161,9 +177,9 @@ impl Dialect {
     }
 
     /// `information_schema.processlist` takes a mutex of every session and is deprecated from 8.0.35 on; the
-    /// performance schema's table came with 8.0.22.
+    /// performance schema's table came with 8.0.22, and is empty while that schema is off (MySQL 8.0, chapter 29).
     pub fn process_list(&self) -> &'static str {
-        if !self.is_mariadb() && self.version.at_least(8, 0, 22) {
+        if self.has_two_process_lists() && self.performance_schema {
             "performance_schema.processlist"
         } else {
             "information_schema.processlist"
@@ -469,6 +485,30 @@ mod tests {
     }
 
     #[test]
+    fn sessions_are_looked_for_where_they_are_listed() {
+        for (version, performance_schema, asked, table) in [
+            ("9.7.4", true, true, "performance_schema.processlist"),
+            ("9.7.4", false, true, "information_schema.processlist"),
+            ("8.0.22", true, true, "performance_schema.processlist"),
+            ("8.0.22", false, true, "information_schema.processlist"),
+            ("8.0.21", true, false, "information_schema.processlist"),
+            (
+                "11.4.2-MariaDB",
+                true,
+                false,
+                "information_schema.processlist",
+            ),
+        ] {
+            let dialect = Dialect::new(version, "").with_performance_schema(performance_schema);
+            assert_eq!(
+                (dialect.has_two_process_lists(), dialect.process_list()),
+                (asked, table),
+                "{version} {performance_schema}"
+            );
+        }
+    }
+
+    #[test]
     fn statements_in_four_dialects() {
         let change = |position| Statement::ChangeSource {
             source: InstanceKey::new("db'1", 3306),
@@ -564,6 +604,19 @@ mod tests {
     }
 
     #[test]
+    fn it_is_told_that_a_fence_switches_the_scheduler_off() {
+        let none = SemiSync::default();
+        for (version, remarks) in [
+            ("10.11.2-MariaDB", vec![None, Some(SCHEDULER_IS_OFF)]),
+            ("9.7.4", vec![None]),
+        ] {
+            let texts = Dialect::new(version, "").texts(&Statement::Fence, &none);
+            let told: Vec<_> = texts.unwrap().iter().map(|sql| sql.remark).collect();
+            assert_eq!(told, remarks, "{version}");
+        }
+    }
+
+    #[test]
     fn what_a_server_cannot_do_is_refused_before_the_wire() {
         let none = SemiSync::default();
         let change = |position, name: &str, literal: &str| Statement::ChangeSource {
@@ -601,19 +654,6 @@ mod tests {
             ),
         ] {
             assert!(dialect.texts(&statement, &none).is_err(), "{statement:?}");
-        }
-    }
-
-    #[test]
-    fn it_is_told_that_a_fence_switches_the_scheduler_off() {
-        let none = SemiSync::default();
-        for (version, remarks) in [
-            ("10.11.2-MariaDB", vec![None, Some(SCHEDULER_IS_OFF)]),
-            ("9.7.4", vec![None]),
-        ] {
-            let texts = Dialect::new(version, "").texts(&Statement::Fence, &none);
-            let told: Vec<_> = texts.unwrap().iter().map(|sql| sql.remark).collect();
-            assert_eq!(told, remarks, "{version}");
         }
     }
 

@@ -17,7 +17,7 @@ use orchestrator_core::id::InstanceKey;
 use orchestrator_core::topology::{Flavour, ProbeFailure, ProbeReport};
 
 use super::connect::{query, query_within};
-use super::dialect::Dialect;
+use super::dialect::{Dialect, PERFORMANCE_SCHEMA};
 use super::grants::{self, Grants};
 use super::report::{self, Tables};
 use super::settings::ProbeSettings;
@@ -256,7 +256,7 @@ pub(super) struct ReadFailure {
 }
 
 impl Reader {
-    /// Learns the dialect over a fresh connection: one round trip.
+    /// Learns the dialect over a fresh connection: one round trip, or two.
     ///
     /// # Errors
     /// The failure of that.
@@ -266,6 +266,7 @@ impl Reader {
         conn: &mut Conn,
         deadline: Duration,
     ) -> Result<Self, ProbeFailure> {
+        let until = E::mono() + deadline;
         let tables = query_within::<E>(
             conn,
             "SELECT @@global.version, @@global.version_comment",
@@ -278,12 +279,20 @@ impl Reader {
         else {
             return Err(ProbeFailure::Garbled("no version in the answer".to_owned()));
         };
-        let dialect = Dialect::new(version, comment);
+        let mut dialect = Dialect::new(version, comment);
         if !report::is_server(dialect.flavour) {
             return Err(ProbeFailure::Garbled(format!(
                 "{} is no server of its own: name the servers behind it",
                 Flavour::MaxScale.name()
             )));
+        }
+        if dialect.has_two_process_lists() {
+            let text = format!("SELECT {PERFORMANCE_SCHEMA}");
+            let left = until.saturating_sub(E::mono());
+            let tables = query_within::<E>(conn, &text, left).await?;
+            let row = tables.first().and_then(Table::first);
+            let is_on = row.is_some_and(|row| row.is_on(&[PERFORMANCE_SCHEMA]));
+            dialect = dialect.with_performance_schema(is_on);
         }
         Ok(Reader {
             key: key.clone(),

@@ -13,7 +13,7 @@ use orchestrator_core::node::Sign;
 use orchestrator_core::topology::ProbeFailure;
 
 use super::connect::query_within;
-use super::dialect::{Dialect, IDLE_LOCKS, PULSE, idle_lock};
+use super::dialect::{Dialect, IDLE_LOCKS, PERFORMANCE_SCHEMA, PULSE, idle_lock};
 use super::report;
 use super::table::Table;
 use super::{LOGIN, Server, lock};
@@ -306,16 +306,23 @@ pub(super) async fn identify<E: Env>(
         return Err(ProbeFailure::Garbled("no version in the answer".to_owned()));
     };
     let text = if dialect.is_mariadb() {
-        "SELECT @@global.server_id, @@global.hostname, @@global.port"
+        "SELECT @@global.server_id, @@global.hostname, @@global.port".to_owned()
+    } else if dialect.has_two_process_lists() {
+        format!("SELECT @@global.server_uuid, {PERFORMANCE_SCHEMA}")
     } else {
-        "SELECT @@global.server_uuid"
+        "SELECT @@global.server_uuid".to_owned()
     };
-    let second = query_within::<E>(conn, text, left()).await?;
-    let identity = second
+    let second = query_within::<E>(conn, &text, left()).await?;
+    let (row, identity) = second
         .first()
         .and_then(Table::first)
-        .and_then(|row| report::identity(&dialect, row))
+        .and_then(|row| Some((row, report::identity(&dialect, row)?)))
         .ok_or_else(|| ProbeFailure::Garbled("the server does not say who it is".to_owned()))?;
+    let dialect = if dialect.has_two_process_lists() {
+        dialect.with_performance_schema(row.is_on(&[PERFORMANCE_SCHEMA]))
+    } else {
+        dialect
+    };
     Ok((dialect, identity, id))
 }
 

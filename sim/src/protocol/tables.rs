@@ -59,7 +59,7 @@ pub fn cell<'a>(columns: &[String], row: &'a [Value], name: &str) -> Option<&'a 
 }
 
 /// Truths that SELECT shows as numbers and SHOW as words.
-const SWITCHES: [&str; 13] = [
+const SWITCHES: [&str; 14] = [
     "read_only",
     "super_read_only",
     "offline_mode",
@@ -68,6 +68,7 @@ const SWITCHES: [&str; 13] = [
     "log_replica_updates",
     "relay_log_recovery",
     "gtid_strict_mode",
+    "performance_schema",
     "rpl_semi_sync_source_enabled",
     "rpl_semi_sync_replica_enabled",
     "rpl_semi_sync_master_enabled",
@@ -75,7 +76,7 @@ const SWITCHES: [&str; 13] = [
     "wsrep_on",
 ];
 
-const NAMES: [&str; 49] = [
+const NAMES: [&str; 50] = [
     "binlog_format",
     "binlog_row_image",
     "enforce_gtid_consistency",
@@ -97,6 +98,7 @@ const NAMES: [&str; 49] = [
     "max_allowed_packet",
     "max_connections",
     "offline_mode",
+    "performance_schema",
     "port",
     "read_only",
     "relay_log_recovery",
@@ -163,6 +165,8 @@ pub fn variable(server: &Server, name: &str) -> Result<Value, ServerError> {
         "offline_mode" => (mysql, bit(server.is_offline())),
         "event_scheduler" => (true, word(server.event_scheduler())),
         "log_bin" => (true, bit(true)),
+        // The defaults of both.
+        "performance_schema" => (true, bit(mysql)),
         "log_slave_updates" => (mariadb, bit(true)),
         "log_replica_updates" => (mysql, bit(true)),
         "relay_log_recovery" => (true, bit(server.relay_log_recovery())),

@@ -9,7 +9,8 @@ use orchestrator_core::policy::{DeposedAction, Policy, ReturnPolicy};
 
 use super::settings::{DeposedPrimaryAction, PrimaryReturnPolicy, Settings, UnappliedRelayLog};
 
-/// The keys from which the policy follows, and by that all that a reload reaches; every other one waits for a restart.
+/// The keys from which the policy follows. A reload reaches these and those of the hooks ([`super::KEYS_OF_HOOKS`]); every other one
+/// waits for a restart.
 pub const KEYS_OF_POLICY: &[&str] = &[
     "InstancePollSeconds",
     "ReasonableInstanceCheckSeconds",

@@ -2,7 +2,8 @@
 //!
 //! Decides who answers a request (this daemon or the leader, [`relay`]), who may ask for it ([`access`]), and how an
 //! answer is spelled ([`json`]); what is asked for is decided by the node, which it reaches through [`Daemon`]. It keeps
-//! no state of its own and never answers with an empty body.
+//! no state of its own and never answers with an empty body. What cannot be parsed as a request does not come so far: the HTTP
+//! library turns it away with a bare 400, 414 or 431, and takes no body for those.
 //!
 //! Holds for every request: a change is either asked of the node exactly once or answered with 503 (nothing was done);
 //! where nobody knows what came of it the answer is 504, never an error that reads like *not done*; what a daemon without

@@ -206,7 +206,7 @@ impl<E: Env> Attachable<E> {
         spawn::<E>(hear_peers(report.messages, ends.handle.clone()));
         spawn::<E>(audit::<E>(ends.handle.clone()));
         if !settings.seeds.is_empty() {
-            spawn::<E>(plant_seeds::<E>(
+            spawn::<E>(crate::seeds::plant::<E>(
                 settings.seeds.clone(),
                 ends.handle.clone(),
             ));
@@ -564,26 +564,6 @@ async fn hear_peers(mut messages: mpsc::Receiver<PeerMessage>, driver: DriverHan
                 tracing::warn!(from = %message.from, "a message of a peer cannot be read: {error}")
             }
         }
-    }
-}
-
-/// Servers that the configuration names are discovered once there is a leader; only the leader gets further than being
-/// told that it is not one.
-async fn plant_seeds<E: Env>(mut seeds: Vec<InstanceKey>, driver: DriverHandle) {
-    while !seeds.is_empty() {
-        let mut left = Vec::new();
-        for key in seeds {
-            match driver
-                .ask::<E>(Request::Discover(key.clone()), Duration::from_secs(30))
-                .await
-            {
-                Reply::Probed(_) => tracing::info!("seed {key} is discovered"),
-                Reply::NotLeading { leader: Some(_) } => {}
-                _ => left.push(key),
-            }
-        }
-        seeds = left;
-        crate::env::sleep::<E>(Duration::from_secs(1)).await;
     }
 }
 

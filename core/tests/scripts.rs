@@ -84,9 +84,24 @@ impl Choosing {
         })
     }
 
-    fn report(&self, server_id: u32, args: &mut ArgumentConsumer<'_>) -> Failable<ProbeReport> {
+    fn nothing(&self) -> Failable<GtidSet> {
+        let flavour = match self.flavour {
+            Flavour::Mariadb => gtid::Flavour::Mariadb,
+            _ => gtid::Flavour::Oracle,
+        };
+        Ok(GtidSet::parse(flavour, "")?)
+    }
+
+    fn report(
+        &self,
+        server_id: u32,
+        without_gtid: bool,
+        args: &mut ArgumentConsumer<'_>,
+    ) -> Failable<ProbeReport> {
         let is_mariadb = self.flavour == Flavour::Mariadb;
-        let executed = args.take_key("executed").unwrap_or("1-10");
+        let executed = args.take_key("executed");
+        // MySQL shows nothing then; MariaDB counts on.
+        let executed = executed.or((is_mariadb || !without_gtid).then_some("1-10"));
         let own = args.take_key("own");
         let mut report = ProbeReport {
             server_id,
@@ -104,7 +119,15 @@ impl Choosing {
             log_bin: args.take_key("log_bin") != Some("off"),
             log_replica_updates: args.take_key("log_updates") != Some("off"),
             binlog_format: args.take_key("format").unwrap_or("ROW").to_owned(),
-            executed: Some(self.set(server_id, executed, own)?),
+            gtid_mode: String::from(match (is_mariadb, without_gtid) {
+                (true, _) => "",
+                (false, true) => "OFF",
+                (false, false) => "ON",
+            }),
+            executed: Some(match executed {
+                Some(executed) => self.set(server_id, executed, own)?,
+                None => self.nothing()?,
+            }),
             ..ProbeReport::default()
         };
         if is_mariadb {
@@ -148,9 +171,13 @@ impl Choosing {
         let is_ignored = args.take_key("ignored") == Some("yes");
         let delay = number(args, "delay", 0)?;
         let errno = number(args, "sql_errno", 0)?;
-        let mut report = self.report(server_id, args)?;
+        // By file and position, though the server has GTID.
+        let by_file = args.take_key("position") == Some("file");
+        let without_gtid = args.take_key("gtid") == Some("no");
+        let mut report = self.report(server_id, without_gtid, args)?;
         let received = match received {
             Some(text) => Some(self.set(server_id, text, None)?),
+            None if without_gtid => Some(self.nothing()?),
             None => report.executed.clone(),
         };
         let is_mariadb = self.flavour == Flavour::Mariadb;
@@ -171,8 +198,8 @@ impl Choosing {
             sql_delay_s: delay,
             relay_log_space: 100_000,
             received,
-            auto_position: !is_mariadb,
-            using_gtid: if is_mariadb {
+            auto_position: !is_mariadb && !without_gtid && !by_file,
+            using_gtid: if is_mariadb && !without_gtid {
                 UsingGtid::SlavePos
             } else {
                 UsingGtid::No
@@ -234,7 +261,8 @@ impl Runner for Choosing {
                 if args.take_key("flavour") == Some("mariadb") {
                     self.flavour = Flavour::Mariadb;
                 }
-                self.primary = Some(self.report(PRIMARY_ID, &mut args)?);
+                let without_gtid = args.take_key("gtid") == Some("no");
+                self.primary = Some(self.report(PRIMARY_ID, without_gtid, &mut args)?);
             }
             "replica" => self.replica(&mut args)?,
             "policy" => {

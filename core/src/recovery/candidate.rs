@@ -65,16 +65,17 @@ pub fn choose(contenders: &[Contender<'_>], failed: Failed<'_>, policy: &Policy)
     let mut errant: BTreeMap<&InstanceKey, bool> = BTreeMap::new();
     let mut refusals: Vec<String> = Vec::new();
     for contender in contenders {
-        match contender.report.held_from_source() {
+        let known = contender
+            .report
+            .held_from_source()
+            .filter(|_| contender.report.knows_what_it_holds_of(failed.report));
+        match known {
             Some(set) => {
                 let (clean, is_errant) = without_errant(contender.report, set, failed);
                 held.insert(contender.key, clean);
                 errant.insert(contender.key, is_errant);
             }
-            None => refusals.push(format!(
-                "{} does not use GTID, so what it holds is not known",
-                contender.key
-            )),
+            None => refusals.push(without_gtid(contender.key)),
         }
     }
     if contenders.is_empty() {
@@ -191,6 +192,11 @@ pub fn choose(contenders: &[Contender<'_>], failed: Failed<'_>, policy: &Policy)
         cannot_follow,
         because,
     }
+}
+
+/// Why nothing is decided about this replica, nor about others beside it.
+pub(super) fn without_gtid(key: &InstanceKey) -> String {
+    format!("{key} does not use GTID, so what it holds is not known")
 }
 
 fn order_of(held: &BTreeMap<&InstanceKey, GtidSet>, a: &InstanceKey, b: &InstanceKey) -> Ordering {

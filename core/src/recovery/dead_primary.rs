@@ -17,7 +17,9 @@ use core::time::Duration;
 
 use super::{
     audit,
-    candidate::{Choice, Contender, Failed, choose, lacks_purged, missing_of, without_errant},
+    candidate::{
+        Choice, Contender, Failed, choose, lacks_purged, missing_of, without_errant, without_gtid,
+    },
     document::{DeadKind, End, Outcome, Phase, Purpose, Recovery, Stage, Step, StepKind},
     hook::{self, Hook, HookCounts, HookList},
     statement::{Lane, SourcePosition, Statement},
@@ -386,6 +388,24 @@ impl<V: View> Plan<'_, V> {
                 lines: Vec::new(),
             };
         }
+        let siblings = self.siblings();
+        let refusals: Vec<String> = siblings
+            .iter()
+            .filter(|key| self.is_without_gtid(key) && !self.is_unread(key))
+            .map(without_gtid)
+            .collect();
+        // The choice would refuse, and a halt is a change.
+        if !refusals.is_empty() {
+            return Move::End {
+                end: End::Failed {
+                    reason: refusals.join("; "),
+                },
+                successor: None,
+                lost: Vec::new(),
+                participants: Vec::new(),
+                lines: vec![String::from("nothing had been changed")],
+            };
+        }
         let mut lines = Vec::new();
         let mut steps = Vec::new();
         lines.push(match self.recovery.purpose {
@@ -402,8 +422,12 @@ impl<V: View> Plan<'_, V> {
                 self.failed()
             ));
         }
-        for key in self.siblings() {
+        for key in siblings {
             match self.halt_statements(&key) {
+                // It does not answer, either, and holds nobody up.
+                Some(_) if self.is_without_gtid(&key) => {
+                    lines.push(format!("{}: not halted", without_gtid(&key)));
+                }
                 Some(statements) => {
                     let offset = steps.len() as u64;
                     steps.push(self.step(
@@ -435,6 +459,16 @@ impl<V: View> Plan<'_, V> {
             steps,
             lines,
         }
+    }
+
+    /// As it was last read.
+    fn is_without_gtid(&self, key: &InstanceKey) -> bool {
+        let failed = self.view.reading(self.failed());
+        self.view.reading(key).is_some_and(|reading| {
+            let report = reading.report;
+            report.replication.is_some()
+                && !report.knows_what_it_holds_of(failed.map(|failed| failed.report))
+        })
     }
 
     /// None for a server that was never read.
@@ -1700,6 +1734,11 @@ pub(crate) fn repoint(
     if status.source == *candidate && !is_turned_away(status) && status.sql == ThreadState::Running
     {
         return Ready::Already;
+    }
+    // Whether anything is unapplied, or is more than the promoted server has, is not known either: nothing is done to it.
+    let source = view.reading(failed).map(|reading| reading.report);
+    if !report.knows_what_it_holds_of(source) {
+        return Ready::Never(without_gtid(key));
     }
     if status.source != *candidate
         && let Some(promoted) = view.reading(candidate)

@@ -384,6 +384,27 @@ impl ProbeReport {
         Some(held)
     }
 
+    /// Whether the sets here tell what was received from `source`. Without GTID they are empty, or lag behind, which looks
+    /// like a replica that holds nothing.
+    ///
+    /// A MySQL replica by file and position keeps full sets as long as each transaction carries its GTID from the source:
+    /// with `gtid_mode` ON on both. It is halted and compared like others, and pointed elsewhere with
+    /// SOURCE_AUTO_POSITION = 1 when it has applied all. For a source that gives no GTIDs each replica may make them up
+    /// for itself (ASSIGN_GTIDS_TO_ANONYMOUS_TRANSACTIONS; MySQL 8.4, 19.1.3.6): then no two of them agree. MariaDB's `Gtid_IO_Pos` is empty without `Using_Gtid`.
+    #[must_use]
+    pub fn knows_what_it_holds_of(&self, source: Option<&Self>) -> bool {
+        let Some(status) = &self.replication else {
+            return false;
+        };
+        match self.flavour {
+            Flavour::Mariadb | Flavour::MaxScale => status.uses_any_gtid(),
+            Flavour::Mysql | Flavour::Percona => {
+                let has_mode_on = |report: &Self| report.gtid_mode == "ON";
+                status.auto_position || has_mode_on(self) && source.is_some_and(has_mode_on)
+            }
+        }
+    }
+
     /// What replication brought here, applied or only received: [`Self::held`] without what was written here by
     /// somebody else. The primary's transactions are counted with this one.
     #[must_use]

@@ -79,6 +79,8 @@ pub struct Server {
     /// Fences that wait in its socket buffers.
     pub fences: usize,
     pub log_bin: bool,
+    /// It replicates by file and position: MySQL with `gtid_mode` OFF, MariaDB with `Using_Gtid` No.
+    pub without_gtid: bool,
     /// Of its channel, to be stated again.
     pub options: Vec<(String, String)>,
     /// It takes no more connections, and answers every one with error 1040.
@@ -223,6 +225,15 @@ impl Server {
             Statement::ChangeSource {
                 source, position, ..
             } => {
+                if self.without_gtid && !is_mariadb {
+                    return Err((
+                        1777,
+                        String::from(
+                            "SOURCE_AUTO_POSITION = 1 cannot be executed because @@GLOBAL.GTID_MODE = OFF",
+                        ),
+                    ));
+                }
+                self.without_gtid = false;
                 let keeps = !is_mariadb && threads.1;
                 let allowed = match position {
                     SourcePosition::OracleKept => !threads.0,
@@ -364,6 +375,8 @@ impl Fleet {
         let set = |txns: &BTreeSet<Txn>| {
             if is_mariadb {
                 mariadb_position(txns)
+            } else if server.without_gtid {
+                oracle_set(&BTreeSet::new())
             } else {
                 oracle_set(txns)
             }
@@ -384,6 +397,9 @@ impl Fleet {
             let mut received = channel.received.clone();
             if is_mariadb {
                 received.extend(&replicated);
+                if server.without_gtid {
+                    received.clear();
+                }
             }
             ReplicaStatus {
                 source: self
@@ -436,8 +452,8 @@ impl Fleet {
                 },
                 relay_log_space: if server.has_unapplied() { 100_000 } else { 300 },
                 seconds_behind: Some(0),
-                auto_position: !is_mariadb,
-                using_gtid: if is_mariadb {
+                auto_position: !is_mariadb && !server.without_gtid,
+                using_gtid: if is_mariadb && !server.without_gtid {
                     UsingGtid::SlavePos
                 } else {
                     UsingGtid::No
@@ -468,9 +484,13 @@ impl Fleet {
             log_bin: server.log_bin,
             log_replica_updates: true,
             binlog_format: String::from("ROW"),
-            gtid_mode: String::from(if is_mariadb { "" } else { "ON" }),
+            gtid_mode: String::from(match (is_mariadb, server.without_gtid) {
+                (true, _) => "",
+                (false, true) => "OFF",
+                (false, false) => "ON",
+            }),
             executed: Some(set(&server.applied)),
-            purged: (!is_mariadb).then(|| oracle_set(&server.purged)),
+            purged: (!is_mariadb).then(|| set(&server.purged)),
             binlog_state: server
                 .applied
                 .iter()

@@ -1573,6 +1573,83 @@ fn a_replica_that_was_not_halted_in_time_is_read_again_before_it_is_made_to_foll
     assert!(world.last().lost.contains(&key(4)), "{}", world.story());
 }
 
+/// Nothing on any server says what a replica holds that replicates by file and position.
+#[test]
+fn a_fleet_without_gtid_is_left_alone_and_nothing_is_halted() {
+    for_both(|flavour| {
+        let mut world = World::new(flavour, 3);
+        for number in 1..=4 {
+            world.server(number).without_gtid = true;
+        }
+        world.run(6 * SEC);
+        // Their appliers stand still, so that each has something in its relay log.
+        for number in 2..=4 {
+            world.server(number).stuck = true;
+        }
+        world.run(6 * SEC);
+        let foretold = world.foretold(0, 1);
+        assert!(!foretold.would_fail_over());
+        let reasons = foretold.obstacles;
+        assert!(
+            says(
+                &reasons,
+                "db2:3306 does not use GTID, so what it holds",
+                "db4:3306"
+            ),
+            "{reasons:?}"
+        );
+        world.kill(1);
+        world.run(30 * SEC);
+        assert_eq!(world.promoted, []);
+        for recovery in world.recoveries() {
+            let Some((_, End::Failed { reason })) = &recovery.end else {
+                panic!("{:?}\n{}", recovery.end, world.story());
+            };
+            assert!(reason.contains("does not use GTID"), "{reason}");
+        }
+        assert!(!world.recoveries().is_empty(), "{}", world.story());
+        for number in 2..=4 {
+            assert!(world.server(number).statements.is_empty(), "db{number}");
+        }
+    });
+}
+
+/// It is away when the primary dies, and answers while the others are regrouped.
+#[test]
+fn a_replica_without_gtid_that_joins_late_is_left_as_it_is_and_named() {
+    for_both(|flavour| {
+        let mut world = World::new(flavour, 3);
+        world.server(4).without_gtid = true;
+        world.run(6 * SEC);
+        assert!(!world.foretold(0, 1).would_fail_over());
+        world.server(4).frozen = true;
+        world.run(20 * SEC);
+        assert!(world.foretold(0, 1).would_fail_over());
+        world.kill(1);
+        world.expect(10 * SEC, "a promotion", |world| !world.promoted.is_empty());
+        world.server(4).frozen = false;
+        world.expect_succeeded(40 * SEC, 2);
+        world.run(60 * SEC);
+        assert!(
+            world.fleet.servers[&key(4)].statements.is_empty(),
+            "{}",
+            world.story()
+        );
+        let recovery = world.last();
+        assert_eq!(recovery.lost, [key(4)]);
+        assert!(
+            says(
+                &recovery.errors,
+                "db4:3306 is not pointed at db2:3306",
+                "does not use GTID"
+            ),
+            "{:?}",
+            recovery.errors
+        );
+        assert_follow(&mut world, &[3], 2);
+    });
+}
+
 /// The binary logs of the promoted server begin behind what one replica has.
 fn a_replica_lacks_what_was_purged(flavour: Flavour) -> World {
     let mut world = World::new(flavour, 3);

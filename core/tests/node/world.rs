@@ -192,6 +192,7 @@ impl World {
                 fences: 0,
                 flowed: None,
                 log_bin: true,
+                without_gtid: false,
                 options: Vec::new(),
                 overloaded: false,
                 missing_privileges: Vec::new(),

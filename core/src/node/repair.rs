@@ -891,7 +891,7 @@ impl View for Seen<'_> {
     }
 
     fn is_ignored_for_promotion(&self, key: &InstanceKey) -> bool {
-        self.node.filters.promotion_ignore.matches_key(key)
+        self.node.filters.promotion_ignore.matches_host(&key.host)
     }
 
     fn is_downtimed(&self, key: &InstanceKey) -> bool {

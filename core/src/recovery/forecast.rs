@@ -274,7 +274,7 @@ fn contenders<'a>(
                 } else {
                     rule
                 },
-                ignored: filters.promotion_ignore.matches_key(&replica.key),
+                ignored: filters.promotion_ignore.matches_host(&replica.key.host),
             }
         })
         .collect()

@@ -637,6 +637,18 @@ fn missing_rights_are_shown_and_the_server_is_no_candidate() {
 }
 
 #[test]
+fn a_host_filter_for_promotions_is_about_the_host_alone() {
+    for (filter, promoted) in [("db2$", 3), (":3306", 2)] {
+        let mut world = World::with(Flavour::Mysql, 3, |policy| {
+            policy.promotion_ignore_hosts = vec![String::from(filter)];
+        });
+        assert_eq!(world.foretold(0, 1).candidate, Some(key(promoted)));
+        world.kill(1);
+        world.expect_succeeded(3 * SEC, promoted);
+    }
+}
+
+#[test]
 fn accounts_that_a_fence_does_not_stop_are_shown_and_change_nothing() {
     let mut world = World::new(Flavour::Mariadb, 3);
     for number in 1..=4 {

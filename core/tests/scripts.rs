@@ -61,6 +61,15 @@ struct Choosing {
     policy: Policy,
 }
 
+const PURPOSES: [Purpose; 6] = [
+    Purpose::Probe,
+    Purpose::Halt,
+    Purpose::Fence,
+    Purpose::Promote,
+    Purpose::Kill,
+    Purpose::Credentials,
+];
+
 const PRIMARY_ID: u32 = 1;
 
 fn uuid(server_id: u32) -> String {
@@ -154,8 +163,15 @@ impl Choosing {
         place.region = args.take_key("region").unwrap_or_default().to_owned();
         place.physical_environment = args.take_key("environment").unwrap_or_default().to_owned();
         if let Some(grant) = args.take_key("lacks") {
+            let purpose = match args.take_key("lacks_to") {
+                None => Purpose::Promote,
+                Some(name) => *PURPOSES
+                    .iter()
+                    .find(|purpose| purpose.to_string() == name)
+                    .ok_or("no such purpose")?,
+            };
             report.missing_privileges = vec![MissingPrivilege {
-                purpose: Purpose::Promote,
+                purpose,
                 grant: grant.to_owned(),
             }];
         }

@@ -10,7 +10,7 @@ use crate::{
     gtid::{GtidSet, MariadbGtidSet, SetOrder},
     id::InstanceKey,
     policy::Policy,
-    topology::{Flavour, ProbeReport, PromotionRule, ThreadState},
+    topology::{Flavour, ProbeReport, PromotionRule, Purpose, ThreadState},
 };
 
 /// The order of preference among replicas that hold the same, best first.
@@ -265,6 +265,14 @@ fn on_the_line_of(primary: &ProbeReport, position: &MariadbGtidSet) -> (MariadbG
     (common, is_foreign)
 }
 
+fn is_needed_in_a_recovery(purpose: Purpose) -> bool {
+    match purpose {
+        Purpose::Probe | Purpose::Halt | Purpose::Fence | Purpose::Promote | Purpose::Kill => true,
+        // A repoint leaves them as they are.
+        Purpose::Credentials => false,
+    }
+}
+
 /// Why a replica may not be promoted; none if it may.
 #[must_use]
 pub fn ineligible(
@@ -332,16 +340,15 @@ pub fn ineligible(
     if replication.is_some_and(|status| status.has_filters) {
         return Some(String::from("has replication filters"));
     }
-    if let Some(missing) = report.missing_privileges.iter().find(|missing| {
-        matches!(
-            missing.purpose,
-            crate::topology::Purpose::Promote | crate::topology::Purpose::Halt
-        )
-    }) {
-        return Some(format!(
-            "lacks a right needed to {}: {}",
-            missing.purpose, missing.grant
-        ));
+    // It may have to be probed, fenced or rid of its clients one day, too.
+    let lacking: Vec<String> = report
+        .missing_privileges
+        .iter()
+        .filter(|missing| is_needed_in_a_recovery(missing.purpose))
+        .map(|missing| format!("to {}: {}", missing.purpose, missing.grant))
+        .collect();
+    if !lacking.is_empty() {
+        return Some(format!("lacks a right needed {}", lacking.join("; ")));
     }
     if report.flavour == Flavour::MaxScale {
         return Some(String::from("is a binlog server"));

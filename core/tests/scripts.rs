@@ -1,7 +1,12 @@
 //! Scripts of single decisions, with golden output: who is promoted, and whether a server is dead. One script a
 //! situation, named by it. `UPDATE_GOLDENFILES=1` writes what is found into them, to be read before it is committed.
 
-use std::{collections::BTreeMap, error::Error, path::Path, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    error::Error,
+    path::Path,
+    time::Duration,
+};
 
 use goldenscript::{ArgumentConsumer, Command, Context, Runner};
 use orchestrator_core::{
@@ -58,6 +63,8 @@ struct Choosing {
     flavour: Flavour,
     primary: Option<ProbeReport>,
     replicas: BTreeMap<InstanceKey, (ProbeReport, PromotionRule, bool)>,
+    downtimed: BTreeSet<InstanceKey>,
+    passed_over: BTreeMap<InstanceKey, String>,
     policy: Policy,
 }
 
@@ -186,6 +193,15 @@ impl Choosing {
         let rule = PromotionRule::parse(rule).ok_or("no such rule")?;
         let is_ignored = args.take_key("ignored") == Some("yes");
         let delay = number(args, "delay", 0)?;
+        let key = InstanceKey::new(name, 3306);
+        self.downtimed.remove(&key);
+        self.passed_over.remove(&key);
+        if args.take_key("downtime") == Some("yes") {
+            self.downtimed.insert(key.clone());
+        }
+        if let Some(why) = args.take_key("passed_over") {
+            self.passed_over.insert(key.clone(), why.to_owned());
+        }
         let errno = number(args, "sql_errno", 0)?;
         // By file and position, though the server has GTID.
         let by_file = args.take_key("position") == Some("file");
@@ -222,8 +238,7 @@ impl Choosing {
             },
             ..ReplicaStatus::default()
         });
-        self.replicas
-            .insert(InstanceKey::new(name, 3306), (report, rule, is_ignored));
+        self.replicas.insert(key, (report, rule, is_ignored));
         Ok(())
     }
 
@@ -236,6 +251,8 @@ impl Choosing {
                 report,
                 rule: *rule,
                 ignored: *ignored,
+                is_downtimed: self.downtimed.contains(key),
+                passed_over: self.passed_over.get(key).map(String::as_str),
             })
             .collect();
         let failed = Failed {

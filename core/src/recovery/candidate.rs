@@ -14,8 +14,9 @@ use crate::{
 };
 
 /// The order of preference among replicas that hold the same, best first.
-pub const TIE_BREAKS: [&str; 9] = [
+pub const TIE_BREAKS: [&str; 10] = [
     "no errant transaction",
+    "not in a downtime",
     "promotion rule",
     "same data center as the failed primary",
     "same physical environment",
@@ -34,6 +35,20 @@ pub struct Contender<'a> {
     pub rule: PromotionRule,
     /// Its host matches `PromotionIgnoreHostnameFilters`.
     pub ignored: bool,
+    /// People are at work there: at best it counts as one with the rule `prefer_not`.
+    pub is_downtimed: bool,
+    /// Why it was given up earlier in the same recovery.
+    pub passed_over: Option<&'a str>,
+}
+
+impl Contender<'_> {
+    fn effective_rule(&self) -> PromotionRule {
+        if self.is_downtimed {
+            self.rule.max(PromotionRule::PreferNot)
+        } else {
+            self.rule
+        }
+    }
 }
 
 /// What is known of the failed primary.
@@ -282,6 +297,9 @@ pub fn ineligible(
 ) -> Option<String> {
     let report = contender.report;
     let replication = report.replication.as_ref();
+    if let Some(why) = contender.passed_over {
+        return Some(format!("was passed over: {why}"));
+    }
     if contender.rule == PromotionRule::MustNot {
         return Some(String::from("has promotion rule must_not"));
     }
@@ -429,9 +447,15 @@ fn prefer(
                 pick: fn(&crate::topology::Classification) -> &String| {
         place.is_some_and(|place| pick(place) == pick(&contender.report.classification))
     };
+    let rules = a.effective_rule().cmp(&b.effective_rule());
     let by: [Ordering; TIE_BREAKS.len()] = [
         errant.get(a.key).cmp(&errant.get(b.key)),
-        a.rule.cmp(&b.rule),
+        if a.is_downtimed == b.is_downtimed {
+            Ordering::Equal
+        } else {
+            rules
+        },
+        rules,
         same(b, |place| &place.data_center).cmp(&same(a, |place| &place.data_center)),
         same(b, |place| &place.physical_environment)
             .cmp(&same(a, |place| &place.physical_environment)),

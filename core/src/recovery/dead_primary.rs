@@ -113,8 +113,8 @@ pub struct Progress {
     pub ended_at: BTreeMap<StepId, Mono>,
     drained_to: Option<GtidSet>,
     drained_at: Mono,
-    /// Candidates given up.
-    pub passed_over: BTreeSet<InstanceKey>,
+    /// Candidates given up, and why.
+    pub passed_over: BTreeMap<InstanceKey, String>,
     /// Replicas that were seen to follow the promoted server. What becomes of them afterwards is not for this recovery.
     followed: BTreeSet<InstanceKey>,
     said: BTreeSet<String>,
@@ -546,6 +546,7 @@ impl<V: View> Plan<'_, V> {
 
     fn choose(&self, progress: &mut Progress) -> Move {
         let siblings = self.siblings();
+        let passed_over = progress.passed_over.clone();
         let mut contenders = Vec::new();
         let mut unread = Vec::new();
         for key in &siblings {
@@ -567,15 +568,10 @@ impl<V: View> Plan<'_, V> {
                     contenders.push(Contender {
                         key,
                         report: reading.report,
-                        rule: if progress.passed_over.contains(key) {
-                            PromotionRule::MustNot
-                        } else if self.view.is_downtimed(key) {
-                            // People are at work there: only if nobody else holds as much.
-                            self.view.rule(key).max(PromotionRule::PreferNot)
-                        } else {
-                            self.view.rule(key)
-                        },
+                        rule: self.view.rule(key),
                         ignored: self.view.is_ignored_for_promotion(key),
+                        is_downtimed: self.view.is_downtimed(key),
+                        passed_over: passed_over.get(key).map(String::as_str),
                     });
                 }
                 _ => unread.push(key.clone()),
@@ -772,7 +768,10 @@ impl<V: View> Plan<'_, V> {
     }
 
     fn pass_over(&self, candidate: &InstanceKey, why: &str, progress: &mut Progress) -> Move {
-        if progress.passed_over.insert(candidate.clone()) {
+        if !progress.passed_over.contains_key(candidate) {
+            progress
+                .passed_over
+                .insert(candidate.clone(), why.to_string());
             progress.said.remove("choice");
             return Move::Remark {
                 lines: Vec::new(),

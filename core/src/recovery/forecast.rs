@@ -23,7 +23,7 @@ use crate::{
     policy::Policy,
     replicated::Replicated,
     time::Now,
-    topology::{Instance, MissingPrivilege, ProbeReport, PromotionRule, ThreadState},
+    topology::{Instance, MissingPrivilege, ProbeReport, ThreadState},
 };
 
 /// What is known beside the servers themselves.
@@ -269,12 +269,10 @@ fn contenders<'a>(
             Contender {
                 key: &replica.key,
                 report,
-                rule: if is_downtimed {
-                    rule.max(PromotionRule::PreferNot)
-                } else {
-                    rule
-                },
+                rule,
                 ignored: filters.promotion_ignore.matches_host(&replica.key.host),
+                is_downtimed,
+                passed_over: None,
             }
         })
         .collect()

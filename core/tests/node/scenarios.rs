@@ -237,6 +237,15 @@ fn a_stuck_applier_is_given_up_for_its_equal() {
             world.writeable() == [key(3)]
         });
         world.expect_succeeded(30 * SEC, 3);
+        assert!(
+            says(
+                &lines_of(&world),
+                "db3:3306 over db2:3306",
+                "was passed over: its applier makes no progress"
+            ),
+            "{:#?}",
+            lines_of(&world)
+        );
     });
 }
 

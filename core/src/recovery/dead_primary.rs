@@ -63,6 +63,11 @@ const ANNOUNCE_PATIENCE: Duration = Duration::from_secs(1);
 /// No hook of any configuration may run longer.
 const HOOK_DEADLINE: Duration = Duration::from_secs(24 * 3600);
 const PROMOTE_TRIES: usize = 3;
+/// MySQL's STOP REPLICA IO_THREAD takes up to 2.05 s while the receiver dials a host that is dark (F16).
+const HALT_STEP_DEADLINE_MIN: Duration = Duration::from_secs(3);
+/// Where all halts take longer than the halt deadline, the others are waited for so long when the first has ended: they end at
+/// about the same time, and any of them may hold more.
+const HALT_TOGETHER: Duration = Duration::from_millis(250);
 /// On one server, those before the promotion included.
 const HALT_TRIES: usize = 8;
 const FENCE_TRIES: usize = 10;
@@ -436,7 +441,7 @@ impl<V: View> Plan<'_, V> {
                         &key,
                         Lane::Act,
                         statements,
-                        self.view.policy().halt_deadline,
+                        self.halt_step_deadline(),
                     ));
                 }
                 None => lines.push(format!("{key} was never read: not halted")),
@@ -505,7 +510,7 @@ impl<V: View> Plan<'_, V> {
                             &step.server,
                             Lane::Act,
                             statements,
-                            self.view.policy().halt_deadline,
+                            self.halt_step_deadline(),
                         ));
                     }
                 }
@@ -533,7 +538,57 @@ impl<V: View> Plan<'_, V> {
             };
             return Move::Look { keys: look, until };
         }
+        let first = self
+            .recovery
+            .steps_of(StepKind::Halt)
+            .filter(|(_, phase)| **phase == Phase::Settled(Outcome::Done))
+            .filter_map(|(step, _)| progress.ended_at.get(&step.id).copied())
+            .min();
+        if let Some(first) = first.filter(|first| *first > deadline)
+            && self.now < first + HALT_TOGETHER
+            && let Some(Move::Look { keys, until }) = self.wait_for_halts(progress)
+        {
+            let until = until.min(first + HALT_TOGETHER);
+            return Move::Look { keys, until };
+        }
         self.choose(progress)
+    }
+
+    /// The recovery goes on without it at the halt deadline, if somebody can be chosen then.
+    fn halt_step_deadline(&self) -> Duration {
+        let deadline = self.view.policy().halt_deadline;
+        deadline.max(HALT_STEP_DEADLINE_MIN)
+    }
+
+    /// Halts of which it is not known so far whether they were done, within their own deadlines: who is halted a moment later
+    /// may make a refusal needless.
+    fn wait_for_halts(&self, progress: &Progress) -> Option<Move> {
+        let mut keys = Vec::new();
+        let mut until: Option<Mono> = None;
+        let newest: BTreeMap<&InstanceKey, (&Step, &Phase)> = self
+            .recovery
+            .steps_of(StepKind::Halt)
+            .map(|(step, phase)| (&step.server, (step, phase)))
+            .collect();
+        for (step, phase) in newest.into_values() {
+            let deadline = progress.stage_since + step.deadline;
+            if self.now >= deadline {
+                continue;
+            }
+            match self.state(step, phase, progress) {
+                State::Pending => until = Some(until.map_or(deadline, |at| at.min(deadline))),
+                State::LookAfter(_) => {
+                    let again = deadline.min(self.now + LOOK_INTERVAL);
+                    until = Some(until.map_or(again, |at| at.min(again)));
+                    keys.push(step.server.clone());
+                }
+                State::Done | State::NotDone(_) => {}
+            }
+        }
+        Some(Move::Look {
+            keys,
+            until: until?,
+        })
     }
 
     fn is_read_since(&self, key: &InstanceKey, since: Mono) -> bool {
@@ -594,6 +649,9 @@ impl<V: View> Plan<'_, V> {
                 names.join(", ")
             ));
             if self.view.policy().refuse_lossy {
+                if let Some(wait) = self.wait_for_halts(progress) {
+                    return wait;
+                }
                 return self.undo(End::Failed {
                     reason: format!(
                         "possible loss and RefuseLossyPromotion is set: {}",
@@ -603,7 +661,9 @@ impl<V: View> Plan<'_, V> {
             }
         }
         match choose(&contenders, failed, self.view.policy()) {
-            Choice::Refuse { reason } => self.undo(End::Failed { reason }),
+            Choice::Refuse { reason } => self
+                .wait_for_halts(progress)
+                .unwrap_or_else(|| self.undo(End::Failed { reason })),
             Choice::Promote {
                 candidate,
                 because,
@@ -1140,7 +1200,7 @@ impl<V: View> Plan<'_, V> {
                     Sibling::Act(StepKind::Repoint, statements, REPOINT_DEADLINE)
                 }
                 Ready::Halt(statements) => {
-                    let deadline = self.view.policy().halt_deadline;
+                    let deadline = self.halt_step_deadline();
                     Sibling::Act(StepKind::Halt, statements, deadline)
                 }
                 // It was pointed there by somebody else.

@@ -7,7 +7,7 @@ use orchestrator_core::{
     id::InstanceKey,
     node::{Reply, Request},
     policy::DeposedAction,
-    recovery::{End, Outcome, Phase, Purpose, StepKind},
+    recovery::{End, Outcome, Phase, Purpose, Stage, StepKind},
     replicated::{AckScope, Command},
     topology::{self, Flavour, MissingPrivilege, PromotionRule, ThroughFence},
 };
@@ -1592,6 +1592,59 @@ fn a_replica_that_was_not_halted_in_time_is_read_again_before_it_is_made_to_foll
     let follows = world.server(4).channel.clone().expect("a replica").source;
     assert_eq!(follows, key(1), "{}", world.story());
     assert!(world.last().lost.contains(&key(4)), "{}", world.story());
+}
+
+/// MySQL's receivers that dial a dark host take 2 s to stop (F16).
+#[test]
+fn halts_that_take_longer_than_the_halt_deadline_are_waited_for_if_there_is_no_other() {
+    for_both(|flavour| {
+        for refuse_lossy in [false, true] {
+            let mut world = World::with(flavour, 3, |policy| policy.refuse_lossy = refuse_lossy);
+            for number in 2..=4 {
+                world.late_steps.insert(key(number), 2 * SEC);
+            }
+            world.freeze(1);
+            world.expect_succeeded(30 * SEC, 2);
+            assert_eq!(world.recoveries().len(), 1, "{}", world.story());
+            assert_follow(&mut world, &[3, 4], 2);
+        }
+        // They end at about the same time, and the last may hold most.
+        let mut world = World::new(flavour, 3);
+        for (number, late) in [(2, 2000), (3, 2100), (4, 2050)] {
+            world.late_steps.insert(key(number), late * MS);
+            world.server(number).deaf = number != 3;
+        }
+        world.run(SEC);
+        world.kill(1);
+        world.expect_succeeded(30 * SEC, 3);
+        assert_nothing_lost(&mut world, 3);
+        // Longer than that is not waited for.
+        let mut world = World::new(flavour, 3);
+        for number in 2..=4 {
+            world.late_steps.insert(key(number), 4 * SEC);
+        }
+        world.kill(1);
+        world.expect(4 * SEC, "an undo", |world| {
+            world
+                .running()
+                .is_some_and(|recovery| recovery.stage == Stage::Undo)
+        });
+        assert_eq!(world.promoted, []);
+    });
+}
+
+/// One that is halted in time is enough.
+#[test]
+fn a_halt_that_takes_long_is_not_waited_for_if_there_is_another() {
+    for_both(|flavour| {
+        let mut world = World::new(flavour, 3);
+        for number in 3..=4 {
+            world.late_steps.insert(key(number), 2 * SEC);
+        }
+        world.kill(1);
+        world.expect(1900 * MS, "a promotion", |world| !world.promoted.is_empty());
+        world.expect_succeeded(20 * SEC, 2);
+    });
 }
 
 /// Nothing on any server says what a replica holds that replicates by file and position.

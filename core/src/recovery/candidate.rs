@@ -462,7 +462,7 @@ fn prefer(
         same(b, |place| &place.region).cmp(&same(a, |place| &place.region)),
         a.report.version.major().cmp(&b.report.version.major()),
         format_rank(a.report).cmp(&format_rank(b.report)),
-        unapplied(a.report).cmp(&unapplied(b.report)),
+        left_to_apply(a.report).cmp(&left_to_apply(b.report)),
         a.key.cmp(b.key),
     ];
     by.iter()
@@ -481,14 +481,19 @@ fn format_rank(report: &ProbeReport) -> u8 {
     }
 }
 
-fn unapplied(report: &ProbeReport) -> u64 {
+fn left_to_apply(report: &ProbeReport) -> u64 {
+    unapplied(report).unwrap_or(u64::MAX)
+}
+
+/// How many transactions it received and did not apply; none where that cannot be counted.
+pub(super) fn unapplied(report: &ProbeReport) -> Option<u64> {
     let applied = report.replicated_gtid.as_ref().or(report.executed.as_ref());
     let received = report
         .replication
         .as_ref()
         .and_then(|status| status.received.as_ref());
     match (applied, received) {
-        (Some(applied), Some(received)) => applied.missing_count(received).unwrap_or(u64::MAX),
-        _ => 0,
+        (Some(applied), Some(received)) => applied.missing_count(received).ok(),
+        _ => Some(0),
     }
 }

@@ -18,7 +18,8 @@ use core::time::Duration;
 use super::{
     audit,
     candidate::{
-        Choice, Contender, Failed, choose, lacks_purged, missing_of, without_errant, without_gtid,
+        Choice, Contender, Failed, choose, lacks_purged, missing_of, unapplied, without_errant,
+        without_gtid,
     },
     document::{DeadKind, End, Outcome, Phase, Purpose, Recovery, Stage, Step, StepKind},
     hook::{self, Hook, HookCounts, HookList},
@@ -118,6 +119,8 @@ pub struct Progress {
     pub ended_at: BTreeMap<StepId, Mono>,
     drained_to: Option<GtidSet>,
     drained_at: Mono,
+    /// What the candidate had to apply when it was first looked at for its drain, and when that was.
+    drained_from: Option<(InstanceKey, u64, Mono)>,
     /// Candidates given up, and why.
     pub passed_over: BTreeMap<InstanceKey, String>,
     /// Replicas that were seen to follow the promoted server. What becomes of them afterwards is not for this recovery.
@@ -194,6 +197,7 @@ pub fn next(recovery: &Recovery, view: &impl View, progress: &mut Progress, mine
         progress.stage = recovery.stage;
         progress.stage_since = now;
         progress.drained_to = None;
+        progress.drained_from = None;
         progress.drained_at = now;
     }
     let plan = Plan {
@@ -791,6 +795,14 @@ impl<V: View> Plan<'_, V> {
             );
             return self.pass_over(&candidate, &why, progress);
         }
+        let left = unapplied(report);
+        let is_first = progress
+            .drained_from
+            .as_ref()
+            .is_none_or(|(of, ..)| *of != candidate);
+        if let Some(left) = left.filter(|_| is_first) {
+            progress.drained_from = Some((candidate.clone(), left, self.now));
+        }
         let applied = report
             .replicated_gtid
             .clone()
@@ -806,15 +818,47 @@ impl<V: View> Plan<'_, V> {
         {
             return Move::Remark {
                 lines: Vec::new(),
-                errors: vec![format!(
-                    "{candidate} is still applying what it received after PromotionDrainSecondsMax ({} s); the promotion waits, \
-                     since promoting now would lose received transactions",
-                    self.view.policy().drain_max.as_secs()
-                )],
+                errors: vec![self.still_draining(&candidate, left, progress)],
                 possible_loss: Vec::new(),
             };
         }
         look
+    }
+
+    /// How much is left, how long that takes at the rate so far, and what a promotion at this moment would lose.
+    fn still_draining(
+        &self,
+        candidate: &InstanceKey,
+        left: Option<u64>,
+        progress: &Progress,
+    ) -> String {
+        let left_in_words = left.map_or(String::from("it is not known how much is left"), |left| {
+            format!("{left} transaction(s) are left")
+        });
+        let estimate = left.zip(progress.drained_from.as_ref()).map_or(
+            String::new(),
+            |(left, (_, first, since))| {
+                let took_ms = u64::try_from(self.now.since(*since).as_millis()).unwrap_or(u64::MAX);
+                let took = took_ms.saturating_add(500) / 1000;
+                match first.saturating_sub(left) {
+                    0 => format!(", and none fewer than {took} s ago"),
+                    applied => format!(
+                        ", {applied} were applied in {took} s, so that it takes about {} s more",
+                        (left.saturating_mul(took_ms) / applied).div_ceil(1000)
+                    ),
+                }
+            },
+        );
+        let mut text = format!(
+            "{candidate} is still applying what it received after PromotionDrainSecondsMax ({} s): {left_in_words}{estimate}; \
+             the promotion waits, since promoting it now would lose what is left",
+            self.view.policy().drain_max.as_secs()
+        );
+        if !self.recovery.possible_loss.is_empty() {
+            text.push_str("; possible loss in any case: ");
+            text.push_str(&self.recovery.possible_loss.join("; "));
+        }
+        text
     }
 
     /// Starting the applier throws nothing away: on MariaDB a receiver must run beside it, or nothing be unapplied (F1).

@@ -250,6 +250,53 @@ fn a_stuck_applier_is_given_up_for_its_equal() {
 }
 
 #[test]
+fn a_drain_that_takes_long_is_told_of_with_what_is_left_and_how_long_that_takes() {
+    for_both(|flavour| {
+        let mut world = World::with(flavour, 2, |policy| {
+            policy.drain_max = std::time::Duration::from_secs(10);
+        });
+        for number in 2..=3 {
+            world.server(number).stuck = true;
+        }
+        world.run(10 * SEC);
+        world.kill(1);
+        // Two transactions a second.
+        for _ in 0..25 {
+            world.run(500 * MS);
+            let server = world.server(2);
+            let channel = server.channel.as_ref().expect("a replica");
+            let next = channel.received.difference(&server.applied).min().copied();
+            server.applied.extend(next);
+        }
+        let left = {
+            let server = &world.fleet.servers[&key(2)];
+            let channel = server.channel.as_ref().expect("a replica");
+            channel.received.difference(&server.applied).count()
+        };
+        let recovery = world.running().expect("a drain").clone();
+        let told = recovery
+            .errors
+            .iter()
+            .find(|error| error.contains("after PromotionDrainSecondsMax (10 s): "));
+        let told = told.unwrap_or_else(|| panic!("{:?}", recovery.errors));
+        let numbers: Vec<usize> = told
+            .split(|c: char| !c.is_ascii_digit())
+            .filter_map(|digits| digits.parse().ok())
+            .collect();
+        let [.., 10, told_left, applied, 10, more_s] = numbers[..] else {
+            panic!("{told}");
+        };
+        assert!((left..left + 6).contains(&told_left), "{left}: {told}");
+        assert!((18..=21).contains(&applied), "{told}");
+        assert!(more_s.abs_diff(told_left / 2) <= 2, "{told}");
+        assert!(
+            told.contains("possible loss in any case: replication was asynchronous"),
+            "{told}"
+        );
+    });
+}
+
+#[test]
 fn an_errant_replica_is_not_promoted() {
     for_both(|flavour| {
         let mut world = World::new(flavour, 3);

@@ -282,9 +282,10 @@ fn on_the_line_of(primary: &ProbeReport, position: &MariadbGtidSet) -> (MariadbG
 
 fn is_needed_in_a_recovery(purpose: Purpose) -> bool {
     match purpose {
-        Purpose::Probe | Purpose::Halt | Purpose::Fence | Purpose::Promote | Purpose::Kill => true,
-        // A repoint leaves them as they are.
-        Purpose::Credentials => false,
+        Purpose::Halt | Purpose::Fence | Purpose::Promote | Purpose::Kill => true,
+        // Without the rights to read it at all there is no report; without the others less is known of it, and it can be
+        // promoted and closed again. A repoint leaves credentials as they are.
+        Purpose::Probe | Purpose::Credentials => false,
     }
 }
 
@@ -358,7 +359,7 @@ pub fn ineligible(
     if replication.is_some_and(|status| status.has_filters) {
         return Some(String::from("has replication filters"));
     }
-    // It may have to be probed, fenced or rid of its clients one day, too.
+    // It may have to be fenced or rid of its clients one day, too.
     let lacking: Vec<String> = report
         .missing_privileges
         .iter()

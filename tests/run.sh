@@ -17,7 +17,7 @@ cd "$(dirname "$0")/.."
 # One profile for everything: the dependencies are optimised once, our own code builds quickly.
 target=${CARGO_TARGET_DIR:-target}/debug
 seeds=${ORCHESTRATOR_SIM_SEEDS:-6}
-first=${ORCHESTRATOR_SIM_FIRST:-2938575}
+first=${ORCHESTRATOR_SIM_FIRST:-5000000}
 times=()
 
 part() {

@@ -8,7 +8,7 @@
 use std::time::{Duration, Instant};
 
 use orchestrator_tests::daemons::{DaemonOptions, Recovery};
-use orchestrator_tests::fleet::{Flavour, FleetOptions, ReplicationTiming, Thread};
+use orchestrator_tests::fleet::{Flavour, FleetOptions, ReplicationTiming, Server, Thread};
 use orchestrator_tests::ledger::WriteOutcome;
 use orchestrator_tests::process::Signal;
 use orchestrator_tests::sql::{APP, REPLICATION, Sql};
@@ -545,6 +545,83 @@ async fn wait_fenced(world: &World, port: u16) {
     looked.await.expect("fenced");
 }
 
+/// What replicas without GTID hold cannot be compared: nobody is promoted, nothing is done to any of them, and it is said.
+async fn without_gtid(flavour: Flavour) {
+    let _turn = TURN.lock().await;
+    let world = world(flavour, ReplicationTiming::Quick).await;
+    let replicas = world.fleet.live_except(world.primary());
+    let each = async |servers: &[&Server], statements: &[&str]| {
+        for server in servers {
+            let mut sql = server.harness().await.expect("login");
+            sql.run_all(statements).await.expect("done");
+            sql.close().await;
+        }
+    };
+    match flavour {
+        Flavour::MariaDb => {
+            let by_position = [
+                "STOP SLAVE",
+                "CHANGE MASTER TO MASTER_USE_GTID=no",
+                "START SLAVE",
+            ];
+            each(&replicas, &by_position).await;
+        }
+        Flavour::MySql => {
+            let by_position = [
+                "STOP REPLICA",
+                "CHANGE REPLICATION SOURCE TO SOURCE_AUTO_POSITION=0",
+                "START REPLICA",
+            ];
+            each(&replicas, &by_position).await;
+            let all: Vec<&Server> = world.fleet.servers().iter().collect();
+            for mode in ["ON_PERMISSIVE", "OFF_PERMISSIVE", "OFF"] {
+                each(&all, &[&*format!("SET GLOBAL gtid_mode={mode}")]).await;
+            }
+        }
+    }
+    let shown = until(
+        "a cluster that would not be failed over",
+        PATIENCE,
+        Duration::from_millis(100),
+        async || match world.daemons.ask_leader("/api/v2/would-fail-over").await {
+            Ok(told) if told.to_string().contains("does not use GTID") => Look::Holds(()),
+            other => Look::not(format!("{other:?}")),
+        },
+    );
+    shown.await.expect("said beforehand");
+
+    world.signal(Strike::KillPrimary).await.expect("killed");
+    let refused = until(
+        "a refused recovery",
+        PATIENCE,
+        Duration::from_millis(100),
+        async || match world.daemons.audit_recovery().await {
+            Ok(recoveries) => match recoveries.iter().find(|recovery| !recovery.active) {
+                Some(recovery) => Look::Holds(recovery.clone()),
+                None => Look::not(format!("{recoveries:?}")),
+            },
+            Err(error) => Look::not(format!("{error:#}")),
+        },
+    );
+    let refused = refused.await.expect("a recovery that ended");
+    assert!(!refused.successful, "{refused:?}");
+    let steps = world.daemons.recovery_steps(&refused.uid).await;
+    let steps = steps.expect("steps").join("\n");
+    let said = format!("{}\n{steps}", refused.errors.join("\n"));
+    assert!(said.contains("does not use GTID"), "{said}");
+    assert!(!steps.contains(": intended "), "{steps}");
+    for replica in replicas {
+        let status = replica.replica_status().await.expect("an answer");
+        let status = status.expect("a replica");
+        assert_eq!(status.source_port, world.primary(), "{status}");
+        assert!(status.io != "No" && status.sql == "Yes", "{status}");
+        let mut sql = replica.harness().await.expect("login");
+        let read_only = sql.value("SELECT @@GLOBAL.read_only").await;
+        assert_eq!(read_only.expect("a value"), "1");
+        sql.close().await;
+    }
+}
+
 macro_rules! on_both {
     ($($name:ident),* $(,)?) => {
         mod mariadb {
@@ -565,4 +642,5 @@ on_both!(
     errant_replica,
     primary_restarts_at_once,
     old_primary_returns,
+    without_gtid,
 );

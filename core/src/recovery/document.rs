@@ -259,6 +259,18 @@ impl Recovery {
         matches!(self.end, Some((_, End::Succeeded)))
     }
 
+    /// What went wrong in it, and why it failed if it did.
+    #[must_use]
+    pub fn all_errors(&self) -> Vec<String> {
+        let mut all = self.errors.clone();
+        if let Some((_, End::Failed { reason })) = &self.end
+            && !all.contains(reason)
+        {
+            all.push(reason.clone());
+        }
+        all
+    }
+
     /// It has ended, and its hooks have not all run.
     #[must_use]
     pub fn is_announced(&self) -> bool {

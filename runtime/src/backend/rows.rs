@@ -491,7 +491,7 @@ fn recovery(row: &Recovery) -> Row {
                 comma_list(&row.participants).into(),
             ),
             ("lost_slaves", comma_list(&row.lost).into()),
-            ("all_errors", row.errors.join("\n").into()),
+            ("all_errors", row.all_errors().join("\n").into()),
             ("is_successful", row.is_successful().into()),
             ("acknowledged", acknowledged.is_some().into()),
             ("acknowledged_at", acknowledged.map(|by| by.at).into()),

@@ -100,7 +100,7 @@ fn analysis_entry(
 pub fn recovery_row(recovery: &Recovery, flags: Flags) -> TopologyRecovery {
     let acknowledged = recovery.acknowledged.as_ref();
     // A possible loss is no error of the recovery: it stands among its steps.
-    let errors = recovery.errors.clone();
+    let errors = recovery.all_errors();
     TopologyRecovery {
         id: recovery.number,
         uid: recovery.uid.0.clone(),

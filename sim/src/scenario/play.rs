@@ -824,8 +824,9 @@ impl Player {
                 true
             }
             Action::Wipe(who, what) => {
+                // A fault may have started it again since the script switched it off.
                 if !self.down.contains_key(who) {
-                    return false;
+                    self.end::<E>(who, Down::Powerless);
                 }
                 self.wipe(who, *what);
                 true

@@ -497,11 +497,23 @@ fn value_sum(key: &str, data: &[u8]) -> Vec<u8> {
 
 impl From<rusqlite::Error> for LogError {
     fn from(error: rusqlite::Error) -> Self {
-        match error.sqlite_error_code() {
-            Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase) => {
-                LogError::Damaged(error.to_string())
-            }
-            _ => LogError::Io(error.to_string()),
+        use rusqlite::{Error, ErrorCode};
+        let is_damage = match error.sqlite_error_code() {
+            // The last one: what the file says that its tables are does not suit our statements.
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::Unknown) => true,
+            Some(_) => false,
+            None => matches!(
+                error,
+                Error::SqlInputError { .. }
+                    | Error::InvalidColumnType(..)
+                    | Error::FromSqlConversionFailure(..)
+                    | Error::IntegralValueOutOfRange(..)
+            ),
+        };
+        if is_damage {
+            LogError::Damaged(error.to_string())
+        } else {
+            LogError::Io(error.to_string())
         }
     }
 }
@@ -1040,6 +1052,7 @@ mod tests {
             )
             .await;
             damaged("delete from value where key = 'node'", "names no node").await;
+            damaged("alter table log rename column sum to sun", "no such column").await;
         });
     }
 

@@ -231,13 +231,15 @@ fn steps(recovery: &Recovery, view: &impl View) -> Result<Vec<Step>, End> {
                 let reason = String::from("it replicates from nobody");
                 return Err(End::Failed { reason });
             };
-            let ready = if former == *primary {
+            // One that was lost is in the downtime of that, and is set up anew whatever it names.
+            let is_halted = former == *primary && !view.is_downtimed(&recovery.server);
+            let ready = if is_halted {
                 resume(view, &recovery.server)
             } else {
                 repoint(view, &former, &recovery.server, primary)
             };
             let (kind, statements) = match ready {
-                Ready::Now(statements) if former == *primary => (StepKind::Resume, statements),
+                Ready::Now(statements) if is_halted => (StepKind::Resume, statements),
                 Ready::Now(statements) => (StepKind::Repoint, statements),
                 Ready::Halt(statements) => (StepKind::Halt, statements),
                 Ready::Already => return Err(End::Succeeded),

@@ -490,12 +490,7 @@ impl<V: View> Plan<'_, V> {
         let mut look = Vec::new();
         let mut pending = false;
         let mut steps: Vec<Step> = Vec::new();
-        let newest: BTreeMap<&InstanceKey, (&Step, &Phase)> = self
-            .recovery
-            .steps_of(StepKind::Halt)
-            .map(|(step, phase)| (&step.server, (step, phase)))
-            .collect();
-        for (step, phase) in newest.into_values() {
+        for (step, phase) in self.newest_halts() {
             let is_unsure = matches!(
                 phase,
                 Phase::Intended(_) | Phase::Settled(Outcome::Unknown { .. })
@@ -558,6 +553,16 @@ impl<V: View> Plan<'_, V> {
         self.choose(progress)
     }
 
+    /// The last halt of each server, in the order of servers.
+    fn newest_halts(&self) -> impl Iterator<Item = (&Step, &Phase)> {
+        let newest: BTreeMap<&InstanceKey, (&Step, &Phase)> = self
+            .recovery
+            .steps_of(StepKind::Halt)
+            .map(|(step, phase)| (&step.server, (step, phase)))
+            .collect();
+        newest.into_values()
+    }
+
     /// The recovery goes on without it at the halt deadline, if somebody can be chosen then.
     fn halt_step_deadline(&self) -> Duration {
         let deadline = self.view.policy().halt_deadline;
@@ -569,12 +574,7 @@ impl<V: View> Plan<'_, V> {
     fn wait_for_halts(&self, progress: &Progress) -> Option<Move> {
         let mut keys = Vec::new();
         let mut until: Option<Mono> = None;
-        let newest: BTreeMap<&InstanceKey, (&Step, &Phase)> = self
-            .recovery
-            .steps_of(StepKind::Halt)
-            .map(|(step, phase)| (&step.server, (step, phase)))
-            .collect();
-        for (step, phase) in newest.into_values() {
+        for (step, phase) in self.newest_halts() {
             let deadline = progress.stage_since + step.deadline;
             if self.now >= deadline {
                 continue;

@@ -166,7 +166,8 @@ impl Node {
         false
     }
 
-    fn was_apart(&self, identity: &Identity, row: &Deposed, key: &InstanceKey) -> bool {
+    /// Its settings named somebody else, or nobody, at some time since the recovery that deposed that primary.
+    pub(super) fn was_apart(&self, identity: &Identity, row: &Deposed, key: &InstanceKey) -> bool {
         let was_seen = self
             .choices
             .apart

@@ -607,17 +607,18 @@ impl Node {
         }
     }
 
-    /// Replicas that were lost when their cluster was regrouped, and can follow its primary by now, are pointed at it. Those
-    /// that people took care of are not lost any more.
+    /// Replicas that were lost when their cluster was regrouped, or that no recovery knew of, and can follow its primary by
+    /// now, are pointed at it. Those that people took care of are not lost any more.
     fn rejoin_lost(&mut self, now: Now, out: &mut Output) {
-        let lost: Vec<InstanceKey> = self
-            .replicated
-            .downtimes(now.wall)
-            .filter(|(_, downtime)| downtime.is_lost_in_recovery())
-            .map(|(key, _)| key.clone())
-            .collect();
-        self.rejoined.retain(|key, _| lost.contains(key));
-        for key in lost {
+        let mut lost: BTreeMap<InstanceKey, &'static str> = self.overlooked();
+        lost.extend(
+            self.replicated
+                .downtimes(now.wall)
+                .filter(|(_, downtime)| downtime.is_lost_in_recovery())
+                .map(|(key, _)| (key.clone(), "was lost in a recovery and answers again")),
+        );
+        self.rejoined.retain(|key, _| lost.contains_key(key));
+        for (key, how) in lost {
             let (again, tries) = self.rejoined.get(&key).copied().unwrap_or_default();
             if now.mono < again || self.beginning.contains(&key) {
                 continue;
@@ -632,10 +633,42 @@ impl Node {
                 out,
                 Level::Warning,
                 None,
-                format!("{key} was lost in a recovery and answers again: pointing it at {primary}"),
+                format!("{key} {how}: pointing it at {primary}"),
             );
             self.open(now, &key, Purpose::Rejoin { primary }, "", out);
         }
+    }
+
+    /// Members that name a deposed primary as their source ever since it was deposed, without being lost: they were attached to
+    /// it a moment before, and the leader that recovered had not read that. Whom people pointed at it afterwards stays there.
+    fn overlooked(&self) -> BTreeMap<InstanceKey, &'static str> {
+        let mut overlooked = BTreeMap::new();
+        for (identity, row) in self.replicated.deposed() {
+            let Some(record) = self.replicated.cluster(row.cluster) else {
+                continue;
+            };
+            // Another server that was set up at its address is nobody's mistake.
+            let is_replaced = self
+                .observed
+                .instances
+                .get(&row.key)
+                .and_then(Instance::identity)
+                .is_some_and(|there| there != identity);
+            if is_replaced {
+                continue;
+            }
+            for key in &record.members {
+                let names_it = self.observed.instances.get(key).is_some_and(|instance| {
+                    self.is_read_since_deposed(instance, identity)
+                        && instance.source() == Some(&row.key)
+                });
+                if names_it && *key != row.key && !self.was_apart(identity, row, key) {
+                    let how = "still names the deposed primary, which no recovery knew";
+                    overlooked.insert(key.clone(), how);
+                }
+            }
+        }
+        overlooked
     }
 
     /// The primary that a lost replica can follow: the one that took the place of the source that it names.
@@ -658,7 +691,12 @@ impl Node {
             .is_some_and(|primary| {
                 primary.is_last_check_valid() && primary.identity() == record.identity.as_ref()
             });
+        let is_in_downtime = self
+            .replicated
+            .downtime_of(key, now.wall)
+            .is_some_and(|downtime| !downtime.is_lost_in_recovery());
         if !self.may_change(record)
+            || is_in_downtime
             || self.replicated.maintenance_of(key, now.wall).is_some()
             || !is_fresh
             || is_deposed

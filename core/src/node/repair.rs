@@ -24,7 +24,7 @@ use crate::{
     },
     replicated::{Answer, Command, Entry, wire},
     time::{Mono, Now},
-    topology::PromotionRule,
+    topology::{Instance, PromotionRule},
 };
 
 /// Least pause between two thoughts about one recovery.
@@ -874,6 +874,16 @@ impl View for Seen<'_> {
             })
         });
         follow.chain(unread).cloned().collect()
+    }
+
+    fn members_of(&self, key: &InstanceKey) -> Vec<InstanceKey> {
+        let record = self.node.replicated.cluster_of(key);
+        let members = record.into_iter().flat_map(|record| record.members.iter());
+        let answers = |member: &&InstanceKey| {
+            let instance = self.node.observed.instances.get(*member);
+            instance.is_some_and(Instance::is_last_check_valid)
+        };
+        members.filter(answers).cloned().collect()
     }
 
     fn rule(&self, key: &InstanceKey) -> PromotionRule {

@@ -66,6 +66,9 @@ const HOOK_DEADLINE: Duration = Duration::from_secs(24 * 3600);
 const PROMOTE_TRIES: usize = 3;
 /// MySQL's STOP REPLICA IO_THREAD takes up to 2.05 s while the receiver dials a host that is dark (F16).
 const HALT_STEP_DEADLINE_MIN: Duration = Duration::from_secs(3);
+/// Members of the cluster that were not its replicas are read again when a recovery begins: one may have been attached a moment
+/// ago. Nobody waits for them longer.
+const MEMBERS_PATIENCE: Duration = Duration::from_millis(250);
 /// Where all halts take longer than the halt deadline, the others are waited for so long when the first has ended: they end at
 /// about the same time, and any of them may hold more.
 const HALT_TOGETHER: Duration = Duration::from_millis(250);
@@ -93,6 +96,8 @@ pub trait View {
     fn checked(&self, key: &InstanceKey) -> Option<Mono>;
     /// Servers that replicate from this one, by what they say, and recorded members of its cluster that were never read.
     fn replicas_of(&self, key: &InstanceKey) -> Vec<InstanceKey>;
+    /// Recorded members of its cluster that answered when they were dialled last, whomever they followed then.
+    fn members_of(&self, key: &InstanceKey) -> Vec<InstanceKey>;
     fn rule(&self, key: &InstanceKey) -> PromotionRule;
     fn is_ignored_for_promotion(&self, key: &InstanceKey) -> bool;
     /// In a downtime that people began.
@@ -251,8 +256,10 @@ impl<V: View> Plan<'_, V> {
                     until: self.now + HOOK_DEADLINE,
                 };
             }
-            return self.undo(End::Undone {
-                reason: String::from("the primary answered before the promotion"),
+            return self.fence_returned_early(progress).unwrap_or_else(|| {
+                self.undo(End::Undone {
+                    reason: String::from("the primary answered before the promotion"),
+                })
             });
         }
         match stage {
@@ -521,13 +528,38 @@ impl<V: View> Plan<'_, V> {
                 State::Done | State::NotDone(_) => {}
             }
         }
+        let mut lines = Vec::new();
+        if !steps.is_empty() {
+            lines.push(String::from("halting again what was not halted"));
+        }
+        for key in self.attached_lately() {
+            if let Some(statements) = self.halt_statements(&key) {
+                lines.push(format!(
+                    "{key} turns out to replicate from {}: halting it, too",
+                    self.failed()
+                ));
+                let offset = steps.len() as u64;
+                let deadline = self.halt_step_deadline();
+                steps.push(self.step(
+                    offset,
+                    StepKind::Halt,
+                    &key,
+                    Lane::Act,
+                    statements,
+                    deadline,
+                ));
+            }
+        }
         if !steps.is_empty() && self.now < deadline {
             return Move::Intend {
                 stage: Stage::FenceAndHalt,
                 candidate: None,
                 steps,
-                lines: vec![String::from("halting again what was not halted")],
+                lines,
             };
+        }
+        if self.now < progress.began + MEMBERS_PATIENCE {
+            look.extend(self.members_to_read(progress));
         }
         if self.now < deadline && (pending || !look.is_empty()) {
             let until = if look.is_empty() {
@@ -551,6 +583,32 @@ impl<V: View> Plan<'_, V> {
             return Move::Look { keys, until };
         }
         self.choose(progress)
+    }
+
+    /// Replicas of the failed primary that this recovery has not halted, and has read.
+    fn attached_lately(&self) -> Vec<InstanceKey> {
+        let mut siblings = self.siblings();
+        siblings.retain(|key| {
+            self.tries(StepKind::Halt, key) == 0
+                && !self.is_without_gtid(key)
+                && self.view.reading(key).is_some()
+        });
+        siblings
+    }
+
+    /// Members that count as no replica of the failed primary by what was read before this leader began.
+    fn members_to_read(&self, progress: &Progress) -> Vec<InstanceKey> {
+        let siblings = self.siblings();
+        let mut members = self.view.members_of(self.failed());
+        members.retain(|key| {
+            key != self.failed()
+                && !siblings.contains(key)
+                && self
+                    .view
+                    .checked(key)
+                    .is_none_or(|checked| checked < progress.began)
+        });
+        members
     }
 
     /// The last halt of each server, in the order of servers.
@@ -601,6 +659,47 @@ impl<V: View> Plan<'_, V> {
             .is_some_and(|reading| reading.seen >= since)
     }
 
+    /// It answered before the promotion was decided, and replicas are halted: it is closed until they receive again, lest it
+    /// takes writes that a leader which does not see it would promote somebody without. Nobody is disconnected. None when that
+    /// was done or tried, or there is nothing to close.
+    fn fence_returned_early(&self, progress: &Progress) -> Option<Move> {
+        let is_closed = self.recovery.was_read_only
+            || self
+                .view
+                .reading(self.failed())
+                .is_some_and(|reading| reading.report.replication.is_some());
+        if is_closed || !self.recovery.has_acted() {
+            return None;
+        }
+        if let Some((step, phase)) = self.recovery.steps_of(StepKind::Fence).last() {
+            return match self.state(step, phase, progress) {
+                State::Pending => Some(Move::Wait {
+                    until: self.now + step.deadline,
+                }),
+                State::Done | State::NotDone(_) | State::LookAfter(_) => None,
+            };
+        }
+        let statements = vec![Statement::MakeReadOnly {
+            super_read_only: true,
+        }];
+        Some(Move::Intend {
+            stage: self.recovery.stage,
+            candidate: self.recovery.candidate.clone(),
+            steps: vec![self.step(
+                0,
+                StepKind::Fence,
+                self.failed(),
+                Lane::Fence,
+                statements,
+                FENCE_DEADLINE,
+            )],
+            lines: vec![format!(
+                "{} answered before the promotion was decided: closing it until its replicas receive again",
+                self.failed()
+            )],
+        })
+    }
+
     // --- choose ---
 
     fn choose(&self, progress: &mut Progress) -> Move {
@@ -645,7 +744,18 @@ impl<V: View> Plan<'_, V> {
         if let Some(reason) = self.semi_sync_refusal() {
             return self.undo(End::Failed { reason });
         }
+        let choice = choose(&contenders, failed, self.view.policy());
         let mut possible_loss = Vec::new();
+        let known_loss = match &choice {
+            Choice::Promote { candidate, .. } => self.held_elsewhere(&unread, candidate, failed),
+            Choice::Refuse { .. } => Vec::new(),
+        };
+        if !known_loss.is_empty()
+            && let Some(wait) = self.wait_for_halts(progress)
+        {
+            return wait;
+        }
+        possible_loss.extend(known_loss);
         if !unread.is_empty() {
             let names: Vec<String> = unread.iter().map(ToString::to_string).collect();
             possible_loss.push(format!(
@@ -664,7 +774,7 @@ impl<V: View> Plan<'_, V> {
                 });
             }
         }
-        match choose(&contenders, failed, self.view.policy()) {
+        match choice {
             Choice::Refuse { reason } => self
                 .wait_for_halts(progress)
                 .unwrap_or_else(|| self.undo(End::Failed { reason })),
@@ -709,12 +819,44 @@ impl<V: View> Plan<'_, V> {
                     };
                 }
                 let report = self.view.reading(&candidate).map(|reading| reading.report);
-                if report.is_some_and(ProbeReport::has_unapplied) {
+                if report.is_some_and(|report| {
+                    report.has_unapplied() && !self.may_apply_afterwards(report)
+                }) {
                     return self.begin_drain(&candidate);
                 }
                 self.begin_promotion(&candidate, progress)
             }
         }
+    }
+
+    /// What replicas that could not be halted were last seen to have received, and this candidate did not.
+    fn held_elsewhere(
+        &self,
+        unread: &[InstanceKey],
+        candidate: &InstanceKey,
+        failed: Failed<'_>,
+    ) -> Vec<String> {
+        let Some(chosen) = self
+            .view
+            .reading(candidate)
+            .and_then(|reading| reading.report.held_from_source())
+        else {
+            return Vec::new();
+        };
+        let missing = |key: &InstanceKey| {
+            let report = self.view.reading(key)?.report;
+            if !report.knows_what_it_holds_of(failed.report) {
+                return None;
+            }
+            let (theirs, _) = without_errant(report, report.held_from_source()?, failed);
+            let missing = chosen.missing_count(&theirs).ok()?;
+            (missing > 0).then(|| {
+                format!(
+                    "{key} was seen to hold {missing} transaction(s) that {candidate} did not receive, and could not be halted"
+                )
+            })
+        };
+        unread.iter().filter_map(missing).collect()
     }
 
     // --- drain ---
@@ -727,6 +869,12 @@ impl<V: View> Plan<'_, V> {
         let mut lines = vec![format!(
             "{candidate} has not applied all it received: draining"
         )];
+        if self.view.policy().skip_drain {
+            lines.push(String::from(
+                "DelayMasterPromotionIfSQLThreadNotUpToDate is false, which is not obeyed on MariaDB: clients' transactions would \
+                 get the numbers of those that are to be applied",
+            ));
+        }
         let steps = if sql == ThreadState::Running {
             Vec::new()
         } else {
@@ -748,6 +896,12 @@ impl<V: View> Plan<'_, V> {
             steps,
             lines,
         }
+    }
+
+    /// The policy asks for a promotion without the drain, which is done where it loses nothing: MariaDB would give what clients
+    /// write the numbers of what is to be applied, and replicas that hold that would never be sent what clients wrote.
+    fn may_apply_afterwards(&self, report: &ProbeReport) -> bool {
+        self.view.policy().skip_drain && report.flavour != Flavour::Mariadb
     }
 
     fn drain(&self, progress: &mut Progress) -> Move {
@@ -909,10 +1063,23 @@ impl<V: View> Plan<'_, V> {
         // Opened first: nothing is received any more and all of it is applied. Stopping the applier may take a minute on
         // MySQL, where half a transaction at the end of the relay log holds it up.
         let mut statements = vec![Statement::StopIoThread];
+        let mut lines = vec![format!("promoting {candidate}: the point of no return")];
+        let report = self.view.reading(candidate).map(|reading| reading.report);
+        if let Some(report) = report.filter(|report| report.has_unapplied()) {
+            let left = unapplied(report).map_or(String::from("what"), |left| {
+                format!("{left} transaction(s) that")
+            });
+            lines.push(format!(
+                "{candidate} is opened before it has applied {left} it received, as DelayMasterPromotionIfSQLThreadNotUpToDate says:                  its clients see them arrive later, and one that contradicts what they write stops the applier"
+            ));
+            let status = report.replication.as_ref();
+            if status.is_some_and(|status| status.sql != ThreadState::Running) {
+                statements.insert(0, Statement::StartSqlThread);
+            }
+        }
         if self.view.policy().apply_promotion {
             statements.push(Statement::MakeWriteable);
         }
-        let mut lines = vec![format!("promoting {candidate}: the point of no return")];
         if tries > 0 {
             lines.push(format!("try {}", tries + 1));
         }
@@ -1083,6 +1250,8 @@ impl<V: View> Plan<'_, V> {
             Opened::Pending => pending = true,
             Opened::No(step) => steps.push(*step),
         }
+        // No hook waits for a promoted server that applies on.
+        let mut applying: Vec<InstanceKey> = Vec::new();
         let tries = self.recovery.steps_of(StepKind::Reset).count();
         match self
             .recovery
@@ -1109,8 +1278,18 @@ impl<V: View> Plan<'_, V> {
             Some(State::LookAfter(_) | State::NotDone(_)) => lines.push(format!(
                 "{candidate} still has replication settings of its former source: remove them (RESET REPLICA ALL)"
             )),
-            None if self.view.policy().apply_promotion => steps.push(self.reset(steps.len() as u64, &candidate)),
-            None => {}
+            None if !self.view.policy().apply_promotion => {}
+            None if self.is_still_applying(&candidate) => {
+                if patient {
+                    applying.push(candidate.clone());
+                } else {
+                    lines.push(format!(
+                        "{candidate} is still applying what it received; when it has, remove the replication settings of its \
+                         former source (RESET REPLICA ALL), which would throw it away before"
+                    ));
+                }
+            }
+            None => steps.push(self.reset(steps.len() as u64, &candidate)),
         }
         if !steps.is_empty() {
             return Move::Intend {
@@ -1155,6 +1334,10 @@ impl<V: View> Plan<'_, V> {
         }
         let hooks_wait = pending || !look.is_empty();
         look.extend(arriving);
+        look.extend(applying);
+        if patient {
+            look.extend(self.members_to_read(progress));
+        }
         if hooks_wait || is_pointing_again || !look.is_empty() {
             if self.recovery.stage == Stage::Regroup
                 && (!hooks_wait || self.now.since(progress.stage_since) > ANNOUNCE_PATIENCE)
@@ -1363,7 +1546,14 @@ impl<V: View> Plan<'_, V> {
             .is_some_and(|ended| self.now.since(*ended) < RETRY_INTERVAL)
     }
 
-    /// Nothing is left to be applied: [`Plan::begin_promotion`] made sure of it.
+    /// It was opened before it had applied all it received, and has not since.
+    fn is_still_applying(&self, candidate: &InstanceKey) -> bool {
+        self.view
+            .reading(candidate)
+            .is_some_and(|reading| reading.report.has_unapplied())
+    }
+
+    /// Nothing is left to be applied, nor received.
     fn reset(&self, offset: u64, candidate: &InstanceKey) -> Step {
         let statements = vec![Statement::StopReplication, Statement::ResetReplicaAll];
         self.step(
@@ -1381,7 +1571,11 @@ impl<V: View> Plan<'_, V> {
         if !self.view.has_returned() {
             return Vec::new();
         }
-        if let Some((step, phase)) = self.recovery.steps_of(StepKind::Fence).last() {
+        // An earlier one was of a return before that, and it may have been restarted since.
+        let promoted = self.recovery.steps_of(StepKind::Promote).next();
+        let promoted = promoted.map_or(StepId(0), |(step, _)| step.id);
+        let fence = self.recovery.steps_of(StepKind::Fence).last();
+        if let Some((step, phase)) = fence.filter(|(step, _)| step.id > promoted) {
             let is_over = match self.state(step, phase, progress) {
                 State::Pending | State::Done | State::LookAfter(_) => true,
                 State::NotDone(_) => {
@@ -1468,26 +1662,29 @@ impl<V: View> Plan<'_, V> {
         }
         let mut steps = Vec::new();
         let mut lines = Vec::new();
+        let mut is_to_be_open = self.recovery.steps_of(StepKind::Fence).next().is_some();
         match &end {
             End::Undone { reason } => {
                 lines.push(format!("undoing: {reason}"));
-                if let Some(reading) = self.view.reading(self.failed())
-                    && reading.report.replication.is_none()
-                    // The record says how it was, whoever began this and whatever was read of it since.
-                    && !self.recovery.was_read_only
-                {
-                    steps.push(self.step(
-                        0,
-                        StepKind::Reopen,
-                        self.failed(),
-                        Lane::Act,
-                        vec![Statement::MakeWriteable],
-                        REOPEN_DEADLINE,
-                    ));
-                }
+                is_to_be_open = true;
             }
             End::Failed { reason } => lines.push(format!("nothing is promoted: {reason}")),
             End::Succeeded => {}
+        }
+        if is_to_be_open
+            && let Some(reading) = self.view.reading(self.failed())
+            && reading.report.replication.is_none()
+            // The record says how it was, whoever began this and whatever was read of it since.
+            && !self.recovery.was_read_only
+        {
+            steps.push(self.step(
+                0,
+                StepKind::Reopen,
+                self.failed(),
+                Lane::Act,
+                vec![Statement::MakeWriteable],
+                REOPEN_DEADLINE,
+            ));
         }
         let halted: BTreeSet<&InstanceKey> = self
             .recovery

@@ -12,6 +12,7 @@ use orchestrator_core::{
     topology::{self, Flavour, MissingPrivilege, PromotionRule, ThroughFence},
 };
 
+use crate::fleet::Channel;
 use crate::world::{MS, SEC, World, key};
 
 const FLAVOURS: [Flavour; 2] = [Flavour::Mariadb, Flavour::Mysql];
@@ -209,6 +210,71 @@ fn a_stopped_applier_is_drained_and_its_relay_log_kept() {
     });
 }
 
+/// `DelayMasterPromotionIfSQLThreadNotUpToDate` is false in the file. On MariaDB that would lose writes, and is not obeyed.
+#[test]
+fn a_promotion_that_does_not_wait_for_the_applier_throws_nothing_away() {
+    for_both(|flavour| {
+        let mut world = World::with(flavour, 2, |policy| policy.skip_drain = true);
+        for number in 2..=3 {
+            world.server(number).stuck = true;
+        }
+        world.server(2).channel.as_mut().expect("a replica").sql = false;
+        world.run(SEC);
+        world.kill(1);
+        world.run(2 * SEC);
+        let is_open = world.writeable() == [key(2)];
+        assert_eq!(is_open, flavour == Flavour::Mysql, "{}", world.story());
+        if is_open {
+            assert!(world.server(2).has_unapplied());
+            assert!(says(
+                &lines_of(&world),
+                "db2:3306 is opened before it has applied ",
+                ""
+            ));
+        }
+        for number in 2..=3 {
+            world.server(number).stuck = false;
+        }
+        world.expect_succeeded(30 * SEC, 2);
+        world.run(10 * SEC);
+        assert_nothing_lost(&mut world, 2);
+        assert_follow(&mut world, &[3], 2);
+        assert_eq!(
+            world
+                .server(2)
+                .channel
+                .as_ref()
+                .map(|channel| &channel.source),
+            None
+        );
+    });
+}
+
+/// Its relay log is kept, however long it takes.
+#[test]
+fn a_promoted_server_that_applies_on_for_long_keeps_its_relay_log() {
+    let mut world = World::with(Flavour::Mysql, 2, |policy| policy.skip_drain = true);
+    for number in 2..=3 {
+        world.server(number).stuck = true;
+    }
+    world.run(SEC);
+    world.kill(1);
+    world.expect_succeeded(60 * SEC, 2);
+    assert!(world.server(2).has_unapplied());
+    assert!(
+        says(
+            &lines_of(&world),
+            "db2:3306 is still applying what it received",
+            "RESET REPLICA ALL"
+        ),
+        "{:#?}",
+        lines_of(&world)
+    );
+    world.server(2).stuck = false;
+    world.run(10 * SEC);
+    assert_nothing_lost(&mut world, 2);
+}
+
 #[test]
 fn an_applier_that_stops_on_an_error_is_passed_over_for_its_equal() {
     for_both(|flavour| {
@@ -367,6 +433,20 @@ fn a_primary_that_returns_before_the_promotion_stays_the_primary() {
             matches!(world.last().end, Some((_, End::Undone { .. }))),
             "{:?}\n{}",
             world.last().end,
+            world.story()
+        );
+        // A leader that does not see it would promote somebody without what it takes meanwhile.
+        let kinds: Vec<StepKind> = world
+            .last()
+            .steps
+            .values()
+            .filter(|(step, _)| step.server == key(1))
+            .map(|(step, _)| step.kind)
+            .collect();
+        assert_eq!(
+            kinds,
+            [StepKind::Fence, StepKind::Reopen],
+            "{}",
             world.story()
         );
         for number in 2..=3 {
@@ -1533,6 +1613,64 @@ fn a_replica_that_does_not_answer_is_not_waited_for() {
         world.expect_succeeded(40 * SEC, 3);
         assert!(world.last().lost.contains(&key(2)));
         assert!(!world.last().possible_loss.is_empty());
+    });
+}
+
+/// People, or a tool that builds servers, attached it when the primary was about to die.
+#[test]
+fn a_replica_that_was_attached_a_moment_before_is_regrouped_too() {
+    for_both(|flavour| {
+        for is_away in [false, true] {
+            let mut world = World::new(flavour, 3);
+            world.server(4).channel = Some(Channel::to(key(2)));
+            world.run(12 * SEC);
+            world.server(4).channel = Some(Channel::to(key(1)));
+            world.server(4).frozen = is_away;
+            world.kill(1);
+            world.expect_succeeded(30 * SEC, 2);
+            if is_away {
+                world.run(30 * SEC);
+                assert_follow(&mut world, &[4], 1);
+                world.server(4).frozen = false;
+                world.run(30 * SEC);
+            } else {
+                assert_eq!(world.recoveries().len(), 1, "{}", world.story());
+            }
+            assert_follow(&mut world, &[3, 4], 2);
+            assert_nothing_lost(&mut world, 2);
+        }
+    });
+}
+
+/// It does not take its halt, but was read.
+#[test]
+fn what_a_replica_that_cannot_be_halted_was_seen_to_hold_is_a_loss_that_is_named() {
+    for_both(|flavour| {
+        let mut world = World::new(flavour, 3);
+        world.server(2).deaf = true;
+        world.server(3).deaf = true;
+        world.run(12 * SEC);
+        world.late_steps.insert(key(4), 2500 * MS);
+        world.kill(1);
+        // It takes a second longer than the others are waited for, and is worth it.
+        world.expect_succeeded(30 * SEC, 4);
+        assert_nothing_lost(&mut world, 4);
+        let mut world = World::new(flavour, 3);
+        world.server(2).deaf = true;
+        world.server(3).deaf = true;
+        world.run(12 * SEC);
+        world.late_steps.insert(key(4), 10 * SEC);
+        world.kill(1);
+        world.expect(6 * SEC, "a promotion", |world| !world.promoted.is_empty());
+        let loss = &world.last().possible_loss;
+        assert!(
+            says(
+                loss,
+                "db4:3306 was seen to hold ",
+                "db2:3306 did not receive, and could not be halted"
+            ),
+            "{loss:?}"
+        );
     });
 }
 

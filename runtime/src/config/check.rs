@@ -17,7 +17,7 @@ use super::values::{Value, Values, known, regex};
 use super::{ReadFile, Variables};
 use crate::http::routes::{STATUS, is_taken};
 
-/// Keys whose default differs when `SafetyProfile` is `original`: what the original did. The last one is not obeyed so far.
+/// Keys whose default differs when `SafetyProfile` is `original`: what the original did. The last one is not obeyed on MariaDB.
 const ORIGINAL_PROFILE: [(&str, Profile); 4] = [
     ("PlannedStopPatienceSeconds", Profile::Uint(0)),
     ("ReopenRestartedPrimary", Profile::Bool(false)),
@@ -339,7 +339,8 @@ impl Check<'_> {
         if !self.values.flag(DELAY) && !self.values.flag(FAIL) {
             self.warn(
                 DELAY,
-                "false is not obeyed so far: a promotion waits until the relay log is applied",
+                "false: a MySQL replica is promoted before it has applied what it received; clients see that arrive later, and \
+                 what contradicts their writes stops its applier; MariaDB replicas are waited for all the same",
             );
         }
         // V3.

@@ -392,6 +392,7 @@ impl Runner for Judging {
                     unread: number(&mut args, "unread", 0)?,
                     io_running: number(&mut args, "io_running", 0)?,
                     io_growing: number(&mut args, "io_growing", 0)?,
+                    ran_on: args.take_key("ran_on") == Some("yes"),
                 };
                 let mut opinions = BTreeMap::new();
                 for voter in 1..=voters {

@@ -174,6 +174,12 @@ impl Watched {
         self.last_failed_dial
     }
 
+    /// A dial was refused after the last sign of life.
+    #[must_use]
+    pub const fn is_refused(&self) -> bool {
+        self.refused_at.is_some()
+    }
+
     #[must_use]
     pub const fn missing_since(&self) -> Option<Mono> {
         self.missing_since
@@ -260,6 +266,9 @@ pub struct ReplicaSigns {
     pub io_running: usize,
     /// Of those, how many received something, or a heartbeat, since the primary's last sign of life.
     pub io_growing: usize,
+    /// An IO thread ran on for longer than one needs to notice a death, while the primary refused every dial: that is an
+    /// orderly stop, and stays one when it lets go of its replicas.
+    pub ran_on: bool,
 }
 
 /// What is to be thought of a server.
@@ -309,6 +318,9 @@ pub fn verdict(
     }
     if gone >= needed {
         return match (replicas.io_running, replicas.unread) {
+            (_, _) if replicas.ran_on && suspected < policy.planned_stop_patience => {
+                Verdict::Leaving
+            }
             (0, 0) => Verdict::Dead(DeadKind::Gone),
             (_, 0) if suspected >= policy.planned_stop_patience => Verdict::Dead(DeadKind::Silent),
             (_, _) => Verdict::Suspect,
@@ -480,6 +492,18 @@ mod tests {
             (patience, Verdict::Dead(DeadKind::Silent)),
         ] {
             let found = verdict(&say(&[Gone, Gone]), &voters, believed, suspected, &policy);
+            assert_eq!(found, expected, "{suspected:?}");
+        }
+        // An orderly stop goes on when it has let go of its replicas.
+        let let_go = ReplicaSigns {
+            ran_on: true,
+            ..none
+        };
+        for (suspected, expected) in [
+            (patience - Duration::from_millis(1), Verdict::Leaving),
+            (patience, Verdict::Dead(DeadKind::Gone)),
+        ] {
+            let found = verdict(&say(&[Gone, Gone]), &voters, let_go, suspected, &policy);
             assert_eq!(found, expected, "{suspected:?}");
         }
     }

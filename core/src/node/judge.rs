@@ -42,6 +42,9 @@ const REPLICA_PATIENCE: Duration = Duration::from_secs(1);
 /// A running replica that received something, or a heartbeat, after the suspicion began proves its source's life for so
 /// long: longer than the silence after which the source would be judged.
 const GROWTH_COUNTS: Duration = Duration::from_secs(5);
+/// A receiver notices that its source died within a tenth of this time (F11). One that is seen running later, while its
+/// source refuses every dial, is attached to one that is being stopped (F12).
+const RUNS_ON: Duration = Duration::from_secs(1);
 /// A verdict that opened nothing is acted on again after this time.
 pub(super) const VERDICT_AGAIN: Duration = Duration::from_secs(5);
 /// A daemon that was not heard for so long abstains; it is asked more often than that.
@@ -325,6 +328,7 @@ impl Node {
                     judged: now.mono,
                     asked: None,
                     received: BTreeMap::new(),
+                    ran_on: false,
                     again: Mono::ZERO,
                     is_held_up: false,
                     verdicts: 0,
@@ -442,6 +446,7 @@ impl Node {
         let Some(mut suspicion) = self.suspicions.remove(key) else {
             return ReplicaSigns::default();
         };
+        let is_refused = self.watched.get(key).is_some_and(Watched::is_refused);
         let mut signs = ReplicaSigns::default();
         let mut look: Vec<InstanceKey> = Vec::new();
         for replica in &replicas {
@@ -482,6 +487,19 @@ impl Node {
             }
             if status.is_some_and(|status| status.io == ThreadState::Running) {
                 signs.io_running += 1;
+                if is_refused && !suspicion.ran_on && seen >= suspicion.since + RUNS_ON {
+                    suspicion.ran_on = true;
+                    note(
+                        out,
+                        Level::Warning,
+                        None,
+                        format!(
+                            "{key} refuses every dial, and {replica} is still attached to it: that is an orderly stop; if it is \
+                             not back within {} s, it counts as dead",
+                            self.policy().planned_stop_patience.as_secs()
+                        ),
+                    );
+                }
                 // Growth counts while it is fresh: what lay in buffers when the primary died still trickles in.
                 if mark.1 > suspicion.since && now.mono.since(mark.1) < GROWTH_COUNTS {
                     signs.io_growing += 1;
@@ -489,6 +507,7 @@ impl Node {
                 look.push(replica.clone());
             }
         }
+        signs.ran_on = suspicion.ran_on;
         if now.mono.since(suspicion.looked) >= paced(&suspicion, now.mono, LOOK_INTERVAL) {
             suspicion.looked = now.mono;
             self.suspicions.insert(key.clone(), suspicion);

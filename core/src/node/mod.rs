@@ -122,6 +122,8 @@ struct Suspicion {
     asked: Option<Mono>,
     /// What each replica had received, and when that last changed.
     received: BTreeMap<InstanceKey, (u64, Mono)>,
+    /// A replica's receiver ran on while dials were refused.
+    ran_on: bool,
     /// A verdict was acted on; not before this again.
     again: Mono,
     /// It was not, for a downtime, a filter or the like.

@@ -63,7 +63,10 @@ const UNREAD_MAX: Duration = Duration::from_secs(2);
 const ANNOUNCE_PATIENCE: Duration = Duration::from_secs(1);
 /// No hook of any configuration may run longer.
 const HOOK_DEADLINE: Duration = Duration::from_secs(24 * 3600);
-const PROMOTE_TRIES: usize = 3;
+/// Of each of the other steps of a recovery.
+const STEP_TRIES: usize = 3;
+/// There is no way back from a promotion, so it is tried for so long: what refuses it may be a login that is refused for a moment.
+const PROMOTE_PATIENCE: Duration = Duration::from_secs(20);
 /// MySQL's STOP REPLICA IO_THREAD takes up to 2.05 s while the receiver dials a host that is dark (F16).
 const HALT_STEP_DEADLINE_MIN: Duration = Duration::from_secs(3);
 /// Members of the cluster that were not its replicas are read again when a recovery begins: one may have been attached a moment
@@ -506,7 +509,7 @@ impl<V: View> Plan<'_, V> {
                 State::Pending => pending = true,
                 // The leader that intended it may have ended before it was done.
                 State::NotDone(_)
-                    if is_unsure && self.tries(StepKind::Halt, &step.server) < PROMOTE_TRIES =>
+                    if is_unsure && self.tries(StepKind::Halt, &step.server) < STEP_TRIES =>
                 {
                     if let Some(statements) = self.halt_statements(&step.server) {
                         let offset = steps.len() as u64;
@@ -935,7 +938,7 @@ impl<V: View> Plan<'_, V> {
         }
         let status = report.replication.as_ref();
         if status.is_some_and(|status| status.sql != ThreadState::Running && status.sql_errno == 0)
-            && self.tries(StepKind::Drain, &candidate) < PROMOTE_TRIES
+            && self.tries(StepKind::Drain, &candidate) < STEP_TRIES
             && self.is_safe_to_apply(report)
         {
             return self.begin_drain(&candidate);
@@ -1106,7 +1109,6 @@ impl<V: View> Plan<'_, V> {
                 until: self.now + LOOK_INTERVAL,
             };
         };
-        let tries = self.recovery.steps_of(StepKind::Promote).count();
         let Some((step, phase)) = self.recovery.steps_of(StepKind::Promote).last() else {
             return self.begin_promotion(&candidate, progress);
         };
@@ -1122,32 +1124,22 @@ impl<V: View> Plan<'_, V> {
                 )],
             };
         }
+        let is_patient = self.now.since(progress.stage_since) < PROMOTE_PATIENCE;
+        let is_just_tried = self.is_just_tried(StepKind::Promote, &candidate, progress);
         match self.state(step, phase, progress) {
             State::Pending => Move::Wait {
                 until: self.now + step.deadline.min(RETRY_INTERVAL),
             },
-            State::LookAfter(_) if self.now.since(progress.stage_since) < REGROUP_PATIENCE => {
-                Move::Look {
-                    keys: vec![candidate],
-                    until: self.now + LOOK_INTERVAL,
-                }
-            }
             State::Done => self.regroup(progress),
-            State::NotDone(_) | State::LookAfter(_)
-                if tries < PROMOTE_TRIES
-                    && progress
-                        .ended_at
-                        .get(&step.id)
-                        .is_some_and(|ended| self.now.since(*ended) < RETRY_INTERVAL) =>
-            {
-                Move::Look {
-                    keys: vec![candidate],
-                    until: self.now + LOOK_INTERVAL,
-                }
-            }
-            State::NotDone(_) | State::LookAfter(_) if tries < PROMOTE_TRIES => {
-                self.begin_promotion(&candidate, progress)
-            }
+            State::LookAfter(_) if is_patient => Move::Look {
+                keys: vec![candidate],
+                until: self.now + LOOK_INTERVAL,
+            },
+            State::NotDone(_) if is_patient && is_just_tried => Move::Look {
+                keys: vec![candidate],
+                until: self.now + LOOK_INTERVAL,
+            },
+            State::NotDone(_) if is_patient => self.begin_promotion(&candidate, progress),
             State::NotDone(why) => self.promotion_failed(&candidate, &why, progress),
             State::LookAfter(_) => {
                 self.promotion_failed(&candidate, "it cannot be read any more", progress)
@@ -1267,12 +1259,12 @@ impl<V: View> Plan<'_, V> {
             Some(State::LookAfter(_)) if patient => look.push(candidate.clone()),
             // A session of the leader before may hold the lock for a moment more.
             Some(State::NotDone(_))
-                if tries < PROMOTE_TRIES
+                if tries < STEP_TRIES
                     && self.is_just_tried(StepKind::Reset, &candidate, progress) =>
             {
                 look.push(candidate.clone());
             }
-            Some(State::NotDone(_)) if tries < PROMOTE_TRIES => {
+            Some(State::NotDone(_)) if tries < STEP_TRIES => {
                 steps.push(self.reset(steps.len() as u64, &candidate));
             }
             Some(State::LookAfter(_) | State::NotDone(_)) => lines.push(format!(
@@ -1418,8 +1410,8 @@ impl<V: View> Plan<'_, V> {
             Some(State::Pending) => Sibling::Pending,
             Some(State::Done) => Sibling::Follows,
             Some(State::LookAfter(_)) => self.wait_for(key, candidate, patient || is_just_tried),
-            Some(State::NotDone(_)) if tries < PROMOTE_TRIES && is_just_tried => Sibling::Look,
-            Some(State::NotDone(why)) if tries >= PROMOTE_TRIES || !patient => {
+            Some(State::NotDone(_)) if tries < STEP_TRIES && is_just_tried => Sibling::Look,
+            Some(State::NotDone(why)) if tries >= STEP_TRIES || !patient => {
                 Sibling::Lost(format!("{key} could not be pointed at {candidate}: {why}"))
             }
             None | Some(State::NotDone(_)) => match self.repoint(key, candidate, progress) {
@@ -1515,7 +1507,7 @@ impl<V: View> Plan<'_, V> {
             .is_some_and(|reading| reading.seen > opened && reading.report.read_only);
         if !is_closed
             || !self.view.policy().apply_promotion
-            || self.tries(StepKind::Reopen, candidate) >= PROMOTE_TRIES
+            || self.tries(StepKind::Reopen, candidate) >= STEP_TRIES
         {
             return Opened::Yes;
         }
@@ -1752,7 +1744,7 @@ impl<V: View> Plan<'_, V> {
                 // Nothing is left halted because a leader or a connection ended.
                 State::NotDone(_)
                     if is_safe
-                        && self.tries(step.kind, &step.server) < PROMOTE_TRIES
+                        && self.tries(step.kind, &step.server) < STEP_TRIES
                         && progress
                             .ended_at
                             .get(&step.id)
@@ -1769,7 +1761,7 @@ impl<V: View> Plan<'_, V> {
                     ));
                 }
                 State::NotDone(_)
-                    if is_safe && self.tries(step.kind, &step.server) < PROMOTE_TRIES =>
+                    if is_safe && self.tries(step.kind, &step.server) < STEP_TRIES =>
                 {
                     look.push(step.server.clone());
                 }

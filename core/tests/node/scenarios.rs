@@ -7,7 +7,7 @@ use orchestrator_core::{
     id::InstanceKey,
     node::{Reply, Request},
     policy::DeposedAction,
-    recovery::{End, Outcome, Phase, Purpose, Stage, StepKind},
+    recovery::{End, Outcome, Phase, Purpose, Stage, Statement, StepKind},
     replicated::{AckScope, Command},
     topology::{self, Flavour, MissingPrivilege, PromotionRule, ThroughFence},
 };
@@ -207,6 +207,24 @@ fn a_stopped_applier_is_drained_and_its_relay_log_kept() {
         world.run(10 * SEC);
         assert_nothing_lost(&mut world, 2);
         assert_follow(&mut world, &[3], 2);
+    });
+}
+
+/// Past the point of no return nobody else is promoted: a refusal that passes is waited for.
+#[test]
+fn a_promotion_that_is_refused_for_a_while_is_tried_on() {
+    for_both(|flavour| {
+        let mut world = World::new(flavour, 3);
+        let text = Statement::MakeWriteable.to_string();
+        world.server(2).refuses.insert(text, 1045);
+        world.kill(1);
+        world.run(8 * SEC);
+        assert_eq!(world.promoted, [], "{}", world.story());
+        world.server(2).refuses.clear();
+        world.expect_succeeded(5 * SEC, 2);
+        assert_eq!(world.recoveries().len(), 1, "{}", world.story());
+        assert_follow(&mut world, &[3, 4], 2);
+        assert_nothing_lost(&mut world, 2);
     });
 }
 
@@ -1401,6 +1419,32 @@ fn a_replica_that_noticed_nothing_holds_a_recovery_up_for_a_while_only() {
         assert!(world.recoveries().is_empty(), "{}", world.story());
         world.expect_succeeded(10 * SEC, 2);
     });
+}
+
+/// MySQL keeps its replicas attached for 8 s of an orderly stop (F12), which is not over then.
+#[test]
+fn a_primary_that_is_restarted_in_an_orderly_way_has_its_time() {
+    for returns in [true, false] {
+        let mut world = World::new(Flavour::Mysql, 3);
+        for number in 2..=4 {
+            world.server(number).believes = true;
+        }
+        world.kill(1);
+        world.run(8 * SEC);
+        for number in 2..=4 {
+            world.server(number).believes = false;
+        }
+        world.run(4 * SEC);
+        assert_eq!(world.promoted, [], "{}", world.story());
+        if returns {
+            world.restart(1);
+            world.run(30 * SEC);
+            assert_eq!(world.writeable(), [key(1)]);
+            assert_eq!(world.promoted, [], "{}", world.story());
+        } else {
+            world.expect_succeeded(5 * SEC, 2);
+        }
+    }
 }
 
 #[test]

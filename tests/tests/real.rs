@@ -622,6 +622,42 @@ async fn without_gtid(flavour: Flavour) {
     }
 }
 
+/// As package upgrades do. MySQL's stop takes 10 s, for 8 of which it keeps its replicas; it is back before an orderly stop
+/// counts as a death.
+async fn primary_is_restarted_in_an_orderly_way(flavour: Flavour) {
+    let _turn = TURN.lock().await;
+    let world = world(flavour, ReplicationTiming::Quick).await;
+    let old = world.primary();
+    let ledger = world.clients();
+    ledger
+        .wait_acknowledged(Instant::now(), Some(old), PATIENCE)
+        .await
+        .expect("writes");
+    let server = world.fleet.server(old).expect("server");
+    let stopped = server.signal(Signal::Terminate);
+    server.wait_ended().await.expect("ended");
+    server.start().expect("started again");
+    let ended = Instant::now();
+    assert!(
+        ended - stopped > Duration::from_secs(5),
+        "it let go of its replicas at once: {:?}",
+        ended - stopped
+    );
+    ledger
+        .wait_acknowledged(ended, Some(old), PATIENCE)
+        .await
+        .expect("the old primary serves");
+    assert_eq!(wait_one_primary(&world).await, old);
+    let recoveries = world.daemons.audit_recovery().await.expect("an audit");
+    assert!(recoveries.is_empty(), "{recoveries:?}");
+    ledger.end().await;
+}
+
+#[tokio::test]
+async fn mysql_primary_is_restarted_in_an_orderly_way() {
+    primary_is_restarted_in_an_orderly_way(Flavour::MySql).await;
+}
+
 macro_rules! on_both {
     ($($name:ident),* $(,)?) => {
         mod mariadb {

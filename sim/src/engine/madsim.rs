@@ -177,10 +177,43 @@ struct Machines {
     by_name: BTreeMap<String, NodeId>,
     /// When the process of a machine began.
     began: BTreeMap<IpAddr, Duration>,
+    /// Who listens where, and how many do.
+    listening: BTreeMap<SocketAddr, usize>,
 }
 
 thread_local! {
     static MACHINES: RefCell<Machines> = RefCell::new(Machines::default());
+}
+
+/// A listening socket. madsim takes connections at a port for as long as one that was accepted there lives; a dial to a port
+/// that nobody listens at any more is refused.
+#[derive(Debug)]
+pub struct Listener {
+    inner: TcpListener,
+    at: SocketAddr,
+}
+
+impl Listener {
+    fn new(inner: TcpListener) -> io::Result<Self> {
+        let at = SocketAddr::new(here(), inner.local_addr()?.port());
+        MACHINES.with_borrow_mut(|machines| *machines.listening.entry(at).or_default() += 1);
+        Ok(Self { inner, at })
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        // At the end of a thread there is nothing left to tell.
+        let _ = MACHINES.try_with(|machines| {
+            let mut machines = machines.borrow_mut();
+            if let Some(count) = machines.listening.get_mut(&self.at) {
+                *count -= 1;
+                if *count == 0 {
+                    machines.listening.remove(&self.at);
+                }
+            }
+        });
+    }
 }
 
 fn node_of(name: &str) -> NodeId {
@@ -202,6 +235,9 @@ async fn dial(to: SocketAddr) -> io::Result<TracedStream<MadsimRuntime, TcpStrea
     super::until_answered::<MadsimEnv>(from, to.ip()).await?;
     // madsim connects in no time; the handshake takes one round trip.
     madsim::time::sleep(one_way() + one_way()).await;
+    if !MACHINES.with_borrow(|machines| machines.listening.contains_key(&to)) {
+        return Err(io::ErrorKind::ConnectionRefused.into());
+    }
     let stream = TcpStream::connect(to).await?;
     let near = stream.local_addr()?;
     Ok(TracedStream::new(stream, near, to))
@@ -209,26 +245,26 @@ async fn dial(to: SocketAddr) -> io::Result<TracedStream<MadsimRuntime, TcpStrea
 
 impl Env for MadsimEnv {
     type Rt = MadsimRuntime;
-    type Listener = TcpListener;
+    type Listener = Listener;
     type Stream = TracedStream<MadsimRuntime, TcpStream>;
     type DirLock = disk::FolderLock;
 
-    async fn bind(address: &str) -> io::Result<TcpListener> {
+    async fn bind(address: &str) -> io::Result<Listener> {
         let addresses = network::socket_addresses(address)?;
         let first = addresses.first().expect("a resolved name has an address");
-        TcpListener::bind(*first).await
+        Listener::new(TcpListener::bind(*first).await?)
     }
 
-    fn local_address(listener: &TcpListener) -> io::Result<String> {
-        let mut address = listener.local_addr()?;
+    fn local_address(listener: &Listener) -> io::Result<String> {
+        let mut address = listener.inner.local_addr()?;
         if address.ip().is_unspecified() {
             address.set_ip(here());
         }
         Ok(address.to_string())
     }
 
-    async fn accept(listener: &mut TcpListener) -> io::Result<(Self::Stream, String)> {
-        let (stream, peer) = listener.accept().await?;
+    async fn accept(listener: &mut Listener) -> io::Result<(Self::Stream, String)> {
+        let (stream, peer) = listener.inner.accept().await?;
         let near = stream.local_addr()?;
         Ok((TracedStream::new(stream, near, peer), peer.to_string()))
     }

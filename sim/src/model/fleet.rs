@@ -18,7 +18,7 @@ use orchestrator_core::id::{Epoch, Identity, InstanceKey, Uid};
 use orchestrator_core::node::{ProbeEnd, Sign, StepEnd};
 use orchestrator_core::recovery::{Lane, Outcome, Statement, Step, StepKind};
 use orchestrator_core::time::Mono;
-use orchestrator_core::topology::{MissingPrivilege, ProbeFailure, ProbeReport};
+use orchestrator_core::topology::{MissingPrivilege, ProbeFailure, ProbeReport, ThreadState};
 use tokio::io::AsyncReadExt as _;
 use tokio::sync::watch;
 
@@ -68,7 +68,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// The fleet of one daemon. Clones share everything.
 pub struct SimFleet<E: Env> {
     servers: Arc<Mutex<BTreeMap<InstanceKey, Arc<Kept<E>>>>>,
-    /// Whether this daemon promoted a server, for [`Mutant::HastyRepoint`].
+    /// Whether this daemon promoted a server, for mistakes that are made behind a promotion.
     has_promoted: Arc<AtomicBool>,
 }
 
@@ -204,6 +204,12 @@ impl<E: Env> Connection<E> {
                 {
                     count_received_as_applied(&mut report);
                 }
+                if E::has(Mutant::ErrantFollower) && has_promoted.load(Ordering::Relaxed) {
+                    hide_what_it_holds(&mut report);
+                }
+                if E::has(Mutant::UnseenFollower) && has_promoted.load(Ordering::Relaxed) {
+                    count_as_receiving(&mut report);
+                }
                 Ok(report)
             }
             other => Err(ProbeFailure::Garbled(format!("{other:?} to a probe"))),
@@ -272,7 +278,15 @@ fn count_received_as_applied(report: &mut ProbeReport) {
     }
 }
 
-/// For [`Mutant::EqualReplicas`].
+/// For [`Mutant::UnseenFollower`].
+fn count_as_receiving(report: &mut ProbeReport) {
+    if let Some(status) = &mut report.replication {
+        status.io = ThreadState::Running;
+        status.read.file = "a log".to_owned();
+    }
+}
+
+/// For [`Mutant::EqualReplicas`] and [`Mutant::ErrantFollower`].
 fn hide_what_it_holds(report: &mut ProbeReport) {
     let received = report
         .replication
@@ -520,6 +534,11 @@ async fn beat<E: Env>(
             };
         }
         watched.sign(&kept.key, Sign::PulseBeat);
+        if E::has(Mutant::SessionsKept)
+            && let Ok(another) = dial::<E>(&kept.key, LOGIN, Account::Orchestrator).await
+        {
+            spawn::<E>(another.linger());
+        }
         if lock(&watched.fence).is_none() {
             refresh_fence::<E>(kept, watched);
         }

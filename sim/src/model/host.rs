@@ -331,7 +331,7 @@ impl Host {
                 return;
             }
         }
-        if self.look(|server| matches!(server.process(), Process::Stopping(_))) {
+        if self.look(Server::is_stopping) {
             let farewell = error(code::SERVER_SHUTDOWN, "Server shutdown in progress");
             let _ = send(&mut stream, &Reply::Error(farewell)).await;
         }
@@ -386,6 +386,9 @@ impl Host {
                 return Ok(());
             };
             send(stream, &reply).await?;
+            if self.look(Server::is_stopping) {
+                return Ok(());
+            }
         }
     }
 
@@ -461,7 +464,7 @@ impl Host {
             }
         };
         Some(match self.perform::<E>(session, operation).await? {
-            Ok(Answer::Done) => Reply::Done,
+            Ok(Answer::Done | Answer::Interrupted) => Reply::Done,
             Ok(Answer::Locked(got)) => Reply::Locked(got == Some(true)),
             Err(refusal) => Reply::Error(refusal),
         })

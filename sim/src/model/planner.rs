@@ -121,6 +121,9 @@ impl View for World {
         let replicas = self.servers.values().filter(of);
         replicas.map(|server| server.key.clone()).collect()
     }
+    fn members_of(&self, _: &InstanceKey) -> Vec<InstanceKey> {
+        self.readings.keys().cloned().collect()
+    }
     fn rule(&self, _: &InstanceKey) -> PromotionRule {
         PromotionRule::Neutral
     }
@@ -490,8 +493,10 @@ impl World {
     }
 }
 
-fn check(kind: Kind, replicas: &[Replica], troubles: &[Trouble]) {
+/// How it ended.
+fn check(kind: Kind, replicas: &[Replica], troubles: &[Trouble], skips_drain: bool) -> Recovery {
     let mut world = World::new(kind, replicas);
+    world.policy.skip_drain = skips_drain;
     let before: BTreeMap<InstanceKey, BTreeSet<u64>> = world
         .servers
         .keys()
@@ -507,7 +512,7 @@ fn check(kind: Kind, replicas: &[Replica], troubles: &[Trouble]) {
             story()
         );
     }
-    let recovery = world.recovery();
+    let recovery = world.recovery().clone();
     let writable: Vec<&InstanceKey> = world
         .servers
         .values()
@@ -524,7 +529,7 @@ fn check(kind: Kind, replicas: &[Replica], troubles: &[Trouble]) {
             "{writable:?} was opened\n{}",
             story()
         );
-        return;
+        return recovery;
     };
     assert_eq!(writable, [&successor], "{}", story());
     let of_successor = world.held(&successor);
@@ -544,6 +549,7 @@ fn check(kind: Kind, replicas: &[Replica], troubles: &[Trouble]) {
             story()
         );
     }
+    recovery
 }
 
 proptest! {
@@ -554,7 +560,24 @@ proptest! {
         kind in prop_oneof![Just(Kind::Mysql), Just(Kind::Mariadb)],
         replicas in prop::collection::vec(replica(), 1..5),
         troubles in prop::collection::vec(trouble(), 0..16),
+        skips_drain in any::<bool>(),
     ) {
-        check(kind, &replicas, &troubles);
+        check(kind, &replicas, &troubles, skips_drain);
+    }
+
+    /// Nothing goes wrong, and nobody had stopped anything: somebody is promoted, and nobody is lost.
+    #[test]
+    fn an_undisturbed_recovery_succeeds(
+        kind in prop_oneof![Just(Kind::Mysql), Just(Kind::Mariadb)],
+        replicas in prop::collection::vec(replica(), 1..5),
+        skips_drain in any::<bool>(),
+    ) {
+        let mut replicas = replicas;
+        for replica in &mut replicas {
+            replica.stopped = None;
+        }
+        let recovery = check(kind, &replicas, &[], skips_drain);
+        assert!(recovery.is_successful(), "{:?}", recovery.end);
+        assert_eq!(recovery.lost, []);
     }
 }

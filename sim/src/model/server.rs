@@ -620,9 +620,8 @@ impl Server {
         }
     }
 
-    /// SIGTERM. MariaDB is gone at once, and nobody is told why. MySQL refuses dials, ends its clients (error 1053 for
-    /// what they have in flight) and keeps replicas attached for 8 s; the daemons' sessions, which have a statement in
-    /// flight or are idle, live 2 s longer than the replicas'.
+    /// SIGTERM. MariaDB is gone at once, and nobody is told why. MySQL refuses dials, ends all sessions but its replicas'
+    /// (a `SLEEP` in flight has its answer before) and keeps those attached for 8 s.
     pub fn stop(&mut self, now: Duration) {
         assert_eq!(self.process, Process::Running, "{}", self.key);
         if self.kind == Kind::Mariadb {
@@ -630,10 +629,18 @@ impl Server {
             return;
         }
         self.process = Process::Stopping(now);
-        let clients: Vec<u64> = self.client_sessions(&[]);
-        for session in clients {
-            self.kill_session_now(session);
+        let attached: Vec<u64> = self.replicas().map(|(id, _)| id).collect();
+        let others: Vec<u64> = self.sessions.keys().copied().collect();
+        for session in others.into_iter().filter(|id| !attached.contains(id)) {
+            if !self.interrupt_sleep(session) {
+                self.kill_session_now(session);
+            }
         }
+    }
+
+    #[must_use]
+    pub const fn is_stopping(&self) -> bool {
+        matches!(self.process, Process::Stopping(_))
     }
 
     /// When an orderly stop lets go of its replicas, and when it is over.

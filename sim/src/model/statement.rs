@@ -75,6 +75,8 @@ pub enum Answer {
     Done,
     /// Whether the lock was got, or released; none if there was none.
     Locked(Option<bool>),
+    /// A `SLEEP` that was ended before its time.
+    Interrupted,
 }
 
 pub type Outcome = Result<Answer, ServerError>;
@@ -708,6 +710,20 @@ impl Server {
         }
         self.kill_session_now(session);
         Ok(())
+    }
+
+    /// Answers a `SLEEP` that is in flight. False: there is none.
+    pub(super) fn interrupt_sleep(&mut self, session: u64) -> bool {
+        let in_flight = self
+            .sessions
+            .get_mut(&session)
+            .and_then(|session| session.in_flight.as_mut())
+            .filter(|in_flight| matches!(in_flight.operation, Operation::Sleep(_)));
+        let Some(in_flight) = in_flight else {
+            return false;
+        };
+        in_flight.stage = Stage::Ended(Ok(Answer::Interrupted));
+        true
     }
 
     pub(super) fn kill_session_now(&mut self, session: u64) {

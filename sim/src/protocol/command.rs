@@ -233,6 +233,7 @@ impl Conversation {
             };
             results.push_back(match self.perform::<E>(operation).await? {
                 Answer::Done => Some("0".to_owned()),
+                Answer::Interrupted => Some("1".to_owned()),
                 Answer::Locked(got) => got.map(|got| u8::from(got).to_string()),
             });
         }

@@ -18,7 +18,7 @@ use super::syntax;
 use crate::model::Host;
 use crate::model::host::World;
 use crate::model::replication::HEARTBEAT;
-use crate::model::server::{Account, Process, ServerError, Transaction, code, error};
+use crate::model::server::{Account, Server, ServerError, Transaction, code, error};
 
 const QUIT: u8 = 0x01;
 const INIT_DB: u8 = 0x02;
@@ -91,7 +91,7 @@ pub(super) async fn serve<E: World>(host: Host, mut stream: E::Stream, boot: u64
             return;
         }
     }
-    if host.look(|server| matches!(server.process(), Process::Stopping(_))) {
+    if host.look(Server::is_stopping) {
         let mut farewell = Packets::after(0);
         farewell.error(&error(code::SERVER_SHUTDOWN, "Server shutdown in progress"));
         let _ = farewell.send(&mut stream).await;
@@ -169,6 +169,9 @@ async fn converse<E: World>(
             _ => packets.error(&error(1047, "Unknown command")),
         }
         packets.send(stream).await?;
+        if conversation.host.look(Server::is_stopping) {
+            return Ok(());
+        }
     }
 }
 

@@ -64,7 +64,7 @@ impl FoundBy {
 }
 
 /// Every mistake.
-pub const ALL: [FoundBy; 21] = [
+pub const ALL: [FoundBy; 26] = [
     FoundBy {
         mistake: Mutant::AnyTarget,
         name: "any-target",
@@ -227,6 +227,41 @@ pub const ALL: [FoundBy; 21] = [
         name: "own-clock",
         scenario: "primary_killed.toml",
         finds: &[by("safety: same digest")],
+        within: OFTEN,
+    },
+    FoundBy {
+        mistake: Mutant::SessionsKept,
+        name: "sessions-kept",
+        scenario: "node_replaced.toml",
+        finds: &[by("safety: bounds")],
+        within: OFTEN,
+    },
+    FoundBy {
+        mistake: Mutant::ErrantFollower,
+        name: "errant-follower",
+        scenario: "fullest_replica_away.toml",
+        finds: &[by("safety: no errant")],
+        within: AT_TIMES,
+    },
+    FoundBy {
+        mistake: Mutant::UnseenFollower,
+        name: "unseen-follower",
+        scenario: "logs_purged.toml",
+        finds: &[by("safety: replicas follow")],
+        within: AT_TIMES,
+    },
+    FoundBy {
+        mistake: Mutant::MisnamedEnd,
+        name: "misnamed-end",
+        scenario: "primary_killed.toml",
+        finds: &[by("safety: one recovery")],
+        within: OFTEN,
+    },
+    FoundBy {
+        mistake: Mutant::NoLastWords,
+        name: "no-last-words",
+        scenario: "disk_full.toml",
+        finds: &[by("safety: last words")],
         within: OFTEN,
     },
 ];

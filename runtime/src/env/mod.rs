@@ -66,6 +66,16 @@ pub enum Mutant {
     UnsentFence,
     /// Each daemon stamps what it applies with its own clock.
     OwnClock,
+    /// With each beat of a pulse one more connection is opened, and none is closed.
+    SessionsKept,
+    /// It is not looked at what a replica holds when it is pointed at a promoted server.
+    ErrantFollower,
+    /// A replica that was pointed elsewhere is taken for one that receives.
+    UnseenFollower,
+    /// The record of a recovery that ended well names another server than it promoted.
+    MisnamedEnd,
+    /// Whoever ends by a fault does not say what is to be done.
+    NoLastWords,
 }
 
 /// One kind of world. All functions are associated: an implementation is a marker type, and where several machines

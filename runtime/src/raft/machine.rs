@@ -11,7 +11,7 @@ use std::sync::{Mutex, PoisonError};
 use futures_util::{Stream, TryStreamExt};
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
-use orchestrator_core::replicated::{Stamped, wire as command_wire};
+use orchestrator_core::replicated::{Command, Stamped, wire as command_wire};
 use orchestrator_core::time::Wall;
 use tokio::sync::{mpsc, oneshot};
 
@@ -139,15 +139,34 @@ impl<E: Env> Machine<E> {
     }
 }
 
-/// For [`Mutant::OwnClock`].
-fn stamped_here<E: Env>(command: Vec<u8>) -> Vec<u8> {
+/// For mistakes that are made as entries are applied.
+fn changed(command: Vec<u8>, change: impl FnOnce(Stamped) -> Stamped) -> Vec<u8> {
     match command_wire::decode_command(&command) {
-        Ok(stamped) => command_wire::encode_command(&Stamped {
-            wall: Wall::from_nanos(E::wall().as_nanos() as u64),
-            ..stamped
-        }),
+        Ok(stamped) => command_wire::encode_command(&change(stamped)),
         Err(_) => command,
     }
+}
+
+/// For [`Mutant::OwnClock`].
+fn stamped_here<E: Env>(stamped: Stamped) -> Stamped {
+    Stamped {
+        wall: Wall::from_nanos(E::wall().as_nanos() as u64),
+        ..stamped
+    }
+}
+
+/// For [`Mutant::MisnamedEnd`].
+fn misnamed(mut stamped: Stamped) -> Stamped {
+    if let Command::EndRecovery {
+        successor: Some(successor),
+        participants,
+        ..
+    } = &mut stamped.command
+        && let Some(another) = participants.iter().find(|other| **other != *successor)
+    {
+        *successor = another.clone();
+    }
+    stamped
 }
 
 /// The driver's task is gone: the daemon is ending, or has a fault that ends it.
@@ -177,7 +196,9 @@ impl<E: Env> RaftStateMachine<Config<E>> for Machine<E> {
                 EntryPayload::Normal(proposal) => {
                     bytes += proposal.command.len();
                     let command = if E::has(Mutant::OwnClock) {
-                        stamped_here::<E>(proposal.command)
+                        changed(proposal.command, stamped_here::<E>)
+                    } else if E::has(Mutant::MisnamedEnd) {
+                        changed(proposal.command, misnamed)
                     } else {
                         proposal.command
                     };

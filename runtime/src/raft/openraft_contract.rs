@@ -350,12 +350,22 @@ impl RaftNetworkV2<C> for Plain {
 }
 
 async fn start(log: &Log, state: State, network: Nobody) -> Result<Raft, String> {
+    start_with(log, state, network, openraft::Config::default()).await
+}
+
+/// With what the test asks to be changed.
+async fn start_with(
+    log: &Log,
+    state: State,
+    network: Nobody,
+    changed: openraft::Config,
+) -> Result<Raft, String> {
     let config = openraft::Config {
         heartbeat_interval: 100,
         election_timeout_min: 600,
         election_timeout_max: 1_000,
         enable_pre_vote: Some(true),
-        ..openraft::Config::default()
+        ..changed
     };
     let config = Arc::new(config.validate().unwrap());
     Raft::new(OWN, config, network, log.clone(), state)
@@ -473,6 +483,116 @@ fn an_empty_node_waits_without_a_word() {
         assert_eq!(metrics_of(&raft).state, ServerState::Learner);
         assert!(raft.shutdown().await.is_ok());
         assert_eq!(*nobody.0.borrow(), None);
+    });
+}
+
+/// Why a restarted leader does not lead on: openraft would have it lead in the term that it led before it ended, and what that
+/// one had sent could not be told from what this one sends.
+#[test]
+fn a_restarted_leader_leads_on_in_its_old_term_unless_it_is_told_not_to() {
+    run(async {
+        for leads_on in [true, false] {
+            let log = Log::with(None, vec![members(id(3, 0), &[OWN, 2, 3])]);
+            log.held().vote = Some(wire::vote::<TokioEnv>(VoteV1 {
+                term: 3,
+                node: OWN,
+                committed: true,
+            }));
+            let changed = openraft::Config {
+                enable_leader_restore: Some(leads_on),
+                enable_elect: false,
+                ..openraft::Config::default()
+            };
+            let raft = start_with(&log, State::default(), Nobody::new(), changed)
+                .await
+                .unwrap();
+            let metrics = metrics_of(&raft);
+            assert_eq!(metrics.current_term, 3);
+            assert_eq!(metrics.state == ServerState::Leader, leads_on);
+            raft.shutdown().await.unwrap();
+        }
+    });
+}
+
+/// Why a voter withholds its vote for a while after its start: it heard a leader a moment before it ended, and openraft has
+/// forgotten when.
+#[test]
+fn a_restarted_voter_gives_its_vote_at_once() {
+    run(async {
+        let log = Log::with(None, vec![members(id(1, 0), &[OWN, 2, 3])]);
+        log.held().vote = Some(wire::vote::<TokioEnv>(VoteV1 {
+            term: 2,
+            node: 2,
+            committed: true,
+        }));
+        let raft = start(&log, State::default(), Nobody::new()).await.unwrap();
+        let asks = VoteRequest::new(Vote::<TokioEnv>::new(3, 3), Some(id(2, 9)));
+        let answer = within("a vote", raft.vote(asks.clone())).await.unwrap();
+        assert!(answer.vote_granted);
+        raft.shutdown().await.unwrap();
+
+        // One that has heard a leader in this life does not.
+        let log = Log::with(None, vec![members(id(1, 0), &[OWN, 2, 3])]);
+        let raft = start(&log, State::default(), Nobody::new()).await.unwrap();
+        let heartbeat = AppendEntriesRequest::<C> {
+            vote: Vote::<TokioEnv>::new_committed(2, 2),
+            prev_log_id: Some(id(1, 0)),
+            entries: Vec::new(),
+            leader_commit: Some(id(1, 0)),
+        };
+        raft.append_entries(heartbeat).await.unwrap();
+        let answer = within("a vote", raft.vote(asks)).await.unwrap();
+        assert!(!answer.vote_granted);
+        raft.shutdown().await.unwrap();
+    });
+}
+
+/// Why every connection begins with a handshake that names its target: what is said to a node does not, and is taken by one
+/// that is in no list at all.
+#[test]
+fn what_is_meant_for_another_node_is_taken() {
+    run(async {
+        let log = Log::default();
+        let raft = start(&log, State::default(), Nobody::new()).await.unwrap();
+        let meant_for_seven = AppendEntriesRequest::<C> {
+            vote: Vote::<TokioEnv>::new_committed(2, 8),
+            prev_log_id: None,
+            entries: vec![members(id(2, 0), &[7, 8])],
+            leader_commit: None,
+        };
+        let answer = within("an answer", raft.append_entries(meant_for_seven)).await;
+        assert!(
+            matches!(answer, Ok(AppendEntriesResponse::Success)),
+            "{answer:?}"
+        );
+        assert_eq!(log.held().entries.len(), 1);
+        raft.shutdown().await.unwrap();
+    });
+}
+
+/// Why a cut-off leader is asked when it heard from a quorum last: openraft goes on calling it one.
+#[test]
+fn a_leader_that_nobody_hears_goes_on_leading() {
+    run(async {
+        let log = Log::default();
+        let nobody = Nobody::new();
+        let raft = start(&log, State::default(), nobody.clone()).await.unwrap();
+        raft.initialize(BTreeMap::from([(OWN, EmptyNode::new())]))
+            .await
+            .unwrap();
+        let led = raft.wait(Some(PATIENCE));
+        led.state(ServerState::Leader, "it leads").await.unwrap();
+        // Nobody answers on its network: it cannot reach the one that is let in.
+        let both = BTreeMap::from([(2, EmptyNode::new())]);
+        let changed = raft.change_membership(openraft::ChangeMembers::AddNodes(both), true);
+        let _ = timeout::<TokioEnv, _>(Duration::from_millis(500), changed).await;
+        let voters = openraft::ChangeMembers::AddVoterIds(BTreeSet::from([2]));
+        let joined = raft.change_membership(voters, true);
+        // Several election timeouts: it cannot commit, and leads.
+        let joined = timeout::<TokioEnv, _>(Duration::from_secs(4), joined).await;
+        assert!(joined.is_none(), "{joined:?}");
+        assert_eq!(metrics_of(&raft).state, ServerState::Leader);
+        raft.shutdown().await.unwrap();
     });
 }
 

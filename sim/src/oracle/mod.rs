@@ -109,9 +109,10 @@ impl Oracles {
         self.nothing_uncommitted.end(ended)?;
         one_recovery::end(ended)?;
         self.one_primary.end(ended)?;
+        // What it finds, the next one may find lost.
+        no_errant::end(ended, &self.one_primary.deposed())?;
         self.nothing_lost.end(ended)?;
-        self.hooks_in_order.end(ended)?;
-        no_errant::end(ended, &self.one_primary.deposed())
+        self.hooks_in_order.end(ended)
     }
 }
 

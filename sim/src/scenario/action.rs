@@ -261,7 +261,7 @@ pub enum Action {
     PowerCut(String),
     /// Starts what was killed or has no power, or was not started so far.
     Start(String),
-    /// SIGTERM to a daemon.
+    /// SIGTERM. A server that has not ended when it is started again is killed first, as service managers do.
     Stop(String),
     /// SIGSTOP.
     Freeze(String),

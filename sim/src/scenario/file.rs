@@ -60,6 +60,9 @@ pub struct Expect {
     /// A client's write was acknowledged within so long of the first blow to a primary.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub writable_within: Option<String>,
+    /// The primary that was replaced acknowledged at most so many writes after another was promoted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deposed_writes_max: Option<usize>,
     /// The machines whose daemons are the voters at the end, with or without drawn faults; none: those of the first
     /// lists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -489,6 +492,30 @@ mod tests {
             };
             assert_eq!(repeated(&shrunk), shrunk);
         }
+    }
+
+    /// What a scenario expects is judged without faults alone: of either kind of servers, with hooks and without.
+    #[test]
+    fn calm_seeds_are_of_every_kind() {
+        let scenario = Scenario::parse(TEXT).unwrap();
+        let mut seen = std::collections::BTreeSet::new();
+        for seed in 0..24 {
+            let plan = scenario.plan(seed, None).unwrap();
+            if plan.is_calm {
+                let announcements = scenario.announcements(seed);
+                let has_hooks = announcements.each > 0;
+                seen.insert((plan.kind == Kind::Mysql, has_hooks, announcements.store));
+            }
+        }
+        for is_mysql in [false, true] {
+            for has_hooks in [false, true] {
+                let is_seen = seen
+                    .iter()
+                    .any(|(mysql, hooks, _)| (*mysql, *hooks) == (is_mysql, has_hooks));
+                assert!(is_seen, "mysql {is_mysql}, hooks {has_hooks}: {seen:?}");
+            }
+        }
+        assert!(seen.iter().any(|(.., store)| *store), "{seen:?}");
     }
 
     #[test]

@@ -140,7 +140,9 @@ pub(super) async fn one_more_failover<E: Engine>(player: &mut Player) -> Result<
         .find(|host| host.look(|server| server.is_writable()))
         .map(|host| host.key().clone())
     else {
-        return Ok("no primary".to_owned());
+        return Err(Failure::Liveness(
+            "primary: at rest, and nobody takes writes".to_owned(),
+        ));
     };
     let views = player.members::<E>().await?;
     let lost = |host: &crate::model::Host| {

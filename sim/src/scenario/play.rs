@@ -507,6 +507,18 @@ impl Player {
                 )));
             }
         }
+        if let (Some(most), Some(first)) = (expect.deposed_writes_max, promotions.first()) {
+            let writes = self.ledger.acknowledged();
+            let late = writes
+                .iter()
+                .filter(|(_, at, by)| *at > first.at && by.host == "m1");
+            let late = late.count();
+            if late > most {
+                return Err(Failure::Safety(format!(
+                    "expected: at most {most} writes on m1 after it was replaced; there were {late}"
+                )));
+            }
+        }
         let Some(struck) = self.struck_at else {
             return Ok(String::new());
         };
@@ -745,6 +757,7 @@ impl Player {
             Action::Kill(who) => self.end::<E>(who, Down::Killed),
             Action::PowerCut(who) => self.end::<E>(who, Down::Powerless),
             Action::Start(who) => self.start::<E>(who),
+            Action::Stop(who) if self.host(who).is_some() => self.stop_server::<E>(who),
             Action::Stop(who) => {
                 let is_up = self.daemons.is_up(who);
                 if is_up {
@@ -971,6 +984,20 @@ impl Player {
         true
     }
 
+    fn stop_server<E: Engine>(&mut self, who: &str) -> bool {
+        if self.down.contains_key(who) {
+            return false;
+        }
+        if self.primary() == who {
+            self.struck_at.get_or_insert(E::elapsed());
+        }
+        if let Some(host) = self.host(who) {
+            host.change(|server| server.stop(E::elapsed()));
+        }
+        self.down.insert(who.to_owned(), Down::Killed);
+        true
+    }
+
     fn start<E: Engine>(&mut self, who: &str) -> bool {
         if self.daemons.wake(who) {
             return true;
@@ -987,6 +1014,9 @@ impl Player {
                 E::boot(who);
             }
             let now = E::elapsed();
+            if host.look(|server| server.process()) != Process::Killed {
+                host.change(Server::kill);
+            }
             host.change(|server| server.start(now));
         } else {
             // Whoever was told to stop and is not through by now is ended, as service managers do; whoever is through has

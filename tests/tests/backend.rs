@@ -217,6 +217,39 @@ async fn what_cannot_be_used_is_refused_with_what_to_do() {
     assert!(last.contains("is in use by another daemon"), "{last}");
     assert!(last.contains("a schema of its own"), "{last}");
     assert!(leader.is_running());
+
+    // One whose clock is an hour behind or ahead writes no less: it is the test that goes on in its place.
+    leader.kill().await.expect("killed");
+    let mut sql = backends.servers()[0].harness().await.expect("login");
+    for hour in ["- INTERVAL 1 HOUR", "+ INTERVAL 1 HOUR"] {
+        let third = one(with(json!({})));
+        let beats = async {
+            for second in 0..60 {
+                let beat = format!(
+                    "UPDATE orc1.orchestrator_projection SET written_at = utc_timestamp() {hour} + INTERVAL {second} SECOND"
+                );
+                sql.run(&beat).await.expect("written");
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+        };
+        let last = tokio::select! {
+            last = refusal(&third.all()[0]) => last,
+            () = beats => panic!("{hour}: it is not refused"),
+        };
+        assert!(
+            last.contains("is in use by another daemon"),
+            "{hour}: {last}"
+        );
+    }
+    sql.close().await;
+    // It is silent, and its row says that it wrote in the future.
+    let began = Instant::now();
+    let next = one(with(json!({})));
+    let next = &next.all()[0];
+    next.wait_status("/api/lb-check", 200, PATIENCE)
+        .await
+        .expect("it runs");
+    assert!(began.elapsed() >= Duration::from_secs(10));
 }
 
 /// The tables of the original program: what it needs is added, what it holds is kept.

@@ -5,13 +5,14 @@
 //! no more.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use orchestrator_core::id::{ClusterId, InstanceKey, LogPosition, NodeId};
 use orchestrator_core::time::Wall;
 
 use super::question::Texts;
 use super::rows::{Write, unhex};
-use super::{Adopted, BackendError, Place, Position, Settings, mysql, sqlite};
+use super::{Adopted, BackendError, IN_USE, Place, Position, Settings, mysql, sqlite};
 use crate::env::Env;
 
 /// What goes to the database with the rows of a transaction.
@@ -53,7 +54,60 @@ pub(super) struct Held {
     pub digest: String,
 }
 
+/// What its owner changes in that row each second: which process it is, and when by its own clock it wrote last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Mark {
+    pub token: String,
+    pub written_at: String,
+}
+
+/// Whether another daemon's row stands still. Its time is compared with nothing but itself: the clocks of two machines may
+/// differ by any amount.
+#[derive(Debug, Default)]
+pub(super) struct Watch {
+    /// As it was seen last, and since when it has been so, by this process's monotonic clock.
+    seen: Option<(Mark, Duration)>,
+}
+
+/// What a look at such a row says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Look {
+    First,
+    Still,
+    Moved,
+}
+
+impl Watch {
+    pub fn saw(&mut self, mark: Mark, now: Duration) -> Look {
+        let look = match &self.seen {
+            Some((before, _)) if *before == mark => return Look::Still,
+            Some(_) => Look::Moved,
+            None => Look::First,
+        };
+        self.seen = Some((mark, now));
+        look
+    }
+
+    /// The row that may be claimed if it still is as it was: its owner was silent for long enough.
+    pub fn silent(&self, now: Duration) -> Option<Mark> {
+        let (mark, since) = self.seen.as_ref()?;
+        (now.saturating_sub(*since) >= IN_USE).then(|| mark.clone())
+    }
+}
+
 impl Held {
+    /// Whether another daemon has it that is not known to be `silent`.
+    pub fn in_use(&self, settings: &Settings, silent: Option<&Mark>) -> Option<BackendError> {
+        let is_silent = silent
+            .is_some_and(|mark| mark.token == self.token && mark.written_at == self.written_at);
+        (self.daemon != settings.daemon && !is_silent).then(|| BackendError::InUse {
+            place: settings.place.clone(),
+            daemon: self.daemon.clone(),
+            token: self.token.clone(),
+            written_at: self.written_at.clone(),
+        })
+    }
+
     /// What the rows are worth to this daemon. Those that another one wrote are a copy, or were moved here: they say which
     /// cluster they are of, and nothing about what this daemon once knew, so they are written anew.
     pub fn position(&self, daemon: &str) -> Option<Position> {
@@ -78,18 +132,22 @@ pub(super) enum Database {
     Mysql(mysql::Database),
 }
 
-/// Opens the database, creating it if missing, and brings its tables to this release's.
+/// Opens the database, creating it if missing, and brings its tables to this release's. Another daemon's is left alone unless
+/// that one was found to be `silent`.
 pub(super) async fn open<E: Env>(
     settings: &Settings,
+    silent: Option<Mark>,
     wall: Wall,
 ) -> Result<(Database, Found), BackendError> {
     match &settings.place {
         Place::Sqlite(path) => {
             let (path, settings) = (path.clone(), settings.clone());
-            let opened = E::blocking(move || sqlite::open::<E>(path, &settings, wall)).await;
+            let opened =
+                E::blocking(move || sqlite::open::<E>(path, &settings, silent.as_ref(), wall))
+                    .await;
             opened.map(|(database, found)| (Database::Sqlite(database), found))
         }
-        Place::Mysql(backend) => mysql::open::<E>(backend, settings, wall)
+        Place::Mysql(backend) => mysql::open::<E>(backend, settings, silent.as_ref(), wall)
             .await
             .map(|(database, found)| (Database::Mysql(database), found)),
     }

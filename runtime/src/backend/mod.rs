@@ -39,6 +39,7 @@ use orchestrator_core::replicated::{Change, Replicated};
 use orchestrator_core::time::Wall;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use self::database::{Look, Mark, Watch};
 pub use self::observe::{Observation, Seen};
 pub use self::read_back::{ReadBack, read_back};
 pub use self::shown::{Shown, shown};
@@ -62,12 +63,10 @@ const BEAT: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_secs(1);
 /// After a write that failed.
 const RETRY: Duration = Duration::from_millis(500);
-/// Another daemon that wrote within this time uses the database.
+/// Another daemon's database is that one's until its row has stood still for so long before our eyes.
 const IN_USE: Duration = Duration::from_secs(10);
-/// Between two looks at whether it still writes: longer than a [`BEAT`].
+/// Between two looks at it: longer than a [`BEAT`].
 const IN_USE_LOOK: Duration = Duration::from_millis(1_500);
-/// Looks, at most.
-const IN_USE_LOOKS_MAX: usize = 8;
 /// Runs of daemons that `node_health_history` remembers.
 const RUNS_KEPT: i64 = 1_000;
 /// The most versions of a table that are kept aside.
@@ -411,18 +410,17 @@ pub struct Opened {
     pub original: Option<LocalOriginal>,
 }
 
-/// Opens the backend, creating it if missing, and brings its tables to this release's. One that another daemon wrote to a
-/// moment ago is looked at again, until that one writes again (it is in use) or has been silent for long enough (it is a
-/// copy of that one's, or was moved here).
+/// Opens the backend, creating it if missing, and brings its tables to this release's. One that another daemon wrote to is
+/// looked at again, until that one writes again (it is in use) or has been silent for long enough (it is a copy of that
+/// one's, or was moved here). When it was written says nothing: two machines' clocks may differ by any amount.
 ///
 /// # Errors
 /// Names the place and what to do.
 pub async fn open<E: Env>(settings: Settings) -> Result<Opened, BackendError> {
-    let mut writer = None;
-    let mut looks = 0;
+    let mut watch = Watch::default();
     let (database, found) = loop {
-        let opened = database::open::<E>(&settings, wall::<E>()).await;
-        looks += 1;
+        let silent = watch.silent(E::mono());
+        let opened = database::open::<E>(&settings, silent, wall::<E>()).await;
         let Err(BackendError::InUse {
             daemon,
             token,
@@ -432,16 +430,18 @@ pub async fn open<E: Env>(settings: Settings) -> Result<Opened, BackendError> {
         else {
             break opened?;
         };
-        let seen = (token.clone(), written_at.clone());
-        match &writer {
-            None => tracing::info!(
+        let mark = Mark {
+            token: token.clone(),
+            written_at: written_at.clone(),
+        };
+        match watch.saw(mark, E::mono()) {
+            Look::First => tracing::info!(
                 "{} was written to by another daemon ({daemon}) at {written_at} UTC: waiting whether that one still uses it",
                 settings.place
             ),
-            Some(before) if *before == seen && looks < IN_USE_LOOKS_MAX => {}
-            Some(_) => break opened?,
+            Look::Still => {}
+            Look::Moved => break opened?,
         }
-        writer = Some(seen);
         sleep::<E>(IN_USE_LOOK).await;
     };
     if let Some(adopted) = &found.adopted {

@@ -19,13 +19,13 @@ use orchestrator_core::time::Wall;
 use orchestrator_core::topology::ProbeFailure;
 use sha2::{Digest as _, Sha256};
 
-use super::database::{Attempt, Found, Held, Rewrite, Source, Stamp};
+use super::database::{Attempt, Found, Held, Mark, Rewrite, Source, Stamp};
 use super::migrations::{MIGRATIONS_TABLE, Migration, missing, newest_version};
 use super::original;
 use super::question::{Question, Texts, aside_names};
-use super::rows::{Row, Value, Write, hex, timestamp};
+use super::rows::{Row, Value, Write, hex};
 use super::tables::{Kind, Role, TABLES, Table};
-use super::{Adopted, BackendError, IN_USE, Place, RUNS_KEPT, Settings, database};
+use super::{Adopted, BackendError, Place, RUNS_KEPT, Settings, database};
 use crate::config::{MaxAllowedPacket, MysqlBackend};
 use crate::env::Env;
 use crate::mysql::connect::{Dialer, query_within};
@@ -250,11 +250,12 @@ pub(super) async fn answer<E: Env>(
 pub(super) async fn open<E: Env>(
     backend: &MysqlBackend,
     settings: &Settings,
+    silent: Option<&Mark>,
     wall: Wall,
 ) -> Result<(Database, Found), BackendError> {
     let mut session = Session::open::<E>(backend).await?;
     let adopted = deploy::<E>(&mut session, settings, wall).await?;
-    let mut found = take::<E>(&mut session, settings, wall).await?;
+    let mut found = take::<E>(&mut session, settings, silent, wall).await?;
     found.adopted = adopted;
     for question in &original::QUESTIONS {
         found.original.push(session.texts::<E>(question).await?);
@@ -880,6 +881,7 @@ async fn instances<E: Env>(
 async fn take<E: Env>(
     session: &mut Session,
     settings: &Settings,
+    silent: Option<&Mark>,
     wall: Wall,
 ) -> Result<Found, BackendError> {
     session.run::<E>("START TRANSACTION").await?;
@@ -902,18 +904,9 @@ async fn take<E: Env>(
              applied_node, digest, schema_version) VALUES (1, '', {daemon}, {token}, {at}, NULL, NULL, '', '', {version})"
         ),
         Some(held) => {
-            let recent = timestamp(wall - IN_USE);
-            if held.daemon != settings.daemon
-                && held.written_at > recent
-                && held.written_at <= timestamp(wall)
-            {
+            if let Some(in_use) = held.in_use(settings, silent) {
                 session.run::<E>("ROLLBACK").await?;
-                return Err(BackendError::InUse {
-                    place: session.place.clone(),
-                    daemon: held.daemon,
-                    token: held.token,
-                    written_at: held.written_at,
-                });
+                return Err(in_use);
             }
             found.position = held.position(&settings.daemon);
             // The digest comes first: assignments count from left to right (MySQL 8.4, 15.2.17), and it looks at the former daemon.

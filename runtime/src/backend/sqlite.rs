@@ -20,13 +20,13 @@ use rusqlite::{
 };
 use sha2::{Digest as _, Sha256};
 
-use super::database::{Found, Held, Rewrite, Stamp};
+use super::database::{Found, Held, Mark, Rewrite, Stamp};
 use super::migrations::{MIGRATIONS_TABLE, Migration, missing, newest_version};
 use super::original;
 use super::question::{PATIENCE, Question, Texts, aside_names};
 use super::rows::{Row, Value, Write, hex, timestamp};
 use super::tables::{Kind, Role, TABLES, Table};
-use super::{Adopted, BackendError, IN_USE, Place, RUNS_KEPT, Settings};
+use super::{Adopted, BackendError, Place, RUNS_KEPT, Settings};
 use crate::env::Env;
 
 /// How long a statement waits for another process's lock on the file.
@@ -69,6 +69,7 @@ pub(super) struct Database {
 pub(super) fn open<E: Env>(
     path: PathBuf,
     settings: &Settings,
+    silent: Option<&Mark>,
     wall: Wall,
 ) -> Result<(Database, Found), BackendError> {
     if !is_memory(&path) {
@@ -89,7 +90,7 @@ pub(super) fn open<E: Env>(
     };
     database.set_modes().map_err(explain)?;
     let adopted = database.deploy(settings, wall)?;
-    let mut found = database.take(settings, wall)?;
+    let mut found = database.take(settings, silent, wall)?;
     found.adopted = adopted;
     for question in &original::QUESTIONS {
         let rows = texts(&database.connection, question);
@@ -247,7 +248,12 @@ impl Database {
     }
 
     /// Makes the file this process's, and reads what it holds.
-    fn take(&mut self, settings: &Settings, wall: Wall) -> Result<Found, BackendError> {
+    fn take(
+        &mut self,
+        settings: &Settings,
+        silent: Option<&Mark>,
+        wall: Wall,
+    ) -> Result<Found, BackendError> {
         let path = self.path.clone();
         let explain = |error| explain(&path, &error);
         let transaction = self
@@ -283,14 +289,8 @@ impl Database {
                 (daemon, &settings.token, timestamp(wall), newest_version()),
             ),
             Some(held) => {
-                let recent = timestamp(wall - IN_USE);
-                if held.daemon != *daemon && held.written_at > recent && held.written_at <= timestamp(wall) {
-                    return Err(BackendError::InUse {
-                        place: Place::Sqlite(path),
-                        daemon: held.daemon,
-                        token: held.token,
-                        written_at: held.written_at,
-                    });
+                if let Some(in_use) = held.in_use(settings, silent) {
+                    return Err(in_use);
                 }
                 found.position = held.position(daemon);
                 transaction.execute(

@@ -866,6 +866,43 @@ fn a_file_has_one_writer_and_one_cluster() {
     });
 }
 
+/// Its clock is an hour behind ours, or ahead, and all that says that it lives is that its row changes.
+#[test]
+fn a_file_is_in_use_whatever_the_clock_of_its_daemon_says() {
+    run(async {
+        let folder = Folder::make("clocks");
+        let model = Model::default();
+        for command in history() {
+            model.apply(command);
+        }
+        rewritten(&folder.file(), &model).await;
+        let other = Settings {
+            daemon: String::from("/var/lib/orc2"),
+            token: String::from("token2"),
+            ..settings(&folder.file())
+        };
+        for hour in ["-1 hours", "+1 hours"] {
+            let connection = Connection::open(folder.file()).unwrap();
+            let beats = async move {
+                for second in 0..30 {
+                    connection
+                        .execute(
+                            "update orchestrator_projection set written_at = datetime('now', ?1, ?2)",
+                            (hour, format!("+{second} seconds")),
+                        )
+                        .unwrap();
+                    sleep::<E>(Duration::from_millis(500)).await;
+                }
+            };
+            let refused = tokio::select! {
+                opened = open::<E>(other.clone()) => opened.unwrap_err(),
+                () = beats => panic!("{hour}: neither refused nor taken"),
+            };
+            assert!(matches!(refused, BackendError::InUse { .. }), "{refused}");
+        }
+    });
+}
+
 #[test]
 fn a_copy_of_another_daemons_file_is_written_anew() {
     run(async {
@@ -883,12 +920,12 @@ fn a_copy_of_another_daemons_file_is_written_anew() {
             .execute_batch(&format!("vacuum into '{}'", copy.display()))
             .unwrap();
 
-        // Who wrote it has been silent for long. That this daemon opened it once before, and wrote nothing, makes the rows no
-        // better.
+        // Who wrote it is silent there, which takes a while to see, whatever that one's clock said. That this daemon opened it
+        // once before, and wrote nothing, makes the rows no better.
         Connection::open(&copy)
             .unwrap()
             .execute_batch(
-                "update orchestrator_projection set written_at = datetime(written_at, '-1 minutes')",
+                "update orchestrator_projection set written_at = datetime(written_at, '-1 hours')",
             )
             .unwrap();
         let own = Settings {
@@ -896,7 +933,9 @@ fn a_copy_of_another_daemons_file_is_written_anew() {
             token: String::from("token2"),
             ..settings(&copy)
         };
+        let began = E::mono();
         drop(open::<E>(own.clone()).await.unwrap());
+        assert!(E::mono() - began >= IN_USE, "{:?}", E::mono() - began);
         let opened = open::<E>(own.clone()).await.unwrap();
         let position = opened.for_start().unwrap();
         assert_eq!(position.cluster, Some(CLUSTER));

@@ -19,7 +19,7 @@ use orchestrator_core::time::{Mono, Now, Wall};
 use orchestrator_core::topology::Instance;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::database::{self, Attempt, Database, Found, Rewrite, Source, Stamp};
+use super::database::{self, Attempt, Database, Found, Mark, Rewrite, Source, Stamp, Watch};
 use super::observe::ROWS_PER_LOOK_MAX;
 use super::rows::{Row, Rows, Write, observed, unobserved};
 use super::{
@@ -75,6 +75,8 @@ enum Work {
 /// A transaction on its way.
 struct Job {
     settings: Arc<Settings>,
+    /// Whose database may be taken when it is opened again.
+    silent: Option<Mark>,
     cluster: Option<ClusterId>,
     started_at: Wall,
     work: Work,
@@ -100,6 +102,8 @@ enum Outcome {
 pub(super) struct Writer<E, V> {
     view: Arc<V>,
     settings: Arc<Settings>,
+    /// Of another daemon's database that was found in the place of ours.
+    watch: Watch,
     health: watch::Sender<BackendHealth>,
     /// None while a job has it, and after an error that asks for opening it again.
     database: Option<Database>,
@@ -170,6 +174,7 @@ impl<E: Env, V: View> Writer<E, V> {
         let mut writer = Writer {
             view: Arc::new(view),
             settings: Arc::new(opened.settings),
+            watch: Watch::default(),
             health,
             database: Some(opened.database),
             cluster: opened.position.and_then(|position| position.cluster),
@@ -470,6 +475,7 @@ impl<E: Env, V: View> Writer<E, V> {
         let work = self.next_work(now)?;
         Some(Job {
             settings: Arc::clone(&self.settings),
+            silent: self.watch.silent(now),
             cluster: self.cluster,
             started_at: self.started_at,
             work,
@@ -592,6 +598,13 @@ impl<E: Env, V: View> Writer<E, V> {
         self.retry_at = now + RETRY;
         if let Some(closing) = &mut self.closing {
             closing.has_failed = true;
+        }
+        if let BackendError::InUse {
+            token, written_at, ..
+        } = &error
+        {
+            let (token, written_at) = (token.clone(), written_at.clone());
+            self.watch.saw(Mark { token, written_at }, now);
         }
         match error {
             // The file may have been replaced, or come back.
@@ -778,10 +791,11 @@ impl Job {
     }
 
     async fn reopen<E: Env>(self) -> Finished {
-        let (database, outcome) = match database::open::<E>(&self.settings, self.now.wall).await {
-            Ok((database, found)) => (Some(database), Outcome::Reopened(found)),
-            Err(error) => (None, Outcome::Failed(error)),
-        };
+        let (database, outcome) =
+            match database::open::<E>(&self.settings, self.silent.clone(), self.now.wall).await {
+                Ok((database, found)) => (Some(database), Outcome::Reopened(found)),
+                Err(error) => (None, Outcome::Failed(error)),
+            };
         Finished {
             job: self,
             database,

@@ -738,12 +738,38 @@ fn strangers_and_noise_do_not_disturb() {
         let folder = Folder::make("noise");
         let alone = begin(&RaftSettings::new(&folder.0, "127.0.0.1:0")).await;
         leader(&[&alone]).await;
-        for noise in [
-            &b"GET / HTTP/1.1\r\n\r\n"[..],
-            &[255; 100],
-            &[0, 0, 0, 1, 1],
-            &[0, 0, 0, 9, 1, 2, 3],
-        ] {
+        let term = alone.handle.leading().unwrap().term;
+        let (own, cluster) = (alone.report.node.0, alone.handle.cluster());
+        let hello = wire::encode_frame(&Hello {
+            sender: stranger(77, Some(ClusterId([9; 32]))),
+            to: own,
+            invites: false,
+        })
+        .unwrap();
+        let version = wire::PROTOCOL;
+        let mut noises = vec![
+            b"GET / HTTP/1.1\r\n\r\n".to_vec(),
+            vec![255; 100],
+            // Another version, and ours with nothing behind it, less than was promised, or more than is allowed.
+            vec![0, 0, 0, 1, version - 1],
+            vec![0, 0, 0, 1, version],
+            vec![0, 0, 0, 9, version, 2, 3],
+            vec![0, 0, 0x40, 1, version, 0, 0],
+            vec![0xff, 0xff, 0xff, 0xff, version],
+        ];
+        // What the decoder makes of a frame of ours in which one bit is wrong, that ends early, or goes on.
+        for place in 5..hello.len() {
+            let mut changed = hello.clone();
+            changed[place] ^= 1 << (place % 8);
+            noises.push(changed);
+            let short = u8::try_from(place - 4).unwrap();
+            noises.push([&[0, 0, 0, short], &hello[4..place]].concat());
+        }
+        let mut long = hello.clone();
+        long[3] += 1;
+        long.push(0);
+        noises.push(long);
+        for noise in &noises {
             let mut stream = TokioEnv::connect(&alone.report.listening).await.unwrap();
             stream.write_all(noise).await.unwrap();
             let _ = stream.shutdown().await;
@@ -751,7 +777,34 @@ fn strangers_and_noise_do_not_disturb() {
             // Closed by the daemon, with or without an answer that says why.
             let _ = within("the daemon closes", stream.read_to_end(&mut rest)).await;
         }
+        // Behind a handshake that is accepted, where requests are decoded: the connection ends, and nothing else.
+        let request = wire::encode_frame(&ask_for_vote(77)).unwrap();
+        let mut noises = vec![
+            vec![0, 0, 0, 1, version],
+            vec![0x00, 0x80, 0x00, 0x01, version],
+            [&[0, 0, 1, 0, version][..], &[255; 255]].concat(),
+            vec![0, 0, 1, 0, version, 1],
+        ];
+        for place in 5..request.len() {
+            let short = u8::try_from(place - 4).unwrap();
+            noises.push([&[0, 0, 0, short], &request[4..place]].concat());
+        }
+        for noise in &noises {
+            let hello = Hello {
+                sender: stranger(77, cluster),
+                to: own,
+                invites: false,
+            };
+            let (answer, mut stream) = knock(&alone.report.listening, &hello).await;
+            assert_eq!(answer.refusal, None);
+            stream.write_all(noise).await.unwrap();
+            let _ = stream.shutdown().await;
+            let mut rest = Vec::new();
+            let _ = within("the daemon closes", stream.read_to_end(&mut rest)).await;
+            assert_eq!(rest, Vec::<u8>::new(), "{noise:?}");
+        }
         propose(&[&alone], "still here").await;
+        assert_eq!(alone.handle.leading().unwrap().term, term);
         alone.handle.shutdown().await;
     });
 }

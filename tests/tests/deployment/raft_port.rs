@@ -1,5 +1,6 @@
 //! The raft port: who is let in there.
 
+use std::fs;
 use std::time::Duration;
 
 use orchestrator_tests::daemons::{Daemon, DaemonOptions, Daemons};
@@ -7,9 +8,9 @@ use orchestrator_tests::process::Scratch;
 use orchestrator_tests::wait::{Look, until};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 
-use super::{DEADLINE, PATIENCE, TURN};
+use super::{DEADLINE, PATIENCE, TURN, free_address};
 
 async fn says(daemon: &Daemon, path: &str, words: &[&str]) {
     let what = format!("{}{path} says {words:?}", daemon.url());
@@ -151,4 +152,138 @@ async fn strangers_are_refused_where_there_are_certificates() {
         .await
         .expect("an answer");
     assert_eq!(reply.status, 404);
+}
+
+/// Reads one frame: its length, then as much.
+async fn frame(stream: &mut TcpStream) -> std::io::Result<Vec<u8>> {
+    let length = stream.read_u32().await?;
+    let mut frame = vec![0; length.min(1 << 20) as usize];
+    stream.read_exact(&mut frame).await?;
+    Ok(frame)
+}
+
+/// What a daemon says that dials somebody, as it is on the wire.
+async fn introduction(listener: &TcpListener) -> Vec<u8> {
+    let heard = async {
+        loop {
+            let (mut stream, _) = listener.accept().await.expect("a connection");
+            if let Ok(frame) = frame(&mut stream).await {
+                return frame;
+            }
+        }
+    };
+    let heard = tokio::time::timeout(PATIENCE, heard).await;
+    heard.expect("it dials the address of its list")
+}
+
+/// Frames that begin as a daemon's do: a real one of another cluster's, changed in each of its bits and cut at each place, and
+/// such as are promised and never come. None of it disturbs the members, which cannot be told apart from strangers here:
+/// there are no certificates.
+#[tokio::test]
+async fn frames_of_the_right_version_that_mean_harm_disturb_nobody() {
+    let _turn = TURN.lock().await;
+    let mut options = DaemonOptions::default_configuration();
+    options.spare = 1;
+    for (key, value) in [
+        ("RaftHeartbeatMillis", 300),
+        ("RaftElectionTimeoutMillis", 3000),
+    ] {
+        options.settings.insert(key.to_owned(), json!(value));
+    }
+    let daemons = Daemons::start(&options).expect("daemons");
+    let [n1, n2, n3, stranger] = daemons.all() else {
+        panic!("four daemons");
+    };
+    // It is a cluster of its own, and then looks for us.
+    let here = free_address();
+    let listener = TcpListener::bind(here).await.expect("free");
+    stranger.set_nodes(&[stranger]).expect("written");
+    stranger.start().expect("started");
+    stranger
+        .wait_status("/api/leader-check", 200, PATIENCE)
+        .await
+        .expect("a cluster of one");
+    stranger.kill().await.expect("killed");
+    let nodes = [stranger.raft(), here.to_string()];
+    stranger.set("RaftNodes", nodes.to_vec()).expect("written");
+    stranger.start().expect("started");
+    let hello = introduction(&listener).await;
+    drop(listener);
+    stranger.kill().await.expect("killed");
+
+    let leader = daemons.wait_leader(PATIENCE).await.expect("a leader");
+    let before = term(leader).await;
+    let memory = |daemon: &Daemon| {
+        let status = fs::read_to_string(format!("/proc/{}/status", daemon.pid().expect("it runs")));
+        let status = status.expect("a process");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kilobytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+        kilobytes.expect("a number")
+    };
+    let memory_before = memory(leader);
+    let whole = |frame: &[u8]| {
+        let length = u32::try_from(frame.len()).expect("short");
+        [&length.to_be_bytes()[..], frame].concat()
+    };
+    // As it is, it is answered with who we are; it is of another cluster.
+    for daemon in [n1, n2, n3] {
+        let mut stream = TcpStream::connect(daemon.raft()).await.expect("connected");
+        stream.write_all(&whole(&hello)).await.expect("sent");
+        let answer = frame(&mut stream).await.expect("an answer");
+        assert_eq!(answer[0], hello[0], "another version");
+    }
+    let version = hello[0];
+    let mut harms = Vec::new();
+    for place in 1..hello.len() {
+        let mut changed = hello.clone();
+        changed[place] ^= 1 << (place % 8);
+        harms.push(whole(&changed));
+        harms.push(whole(&hello[..place]));
+    }
+    harms.push(whole(&[hello.as_slice(), &[0; 100]].concat()));
+    for length in [16 << 10, (16 << 10) + 1, 8 << 20, u32::MAX] {
+        harms.push([&length.to_be_bytes()[..], &[version, 1, 1]].concat());
+    }
+    println!("{} frames", harms.len());
+    let mut slow = Vec::new();
+    for (round, harm) in harms.iter().enumerate() {
+        let daemon = [n1, n2, n3][round % 3];
+        let mut stream = TcpStream::connect(daemon.raft()).await.expect("connected");
+        if round % 10 == 0 {
+            // The rest never comes, and nothing ends.
+            let half = harm.len() / 2;
+            stream.write_all(&harm[..half]).await.expect("sent");
+            slow.push(stream);
+            continue;
+        }
+        // It may have been ended before all of it was sent.
+        stream.write_all(harm).await.ok();
+        stream.shutdown().await.ok();
+        let mut answer = Vec::new();
+        let ended = tokio::time::timeout(DEADLINE, stream.read_to_end(&mut answer)).await;
+        assert!(ended.is_ok(), "{harm:?} keeps a connection open");
+    }
+    for mut stream in slow {
+        let mut answer = Vec::new();
+        let ended = tokio::time::timeout(DEADLINE, stream.read_to_end(&mut answer)).await;
+        assert!(ended.is_ok(), "who is slow keeps a connection");
+    }
+    daemons
+        .ask_leader("/api/tag/db1/3306?tag=x")
+        .await
+        .expect("tagged");
+    assert_eq!(term(leader).await, before, "it cost a term");
+    let grown = memory(leader).saturating_sub(memory_before);
+    assert!(grown < 64 << 10, "it took {grown} kB");
+    for daemon in [n1, n2, n3] {
+        daemon
+            .wait_status("/api/raft-health", 200, PATIENCE)
+            .await
+            .expect("healthy");
+        let reply = daemon.get("/api/raft-peers", DEADLINE).await;
+        let peers: Vec<String> =
+            serde_json::from_str(&reply.expect("an answer").body).expect("names");
+        assert_eq!(peers.len(), 3, "{peers:?}");
+        assert!(!log(daemon).contains("panicked"));
+    }
 }

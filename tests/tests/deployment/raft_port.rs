@@ -1,6 +1,8 @@
 //! The raft port: who is let in there.
 
 use std::fs;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use orchestrator_tests::daemons::{Daemon, DaemonOptions, Daemons};
@@ -9,6 +11,10 @@ use orchestrator_tests::wait::{Look, until};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::pem::PemObject as _;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
 
 use super::{DEADLINE, PATIENCE, TURN, free_address};
 
@@ -152,6 +158,135 @@ async fn strangers_are_refused_where_there_are_certificates() {
         .await
         .expect("an answer");
     assert_eq!(reply.status, 404);
+}
+
+/// Whether a daemon's raft port takes a connection of somebody who bears the certificate of that host in `bears`, and shows
+/// one that the authority of `trusts` vouches for.
+async fn takes(daemon: &Daemon, bears: &Path, trusts: &Path) -> Result<(), String> {
+    let text = |error: &dyn std::fmt::Display| error.to_string();
+    let host = daemon.address().to_string();
+    let mut roots = RootCertStore::empty();
+    let authority = CertificateDer::from_pem_file(trusts.join("ca.pem")).expect("an authority");
+    roots.add(authority).expect("an authority");
+    let chain = CertificateDer::from_pem_file(bears.join(format!("{host}.pem")));
+    let key = PrivateKeyDer::from_pem_file(bears.join(format!("{host}.key")));
+    let config =
+        ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_root_certificates(roots)
+            .with_client_auth_cert(vec![chain.expect("a certificate")], key.expect("a key"))
+            .expect("they belong together");
+    let stream = TcpStream::connect((daemon.address(), 10_008)).await;
+    let stream = stream.map_err(|error| text(&error))?;
+    let connector = TlsConnector::from(Arc::new(config));
+    let name = ServerName::try_from(host).expect("an address");
+    let mut stream = connector
+        .connect(name, stream)
+        .await
+        .map_err(|error| text(&error))?;
+    // Who is refused is told so at once; who is not is waited for, to introduce itself.
+    let mut byte = [0];
+    match tokio::time::timeout(Duration::from_millis(500), stream.read(&mut byte)).await {
+        Err(_) => Ok(()),
+        Ok(Ok(_)) => Err(String::from("the connection ended")),
+        Ok(Err(error)) => Err(text(&error)),
+    }
+}
+
+/// The certificates of running daemons are exchanged for those of another authority, in the three steps that nobody notices:
+/// no daemon is restarted, and none loses its place.
+#[tokio::test]
+async fn certificates_are_renewed_while_all_run() {
+    let _turn = TURN.lock().await;
+    let folder = Scratch::create("renewal").expect("a folder");
+    let mut options = DaemonOptions::default_configuration();
+    options.late = options.count;
+    let path = |name: &str| folder.path().join(name);
+    let settings = json!({
+        "RaftTLSRefusePlainText": true,
+        "RaftTLSCAFile": path("ca.pem"),
+        "RaftTLSCertFile": path("{daemon}.pem"),
+        "RaftTLSKeyFile": path("{daemon}.key"),
+        // Whatever runs beside it, no member is late for so long.
+        "RaftHeartbeatMillis": 300,
+        "RaftElectionTimeoutMillis": 3000,
+    });
+    options.settings = settings.as_object().expect("an object").clone();
+    let daemons = Daemons::start(&options).expect("prepared");
+    let hosts: Vec<String> = daemons
+        .all()
+        .iter()
+        .map(|daemon| daemon.address().to_string())
+        .collect();
+    let (old, new) = (path("old"), path("new"));
+    for made in [&old, &new] {
+        let made = made.display().to_string();
+        let mut words = vec!["raft", "init-certs", &made];
+        words.extend(hosts.iter().map(String::as_str));
+        let (is_done, said) = daemons.all()[0].run(&words).expect("it runs");
+        assert!(is_done, "{said}");
+    }
+    // A file is there whole, or as it was.
+    let put = |name: String, text: String| {
+        let beside = path("beside");
+        fs::write(&beside, text).expect("written");
+        fs::rename(beside, path(&name)).expect("renamed");
+    };
+    let read = |file: &Path| fs::read_to_string(file).expect("a file");
+    let put_certificates = |of: &Path| {
+        for (number, host) in (1..).zip(&hosts) {
+            for end in ["key", "pem"] {
+                let text = read(&of.join(format!("{host}.{end}")));
+                put(format!("{number}.{end}"), text);
+            }
+        }
+    };
+    let authority = |of: &Path| read(&of.join("ca.pem"));
+    put(String::from("ca.pem"), authority(&old));
+    put_certificates(&old);
+    for daemon in daemons.all() {
+        daemon.start().expect("started");
+    }
+    let led = daemons.wait_whole(PATIENCE).await.expect("whole");
+    let leader = &daemons.all()[led];
+    let before = term(leader).await;
+    let pids: Vec<Option<u32>> = daemons.all().iter().map(Daemon::pid).collect();
+    let wait_takes = async |what: &str, bears: &Path, trusts: &Path, wanted: bool| {
+        for daemon in daemons.all() {
+            let pace = Duration::from_millis(100);
+            let looked = until(what, PATIENCE, pace, async || {
+                match takes(daemon, bears, trusts).await {
+                    taken if taken.is_ok() == wanted => Look::Holds(()),
+                    taken => Look::not(format!("{taken:?}")),
+                }
+            });
+            looked.await.expect(what);
+        }
+    };
+    wait_takes("the old are taken", &old, &old, true).await;
+    wait_takes("the new are not", &new, &old, false).await;
+    put(String::from("ca.pem"), authority(&old) + &authority(&new));
+    wait_takes("both are taken", &new, &old, true).await;
+    put_certificates(&new);
+    wait_takes("the new are shown", &new, &new, true).await;
+    put(String::from("ca.pem"), authority(&new));
+    wait_takes("the old are not taken any more", &old, &new, false).await;
+
+    assert_eq!(daemons.wait_whole(PATIENCE).await.expect("whole"), led);
+    assert_eq!(term(leader).await, before, "the renewal cost a term");
+    let after: Vec<Option<u32>> = daemons.all().iter().map(Daemon::pid).collect();
+    assert_eq!(pids, after);
+    // One that begins anew with the new ones alone is let in by those that began with the old ones.
+    let follower = &daemons.all()[(led + 1) % 3];
+    follower.kill().await.expect("killed");
+    daemons
+        .ask_leader("/api/tag/db1/3306?tag=x")
+        .await
+        .expect("tagged");
+    follower.start().expect("started");
+    assert_eq!(daemons.wait_whole(PATIENCE).await.expect("whole"), led);
+    assert_eq!(term(leader).await, before);
 }
 
 /// Reads one frame: its length, then as much.

@@ -8,6 +8,7 @@
 //! environment does not hold for this package.
 #![allow(clippy::disallowed_methods)]
 
+pub mod authority;
 pub mod bare;
 pub mod checks;
 pub mod commands;

@@ -4,9 +4,10 @@
 
 use std::time::{Duration, Instant};
 
+use orchestrator_tests::authority::Authority;
 use orchestrator_tests::daemons::{Daemon, DaemonOptions, Daemons, wait_members};
 use orchestrator_tests::fleet::{Flavour, Fleet, FleetOptions, ReplicationTiming};
-use orchestrator_tests::process::Signal;
+use orchestrator_tests::process::{Scratch, Signal};
 use orchestrator_tests::wait::{Look, until};
 use orchestrator_tests::world::{Expectation, PATIENCE, Strike, World};
 use serde_json::{Map, Value, json};
@@ -307,6 +308,90 @@ async fn a_schema_of_the_original_is_adopted_in_place() {
     for (query, wanted) in check {
         assert_eq!(sql.value(query).await.expect(query), wanted, "{query}");
     }
+    sql.close().await;
+}
+
+/// The account needs a certificate, its password is in a file, and the server must be who it says it is.
+#[tokio::test]
+async fn a_backend_is_reached_by_tls_with_credentials_from_a_file() {
+    let _turn = TURN.lock().await;
+    let backends = backends(Flavour::MySql).await;
+    let folder = Scratch::create("backend-tls").expect("a folder");
+    let theirs = folder.path().join("theirs");
+    std::fs::create_dir(&theirs).expect("made");
+    let authority = Authority::new(folder.path());
+    authority.certify("server", "127.0.0.1", "mysql");
+    authority.certify("client", "127.0.0.1", "orchestrator");
+    Authority::new(&theirs).certify("client", "127.0.0.1", "orchestrator");
+    let path = |name: &str| folder.path().join(name);
+    let mut sql = backends.servers()[0].harness().await.expect("login");
+    sql.run_all([
+        format!("SET GLOBAL ssl_ca = '{}'", path("ca.pem").display()),
+        format!("SET GLOBAL ssl_cert = '{}'", path("server.pem").display()),
+        format!("SET GLOBAL ssl_key = '{}'", path("server.key").display()),
+        String::from("ALTER INSTANCE RELOAD TLS"),
+        String::from("ALTER USER 'orc1'@'%' REQUIRE X509"),
+    ])
+    .await
+    .expect("TLS");
+    std::fs::write(
+        path("credentials"),
+        "[client]\nuser = orc1\npassword = secret1\n",
+    )
+    .expect("written");
+    let with = |changes: Value| {
+        let mut settings = settings(&backends);
+        settings.remove("MySQLOrchestratorUser");
+        settings.remove("MySQLOrchestratorPassword");
+        let tls = json!({
+            "MySQLOrchestratorCredentialsConfigFile": path("credentials"),
+            "MySQLOrchestratorUseMutualTLS": true,
+            "MySQLOrchestratorSSLCAFile": path("ca.pem"),
+            "MySQLOrchestratorSSLCertFile": path("client.pem"),
+            "MySQLOrchestratorSSLPrivateKeyFile": path("client.key"),
+        });
+        settings.extend(tls.as_object().expect("an object").clone());
+        settings.extend(changes.as_object().expect("an object").clone());
+        settings
+    };
+    for (changes, words) in [
+        (
+            json!({"MySQLOrchestratorUseMutualTLS": false}),
+            ["1045", "GRANT ALL PRIVILEGES ON `orc1`.* TO 'orc1'@'%'"],
+        ),
+        (
+            json!({"MySQLOrchestratorSSLCAFile": theirs.join("ca.pem")}),
+            ["certificate", "MySQLOrchestratorSSLCAFile must vouch"],
+        ),
+        (
+            json!({
+                "MySQLOrchestratorSSLCertFile": theirs.join("client.pem"),
+                "MySQLOrchestratorSSLPrivateKeyFile": theirs.join("client.key"),
+            }),
+            ["MySQLOrchestrator", "orc1"],
+        ),
+    ] {
+        let daemons = one(with(changes));
+        let last = refusal(&daemons.all()[0]).await;
+        for word in words {
+            assert!(last.contains(word), "{word} is not in: {last}");
+        }
+    }
+    let daemons = one(with(json!({})));
+    daemons.wait_leader(PATIENCE).await.expect("it runs");
+    let tag = daemons.ask_leader("/api/tag/db1/3306?tag=by-tls").await;
+    tag.expect("tagged");
+    let query = "SELECT tag_name FROM orc1.database_instance_tags";
+    let looked = until(
+        query,
+        PATIENCE,
+        Duration::from_millis(100),
+        async || match sql.value(query).await {
+            Ok(said) if said == "by-tls" => Look::Holds(()),
+            other => Look::not(format!("{other:?}")),
+        },
+    );
+    looked.await.expect("written");
     sql.close().await;
 }
 

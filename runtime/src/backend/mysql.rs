@@ -222,6 +222,17 @@ fn explain(backend: &MysqlBackend, failure: &ProbeFailure) -> BackendError {
             backend: Box::new(backend.clone()),
             reason: format!("error {code}: {message}"),
         },
+        // CR_SSL_CONNECTION_ERROR
+        ProbeFailure::ServerError {
+            code: 2026,
+            message,
+        } => BackendError::Failed {
+            place: place(),
+            reason: format!(
+                "no TLS ({message}); MySQLOrchestratorSSLCAFile must vouch for the server's certificate, which must be for \
+                 MySQLOrchestratorHost, and the server's ssl_ca for MySQLOrchestratorSSLCertFile"
+            ),
+        },
         ProbeFailure::ServerError { code, message } => BackendError::Failed {
             place: place(),
             reason: format!("error {code}: {message}"),

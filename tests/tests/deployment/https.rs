@@ -9,59 +9,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use orchestrator::http::routes::{Action, Answered, Kind, ROUTES};
+use orchestrator_tests::authority::Authority;
 use orchestrator_tests::daemons::{Daemon, DaemonOptions, Daemons};
 use orchestrator_tests::process::Scratch;
 use orchestrator_tests::wait::{Look, until};
-use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;
 
 use super::{DEADLINE, PATIENCE, TURN};
-
-/// An authority of a folder, which makes certificates in it.
-struct Authority<'a> {
-    folder: &'a Path,
-    issuer: Issuer<'static, KeyPair>,
-}
-
-impl Authority<'_> {
-    fn new(folder: &Path) -> Authority<'_> {
-        let key = KeyPair::generate().expect("a key");
-        let mut params = CertificateParams::new(Vec::new()).expect("no names");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params
-            .distinguished_name
-            .push(DnType::CommonName, "the tests' authority");
-        let certificate = params.self_signed(&key).expect("signed");
-        fs::write(folder.join("ca.pem"), certificate.pem()).expect("written");
-        Authority {
-            folder,
-            issuer: Issuer::new(params, key),
-        }
-    }
-
-    /// `NAME.pem` and `NAME.key`, for a host (a name or an address) and of an organizational unit.
-    fn certify(&self, name: &str, host: &str, unit: &str) {
-        let key = KeyPair::generate().expect("a key");
-        let mut params = CertificateParams::new(vec![host.to_owned()]).expect("a host");
-        params
-            .distinguished_name
-            .push(DnType::OrganizationalUnitName, unit);
-        params.extended_key_usages = vec![
-            ExtendedKeyUsagePurpose::ServerAuth,
-            ExtendedKeyUsagePurpose::ClientAuth,
-        ];
-        let certificate = params.signed_by(&key, &self.issuer).expect("signed");
-        let write = |extension: &str, text: String| {
-            fs::write(self.folder.join(format!("{name}.{extension}")), text).expect("written");
-        };
-        write("pem", certificate.pem());
-        write("key", key.serialize_pem());
-    }
-}
 
 /// Leads to `to`, as a router does that translates addresses; counts the connections.
 async fn forward(to: SocketAddr) -> (SocketAddr, Arc<AtomicUsize>) {

@@ -2,12 +2,15 @@
 //! that goes away, a schema that the original program made.
 #![allow(clippy::disallowed_methods)]
 
+use std::collections::BTreeMap;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use orchestrator_tests::authority::Authority;
 use orchestrator_tests::daemons::{Daemon, DaemonOptions, Daemons, wait_members};
 use orchestrator_tests::fleet::{Flavour, Fleet, FleetOptions, ReplicationTiming};
 use orchestrator_tests::process::{Scratch, Signal};
+use orchestrator_tests::sql::{HARNESS, Sql};
 use orchestrator_tests::wait::{Look, until};
 use orchestrator_tests::world::{Expectation, PATIENCE, Strike, World};
 use serde_json::{Map, Value, json};
@@ -253,61 +256,191 @@ async fn what_cannot_be_used_is_refused_with_what_to_do() {
     assert!(began.elapsed() >= Duration::from_secs(10));
 }
 
-/// The tables of the original program: what it needs is added, what it holds is kept.
+/// MariaDB's programs for people, at the server of the backends.
+fn mariadb(program: &str, backends: &Fleet) -> Command {
+    let mut command = Command::new(program);
+    command
+        .args(["--no-defaults", "--protocol=tcp", "--host=127.0.0.1"])
+        .arg(format!("--port={}", backends.ports()[0]))
+        .arg(format!("--user={}", HARNESS.user))
+        .arg(format!("--password={}", HARNESS.password));
+    command
+}
+
+/// How each table of a schema is made, and a sum of its rows.
+async fn tables(sql: &mut Sql) -> BTreeMap<String, (String, String)> {
+    let query = "SELECT group_concat(table_name ORDER BY table_name) FROM information_schema.tables WHERE table_schema = \
+         database()";
+    let mut tables = BTreeMap::new();
+    for table in sql.value(query).await.expect("tables").split(',') {
+        let made = sql.rows(&format!("SHOW CREATE TABLE {table}")).await;
+        let made = made.expect("a table")[0].text(&["Create Table"]).to_owned();
+        let sum = sql.rows(&format!("CHECKSUM TABLE {table}")).await;
+        let sum = sum.expect("a sum")[0].text(&["Checksum"]).to_owned();
+        tables.insert(table.to_owned(), (made, sum));
+    }
+    tables
+}
+
+/// The tables of the original program: what this one needs is added, what they hold is kept aside and taken over, the original's
+/// queries are still answered, and the backup brings the original's tables back as they were.
 #[tokio::test]
 async fn a_schema_of_the_original_is_adopted_in_place() {
     let _turn = TURN.lock().await;
     let backends = backends(Flavour::MariaDb).await;
     let mut sql = backends.servers()[0].harness().await.expect("login");
     sql.run("USE orc1").await.expect("the schema");
-    sql.run_all([
-        "CREATE TABLE topology_recovery (recovery_id bigint unsigned NOT NULL AUTO_INCREMENT, hostname varchar(128) NOT NULL, \
-         port smallint unsigned NOT NULL, in_active_period tinyint unsigned NOT NULL DEFAULT 0, start_active_period timestamp \
-         NOT NULL DEFAULT CURRENT_TIMESTAMP, end_active_period_unixtime int unsigned, PRIMARY KEY (recovery_id), UNIQUE KEY \
-         in_active_end_period_uidx_topology_recovery (hostname, port, in_active_period, end_active_period_unixtime)) \
-         ENGINE=InnoDB DEFAULT CHARSET=ascii",
-        "INSERT INTO topology_recovery (hostname, port, in_active_period) VALUES ('old1', 3306, 0), ('old2', 3306, 0)",
-        "CREATE TABLE database_instance (hostname varchar(128) NOT NULL, port smallint unsigned NOT NULL, last_checked timestamp \
-         NOT NULL DEFAULT CURRENT_TIMESTAMP, server_id int unsigned NOT NULL DEFAULT 0, PRIMARY KEY (hostname, port)) \
-         ENGINE=InnoDB DEFAULT CHARSET=ascii",
-        "INSERT INTO database_instance (hostname, port) VALUES ('db1', 3306)",
-    ])
-    .await
-    .expect("the original's tables");
+    let made = include_str!("original-mysql.sql").split(";\n");
+    let made = made
+        .map(str::trim)
+        .filter(|statement| !statement.is_empty());
+    sql.run_all(made).await.expect("the original's tables");
+    let before = tables(&mut sql).await;
+    let mut command = mariadb("mariadb-dump", &backends);
+    let backup = command.args(["--single-transaction", "orc1"]).output();
+    let backup = backup.expect("mariadb-dump; type:  tests/setup.sh mariadb");
+    assert!(backup.status.success(), "{backup:?}");
+
     let daemons = one(settings(&backends));
     daemons.wait_leader(PATIENCE).await.expect("it runs");
     let looked = until(
-        "the state is written",
+        "the schema is taken over",
         PATIENCE,
         Duration::from_millis(100),
-        async || {
-            let query = "SELECT count(*) FROM orchestrator_projection WHERE applied_index > 0";
-            match sql.value(query).await {
-                Ok(rows) if rows == "1" => Look::Holds(()),
-                Ok(rows) => Look::not(rows),
-                Err(error) => Look::not(error),
-            }
+        async || match daemons.ask_leader("/api/raft-status").await {
+            Ok(status) if status["Originals"][0]["State"] == "adopted" => Look::Holds(()),
+            other => Look::not(format!("{other:?}")),
         },
     );
-    looked.await.expect("written");
-    let check = [
-        ("SELECT count(*) FROM topology_recovery_original", "2"),
-        ("SELECT count(*) FROM topology_recovery", "0"),
-        ("SELECT hostname FROM database_instance_original", "db1"),
+    looked.await.expect("adopted");
+    let ask = async |path: &str| daemons.ask_leader(path).await.expect(path);
+    assert_eq!(ask("/api/tag-value/db2/3306/rack").await, "7");
+    let downtimed = ask("/api/downtimed").await;
+    assert_eq!(downtimed.as_array().map(Vec::len), Some(1), "{downtimed:#}");
+    assert_eq!(downtimed[0]["Key"]["Hostname"], "db1", "{downtimed:#}");
+    assert_eq!(downtimed[0]["DowntimeOwner"], "anna", "{downtimed:#}");
+    assert_eq!(downtimed[0]["DowntimeReason"], "disk", "{downtimed:#}");
+    assert_eq!(
+        ask("/api/check-global-recoveries").await["Details"],
+        "disabled"
+    );
+    let recoveries = ask("/api/audit-recovery").await;
+    assert_eq!(recoveries[0]["Id"], 8, "{recoveries:#}");
+    assert_eq!(recoveries[1]["Id"], 3, "{recoveries:#}");
+    assert_eq!(recoveries[1]["SuccessorKey"]["Hostname"], "db2");
+    assert_eq!(recoveries[1]["AcknowledgedBy"], "bert");
+    let steps = ask("/api/audit-recovery-steps/1604192401000000000:5e4f").await;
+    assert_eq!(steps[0]["Message"], "will handle DeadMaster", "{steps:#}");
+    let detections = ask("/api/audit-failure-detection").await;
+    assert_eq!(detections[0]["Id"], 17, "{detections:#}");
+
+    // What the original asks of its tables, and what it is told of what was taken over.
+    for (query, wanted) in [
         (
-            "SELECT count(*) FROM information_schema.statistics WHERE table_schema = 'orc1' AND table_name = 'topology_recovery' \
-             AND non_unique = 0 AND index_name <> 'PRIMARY'",
-            "0",
+            "SELECT concat_ws(' ', hostname, port, owner, reason, end_timestamp) FROM database_instance_downtime WHERE \
+             downtime_active = 1 AND end_timestamp > now()",
+            "db1 3306 anna disk 2037-01-01 00:00:00",
         ),
         (
-            "SELECT count(*) FROM information_schema.columns WHERE table_schema = 'orc1' AND table_name = 'topology_recovery' AND \
-          column_name = 'uid'",
+            "SELECT concat_ws(' ', hostname, port, promotion_rule) FROM candidate_database_instance",
+            "db3 3307 prefer_not",
+        ),
+        (
+            "SELECT concat_ws(' ', cluster_name, alias) FROM cluster_alias_override",
+            "db2:3306 shop",
+        ),
+        (
+            "SELECT concat_ws(' ', hostname, port, tag_name, tag_value) FROM database_instance_tags",
+            "db2 3306 rack 7",
+        ),
+        (
+            "SELECT concat_ws(' ', database_instance_maintenance_id, hostname, port, owner, reason) FROM \
+             database_instance_maintenance WHERE maintenance_active = 1",
+            "5 db3 3307 bert upgrade",
+        ),
+        (
+            "SELECT count(*) FROM global_recovery_disable WHERE disable_recovery = 1",
             "1",
         ),
-    ];
-    for (query, wanted) in check {
-        assert_eq!(sql.value(query).await.expect(query), wanted, "{query}");
+        (
+            "SELECT concat_ws(' ', recovery_id, hostname, port, in_active_period = 1 AND end_active_period_unixtime = 0, \
+             is_successful, successor_hostname, successor_port, successor_alias, analysis, cluster_name, cluster_alias, \
+             count_affected_slaves, slave_hosts, participating_instances, lost_slaves, all_errors, acknowledged, \
+             acknowledged_by, acknowledge_comment, last_detection_id, uid) FROM topology_recovery WHERE \
+             acknowledged = 1 ORDER BY recovery_id DESC",
+            "3 db1 3306 0 1 db2 3306 db2 DeadMaster db1:3306 shop 2 db2:3306,db3:3307 db1:3306,db2:3306 db1:3306  1 bert \
+             seen 17 1604192401000000000:5e4f",
+        ),
+        (
+            "SELECT concat_ws(' ', detection_id, hostname, port, is_actionable, analysis, cluster_name, count_affected_slaves, \
+             slave_hosts, processing_node_hostname, processcing_node_token) FROM topology_failure_detection",
+            "17 db1 3306 1 DeadMaster db1:3306 2 db2:3306,db3:3307 orc1 tok",
+        ),
+        (
+            "SELECT message FROM topology_recovery_steps ORDER BY recovery_step_id LIMIT 1",
+            "will handle DeadMaster",
+        ),
+    ] {
+        let looked = until(
+            query,
+            PATIENCE,
+            Duration::from_millis(100),
+            async || match sql.value(query).await {
+                Ok(said) if said == wanted => Look::Holds(()),
+                other => Look::not(format!("{other:?}, wanted {wanted}")),
+            },
+        );
+        looked.await.expect("the original's query");
     }
+    // No column of the original's is gone, its rows are kept, and none of its keys refuses what is written now.
+    let adopted = tables(&mut sql).await;
+    for table in before.keys() {
+        let query = |name: &str| {
+            format!(
+                "SELECT group_concat(column_name ORDER BY ordinal_position) FROM information_schema.columns WHERE \
+                 table_schema = database() AND table_name = '{name}'"
+            )
+        };
+        let kept = format!("{table}_original");
+        assert!(adopted.contains_key(&kept), "{kept}");
+        let of_original = sql.value(&query(&kept)).await.expect("columns");
+        let of_ours = sql.value(&query(table)).await.expect("columns");
+        let missing = of_original
+            .split(',')
+            .find(|column| !of_ours.split(',').any(|ours| ours == *column));
+        assert_eq!(missing, None, "{table}: {of_ours}");
+    }
+    for (table, rows) in [
+        ("topology_recovery", "2"),
+        ("database_instance", "3"),
+        ("database_instance_downtime", "2"),
+    ] {
+        let count = sql
+            .value(&format!("SELECT count(*) FROM {table}_original"))
+            .await;
+        assert_eq!(count.expect("rows"), rows, "{table}");
+    }
+    let unique = "SELECT count(*) FROM information_schema.statistics WHERE table_schema = 'orc1' AND table_name = \
+         'topology_recovery' AND non_unique = 0 AND index_name <> 'PRIMARY'";
+    assert_eq!(sql.value(unique).await.expect("a count"), "0");
+
+    // Back again, as the README says.
+    daemons.all()[0].signal(Signal::Terminate);
+    daemons.all()[0].wait_ended(PATIENCE).await.expect("ended");
+    let file = daemons.all()[0].folder().join("orc1.sql");
+    std::fs::write(&file, backup.stdout).expect("written");
+    sql.run_all(["DROP DATABASE orc1", "CREATE DATABASE orc1"])
+        .await
+        .expect("an empty schema");
+    let backup = std::fs::File::open(&file).expect("the backup");
+    let loaded = mariadb("mariadb", &backends)
+        .arg("orc1")
+        .stdin(backup)
+        .output();
+    let loaded = loaded.expect("mariadb");
+    assert!(loaded.status.success(), "{loaded:?}");
+    sql.run("USE orc1").await.expect("the schema");
+    assert_eq!(tables(&mut sql).await, before);
     sql.close().await;
 }
 

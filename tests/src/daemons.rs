@@ -77,6 +77,16 @@ impl Reply {
 
 /// GET over a connection of its own. HTTP/1.0, so that the body ends where the connection does.
 pub async fn get(address: SocketAddr, path: &str, deadline: Duration) -> Result<Reply> {
+    let (_, reply) = get_with_head(address, path, deadline).await?;
+    Ok(reply)
+}
+
+/// The same, and before it the status line and the headers of the answer.
+pub async fn get_with_head(
+    address: SocketAddr,
+    path: &str,
+    deadline: Duration,
+) -> Result<(String, Reply)> {
     let exchange = async {
         let mut stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
@@ -100,10 +110,11 @@ pub async fn get(address: SocketAddr, path: &str, deadline: Duration) -> Result<
         .nth(1)
         .and_then(|status| status.parse().ok())
         .ok_or_else(|| anyhow!("http://{address}{path}: no status in {head}"))?;
-    Ok(Reply {
+    let reply = Reply {
         status,
         body: body.to_owned(),
-    })
+    };
+    Ok((head.to_owned(), reply))
 }
 
 /// One daemon.

@@ -1,18 +1,28 @@
 //! HAProxy by the example, in both set-ups, while leaders die.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use orchestrator_tests::daemons::{DaemonOptions, Daemons, get};
+use orchestrator_tests::daemons::{
+    Daemon, DaemonOptions, Daemons, Reply, get, get_with_head, wait_applied,
+};
+use orchestrator_tests::network::Network;
 use orchestrator_tests::process::{Process, Scratch, Signal};
 use orchestrator_tests::wait::{Look, until};
 
 use super::{DEADLINE, PATIENCE, TURN, free_address};
 
-/// HAProxy by the example, with the addresses of these daemons: leader only, and any healthy one.
+/// Who answered, in the answer's head.
+const SERVER: &str = "X-Server: orchestrator-";
+
+/// HAProxy by the example, with the addresses of these daemons: leader only, and any healthy one. It adds [`SERVER`] and a
+/// number, from 1.
 fn haproxy(daemons: &Daemons, folder: &Path) -> (Process, SocketAddr, SocketAddr) {
     let mut configuration =
         include_str!("../../../runtime/packaging/haproxy/orchestrator.cfg").to_owned();
@@ -29,6 +39,11 @@ fn haproxy(daemons: &Daemons, folder: &Path) -> (Process, SocketAddr, SocketAddr
             daemon.http().to_string(),
         );
     }
+    let checks = "    option httpchk\n";
+    replace(
+        checks,
+        format!("{checks}    http-response set-header X-Server %s\n"),
+    );
     let path = folder.join("haproxy.cfg");
     fs::write(&path, configuration).expect("written");
     let program = ["/usr/sbin/haproxy", "/usr/local/sbin/haproxy"]
@@ -148,4 +163,364 @@ async fn haproxy_follows_the_leader() {
         let (tagged, _) = answered(proxy, "/api/tagged?tag=lost").await;
         assert_eq!(tagged, "[]");
     }
+}
+
+/// Of each kind of set-up.
+const CLIENTS: usize = 3;
+/// Between two looks at a daemon's health.
+const LOOK: Duration = Duration::from_millis(25);
+/// HAProxy learns within this time that a daemon is not to be used: two checks of 500 ms, on a busy machine.
+const LAG: Duration = Duration::from_secs(2);
+/// A client gives a request up after this.
+const GIVEN_UP: Duration = Duration::from_secs(5);
+
+/// The set-ups, and what HAProxy asks in each.
+const SET_UPS: [(&str, &str); 2] = [("leader", "/api/leader-check"), ("any", "/api/raft-health")];
+
+/// A change that a client asked for.
+#[derive(Debug)]
+struct Asked {
+    set_up: usize,
+    /// What is to be there when it was acknowledged: a table, and a server of nobody else's.
+    row: (&'static str, String),
+    /// It is to be there no more.
+    is_removal: bool,
+    sent: Instant,
+    answered: Instant,
+    /// Whoever answered, by its place.
+    by: Option<usize>,
+    outcome: Outcome,
+}
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+enum Outcome {
+    Acknowledged,
+    /// A daemon says that nothing was done.
+    Refused,
+    /// By the words of whoever answered, if somebody did.
+    Unknown(String),
+    /// The connection ended without a word, or an answer had no body.
+    Empty(String),
+}
+
+/// What a daemon said to what HAProxy asks, and between which moments.
+#[derive(Clone, Copy, Debug)]
+struct Looked {
+    sent: Instant,
+    answered: Instant,
+    is_good: bool,
+}
+
+#[derive(Debug, Default)]
+struct Watched {
+    asked: Mutex<Vec<Asked>>,
+    /// By place and set-up.
+    looked: Mutex<BTreeMap<(usize, usize), Vec<Looked>>>,
+    ended: AtomicBool,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Watched {
+    fn acknowledged(&self, set_up: usize) -> usize {
+        let asked = locked(&self.asked);
+        let of_it = asked.iter().filter(|asked| asked.set_up == set_up);
+        of_it
+            .filter(|asked| asked.outcome == Outcome::Acknowledged)
+            .count()
+    }
+
+    /// Waits until changes are acknowledged by way of both.
+    async fn wait_more(&self, count: usize) {
+        for (set_up, (name, _)) in SET_UPS.iter().enumerate() {
+            let before = self.acknowledged(set_up);
+            let what = format!("{name}: {count} more are acknowledged");
+            let looked = until(&what, PATIENCE, LOOK, async || {
+                match self.acknowledged(set_up) - before {
+                    more if more >= count => Look::Holds(()),
+                    more => Look::not(more),
+                }
+            });
+            looked.await.expect("acknowledged");
+        }
+    }
+}
+
+/// Whether every look between two moments, and those around them, said no.
+fn was_bad(looks: &[Looked], from: Instant, to: Instant) -> bool {
+    let before = looks.iter().rposition(|look| look.answered <= from);
+    let after = looks.iter().position(|look| look.sent >= to);
+    match (before, after) {
+        (Some(before), Some(after)) if before <= after => {
+            looks[before..=after].iter().all(|look| !look.is_good)
+        }
+        _ => false,
+    }
+}
+
+/// Asks for changes, one after another: tags, promotion rules, and tags that are taken away again.
+async fn ask(watched: Arc<Watched>, set_up: usize, proxy: SocketAddr, name: String) {
+    let mut number = 0;
+    while !watched.ended.load(Ordering::Relaxed) {
+        number += 1;
+        let server = format!("{name}-{number}");
+        let (tags, candidates) = ("database_instance_tags", "candidate_database_instance");
+        let mut steps = vec![match number % 3 {
+            0 => (
+                candidates,
+                format!("/api/register-candidate/{server}/3306/prefer"),
+                false,
+            ),
+            _ => (tags, format!("/api/tag/{server}/3306?tag=load"), false),
+        }];
+        if number % 3 == 1 {
+            steps.push((tags, format!("/api/untag/{server}/3306?tag=load"), true));
+        }
+        for (table, path, is_removal) in steps {
+            let sent = Instant::now();
+            let answer = get_with_head(proxy, &path, GIVEN_UP).await;
+            let (by, outcome) = judge(answer);
+            let is_acknowledged = outcome == Outcome::Acknowledged;
+            locked(&watched.asked).push(Asked {
+                set_up,
+                row: (table, server.clone()),
+                is_removal,
+                sent,
+                answered: Instant::now(),
+                by,
+                outcome,
+            });
+            if !is_acknowledged {
+                // Whoever is told to come back later does.
+                tokio::time::sleep(LOOK).await;
+                break;
+            }
+        }
+    }
+}
+
+fn judge(answer: anyhow::Result<(String, Reply)>) -> (Option<usize>, Outcome) {
+    let (head, reply) = match answer {
+        Ok(answer) => answer,
+        Err(error) => {
+            let words = format!("{error:#}");
+            let outcome = match words.contains("no reply within") {
+                true => Outcome::Unknown(words),
+                false => Outcome::Empty(words),
+            };
+            return (None, outcome);
+        }
+    };
+    let by = head
+        .lines()
+        .find_map(|line| {
+            line.strip_prefix(&SERVER.to_lowercase())
+                .or(line.strip_prefix(SERVER))
+        })
+        .and_then(|number| number.trim().parse::<usize>().ok())
+        .map(|number| number - 1);
+    let code = reply.json().map(|document| document["Code"].clone());
+    let outcome = match (reply.status, code) {
+        _ if reply.body.trim().is_empty() => Outcome::Empty(head),
+        (200, Ok(code)) if code == "OK" => Outcome::Acknowledged,
+        (503, Ok(_)) if by.is_some() && reply.body.contains("nothing was done") => Outcome::Refused,
+        (status, _) => Outcome::Unknown(format!("{status} {}", reply.body)),
+    };
+    (by, outcome)
+}
+
+async fn look(watched: Arc<Watched>, set_up: usize, place: usize, address: SocketAddr) {
+    while !watched.ended.load(Ordering::Relaxed) {
+        let sent = Instant::now();
+        if let Ok(reply) = get(address, SET_UPS[set_up].1, DEADLINE).await {
+            let looked = Looked {
+                sent,
+                answered: Instant::now(),
+                is_good: reply.status == 200,
+            };
+            let mut all = locked(&watched.looked);
+            all.entry((place, set_up)).or_default().push(looked);
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// The servers that have a row.
+fn servers(daemon: &Daemon, table: &str) -> BTreeSet<String> {
+    let file = rusqlite::Connection::open(daemon.database()).expect("a database");
+    let query = format!("SELECT hostname FROM {table}");
+    let mut statement = file.prepare(&query).expect("a table");
+    let rows = statement.query_map([], |row| row.get(0)).expect("rows");
+    rows.collect::<rusqlite::Result<_>>().expect("names")
+}
+
+/// Clients change things through both set-ups while the leader is killed, frozen and cut off: every change that was
+/// acknowledged is there in the end, none that was refused; every request is answered, by a daemon that HAProxy had reason to
+/// take, and none is acknowledged by one that was no healthy member.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_acknowledged_through_haproxy_is_lost() {
+    let _turn = TURN.lock().await;
+    let network = Network::lay(3).expect("a network");
+    let options = DaemonOptions::default_configuration();
+    let daemons = Daemons::start_on(&network, &options).expect("daemons");
+    let folder = Scratch::create("haproxy").expect("a folder");
+    daemons.wait_whole(PATIENCE).await.expect("whole");
+    let (_haproxy, leader_only, any) = haproxy(&daemons, folder.path());
+    let proxies = [leader_only, any];
+    for (proxy, (_, path)) in proxies.into_iter().zip(SET_UPS) {
+        answered(proxy, path).await;
+    }
+    let watched = Arc::new(Watched::default());
+    let mut tasks = Vec::new();
+    for (set_up, (name, _)) in SET_UPS.iter().enumerate() {
+        for (place, daemon) in daemons.all().iter().enumerate() {
+            tasks.push(tokio::spawn(look(
+                watched.clone(),
+                set_up,
+                place,
+                daemon.http(),
+            )));
+        }
+        for client in 0..CLIENTS {
+            let name = format!("{name}-{client}");
+            tasks.push(tokio::spawn(ask(
+                watched.clone(),
+                set_up,
+                proxies[set_up],
+                name,
+            )));
+        }
+    }
+    watched.wait_more(30).await;
+    for how in ["kill", "stop", "kill", "cut", "kill", "kill"] {
+        let led = daemons.wait_whole(PATIENCE).await.expect("whole");
+        let leader = &daemons.all()[led];
+        let began = Instant::now();
+        match how {
+            "stop" => drop(leader.signal(Signal::Stop)),
+            "cut" => network.isolate(led).expect("cut"),
+            _ => leader.kill().await.expect("killed"),
+        }
+        let others = daemons.all().iter().enumerate();
+        let others: Vec<&Daemon> = others
+            .filter(|(place, _)| *place != led)
+            .map(|(_, daemon)| daemon)
+            .collect();
+        let looked = until("another one leads", PATIENCE, LOOK, async || {
+            for daemon in &others {
+                if daemon.is_leader().await {
+                    return Look::Holds(());
+                }
+            }
+            Look::not("none")
+        });
+        looked.await.expect("a leader");
+        let leads = began.elapsed();
+        watched.wait_more(20).await;
+        println!(
+            "{how}: another one leads after {leads:?}, both go on after {:?}",
+            began.elapsed()
+        );
+        if how == "cut" {
+            // Long enough for HAProxy to be wrong about it, if it is.
+            leader
+                .wait_status("/api/raft-health", 500, Duration::from_secs(5))
+                .await
+                .expect("so");
+            let unhealthy = Instant::now();
+            while unhealthy.elapsed() < LAG {
+                watched.wait_more(10).await;
+            }
+        }
+        match how {
+            "stop" => drop(leader.signal(Signal::Continue)),
+            "cut" => network.rejoin(led).expect("joined"),
+            _ => leader.start().expect("started"),
+        }
+    }
+    daemons.wait_whole(PATIENCE).await.expect("whole");
+    watched.wait_more(20).await;
+    watched.ended.store(true, Ordering::Relaxed);
+    for task in tasks {
+        task.await.expect("it ends");
+    }
+
+    let asked = std::mem::take(&mut *locked(&watched.asked));
+    let looked = std::mem::take(&mut *locked(&watched.looked));
+    let count =
+        |wanted: fn(&Outcome) -> bool| asked.iter().filter(|one| wanted(&one.outcome)).count();
+    println!(
+        "{} acknowledged, {} refused, {} unknown",
+        count(|outcome| *outcome == Outcome::Acknowledged),
+        count(|outcome| *outcome == Outcome::Refused),
+        count(|outcome| matches!(outcome, Outcome::Unknown(_)))
+    );
+    let mut unknown: BTreeMap<String, usize> = BTreeMap::new();
+    for one in &asked {
+        if let Outcome::Unknown(why) = &one.outcome {
+            let begin: String = why.chars().take(60).collect();
+            let who = one.by.map_or("HAProxy", |_| "a daemon");
+            *unknown
+                .entry(format!("{}: {who}: {begin:?}", SET_UPS[one.set_up].0))
+                .or_default() += 1;
+        }
+    }
+    println!("{unknown:#?}");
+    let mut wrongs = Vec::new();
+    let mut there: BTreeMap<(&str, &str), Option<bool>> = BTreeMap::new();
+    for one in &asked {
+        if let Outcome::Empty(_) = one.outcome {
+            wrongs.push(format!("no answer: {one:?}"));
+        }
+        let key = (one.row.0, one.row.1.as_str());
+        match one.outcome {
+            Outcome::Acknowledged => drop(there.insert(key, Some(!one.is_removal))),
+            Outcome::Refused if !one.is_removal => drop(there.insert(key, Some(false))),
+            // Refused, so it stays as it was.
+            Outcome::Refused => {}
+            Outcome::Unknown(_) | Outcome::Empty(_) => drop(there.insert(key, None)),
+        }
+        let Some(by) = one.by else {
+            if one.outcome == Outcome::Acknowledged {
+                wrongs.push(format!("by nobody: {one:?}"));
+            }
+            continue;
+        };
+        // HAProxy may have waited a while before it took one.
+        if was_bad(&looked[&(by, one.set_up)], one.sent - LAG, one.answered) {
+            wrongs.push(format!("it landed on a daemon that was out: {one:?}"));
+        }
+        let is_acknowledged = one.outcome == Outcome::Acknowledged;
+        if is_acknowledged && was_bad(&looked[&(by, 1)], one.sent, one.answered) {
+            wrongs.push(format!("acknowledged by an unhealthy daemon: {one:?}"));
+        }
+    }
+    for daemon in daemons.all() {
+        wait_applied(&daemons, daemon, PATIENCE)
+            .await
+            .expect("all of it");
+        let what = format!("{} has written it all", daemon.url());
+        let looked = until(&what, PATIENCE, LOOK, async || {
+            let mut missing = Vec::new();
+            for table in ["database_instance_tags", "candidate_database_instance"] {
+                let held = servers(daemon, table);
+                for ((of, server), is_there) in &there {
+                    if *of == table && is_there.is_some_and(|there| there != held.contains(*server))
+                    {
+                        missing.push(format!("{table} {server}: {is_there:?}"));
+                    }
+                }
+            }
+            match missing.is_empty() {
+                true => Look::Holds(()),
+                false => Look::not(format!("{missing:?}")),
+            }
+        });
+        if let Err(error) = looked.await {
+            wrongs.push(format!("{error:#}"));
+        }
+    }
+    assert_eq!(wrongs, Vec::<String>::new());
 }

@@ -5,9 +5,9 @@
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, TcpListener, TcpStream};
 use std::os::fd::AsRawFd as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
@@ -36,6 +36,8 @@ pub struct Network {
 pub struct Machine {
     namespace: String,
     address: Ipv4Addr,
+    /// In the place of its `/etc/hosts`.
+    hosts: Option<PathBuf>,
 }
 
 /// The names and addresses of one network.
@@ -137,6 +139,7 @@ impl Network {
         let machine = Machine {
             namespace: format!("on{}x{last}", plan.name),
             address: plan.address(last),
+            hosts: None,
         };
         self.machines.push(machine.clone());
         ip(&["netns", "add", &machine.namespace])?;
@@ -145,6 +148,14 @@ impl Network {
 
     pub fn machines(&self) -> &[Machine] {
         &self.machines
+    }
+
+    /// Programs that are started from here on read this file in the place of `/etc/hosts`. It may be written anew while they
+    /// run, not replaced.
+    pub fn set_hosts(&mut self, hosts: &Path) {
+        for machine in &mut self.machines {
+            machine.hosts = Some(hosts.to_owned());
+        }
     }
 
     /// What two machines send each other is lost, until it is [`Network::join`]ed.
@@ -192,12 +203,11 @@ impl Machine {
         let mut command = Command::new("ip");
         command
             .args(["netns", "exec", &self.namespace, "unshare", "--uts"])
-            .args([
-                "sh",
-                "-c",
-                "hostname \"$0\" && exec \"$@\"",
-                &self.namespace,
-            ])
+            .args(["sh", "-c"])
+            // `ip netns exec` has made the mounts the program's own.
+            .arg("hostname \"$0\" && { [ -z \"$1\" ] || mount --bind \"$1\" /etc/hosts; } && shift && exec \"$@\"")
+            .arg(&self.namespace)
+            .arg(self.hosts.clone().unwrap_or_default())
             .arg(program);
         command
     }
@@ -213,6 +223,14 @@ impl Machine {
             ip(&[&["-n", &self.namespace], words].concat())?;
         }
         Ok(())
+    }
+
+    /// It has this address too.
+    pub fn add_address(&self, address: Ipv6Addr) -> Result<()> {
+        // Nobody else has it, which the kernel would look for.
+        let address = format!("{address}/64");
+        let words = ["address", "add", &address, "dev", "eth0", "nodad"];
+        ip(&[["-n", &self.namespace].as_slice(), &words].concat())
     }
 
     /// What it sends to an address is lost.

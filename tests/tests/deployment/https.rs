@@ -20,7 +20,7 @@ use tokio::process::Command;
 use super::{DEADLINE, PATIENCE, TURN};
 
 /// Leads to `to`, as a router does that translates addresses; counts the connections.
-async fn forward(to: SocketAddr) -> (SocketAddr, Arc<AtomicUsize>) {
+pub(super) async fn forward(to: SocketAddr) -> (SocketAddr, Arc<AtomicUsize>) {
     let address = SocketAddr::new(to.ip(), 0);
     let listener = TcpListener::bind(address).await.expect("a port");
     let address = listener.local_addr().expect("bound");

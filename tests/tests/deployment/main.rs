@@ -12,6 +12,7 @@ mod disk;
 mod failover;
 mod far;
 mod https;
+mod names;
 mod network;
 mod package;
 mod proxy;

@@ -7,8 +7,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use orchestrator_tests::daemons::{Daemon, DaemonOptions, Daemons, get};
+use orchestrator_tests::fleet::{Flavour, Fleet, FleetOptions, ReplicationTiming};
 use orchestrator_tests::process::Signal;
 use orchestrator_tests::wait::{Look, until};
+use orchestrator_tests::world::{Strike, World};
 use rusqlite::Connection;
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
@@ -325,22 +327,76 @@ async fn a_backend_is_written_by_its_daemon_alone() {
     }
 }
 
-/// A member that crashed and was away while things were changed and removed is healthy within 15 s, and holds what the
-/// others hold: by the log, or by a snapshot where the log was cut meanwhile.
+/// A change that is taken: whoever leads says so.
+async fn taken(daemons: &Daemons, path: &str) {
+    let answer = daemons.ask_leader(path).await.expect(path);
+    assert_eq!(answer["Code"], "OK", "{path}: {answer:#}");
+}
+
+/// Whether a daemon's database knows a server of this machine.
+fn is_known(daemon: &Daemon, port: u16) -> bool {
+    let query = "SELECT count(*) FROM database_instance WHERE hostname = '127.0.0.1' AND port = ?1";
+    let count = database(daemon).query_row(query, [port], |row| row.get::<_, i64>(0));
+    count.expect("a table") > 0
+}
+
+/// The position of a daemon's database, and the digest of the state there: of all of it, also what is in no table.
+fn stands(daemon: &Daemon) -> (Option<i64>, String) {
+    let query = "SELECT applied_index, digest FROM orchestrator_projection";
+    let stands = database(daemon).query_row(query, [], |row| Ok((row.get(0)?, row.get(1)?)));
+    stands.expect("a row")
+}
+
+/// A member that crashed and was away while things were changed and removed, and a fleet was repaired, is healthy within 15 s,
+/// and holds what the others hold: by the log, or by a snapshot where the log was cut meanwhile.
 async fn comes_back(settings: Value, by_snapshot: bool) {
     let _turn = TURN.lock().await;
-    let daemons = start(settings);
-    let leader = daemons.wait_leader(PATIENCE).await.expect("a leader");
-    for number in 0..5 {
-        change(&daemons, &format!("/api/tag/db{number}/3306?tag=before")).await;
+    let models = |servers| FleetOptions {
+        flavour: Flavour::MariaDb,
+        servers,
+        timing: ReplicationTiming::Quick,
+    };
+    let fleet = Fleet::start_models(models(3), "shop").await;
+    let lone = Fleet::start_models(models(1), "lone").await;
+    let (fleet, lone) = (fleet.expect("a fleet"), lone.expect("a server"));
+    let (ports, lone) = (fleet.ports(), lone.ports()[0]);
+    let world = World::of(fleet, start(settings))
+        .await
+        .expect("a fleet that the daemons know");
+    let daemons = &world.daemons;
+    let discover = format!("/api/discover/127.0.0.1/{lone}");
+    daemons.ask_leader(&discover).await.expect("discovered");
+    let clusters = daemons
+        .ask_leader(&format!("/api/instance/127.0.0.1/{}", ports[0]))
+        .await;
+    let cluster = clusters.expect("a server")["ClusterName"].clone();
+    let cluster = cluster.as_str().expect("a name");
+    let downtime =
+        |port: u16, reason: &str| format!("/api/begin-downtime/127.0.0.1/{port}/ann/{reason}/1h");
+    for number in 0..25 {
+        taken(daemons, &format!("/api/tag/db{number}/3306?tag=before")).await;
     }
-    change(&daemons, "/api/disable-global-recoveries").await;
-    wait_same(&daemons).await;
+    taken(daemons, &downtime(ports[2], "before")).await;
+    taken(
+        daemons,
+        &format!("/api/set-cluster-alias/{cluster}?alias=before"),
+    )
+    .await;
+    taken(daemons, "/api/disable-global-recoveries").await;
+    wait_same(daemons).await;
+    let leader = daemons.wait_leader(PATIENCE).await.expect("a leader");
     let away = daemons
         .all()
         .iter()
         .find(|daemon| daemon.http() != leader.http())
         .expect("a follower");
+    wait_for("the server is known", PATIENCE, async || {
+        match is_known(away, lone) {
+            true => Look::Holds(()),
+            false => Look::not("not yet"),
+        }
+    })
+    .await;
     let index = async |daemon: &Daemon, which: &str| {
         let status = document(daemon, "/api/raft-status").await;
         status[which].as_u64().expect(which)
@@ -348,15 +404,40 @@ async fn comes_back(settings: Value, by_snapshot: bool) {
     let last_held = index(away, "LastLogIndex").await;
     away.kill().await.expect("killed");
     for number in 0..200 {
-        let path = match number % 4 {
-            0 => format!("/api/untag/db{}/3306?tag=before", number % 5),
+        let path = match number % 8 {
+            0 => format!("/api/untag/db{}/3306?tag=before", number / 8),
             1 => format!("/api/register-candidate/db{number}/3306/prefer"),
+            2 => downtime(ports[1], "meanwhile"),
+            3 => format!("/api/end-downtime/127.0.0.1/{}", ports[1]),
+            4 => format!("/api/set-cluster-alias/{cluster}?alias=alias{number}"),
+            5 => format!("/api/register-candidate/db{}/3306/must_not", number - 4),
             _ => format!("/api/tag/db{number}/3306?tag=while=away"),
         };
-        // An untag of what is not there any more is an error, and no matter.
-        leader.get(&path, DEADLINE).await.expect("an answer");
+        taken(daemons, &path).await;
     }
-    change(&daemons, "/api/enable-global-recoveries").await;
+    taken(
+        daemons,
+        &format!("/api/end-downtime/127.0.0.1/{}", ports[2]),
+    )
+    .await;
+    taken(daemons, &downtime(ports[1], "at-last")).await;
+    taken(
+        daemons,
+        &format!("/api/set-cluster-alias/{cluster}?alias=after"),
+    )
+    .await;
+    taken(daemons, &format!("/api/forget/127.0.0.1/{lone}")).await;
+    taken(daemons, "/api/enable-global-recoveries").await;
+    world.signal(Strike::KillPrimary).await.expect("killed");
+    wait_for("the fleet is repaired", PATIENCE, async || {
+        match daemons.audit_recovery().await {
+            Ok(recoveries) if recoveries.iter().any(|recovery| recovery.successful) => {
+                Look::Holds(())
+            }
+            other => Look::not(format!("{other:?}")),
+        }
+    })
+    .await;
     if by_snapshot {
         // A log is not cut while some of it is on the way to a member, and that it does not arrive takes a moment to be told.
         wait_for(
@@ -374,11 +455,47 @@ async fn comes_back(settings: Value, by_snapshot: bool) {
     away.start().expect("started");
     wait_healthy(away, Duration::from_secs(15)).await;
     println!("healthy after {:?}", started.elapsed());
-    wait_same(&daemons).await;
-    let tags = rows(away, "database_instance_tags");
-    assert!(tags.iter().any(|row| row.contains("away")), "{tags:?}");
-    assert!(!tags.iter().any(|row| row.contains("before")), "{tags:?}");
+    wait_same(daemons).await;
+    wait_for("the digests are the same", PATIENCE, async || {
+        let (one, other) = (stands(leader), stands(away));
+        if one.0 != other.0 {
+            return Look::not(format!("{one:?} and {other:?}"));
+        }
+        assert_eq!(one, other);
+        Look::Holds(())
+    })
+    .await;
+    let has = |table: &str, words: &str| rows(away, table).iter().any(|row| row.contains(words));
+    for (table, words, is_there) in [
+        ("database_instance_tags", "away", true),
+        ("database_instance_tags", "before", false),
+        ("database_instance_downtime", "at-last", true),
+        ("database_instance_downtime", "before", false),
+        ("database_instance_downtime", "meanwhile", false),
+        ("candidate_database_instance", "must_not", true),
+        ("candidate_database_instance", "prefer", false),
+        ("cluster_alias_override", "after", true),
+        ("cluster_alias_override", "before", false),
+        ("cluster_alias_override", "alias196", false),
+        ("topology_recovery", "DeadMaster", true),
+    ] {
+        assert_eq!(
+            has(table, words),
+            is_there,
+            "{table} {words}: {:?}",
+            rows(away, table)
+        );
+    }
     assert_eq!(rows(away, "global_recovery_disable"), Vec::<String>::new());
+    wait_for(
+        "the server is forgotten",
+        PATIENCE,
+        async || match is_known(away, lone) {
+            true => Look::not("it is not"),
+            false => Look::Holds(()),
+        },
+    )
+    .await;
     let log = std::fs::read_to_string(away.log()).expect("a log");
     let log = &log[log_before..];
     assert_eq!(

@@ -50,8 +50,8 @@ pub struct Watched {
     last_life: Option<Mono>,
     /// The first thing that was missing after the last sign of life.
     missing_since: Option<Mono>,
-    /// A dial was refused after the last sign of life.
-    refused_at: Option<Mono>,
+    /// The first dial that was refused after the last sign of life.
+    refused_since: Option<Mono>,
     /// Logins that failed (refused, no TCP, or TCP and no greeting) after the last sign of life.
     failed_logins: u32,
     /// The newest dial that brought nothing.
@@ -110,7 +110,7 @@ impl Watched {
                     self.leaving_since.get_or_insert(now);
                 }
                 self.missing(now);
-                self.refused_at = Some(now);
+                self.refused_since.get_or_insert(now);
                 // Without a pulse that was seen to close, refusals are judged with the patience of silence.
                 self.failed_logins = self.failed_logins.saturating_add(1);
                 self.last_failed_dial = Some(now);
@@ -153,7 +153,7 @@ impl Watched {
     fn life(&mut self, now: Mono) {
         self.last_life = Some(now);
         self.missing_since = None;
-        self.refused_at = None;
+        self.refused_since = None;
         self.failed_logins = 0;
         self.last_failed_dial = None;
     }
@@ -174,10 +174,10 @@ impl Watched {
         self.last_failed_dial
     }
 
-    /// A dial was refused after the last sign of life.
+    /// The first dial that was refused after the last sign of life.
     #[must_use]
-    pub const fn is_refused(&self) -> bool {
-        self.refused_at.is_some()
+    pub const fn refused_since(&self) -> Option<Mono> {
+        self.refused_since
     }
 
     #[must_use]
@@ -226,7 +226,7 @@ impl Watched {
         {
             return OpinionKind::Leaving;
         }
-        if self.pulse == Pulse::Closed && self.refused_at.is_some() {
+        if self.pulse == Pulse::Closed && self.refused_since.is_some() {
             return if now.since(missing_since) >= policy.gone_patience {
                 OpinionKind::Gone
             } else {

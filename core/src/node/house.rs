@@ -44,6 +44,8 @@ const ASK_AGAIN: Duration = Duration::from_secs(60);
 const ASKED_PER_ROUND: usize = 32;
 /// A primary that somebody saw alive within this time is well.
 const WELL_FOR: Duration = Duration::from_secs(2);
+/// For so long after a recovery a replica that it did not know of is looked for.
+const OVERLOOKED_FOR: Duration = Duration::from_secs(600);
 /// So long after a recovery its replicas may still be dialling their new source.
 const REGROUPED_FOR: Duration = Duration::from_secs(10);
 
@@ -610,7 +612,7 @@ impl Node {
     /// Replicas that were lost when their cluster was regrouped, or that no recovery knew of, and can follow its primary by
     /// now, are pointed at it. Those that people took care of are not lost any more.
     fn rejoin_lost(&mut self, now: Now, out: &mut Output) {
-        let mut lost: BTreeMap<InstanceKey, &'static str> = self.overlooked();
+        let mut lost: BTreeMap<InstanceKey, &'static str> = self.overlooked(now);
         lost.extend(
             self.replicated
                 .downtimes(now.wall)
@@ -640,13 +642,23 @@ impl Node {
     }
 
     /// Members that name a deposed primary as their source ever since it was deposed, without being lost: they were attached to
-    /// it a moment before, and the leader that recovered had not read that. Whom people pointed at it afterwards stays there.
-    fn overlooked(&self) -> BTreeMap<InstanceKey, &'static str> {
+    /// it a moment before, and the leader that recovered had not read that. Whom people pointed at it afterwards stays there, as
+    /// does everybody when some time has passed.
+    fn overlooked(&self, now: Now) -> BTreeMap<InstanceKey, &'static str> {
         let mut overlooked = BTreeMap::new();
         for (identity, row) in self.replicated.deposed() {
             let Some(record) = self.replicated.cluster(row.cluster) else {
                 continue;
             };
+            let lost = match self.replicated.recovery(&row.by) {
+                Some(recovery) if recovery.is_successful() => &recovery.lost,
+                Some(_) | None => continue,
+            };
+            if self.replicated.log_time().since(row.at) >= OVERLOOKED_FOR
+                || self.is_left_to_people(now, row)
+            {
+                continue;
+            }
             // Another server that was set up at its address is nobody's mistake.
             let is_replaced = self
                 .observed
@@ -662,7 +674,11 @@ impl Node {
                     self.is_read_since_deposed(instance, identity)
                         && instance.source() == Some(&row.key)
                 });
-                if names_it && *key != row.key && !self.was_apart(identity, row, key) {
+                if names_it
+                    && *key != row.key
+                    && !lost.contains(key)
+                    && !self.was_apart(identity, row, key)
+                {
                     let how = "still names the deposed primary, which no recovery knew";
                     overlooked.insert(key.clone(), how);
                 }

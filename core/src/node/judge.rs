@@ -446,7 +446,7 @@ impl Node {
         let Some(mut suspicion) = self.suspicions.remove(key) else {
             return ReplicaSigns::default();
         };
-        let is_refused = self.watched.get(key).is_some_and(Watched::is_refused);
+        let refused = self.watched.get(key).and_then(Watched::refused_since);
         let mut signs = ReplicaSigns::default();
         let mut look: Vec<InstanceKey> = Vec::new();
         for replica in &replicas {
@@ -487,7 +487,8 @@ impl Node {
             }
             if status.is_some_and(|status| status.io == ThreadState::Running) {
                 signs.io_running += 1;
-                if is_refused && !suspicion.ran_on && seen >= suspicion.since + RUNS_ON {
+                let runs_on = refused.is_some_and(|refused| seen >= refused + RUNS_ON);
+                if runs_on && !suspicion.ran_on {
                     suspicion.ran_on = true;
                     note(
                         out,

@@ -15,7 +15,7 @@ use core::time::Duration;
 use super::{Cause, Level, Node, Output, house::PROPOSALS_PER_ROUND, note};
 use crate::{
     id::{ClusterKey, Identity, InstanceKey},
-    recovery::Purpose,
+    recovery::{Outcome, Phase, Purpose, StepKind},
     replicated::{Change, ClusterRecord, Command, Deposed, Sighting},
     time::{Mono, Now},
     topology::Instance,
@@ -271,7 +271,10 @@ impl Node {
             (false, Some(_)) | (true, None) => Standing::AsRecorded,
             // Opened by a recovery and never seen open: how long it had been up is not known, and people are not that quick.
             (true, Some(opened))
-                if opened.uptime_s == 0 || uptime_s <= YOUNG_S || is_restarted(opened) =>
+                if opened.uptime_s == 0
+                    || uptime_s <= YOUNG_S
+                    || is_restarted(opened)
+                    || self.was_left_closed(record) =>
             {
                 Standing::ClosedByRestart
             }
@@ -351,6 +354,23 @@ impl Node {
                 .filters
                 .recover_primary
                 .matches(&record.name, record.alias_or_name())
+    }
+
+    /// The newest recovery of the cluster closed its primary when that returned, was undone, and could not open it again.
+    fn was_left_closed(&self, record: &ClusterRecord) -> bool {
+        let newest = self
+            .replicated
+            .recoveries_newest_first()
+            .filter(|recovery| recovery.cluster == record.key && recovery.server == record.primary)
+            // Later attempts to open it that failed change nothing.
+            .find(|recovery| recovery.purpose != Purpose::Reopen || recovery.is_successful());
+        newest.is_some_and(|recovery| {
+            let is_done = |(_, phase): (_, &Phase)| *phase == Phase::Settled(Outcome::Done);
+            recovery.purpose.is_recovery()
+                && !recovery.is_successful()
+                && recovery.steps_of(StepKind::Fence).next().is_some()
+                && !recovery.steps_of(StepKind::Reopen).any(is_done)
+        })
     }
 
     /// The failed primary was closed when it was last read, and no restart had made it so.

@@ -28,7 +28,7 @@ use super::{
 use crate::{
     gtid::GtidSet,
     id::{Epoch, Identity, InstanceKey, StepId},
-    policy::Policy,
+    policy::{DeposedAction, Policy},
     time::{Mono, Now},
     topology::{Flavour, ProbeReport, PromotionRule, ReplicaStatus, ThreadState},
 };
@@ -656,6 +656,44 @@ impl<V: View> Plan<'_, V> {
         })
     }
 
+    /// Replicas that could not be halted, and hold what the best of the others lacks: their halts are waited for, and repeated
+    /// where they were refused, within the deadline of one.
+    fn halt_holders(&self, unread: &[InstanceKey], progress: &Progress) -> Option<Move> {
+        if let Some(wait) = self.wait_for_halts(progress) {
+            return Some(wait);
+        }
+        let until = progress.stage_since + self.halt_step_deadline();
+        if self.recovery.stage != Stage::FenceAndHalt || self.now >= until {
+            return None;
+        }
+        let mut steps: Vec<Step> = Vec::new();
+        let mut waits = false;
+        for key in unread.iter().filter(|key| !self.is_unread(key)) {
+            if let Ready::Halt(statements) = self.halt_late(key, progress) {
+                let offset = steps.len() as u64;
+                let deadline = self.halt_step_deadline();
+                steps.push(self.step(offset, StepKind::Halt, key, Lane::Act, statements, deadline));
+            } else if self.is_just_tried(StepKind::Halt, key, progress) {
+                waits = true;
+            }
+        }
+        if !steps.is_empty() {
+            let lines = vec![String::from(
+                "halting again what holds more than the others",
+            )];
+            return Some(Move::Intend {
+                stage: Stage::FenceAndHalt,
+                candidate: None,
+                steps,
+                lines,
+            });
+        }
+        waits.then(|| Move::Look {
+            keys: Vec::new(),
+            until: until.min(self.now + LOOK_INTERVAL),
+        })
+    }
+
     fn is_read_since(&self, key: &InstanceKey, since: Mono) -> bool {
         self.view
             .reading(key)
@@ -666,12 +704,11 @@ impl<V: View> Plan<'_, V> {
     /// takes writes that a leader which does not see it would promote somebody without. Nobody is disconnected. None when that
     /// was done or tried, or there is nothing to close.
     fn fence_returned_early(&self, progress: &Progress) -> Option<Move> {
-        let is_closed = self.recovery.was_read_only
-            || self
-                .view
-                .reading(self.failed())
-                .is_some_and(|reading| reading.report.replication.is_some());
-        if is_closed || !self.recovery.has_acted() {
+        let is_only_reported = self.view.policy().deposed_action == DeposedAction::Report;
+        // Of one that was never read it is not known whether it is to be opened again.
+        let report = self.view.reading(self.failed())?.report;
+        let is_closed = self.recovery.was_read_only || report.replication.is_some();
+        if is_closed || is_only_reported || !self.recovery.has_acted() {
             return None;
         }
         if let Some((step, phase)) = self.recovery.steps_of(StepKind::Fence).last() {
@@ -701,6 +738,13 @@ impl<V: View> Plan<'_, V> {
                 self.failed()
             )],
         })
+    }
+
+    /// This recovery closed the returned primary, or does not know that it did not.
+    fn may_have_closed(&self) -> bool {
+        self.recovery
+            .steps_of(StepKind::Fence)
+            .any(|(_, phase)| !matches!(phase, Phase::Settled(Outcome::Refused { .. })))
     }
 
     // --- choose ---
@@ -754,7 +798,7 @@ impl<V: View> Plan<'_, V> {
             Choice::Refuse { .. } => Vec::new(),
         };
         if !known_loss.is_empty()
-            && let Some(wait) = self.wait_for_halts(progress)
+            && let Some(wait) = self.halt_holders(&unread, progress)
         {
             return wait;
         }
@@ -1124,7 +1168,9 @@ impl<V: View> Plan<'_, V> {
                 )],
             };
         }
-        let is_patient = self.now.since(progress.stage_since) < PROMOTE_PATIENCE;
+        // Nothing was sent to one that died: it is not open, and somebody else may be chosen.
+        let is_gone = self.was_refused_each_time() && self.is_unread(&candidate);
+        let is_patient = !is_gone && self.now.since(progress.stage_since) < PROMOTE_PATIENCE;
         let is_just_tried = self.is_just_tried(StepKind::Promote, &candidate, progress);
         match self.state(step, phase, progress) {
             State::Pending => Move::Wait {
@@ -1147,13 +1193,17 @@ impl<V: View> Plan<'_, V> {
         }
     }
 
+    /// No attempt to promote anybody had an effect.
+    fn was_refused_each_time(&self) -> bool {
+        self.recovery
+            .steps_of(StepKind::Promote)
+            .all(|(_, phase)| matches!(phase, Phase::Settled(Outcome::Refused { .. })))
+    }
+
     fn promotion_failed(&self, candidate: &InstanceKey, why: &str, progress: &Progress) -> Move {
         // Only what refused each attempt, or was seen read-only after the last, is known not to be open. Else it may take writes
         // at any time, and promoting another beside it would split the cluster: it stands as the primary.
-        let refused = self
-            .recovery
-            .steps_of(StepKind::Promote)
-            .all(|(_, phase)| matches!(phase, Phase::Settled(Outcome::Refused { .. })));
+        let refused = self.was_refused_each_time();
         let ended = self
             .recovery
             .steps_of(StepKind::Promote)
@@ -1244,6 +1294,7 @@ impl<V: View> Plan<'_, V> {
         }
         // No hook waits for a promoted server that applies on.
         let mut applying: Vec<InstanceKey> = Vec::new();
+        let mut left_with_source: Option<String> = None;
         let tries = self.recovery.steps_of(StepKind::Reset).count();
         match self
             .recovery
@@ -1264,24 +1315,26 @@ impl<V: View> Plan<'_, V> {
             {
                 look.push(candidate.clone());
             }
+            None if !self.view.policy().apply_promotion => {}
+            None | Some(State::NotDone(_))
+                if tries < STEP_TRIES && self.is_still_applying(&candidate, progress) =>
+            {
+                if self.applies_on(&candidate, progress) {
+                    applying.push(candidate.clone());
+                } else {
+                    left_with_source = Some(format!(
+                        "{candidate} has not applied all it received; when it has, remove the replication settings of its former \
+                         source (RESET REPLICA ALL), which would throw it away before, and which a restart would follow"
+                    ));
+                }
+            }
+            None => steps.push(self.reset(steps.len() as u64, &candidate)),
             Some(State::NotDone(_)) if tries < STEP_TRIES => {
                 steps.push(self.reset(steps.len() as u64, &candidate));
             }
             Some(State::LookAfter(_) | State::NotDone(_)) => lines.push(format!(
                 "{candidate} still has replication settings of its former source: remove them (RESET REPLICA ALL)"
             )),
-            None if !self.view.policy().apply_promotion => {}
-            None if self.is_still_applying(&candidate) => {
-                if patient {
-                    applying.push(candidate.clone());
-                } else {
-                    lines.push(format!(
-                        "{candidate} is still applying what it received; when it has, remove the replication settings of its \
-                         former source (RESET REPLICA ALL), which would throw it away before"
-                    ));
-                }
-            }
-            None => steps.push(self.reset(steps.len() as u64, &candidate)),
         }
         if !steps.is_empty() {
             return Move::Intend {
@@ -1307,6 +1360,12 @@ impl<V: View> Plan<'_, V> {
                 errors.push(why.clone());
             }
         }
+        if let Some(error) = left_with_source
+            && progress.say_once(&error)
+            && !self.recovery.errors.contains(&error)
+        {
+            errors.push(error);
+        }
         if !unsure.is_empty() {
             let names: Vec<String> = unsure.iter().map(ToString::to_string).collect();
             let error = format!(
@@ -1327,7 +1386,7 @@ impl<V: View> Plan<'_, V> {
         let hooks_wait = pending || !look.is_empty();
         look.extend(arriving);
         look.extend(applying);
-        if patient {
+        if self.now < progress.began.max(progress.stage_since) + MEMBERS_PATIENCE {
             look.extend(self.members_to_read(progress));
         }
         if hooks_wait || is_pointing_again || !look.is_empty() {
@@ -1538,11 +1597,28 @@ impl<V: View> Plan<'_, V> {
             .is_some_and(|ended| self.now.since(*ended) < RETRY_INTERVAL)
     }
 
-    /// It was opened before it had applied all it received, and has not since.
-    fn is_still_applying(&self, candidate: &InstanceKey) -> bool {
+    /// It may have been opened before it had applied all it received: only what was read since shows that it has.
+    fn is_still_applying(&self, candidate: &InstanceKey, progress: &Progress) -> bool {
+        let promoted = self
+            .recovery
+            .steps_of(StepKind::Promote)
+            .filter_map(|(step, _)| progress.ended_at.get(&step.id).copied())
+            .max();
+        let since = promoted.unwrap_or(progress.began).max(progress.began);
         self.view
             .reading(candidate)
-            .is_some_and(|reading| reading.report.has_unapplied())
+            .is_none_or(|reading| reading.seen < since || reading.report.has_unapplied())
+    }
+
+    /// It applies on, and is worth waiting for.
+    fn applies_on(&self, candidate: &InstanceKey, progress: &Progress) -> bool {
+        let runs = self
+            .view
+            .reading(candidate)
+            .and_then(|reading| reading.report.replication.as_ref())
+            .is_none_or(|status| status.sql == ThreadState::Running);
+        runs && !self.is_unread(candidate)
+            && self.now.since(progress.stage_since) < self.view.policy().drain_max
     }
 
     /// Nothing is left to be applied, nor received.
@@ -1654,7 +1730,9 @@ impl<V: View> Plan<'_, V> {
         }
         let mut steps = Vec::new();
         let mut lines = Vec::new();
-        let mut is_to_be_open = self.recovery.steps_of(StepKind::Fence).next().is_some();
+        // What this recovery closed it opens, whatever was read since.
+        let was_fenced = self.may_have_closed();
+        let mut is_to_be_open = was_fenced;
         match &end {
             End::Undone { reason } => {
                 lines.push(format!("undoing: {reason}"));
@@ -1663,9 +1741,12 @@ impl<V: View> Plan<'_, V> {
             End::Failed { reason } => lines.push(format!("nothing is promoted: {reason}")),
             End::Succeeded => {}
         }
+        let heads = self
+            .view
+            .reading(self.failed())
+            .is_some_and(|reading| reading.report.replication.is_none());
         if is_to_be_open
-            && let Some(reading) = self.view.reading(self.failed())
-            && reading.report.replication.is_none()
+            && (was_fenced || heads)
             // The record says how it was, whoever began this and whatever was read of it since.
             && !self.recovery.was_read_only
         {
@@ -1735,6 +1816,11 @@ impl<V: View> Plan<'_, V> {
             .map(|(step, phase)| ((step.kind, &step.server), (step, phase)))
             .collect();
         for (step, phase) in newest.into_values() {
+            // A primary that stays closed is an outage: what refuses to open it may pass.
+            let is_tried_on = self.tries(step.kind, &step.server) < STEP_TRIES
+                || step.kind == StepKind::Reopen
+                    && self.may_have_closed()
+                    && self.now.since(progress.stage_since) < PROMOTE_PATIENCE;
             let is_safe = step.kind != StepKind::Resume
                 || self
                     .view
@@ -1744,7 +1830,7 @@ impl<V: View> Plan<'_, V> {
                 // Nothing is left halted because a leader or a connection ended.
                 State::NotDone(_)
                     if is_safe
-                        && self.tries(step.kind, &step.server) < STEP_TRIES
+                        && is_tried_on
                         && progress
                             .ended_at
                             .get(&step.id)
@@ -1760,9 +1846,7 @@ impl<V: View> Plan<'_, V> {
                         step.deadline,
                     ));
                 }
-                State::NotDone(_)
-                    if is_safe && self.tries(step.kind, &step.server) < STEP_TRIES =>
-                {
+                State::NotDone(_) if is_safe && is_tried_on => {
                     look.push(step.server.clone());
                 }
                 State::Pending => {

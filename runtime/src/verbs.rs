@@ -1,5 +1,6 @@
 //! `orchestrator raft form`, `recover` and `init-certs`: what is done for a raft cluster on an operator's word only.
 
+use std::os::unix::fs::{MetadataExt, lchown};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -31,13 +32,20 @@ pub fn run(verb: Verb, settings: &Settings) -> anyhow::Result<()> {
     let runtime = DedicatedRuntime::start("raft", 1)?;
     let outcome = match verb {
         Verb::Form(with) => runtime.run(form(raft_settings, with)),
-        Verb::Recover { from, is_meant } => runtime.run(async {
-            let recovery = match from {
-                Memory::RaftDirectory => of_directory(raft_settings).await,
-                Memory::Backend => of_backend(settings, raft_settings).await,
-            };
-            recover(settings, recovery?, is_meant).await
-        }),
+        Verb::Recover { from, is_meant } => {
+            let directory = raft_settings.data_dir.clone();
+            let owners = Owners::of(&directory, settings);
+            let done = runtime.run(async {
+                let recovery = match from {
+                    Memory::RaftDirectory => of_directory(raft_settings).await,
+                    Memory::Backend => of_backend(settings, raft_settings).await,
+                };
+                recover(settings, recovery?, is_meant).await
+            });
+            // Looking leaves files behind too: a lock, and what a database has beside its file.
+            owners.give_back();
+            done
+        }
     };
     runtime.stop();
     outcome
@@ -196,6 +204,63 @@ async fn recover(
         );
     }
     Ok(())
+}
+
+/// Whose the files are: typed by root, a recovery must leave them to the user that the daemon runs as.
+struct Owners(Vec<(PathBuf, Owner)>);
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Owner {
+    user: u32,
+    group: u32,
+}
+
+impl Owners {
+    /// Of the raft directory, or of the folder in which it will be made; and of a backend that is a file.
+    fn of(directory: &Path, settings: &Settings) -> Self {
+        let mut owners = Vec::new();
+        let existing = directory.ancestors().find(|path| path.exists());
+        if let Some(owner) = existing.and_then(owner) {
+            owners.push((directory.to_path_buf(), owner));
+        }
+        if let BackendKind::Sqlite { data_file } = &settings.backend.kind
+            && let Some(owner) = owner(Path::new(data_file))
+        {
+            for end in ["", "-wal", "-shm"] {
+                owners.push((PathBuf::from(format!("{data_file}{end}")), owner));
+            }
+        }
+        Self(owners)
+    }
+
+    fn give_back(&self) {
+        for (path, owner) in &self.0 {
+            let inside = std::fs::read_dir(path).into_iter().flatten().flatten();
+            let inside: Vec<PathBuf> = inside.map(|entry| entry.path()).collect();
+            for path in inside.iter().chain([path]) {
+                let is_theirs = self::owner(path).is_none_or(|found| found == *owner);
+                if is_theirs {
+                    continue;
+                }
+                if let Err(error) = lchown(path, Some(owner.user), Some(owner.group)) {
+                    println!(
+                        "give {} to user {} and group {}, or the daemon cannot open it: {error}",
+                        path.display(),
+                        owner.user,
+                        owner.group
+                    );
+                }
+            }
+        }
+    }
+}
+
+fn owner(path: &Path) -> Option<Owner> {
+    let found = std::fs::symlink_metadata(path).ok()?;
+    Some(Owner {
+        user: found.uid(),
+        group: found.gid(),
+    })
 }
 
 /// The rows belong to the former cluster: they are rewritten from the raft directory.

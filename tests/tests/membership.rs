@@ -1,6 +1,9 @@
 //! Members that come and go, with real daemons on loopback and no fleet: a wiped one, one replaced by another by restarts
 //! or in one step, one that is missing at first, and a cluster of which only one memory or one backend is left.
 
+use std::fs;
+use std::os::unix::fs::{MetadataExt, chown};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -11,6 +14,8 @@ use serde_json::json;
 
 const PATIENCE: Duration = Duration::from_secs(120);
 const ASK: Duration = Duration::from_secs(5);
+/// A user, and a group, that every machine has and nobody is.
+const NOBODY: u32 = 65_534;
 
 fn options(spare: u8, late: u8) -> DaemonOptions {
     let mut options = DaemonOptions {
@@ -213,10 +218,32 @@ async fn a_cluster_of_which_one_memory_is_left_is_recovered_by_hand() -> Result<
     let (is_done, said) = n1.run(&recover)?;
     ensure!(!is_done && said.contains("in use"), "{said}");
     n1.kill().await?;
+    // Typed by root, it leaves what it makes to the user that the daemon runs as.
+    let files = || -> Result<Vec<PathBuf>> {
+        let folder = n1.folder().join("raft");
+        let mut files = vec![folder.clone(), n1.database()];
+        for entry in fs::read_dir(folder)? {
+            files.push(entry?.path());
+        }
+        Ok(files)
+    };
+    for file in files()? {
+        chown(file, Some(NOBODY), Some(NOBODY))?;
+    }
+    let are_nobodys = || -> Result<()> {
+        for file in files()?.iter().filter(|file| file.exists()) {
+            let found = fs::metadata(file)?;
+            let owner = (found.uid(), found.gid());
+            ensure!(owner == (NOBODY, NOBODY), "{}: {owner:?}", file.display());
+        }
+        Ok(())
+    };
     let (is_done, said) = n1.run(&recover)?;
     ensure!(is_done && said.contains("nothing was changed"), "{said}");
+    are_nobodys()?;
     let (is_done, said) = n1.run(&["raft", "recover", "--from-raft-dir", "--yes"])?;
     ensure!(is_done && said.contains("before-recovery-"), "{said}");
+    are_nobodys()?;
     n1.start()?;
     // The others wait with empty directories, and are let in since the list of the only member names them.
     members(&[n1, n2, n3]).await?;

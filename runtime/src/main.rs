@@ -146,7 +146,8 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         orchestrator::env::spawn::<TokioEnv>(driver);
         anyhow::Ok(attachable)
     })?;
-    note_panics(raft_settings.data_dir.clone());
+    let data_dir = raft_settings.data_dir.clone();
+    note_panics(data_dir.clone());
     let started = raft_runtime.run(raft::start::<TokioEnv>(
         raft_settings,
         attachable.ends.replica.clone(),
@@ -156,7 +157,19 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         Err(raft::StartError::Held(reason)) => {
             return main_runtime.run(hold(attachable, reason, hang_up));
         }
-        Err(error) => return Err(error.into()),
+        Err(error) => {
+            // Of a node that failed while the log was replayed, raft knows only that it is gone.
+            let failed = attachable.ends.fatal.borrow().clone();
+            let Some(fatal) = failed else {
+                return Err(error.into());
+            };
+            if let Some(at) = fatal.entry
+                && let Err(error) = raft::note_broken::<TokioEnv>(&data_dir, at, at, &fatal.reason)
+            {
+                tracing::warn!("that entry {at} failed is not noted: {error}");
+            }
+            bail!("{}", fatal.reason);
+        }
     };
     tracing::info!(
         "raft node {} (boot {}) listens on {}, advertised as {}",

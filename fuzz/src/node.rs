@@ -153,7 +153,8 @@ impl World {
             8..=10 => self.commit(bytes),
             11 => {
                 if let Ok(command) = wire::decode_command(bytes.piece()) {
-                    self.apply(wire::encode_command(&command));
+                    let bytes = wire::encode_command(wire::COMMAND_VERSION.into(), &command);
+                    self.apply(bytes.expect("a kind of this release"));
                 }
             }
             12 | 13 => self.end_step(bytes),

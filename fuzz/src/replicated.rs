@@ -13,14 +13,15 @@ use crate::bytes::Bytes;
 pub fn run_command(data: &[u8]) {
     if let Ok(answer) = wire::decode_answer(data) {
         assert_eq!(
-            wire::decode_answer(&wire::encode_answer(&answer)),
+            wire::decode_answer(&wire::encode_answer(u32::from(data[0]), &answer)),
             Ok(answer)
         );
     }
     let Ok(command) = wire::decode_command(data) else {
         return;
     };
-    let written = wire::encode_command(&command);
+    let written =
+        wire::encode_command(u32::from(data[0]), &command).expect("it was read in that version");
     assert_eq!(wire::decode_command(&written), Ok(command.clone()));
     let mut state = Replicated::default();
     for index in 1..=2 {

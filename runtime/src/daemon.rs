@@ -22,7 +22,7 @@ use crate::hooks::Hooks;
 use crate::http;
 use crate::kv::{Handle, Told};
 use crate::raft::{
-    ClusterId, PeerMessage, Proposed, RaftHandle, RaftSummary, StartDecision, StartReport,
+    ClusterId, PeerMessage, Proposed, RaftHandle, RaftSummary, Release, StartDecision, StartReport,
 };
 
 /// How long a confirmation of leadership may take.
@@ -48,6 +48,8 @@ const AUDIT_INTERVAL: Duration = Duration::from_secs(60);
 pub struct DaemonSettings {
     pub identification: Identification,
     pub policy: Policy,
+    /// The same as in raft's settings.
+    pub release: Release,
     /// `ListenAddress` as `host:port`.
     pub listen: String,
     pub http: http::Settings,
@@ -88,7 +90,8 @@ impl<E: Env, F: Fleet> Prepared<E, F> {
             settings.identification.clone(),
             settings.policy.clone(),
             Replicated::default(),
-        );
+        )
+        .reading(settings.release.reads);
         let backend = backend.map(|opened| opened.start::<E, _>(NodeView(ends.handle.clone())));
         let batches = backend.as_ref().map(Backend::batches);
         let counts = settings.hooks.counts();

@@ -232,13 +232,14 @@ mod tests {
             // Whoever made them known.
             driver.input(Input::Raft(follows));
             for (index, host) in (1..).zip(["db2", "db1"]) {
-                let command = wire::encode_command(&Stamped {
+                let stamped = Stamped {
                     wall: Wall::from_nanos(1),
                     command: Command::Know {
                         keys: vec![InstanceKey::new(host, 3306)],
                         by_operator: true,
                     },
-                });
+                };
+                let command = wire::encode_command(1, &stamped).expect("of version 1");
                 let at = LogPosition {
                     index,
                     ..LogPosition::default()

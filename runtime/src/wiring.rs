@@ -19,7 +19,7 @@ use crate::env::Env;
 use crate::hooks::Hooks;
 use crate::http;
 use crate::mysql::{DetectQueries, OwnName, ProbeSettings, TlsMode};
-use crate::raft::{LogBounds, RaftSettings, TlsFiles};
+use crate::raft::{LogBounds, RaftSettings, Release, TlsFiles};
 
 /// Logs go to standard error, one line each; `RUST_LOG` refines the level.
 pub fn start_log(level: &str, format: LogFormat) {
@@ -114,6 +114,7 @@ pub fn daemon_settings(
             token: token.to_owned(),
         },
         policy: settings.policy(),
+        release: release(),
         listen,
         http,
         probes_max: usize::try_from(settings.discovery.concurrency_max).unwrap_or(300),
@@ -127,6 +128,17 @@ pub fn daemon_settings(
         publication: None,
         reloads: None,
     })
+}
+
+/// For tests only, and not a setting: a daemon that has it in its environment reads, writes and speaks what the release
+/// before did, so that two releases can be tested in one cluster.
+const AS_THE_RELEASE_BEFORE: &str = "ORCHESTRATOR_TEST_AS_THE_RELEASE_BEFORE";
+
+fn release() -> Release {
+    match std::env::var_os(AS_THE_RELEASE_BEFORE) {
+        Some(set) if set == "1" => Release::BEFORE,
+        Some(_) | None => Release::THIS,
+    }
 }
 
 /// Which daemon writes to a backend: the address is no other member's, though the folder may be the same on every machine.
@@ -166,10 +178,12 @@ pub fn raft_settings(settings: &Settings) -> anyhow::Result<RaftSettings> {
         }
         let mut alone = RaftSettings::new(format!("{data_file}.raft"), "127.0.0.1:0");
         alone.http_uri = format!("{scheme}://127.0.0.1:{listen_port}");
+        alone.release = release();
         return Ok(alone);
     };
     let mut result = RaftSettings::new(&raft.data_dir, raft.bind.to_string());
     result.advertise = raft.advertise.to_string();
+    result.release = release();
     result.http_uri = raft.http_advertise.clone().unwrap_or_else(|| {
         let host = &raft.advertise.host;
         if host.contains(':') {

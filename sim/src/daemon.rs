@@ -13,7 +13,7 @@ use orchestrator::env::{Mutant, sleep, spawn};
 use orchestrator::hooks::{Hooks, NoHooks};
 use orchestrator::http;
 use orchestrator::kv::{AfterPublication, Publisher};
-use orchestrator::raft::{self, Entry, RaftSettings, ReplicaRequest};
+use orchestrator::raft::{self, Entry, RaftSettings, Release, ReplicaRequest};
 use orchestrator::trace::event;
 use orchestrator_core::id::{InstanceKey, LogPosition, NodeId};
 use orchestrator_core::node::Identification;
@@ -61,6 +61,8 @@ struct Shared {
     setup: DaemonsSetup,
     /// `RaftNodes` of each, by machine.
     nodes: BTreeMap<String, Vec<String>>,
+    /// Daemons of the release before.
+    older: BTreeSet<String>,
     /// The cluster has one daemon.
     is_single: bool,
     /// Not started so far.
@@ -146,12 +148,25 @@ impl Daemons {
         self.lock().nodes.insert(name.to_owned(), nodes);
     }
 
+    /// Which release a daemon behaves as, from its next start on.
+    pub fn install(&self, name: &str, is_this: bool) {
+        let mut shared = self.lock();
+        if is_this {
+            shared.older.remove(name);
+        } else {
+            shared.older.insert(name.to_owned());
+        }
+    }
+
     /// How raft of a daemon is set up at its next start.
     #[must_use]
     pub fn raft_settings(&self, name: &str) -> RaftSettings {
         let shared = self.lock();
         let nodes = shared.nodes.get(name).cloned().unwrap_or_default();
         let mut settings = raft_settings(name, &nodes);
+        if shared.older.contains(name) {
+            settings.release = Release::BEFORE;
+        }
         if let Some(entries) = shared.setup.snapshot_entries {
             settings.log.snapshot_entries = entries;
             settings.log.keep_entries = entries;
@@ -283,6 +298,7 @@ impl Daemons {
         let mut settings_of_raft = self.raft_settings(name);
         let setup = self.lock().setup.clone();
         let mut settings = settings(name, setup.policy.clone());
+        settings.release = settings_of_raft.release;
         let (reloads, asked_to_reload) = mpsc::channel(RELOADS_AHEAD);
         settings.reloads = Some(reloads);
         let hooks: Arc<dyn Hooks> = if setup.hooks.each == 0 {
@@ -408,6 +424,7 @@ pub fn settings(name: &str, policy: Policy) -> DaemonSettings {
             token: format!("token-of-{name}"),
         },
         policy,
+        release: Release::THIS,
         listen: format!("0.0.0.0:{HTTP_PORT}"),
         http: http::Settings {
             process: http::Process {

@@ -29,6 +29,8 @@ pub struct DaemonOptions {
     pub spare: u8,
     /// So many of the `count` are not started.
     pub late: u8,
+    /// All of them are of the release before, until [`Daemon::install`].
+    pub release: Release,
     /// Keys beside those that `FAILOVER.md` section 8 calls the default configuration. `{daemon}` in a text stands for the
     /// daemon's number, from 1.
     pub settings: Map<String, Value>,
@@ -43,6 +45,7 @@ impl DaemonOptions {
             count: 3,
             spare: 0,
             late: 0,
+            release: Release::This,
             settings: Map::new(),
             own: Vec::new(),
         }
@@ -59,6 +62,14 @@ impl DaemonOptions {
         }
         Ok(())
     }
+}
+
+/// Which release a daemon is of. The one before is the program that `ORCHESTRATOR_BINARY_BEFORE` names; without that, it
+/// is this program, which behaves as the release before did.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Release {
+    This,
+    Before,
 }
 
 /// The answer to a request.
@@ -126,6 +137,7 @@ pub struct Daemon {
     /// Where it runs, if not here.
     machine: Option<Machine>,
     process: Mutex<Option<Process>>,
+    release: Mutex<Release>,
 }
 
 impl Daemon {
@@ -169,6 +181,11 @@ impl Daemon {
     /// Its raft address, with port.
     pub fn raft(&self) -> String {
         format!("{}:{RAFT_PORT}", self.address)
+    }
+
+    /// Puts another release in the place of its program; it runs from the next start on.
+    pub fn install(&self, release: Release) {
+        *self.release.lock().unwrap_or_else(PoisonError::into_inner) = release;
     }
 
     pub fn address(&self) -> Ipv4Addr {
@@ -266,9 +283,15 @@ impl Daemon {
 
     /// The program with its configuration.
     pub fn command(&self) -> Command {
+        let release = *self.release.lock().unwrap_or_else(PoisonError::into_inner);
+        let older = std::env::var_os("ORCHESTRATOR_BINARY_BEFORE").map(PathBuf::from);
+        let binary = match (release, &older) {
+            (Release::Before, Some(older)) => older,
+            (Release::Before, None) | (Release::This, _) => &self.binary,
+        };
         let mut command = match &self.machine {
-            None => Command::new(&self.binary),
-            Some(machine) => machine.command(&self.binary),
+            None => Command::new(binary),
+            Some(machine) => machine.command(binary),
         };
         command
             .arg(format!(
@@ -276,6 +299,9 @@ impl Daemon {
                 self.folder.join("orchestrator.conf.json").display()
             ))
             .current_dir(&self.folder);
+        if release == Release::Before && older.is_none() {
+            command.env("ORCHESTRATOR_TEST_AS_THE_RELEASE_BEFORE", "1");
+        }
         command
     }
 
@@ -481,6 +507,7 @@ impl Daemons {
                 binary: binary.clone(),
                 machine,
                 process: Mutex::new(None),
+                release: Mutex::new(options.release),
             });
         }
         for daemon in &daemons[..members.len() - usize::from(options.late)] {

@@ -379,15 +379,22 @@ fn check_swap(view: &View<'_>, former: NodeId, seen: &Seen) -> Result<(), String
     Ok(())
 }
 
-/// The newest versions that every member reads, if they are newer than those in force.
+/// The newest versions that every member reads, if they are newer than those in force. Who is not heard at present may be
+/// on its way back to the release before: it is waited for. (A member that is gone for good is replaced or removed.)
 fn switch_on(view: &View<'_>, voters: &BTreeSet<NodeId>) -> Option<Versions> {
     let held = view.replicated.versions();
     let mut common: Option<Versions> = None;
     for node in voters {
         let member = view.replicated.member(*node)?;
+        if !is_living(view, *node) {
+            return None;
+        }
+        // What it says in a handshake is newer than what the log holds of it.
+        let said = view.sight.nodes.get(node).and_then(|seen| seen.reads);
+        let said = said.unwrap_or(u32::MAX);
         let reads = Versions {
-            command: member.reads_command,
-            snapshot: member.reads_snapshot,
+            command: member.reads_command.min(said),
+            snapshot: member.reads_snapshot.min(said),
         };
         common = Some(common.map_or(reads, |common| Versions {
             command: common.command.min(reads.command),

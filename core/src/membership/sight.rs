@@ -3,7 +3,7 @@
 use alloc::{collections::BTreeMap, format, string::String, vec::Vec};
 use core::time::Duration;
 
-use crate::{id::NodeId, time::Mono};
+use crate::{id::NodeId, replicated::Protocols, time::Mono};
 
 /// Everything that one daemon sees, itself left out.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -32,6 +32,8 @@ pub struct Own {
     /// The newest version of commands and of snapshots that it reads.
     pub reads_command: u32,
     pub reads_snapshot: u32,
+    /// The raft protocols that it speaks; none as long as raft has not told.
+    pub protocols: Option<Protocols>,
 }
 
 /// One entry of the list.

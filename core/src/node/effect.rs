@@ -13,7 +13,7 @@ use super::input::Opinion;
 use crate::{
     id::{Epoch, InstanceKey, LogPosition, NodeId, ProposalId, RequestId, StepId, Uid},
     recovery::{Hook, HookFacts, Step},
-    replicated::{Answer, Change, Members, OriginalRows, OriginalSummary, Refusal},
+    replicated::{Answer, Change, Members, OriginalRows, OriginalSummary, Protocols, Refusal},
     topology::ProbeFailure,
 };
 
@@ -96,7 +96,8 @@ pub enum HookRun {
     Detection(u64),
 }
 
-/// What daemons say to each other beside raft.
+/// What daemons say to each other beside raft. Variants are appended and never changed, since members of two releases talk
+/// to each other; one that came with a later version is said once that version is in force.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PeerMessage {
     /// Opinions that changed, or were asked for.
@@ -111,7 +112,8 @@ pub enum PeerMessage {
     Propose(Word),
 }
 
-/// What a member has its leader propose about it; whom it is about is known from the connection.
+/// What a member has its leader propose about it; whom it is about is known from the connection. Changed as
+/// [`PeerMessage`] is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Word {
     Describe {
@@ -133,6 +135,8 @@ pub enum Word {
         is_last: bool,
         rows: Box<OriginalRows>,
     },
+    /// Since version 2.
+    Speaks(Protocols),
 }
 
 /// What a request came to.

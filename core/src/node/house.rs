@@ -766,7 +766,8 @@ impl Node {
             was_read_only: false,
         };
         self.beginning.insert(key.clone());
-        self.begin(now, key, command, out);
+        // If it was not proposed, a note says why.
+        let _ = self.begin(now, key, command, out);
     }
 
     fn forget_unseen(&mut self, now: Now, out: &mut Output) {

@@ -235,6 +235,14 @@ impl Node {
                 original: self.original.as_ref().map(|original| original.summary),
             });
         }
+        let held = self.replicated.versions();
+        if held.command.min(held.snapshot) >= 2
+            && let Some(protocols) = me.protocols
+            && let Some(member) = self.replicated.member(own)
+            && member.protocols != Some(protocols)
+        {
+            words.push(Word::Speaks(protocols));
+        }
         words.extend(self.part_to_adopt());
         let view = View {
             now,
@@ -313,6 +321,10 @@ impl Node {
                 part,
                 is_last,
                 rows,
+            },
+            Word::Speaks(protocols) => Command::DescribeProtocols {
+                node: from,
+                protocols,
             },
             Word::Declare {
                 entries,
@@ -537,8 +549,9 @@ impl Node {
             wanted: wanted.into_iter().collect(),
             cause: ChangeCause::Operator { request },
         };
-        if !self.propose(now, Cause::MembersFor(id), command, out) {
-            refuse(id, "too many proposals are on their way".to_string(), out);
+        if let Err(refusal) = self.try_propose(now, Cause::MembersFor(id), command, out) {
+            out.effects
+                .push(Effect::Answer(id, Reply::Refused(refusal)));
         }
     }
 

@@ -27,7 +27,7 @@ use alloc::{
     boxed::Box,
     collections::{BTreeMap, BTreeSet},
     format,
-    string::String,
+    string::{String, ToString},
     vec::Vec,
 };
 use core::time::Duration;
@@ -57,7 +57,9 @@ use crate::{
     limits,
     policy::Policy,
     recovery::{HookCounts, Outcome, dead_primary::Progress},
-    replicated::{Command, Entry, Replicated, Stamped, wire},
+    replicated::{
+        Command, Entry, Refusal, Replicated, Stamped, Versions, snapshot::SNAPSHOT_VERSION, wire,
+    },
     time::{Mono, Now, Wall},
     topology::{Edges, Instance},
 };
@@ -140,6 +142,8 @@ struct Suspicion {
 #[derive(Debug)]
 pub struct Node {
     identification: Identification,
+    /// The newest versions that this daemon reads.
+    reads: Versions,
     local_policy: Policy,
     /// The policy in force, as it was told of last.
     obeyed: Policy,
@@ -225,6 +229,10 @@ impl Node {
         let obeyed = replicated.policy().clone();
         Self {
             identification,
+            reads: Versions {
+                command: u32::from(wire::COMMAND_VERSION),
+                snapshot: u32::from(SNAPSHOT_VERSION),
+            },
             local_policy,
             obeyed,
             raft: RaftView::default(),
@@ -276,6 +284,19 @@ impl Node {
             asked_about: BTreeMap::new(),
             repaired_at: BTreeMap::new(),
         }
+    }
+
+    /// The same node, which reads these versions and no later ones: as one of an earlier release would, for tests.
+    #[must_use]
+    pub fn reading(mut self, reads: Versions) -> Self {
+        self.reads = reads;
+        self
+    }
+
+    /// The newest versions that this daemon reads.
+    #[must_use]
+    pub const fn reads(&self) -> Versions {
+        self.reads
     }
 
     /// Takes one input in. Total: never fails, never blocks.
@@ -350,6 +371,10 @@ impl Node {
         out: &mut Output,
     ) {
         self.replicated = replicated;
+        if let Err(fatal) = self.check_versions(self.replicated.applied()) {
+            out.fatal = Some(fatal);
+            return;
+        }
         self.follow_log_time(read);
         let now = self.time(read);
         self.installed();
@@ -562,7 +587,20 @@ impl Node {
         self.raft.leading
     }
 
+    /// Whether it was proposed; if not, a note says why.
     fn propose(&mut self, now: Now, cause: Cause, command: Command, out: &mut Output) -> bool {
+        self.try_propose(now, cause, command, out).is_ok()
+    }
+
+    /// # Errors
+    /// Why nothing was proposed; a note says it too.
+    fn try_propose(
+        &mut self,
+        now: Now,
+        cause: Cause,
+        command: Command,
+        out: &mut Output,
+    ) -> Result<(), Refusal> {
         if self.proposals.len() >= limits::PROPOSALS_PENDING_MAX {
             note(
                 out,
@@ -570,21 +608,34 @@ impl Node {
                 None,
                 "too many proposals are on their way; one more was not made".to_owned(),
             );
-            return false;
+            return Err(Refusal::Full {
+                what: "proposals on their way".to_owned(),
+                limit: limits::PROPOSALS_PENDING_MAX as u64,
+            });
         }
-        self.last_proposal += 1;
-        let id = ProposalId(self.last_proposal);
-        let bytes = wire::encode_command(&Stamped {
+        let stamped = Stamped {
             wall: now.wall,
             command,
-        });
+        };
+        // Versions only go up, so whatever is in force here is in force where this is applied.
+        let version = self.replicated.versions().command;
+        let bytes = match wire::encode_command(version, &stamped) {
+            Ok(bytes) => bytes,
+            Err(not_yet) => {
+                let why = not_yet.to_string();
+                note(out, Level::Warning, None, format!("not proposed: {why}"));
+                return Err(Refusal::Invalid(why));
+            }
+        };
+        self.last_proposal += 1;
+        let id = ProposalId(self.last_proposal);
         self.proposals.insert(id, (cause, now.mono));
         out.effects.push(Effect::Propose {
             id,
             bytes,
             deadline: PROPOSAL_DEADLINE,
         });
-        true
+        Ok(())
     }
 
     fn next_uid(&mut self, epoch: Epoch, at: Wall) -> Uid {

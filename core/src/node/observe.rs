@@ -7,7 +7,7 @@ use rand_core::Rng;
 
 use super::{
     Cause, Effect, Level, Node, Output, ProbeEnd, Proposal, Reply, Report, RequestId, note,
-    repair::unknown, request::too_many, restart::UPTIME_SLACK_S,
+    repair::unknown, restart::UPTIME_SLACK_S,
 };
 use crate::{
     id::{ClusterKey, InstanceKey},
@@ -602,9 +602,10 @@ impl Node {
             by_operator: true,
         };
         let cause = Cause::Discover(key.clone(), requests.clone());
-        if !self.propose(now, cause, command, out) {
+        if let Err(refusal) = self.try_propose(now, cause, command, out) {
             for request in requests {
-                out.effects.push(Effect::Answer(request, too_many()));
+                let refused = Reply::Refused(refusal.clone());
+                out.effects.push(Effect::Answer(request, refused));
             }
         }
     }

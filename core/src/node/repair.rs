@@ -113,9 +113,14 @@ impl Node {
                     continue;
                 }
             };
-            match wire::decode_command(&bytes) {
+            let newest = u8::try_from(self.reads.command).unwrap_or(u8::MAX);
+            match wire::decode_command_up_to(newest, &bytes) {
                 Ok(stamped) => {
                     let applied = self.replicated.apply(at, &stamped);
+                    if let Err(fatal) = self.check_versions(at) {
+                        out.fatal = Some(fatal);
+                        return;
+                    }
                     if let Err(fatal) = self.check_entry(at, &applied.changes) {
                         out.fatal = Some(fatal);
                         return;
@@ -157,6 +162,25 @@ impl Node {
                 }
             }
         }
+    }
+
+    /// Whether this daemon still reads what its cluster writes. From the entry on that switches a later version on it
+    /// must not hold the state: what comes behind that entry would be lost on it.
+    pub(super) fn check_versions(&self, at: LogPosition) -> Result<(), Fatal> {
+        let held = self.replicated.versions();
+        let reads = self.reads;
+        if held.command <= reads.command && held.snapshot <= reads.snapshot {
+            return Ok(());
+        }
+        Err(Fatal {
+            entry: Some(at),
+            reason: format!(
+                "entry {at} of the raft log switched on version {} of commands and {} of snapshots, and this daemon reads \
+                 them up to {} and {}: it is too old for its cluster; install the release that the other members run; \
+                 nothing was lost",
+                held.command, held.snapshot, reads.command, reads.snapshot
+            ),
+        })
     }
 
     /// What a command that took effect means for this node.
@@ -361,13 +385,22 @@ impl Node {
                 }
                 self.adopted(command, out);
             }
+            Command::SetVersion { command, snapshot } => note(
+                out,
+                Level::Info,
+                None,
+                format!(
+                    "every member reads them: version {command} of commands and version {snapshot} of snapshots are switched \
+                     on; releases that do not read them cannot come back"
+                ),
+            ),
             Command::SetClusterAlias { .. }
             | Command::ChooseOriginal { .. }
             | Command::SetClusterDomain { .. }
             | Command::RecordCluster { .. }
             | Command::Declare { .. }
-            | Command::SetVersion { .. }
             | Command::DescribeMember { .. }
+            | Command::DescribeProtocols { .. }
             | Command::RegisterCandidate { .. }
             | Command::PutTag { .. }
             | Command::DeleteTag { .. }

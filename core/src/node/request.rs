@@ -13,14 +13,6 @@ use crate::{
     topology::Instance,
 };
 
-/// The answer where nothing more can be proposed.
-pub(super) fn too_many() -> Reply {
-    Reply::Refused(Refusal::Full {
-        what: "proposals on their way".to_string(),
-        limit: limits::PROPOSALS_PENDING_MAX as u64,
-    })
-}
-
 impl Node {
     pub(super) fn asked(&mut self, now: Now, id: RequestId, request: Request, out: &mut Output) {
         let needs_leader = !matches!(request, Request::Refresh(_) | Request::Opinions { .. });
@@ -88,8 +80,9 @@ impl Node {
     }
 
     fn decide(&mut self, now: Now, id: RequestId, command: Command, out: &mut Output) {
-        if !self.propose(now, Cause::Request(id), command, out) {
-            out.effects.push(Effect::Answer(id, too_many()));
+        if let Err(refusal) = self.try_propose(now, Cause::Request(id), command, out) {
+            out.effects
+                .push(Effect::Answer(id, Reply::Refused(refusal)));
         }
     }
 
@@ -148,28 +141,27 @@ impl Node {
             forced: true,
             was_read_only: false,
         };
-        let before = self.proposals.len();
-        let uid = self.begin(now, &key, command, out);
-        if self.proposals.len() > before {
-            self.operations.insert(uid, id);
-        } else {
-            let refusal = Refusal::Full {
-                what: "proposals on their way".to_string(),
-                limit: limits::PROPOSALS_PENDING_MAX as u64,
-            };
-            out.effects
-                .push(Effect::Answer(id, Reply::Refused(refusal)));
+        match self.begin(now, &key, command, out) {
+            Ok(uid) => {
+                self.operations.insert(uid, id);
+            }
+            Err(refusal) => out
+                .effects
+                .push(Effect::Answer(id, Reply::Refused(refusal))),
         }
     }
 
     /// Proposes to open a recovery or an operation, under a uid of its own.
+    ///
+    /// # Errors
+    /// Why nothing was proposed.
     pub(super) fn begin(
         &mut self,
         now: Now,
         key: &InstanceKey,
         mut command: Command,
         out: &mut Output,
-    ) -> crate::id::Uid {
+    ) -> Result<crate::id::Uid, Refusal> {
         let fresh = self
             .leading()
             .map(|epoch| self.next_uid(epoch, now.wall))
@@ -177,9 +169,13 @@ impl Node {
         if let Command::BeginRecovery { uid, .. } = &mut command {
             *uid = fresh.clone();
         }
-        if !self.propose(now, Cause::Begin(key.clone(), fresh.clone()), command, out) {
-            self.beginning.remove(key);
+        let cause = Cause::Begin(key.clone(), fresh.clone());
+        match self.try_propose(now, cause, command, out) {
+            Ok(()) => Ok(fresh),
+            Err(refusal) => {
+                self.beginning.remove(key);
+                Err(refusal)
+            }
         }
-        fresh
     }
 }

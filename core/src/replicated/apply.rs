@@ -23,9 +23,10 @@ use super::members::{ChangeCause, GivenUp, MemberChange, Members, Membership, Sw
 use super::{
     change::Change,
     command::{AckScope, Answer, Command, Detection, Refusal, Stamped},
+    snapshot::SNAPSHOT_VERSION,
     state::{
         Blocked, Candidate, ClusterRecord, Declaration, Deposed, Downtime, Ending, Index, Known,
-        LOST_IN_RECOVERY, Maintenance, Member, Replicated, Sighting, Tag, Versions,
+        LOST_IN_RECOVERY, Maintenance, Member, Protocols, Replicated, Sighting, Tag, Versions,
     },
 };
 
@@ -244,8 +245,12 @@ impl Application<'_> {
                     reads_snapshot: *reads_snapshot,
                     described: self.now,
                     original: *original,
+                    protocols: None,
                 },
             ),
+            Command::DescribeProtocols { node, protocols } => {
+                self.describe_protocols(*node, *protocols)
+            }
             Command::Adopt {
                 node,
                 part,

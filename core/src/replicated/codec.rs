@@ -6,6 +6,11 @@
 //! added to a live type does not compile until it has been given a place there. Decoding is total: any bytes give a
 //! value or a [`WireError`], and never allocate more than their own length calls for. Encodings are canonical: equal
 //! values give equal bytes and only those bytes decode to them, which the digest relies on.
+//!
+//! Bytes are written in one version and read as what was written in it. A kind of an enum or a field of a struct that
+//! came with a later version says so where it has its place (`since 2`); what says nothing is of version 1. In an older
+//! version such a kind is not there, and such a field is read as its default. Whoever writes more than the version can
+//! say is told ([`NotYet`]): nothing is left out in silence.
 
 use alloc::{
     boxed::Box, collections::BTreeMap, collections::BTreeSet, string::String, sync::Arc, vec::Vec,
@@ -70,14 +75,99 @@ impl fmt::Display for WireError {
 
 impl core::error::Error for WireError {}
 
-/// Bytes still to be read.
+/// Something that the version in force cannot say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NotYet {
+    pub what: &'static str,
+    /// The version that it came with.
+    pub since: u32,
+    pub in_force: u32,
+}
+
+impl fmt::Display for NotYet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            what,
+            since,
+            in_force,
+        } = self;
+        write!(
+            f,
+            "{what} needs version {since} of commands and snapshots, and {in_force} is in force: the later one is switched \
+             on once every member runs a release that reads it (raft-status shows what each reads)"
+        )
+    }
+}
+
+impl core::error::Error for NotYet {}
+
+/// Bytes of one version, as far as they are written.
+pub(super) struct Writer {
+    bytes: Vec<u8>,
+    version: u32,
+    /// The first thing that this version cannot say.
+    not_yet: Option<NotYet>,
+}
+
+impl Writer {
+    /// Goes on behind these bytes.
+    pub(super) const fn new(version: u32, bytes: Vec<u8>) -> Self {
+        Self {
+            bytes,
+            version,
+            not_yet: None,
+        }
+    }
+
+    pub(super) fn push(&mut self, byte: u8) {
+        self.bytes.push(byte);
+    }
+
+    pub(super) fn extend_from_slice(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    pub(super) const fn has(&self, since: u32) -> bool {
+        self.version >= since
+    }
+
+    /// What this version cannot say was to be written.
+    pub(super) fn lacks(&mut self, what: &'static str, since: u32) {
+        let in_force = self.version;
+        self.not_yet.get_or_insert(NotYet {
+            what,
+            since,
+            in_force,
+        });
+    }
+
+    /// # Errors
+    /// What this version cannot say.
+    pub(super) fn finish(self) -> Result<Vec<u8>, NotYet> {
+        match self.not_yet {
+            None => Ok(self.bytes),
+            Some(not_yet) => Err(not_yet),
+        }
+    }
+}
+
+/// Bytes of one version, as far as they are still to be read.
 pub(super) struct Reader<'a> {
     rest: &'a [u8],
+    version: u32,
 }
 
 impl<'a> Reader<'a> {
-    pub(super) const fn new(rest: &'a [u8]) -> Self {
-        Self { rest }
+    pub(super) const fn new(version: u32, rest: &'a [u8]) -> Self {
+        Self { rest, version }
+    }
+
+    pub(super) const fn version(&self) -> u32 {
+        self.version
+    }
+
+    pub(super) const fn has(&self, since: u32) -> bool {
+        self.version >= since
     }
 
     pub(super) fn bytes(&mut self, count: usize) -> Result<&'a [u8], WireError> {
@@ -112,12 +202,12 @@ impl<'a> Reader<'a> {
 
 /// A type with a place in the contract.
 pub(super) trait Wire: Sized {
-    fn put(&self, out: &mut Vec<u8>);
+    fn put(&self, out: &mut Writer);
     fn take(from: &mut Reader<'_>) -> Result<Self, WireError>;
 }
 
 impl Wire for u64 {
-    fn put(&self, out: &mut Vec<u8>) {
+    fn put(&self, out: &mut Writer) {
         let mut rest = *self;
         while rest >= 0x80 {
             out.push((rest & 0x7f) as u8 | 0x80);
@@ -149,7 +239,7 @@ impl Wire for u64 {
 macro_rules! smaller_number {
     ($($type:ident),*) => {$(
         impl Wire for $type {
-            fn put(&self, out: &mut Vec<u8>) {
+            fn put(&self, out: &mut Writer) {
                 u64::from(*self).put(out);
             }
 
@@ -162,7 +252,7 @@ macro_rules! smaller_number {
 smaller_number!(u32, u16);
 
 impl Wire for bool {
-    fn put(&self, out: &mut Vec<u8>) {
+    fn put(&self, out: &mut Writer) {
         out.push(u8::from(*self));
     }
 
@@ -176,7 +266,7 @@ impl Wire for bool {
 }
 
 impl Wire for String {
-    fn put(&self, out: &mut Vec<u8>) {
+    fn put(&self, out: &mut Writer) {
         (self.len() as u64).put(out);
         out.extend_from_slice(self.as_bytes());
     }
@@ -191,7 +281,7 @@ impl Wire for String {
 }
 
 impl<T: Wire> Wire for Vec<T> {
-    fn put(&self, out: &mut Vec<u8>) {
+    fn put(&self, out: &mut Writer) {
         (self.len() as u64).put(out);
         for item in self {
             item.put(out);
@@ -210,7 +300,7 @@ impl<T: Wire> Wire for Vec<T> {
 }
 
 impl<T: Wire + Ord> Wire for BTreeSet<T> {
-    fn put(&self, out: &mut Vec<u8>) {
+    fn put(&self, out: &mut Writer) {
         (self.len() as u64).put(out);
         for item in self {
             item.put(out);
@@ -232,7 +322,7 @@ impl<T: Wire + Ord> Wire for BTreeSet<T> {
 }
 
 impl<K: Wire + Ord, V: Wire> Wire for BTreeMap<K, V> {
-    fn put(&self, out: &mut Vec<u8>) {
+    fn put(&self, out: &mut Writer) {
         (self.len() as u64).put(out);
         for (key, value) in self {
             key.put(out);
@@ -256,7 +346,7 @@ impl<K: Wire + Ord, V: Wire> Wire for BTreeMap<K, V> {
 }
 
 impl<T: Wire> Wire for Option<T> {
-    fn put(&self, out: &mut Vec<u8>) {
+    fn put(&self, out: &mut Writer) {
         match self {
             None => out.push(0),
             Some(value) => {
@@ -278,7 +368,7 @@ impl<T: Wire> Wire for Option<T> {
 macro_rules! pointer {
     ($($type:ident),*) => {$(
         impl<T: Wire> Wire for $type<T> {
-            fn put(&self, out: &mut Vec<u8>) {
+            fn put(&self, out: &mut Writer) {
                 T::put(self, out);
             }
 
@@ -291,7 +381,7 @@ macro_rules! pointer {
 pointer!(Box, Arc);
 
 impl<A: Wire, B: Wire> Wire for (A, B) {
-    fn put(&self, out: &mut Vec<u8>) {
+    fn put(&self, out: &mut Writer) {
         self.0.put(out);
         self.1.put(out);
     }
@@ -303,7 +393,7 @@ impl<A: Wire, B: Wire> Wire for (A, B) {
 
 /// Seconds, then nanoseconds.
 impl Wire for Duration {
-    fn put(&self, out: &mut Vec<u8>) {
+    fn put(&self, out: &mut Writer) {
         self.as_secs().put(out);
         self.subsec_nanos().put(out);
     }
@@ -317,17 +407,48 @@ impl Wire for Duration {
     }
 }
 
-/// A struct: its fields in the order written here.
+/// The version that a kind or a field came with.
+macro_rules! since {
+    () => {
+        1
+    };
+    ($since:literal) => {
+        $since
+    };
+}
+
+/// A struct: its fields in the order written here. A field of a later version: `field since 2`; it has a default, which is
+/// what its absence in older bytes means.
 macro_rules! record {
-    ($type:ty { $($field:ident),* $(,)? }) => {
+    (@put $out:ident, $field:ident, $what:expr) => {
+        $field.put($out)
+    };
+    (@put $out:ident, $field:ident, $what:expr, $since:literal) => {
+        if $out.has($since) {
+            $field.put($out);
+        } else if *$field != Default::default() {
+            $out.lacks($what, $since);
+        }
+    };
+    (@take $from:ident) => {
+        Wire::take($from)?
+    };
+    (@take $from:ident, $since:literal) => {
+        if $from.has($since) {
+            Wire::take($from)?
+        } else {
+            Default::default()
+        }
+    };
+    ($type:ty { $($field:ident $(since $since:literal)?),* $(,)? }) => {
         impl Wire for $type {
-            fn put(&self, out: &mut Vec<u8>) {
+            fn put(&self, out: &mut Writer) {
                 let Self { $($field),* } = self;
-                $($field.put(out);)*
+                $(record!(@put out, $field, concat!(stringify!($type), ".", stringify!($field)) $(, $since)?);)*
             }
 
             fn take(from: &mut Reader<'_>) -> Result<Self, WireError> {
-                Ok(Self { $($field: Wire::take(from)?),* })
+                Ok(Self { $($field: record!(@take from $(, $since)?)),* })
             }
         }
     };
@@ -337,7 +458,7 @@ macro_rules! record {
 macro_rules! newtype {
     ($($type:ident),* $(,)?) => {$(
         impl Wire for $type {
-            fn put(&self, out: &mut Vec<u8>) {
+            fn put(&self, out: &mut Writer) {
                 self.0.put(out);
             }
 
@@ -348,11 +469,21 @@ macro_rules! newtype {
     )*};
 }
 
-/// An enum: the tag written here, then the fields in the order written here.
+/// An enum: the tag written here, then the fields in the order written here. A kind of a later version says so behind its
+/// fields: `33 => Kind { field } since 2`.
 macro_rules! choice {
-    ($type:ident { $($tag:literal => $variant:ident $({ $($field:ident),* $(,)? })? $(( $($item:ident),* ))?),* $(,)? }) => {
+    ($type:ident { $($tag:literal => $variant:ident $({ $($field:ident),* $(,)? })? $(( $($item:ident),* ))? $(since $since:literal)?),* $(,)? }) => {
         impl Wire for $type {
-            fn put(&self, out: &mut Vec<u8>) {
+            fn put(&self, out: &mut Writer) {
+                let (since, what) = match self {
+                    $(Self::$variant { .. } => (
+                        since!($($since)?),
+                        concat!(stringify!($type), " ", stringify!($variant)),
+                    ),)*
+                };
+                if !out.has(since) {
+                    return out.lacks(what, since);
+                }
                 match self {
                     $(Self::$variant $({ $($field),* })? $(( $($item),* ))? => {
                         u64::put(&$tag, out);
@@ -364,7 +495,7 @@ macro_rules! choice {
 
             fn take(from: &mut Reader<'_>) -> Result<Self, WireError> {
                 Ok(match u64::take(from)? {
-                    $($tag => Self::$variant
+                    $($tag if from.has(since!($($since)?)) => Self::$variant
                         $({ $($field: Wire::take(from)?),* })?
                         $(( $({ let $item = Wire::take(from)?; $item }),* ))?,)*
                     found => return Err(WireError::Kind { of: stringify!($type), found }),
@@ -374,21 +505,95 @@ macro_rules! choice {
     };
 }
 
-pub(super) use {choice, newtype, record};
+pub(super) use {choice, newtype, record, since};
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn bytes_of<T: Wire>(version: u32, value: &T) -> Result<Vec<u8>, NotYet> {
+        let mut out = Writer::new(version, Vec::new());
+        value.put(&mut out);
+        out.finish()
+    }
+
+    /// Kinds and fields as a later release might have them.
+    #[derive(Debug, PartialEq)]
+    enum Colour {
+        Red,
+        Mixed { parts: Vec<u64> },
+    }
+    choice!(Colour {
+        0 => Red,
+        1 => Mixed { parts } since 3,
+    });
+
+    #[derive(Debug, PartialEq)]
+    struct Paint {
+        litres: u64,
+        colour: Option<Colour>,
+        dries: Option<u64>,
+    }
+    record!(Paint {
+        litres,
+        colour,
+        dries since 2,
+    });
+
+    #[test]
+    fn what_a_version_cannot_say_is_not_written() {
+        let paint = |colour, dries| Paint {
+            litres: 5,
+            colour,
+            dries,
+        };
+        let plain = paint(Some(Colour::Red), None);
+        assert_eq!(bytes_of(1, &plain), Ok(alloc::vec![5, 1, 0]));
+        assert_eq!(bytes_of(2, &plain), Ok(alloc::vec![5, 1, 0, 0]));
+        let dries = paint(None, Some(9));
+        assert_eq!(bytes_of(2, &dries), Ok(alloc::vec![5, 0, 1, 9]));
+        let refused = bytes_of(1, &dries).expect_err("a field of version 2");
+        assert_eq!((refused.what, refused.since), ("Paint.dries", 2));
+        // A kind, however deep it is.
+        let mixed = paint(Some(Colour::Mixed { parts: Vec::new() }), None);
+        for version in [1, 2] {
+            let refused = bytes_of(version, &mixed).expect_err("a kind of version 3");
+            assert_eq!((refused.what, refused.since), ("Colour Mixed", 3));
+            assert_eq!(refused.in_force, version);
+        }
+        assert_eq!(bytes_of(3, &mixed), Ok(alloc::vec![5, 1, 1, 0, 0]));
+    }
+
+    #[test]
+    fn bytes_are_read_in_their_version() {
+        let take = |version, bytes: &[u8]| {
+            let mut from = Reader::new(version, bytes);
+            Paint::take(&mut from).and_then(|paint| from.end().map(|()| paint))
+        };
+        let plain = Paint {
+            litres: 5,
+            colour: Some(Colour::Red),
+            dries: None,
+        };
+        assert_eq!(take(1, &[5, 1, 0]), Ok(plain));
+        assert_eq!(take(2, &[5, 1, 0]), Err(WireError::Short));
+        assert_eq!(take(1, &[5, 1, 0, 0]), Err(WireError::Trailing(1)));
+        let unknown = WireError::Kind {
+            of: "Colour",
+            found: 1,
+        };
+        assert_eq!(take(2, &[5, 1, 1, 0, 0]), Err(unknown));
+        assert!(take(3, &[5, 1, 1, 0, 0]).is_ok());
+    }
+
     fn there_and_back<T: Wire + PartialEq + fmt::Debug>(value: &T) {
-        let mut bytes = Vec::new();
-        value.put(&mut bytes);
-        let mut from = Reader::new(&bytes);
+        let bytes = bytes_of(1, value).expect("of version 1");
+        let mut from = Reader::new(1, &bytes);
         assert_eq!(&T::take(&mut from).expect("own bytes"), value);
         assert_eq!(from.end(), Ok(()));
         for cut in 0..bytes.len() {
             assert!(
-                T::take(&mut Reader::new(&bytes[..cut])).is_err(),
+                T::take(&mut Reader::new(1, &bytes[..cut])).is_err(),
                 "cut at {cut}"
             );
         }
@@ -408,31 +613,30 @@ mod tests {
     #[test]
     fn primitives_are_postcards() {
         let value = (300u64, (String::from("abc"), alloc::vec![1u16, 70_00]));
-        let mut bytes = Vec::new();
-        value.put(&mut bytes);
+        let bytes = bytes_of(1, &value).expect("of version 1");
         assert_eq!(bytes, postcard::to_allocvec(&value).expect("encodes"));
     }
 
     #[test]
     fn bad_bytes_are_refused() {
-        let take = |bytes: &[u8]| u64::take(&mut Reader::new(bytes));
+        let take = |bytes: &[u8]| u64::take(&mut Reader::new(1, bytes));
         assert_eq!(take(&[0x80, 0x00]), Err(WireError::Number), "not shortest");
         assert_eq!(take(&[0xff; 10]), Err(WireError::Number), "too long");
         assert_eq!(
-            u16::take(&mut Reader::new(&[0x80, 0x80, 0x04])),
+            u16::take(&mut Reader::new(1, &[0x80, 0x80, 0x04])),
             Err(WireError::Number)
         );
         assert_eq!(
-            Vec::<u64>::take(&mut Reader::new(&[0xff, 0xff, 0x7f, 1])),
+            Vec::<u64>::take(&mut Reader::new(1, &[0xff, 0xff, 0x7f, 1])),
             Err(WireError::Short),
             "a count beyond the bytes"
         );
         assert_eq!(
-            BTreeMap::<u64, u64>::take(&mut Reader::new(&[2, 5, 0, 5, 0])),
+            BTreeMap::<u64, u64>::take(&mut Reader::new(1, &[2, 5, 0, 5, 0])),
             Err(WireError::Order)
         );
         assert_eq!(
-            String::take(&mut Reader::new(&[1, 0xff])),
+            String::take(&mut Reader::new(1, &[1, 0xff])),
             Err(WireError::Text)
         );
     }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     adoption::{OriginalRows, OriginalSummary},
     members::ChangeCause,
+    state::Protocols,
 };
 use crate::{
     id::{Epoch, Identity, InstanceKey, NodeId, StepId, Uid},
@@ -83,6 +84,11 @@ pub enum Command {
         reads_snapshot: u32,
         /// What it found in its backend of the original program.
         original: Option<OriginalSummary>,
+    },
+    /// What a member says besides, once version 2 is in force.
+    DescribeProtocols {
+        node: NodeId,
+        protocols: Protocols,
     },
     SetPolicy(Box<Policy>),
     /// These are to be the voters; decided from the membership entry with index `base`.

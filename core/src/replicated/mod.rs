@@ -17,10 +17,10 @@ pub mod wire;
 pub use adoption::{Adopted, Adoption, OriginalCluster, OriginalRows, OriginalSummary};
 pub use apply::Applied;
 pub use change::Change;
-pub use codec::WireError;
+pub use codec::{NotYet, WireError};
 pub use command::{AckScope, Answer, Command, Detection, Refusal, Stamped};
 pub use members::{ChangeCause, Entry, GivenUp, MemberChange, Members, Membership, Swap};
 pub use state::{
     Blocked, Candidate, ClusterRecord, Declaration, Deposed, Downtime, Known, LOST_IN_RECOVERY,
-    Maintenance, Member, Replicated, Sighting, Tag, Versions,
+    Maintenance, Member, Protocols, Replicated, Sighting, Tag, Versions,
 };

@@ -1,18 +1,20 @@
 //! All of the replicated state at one position, as bytes: a contract like the commands' (`wire`).
 //!
 //! Magic (8 bytes), version (1 byte), SHA-256 of what follows (32 bytes), then scalars and tables in a fixed order.
-//! Restoring equals replaying: same digest, same answers from there on. Encode a clone, away from the driver.
+//! Written in the version that is switched on, so that every member reads what a leader sends it. Restoring equals
+//! replaying: same digest, same answers from there on. Encode a clone, away from the driver.
 
 use alloc::{sync::Arc, vec::Vec};
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    codec::{Reader, Wire, WireError},
+    codec::{Reader, Wire, WireError, Writer},
     state::{Index, Replicated},
 };
 
-/// The newest snapshot version that this release reads and writes.
-pub const SNAPSHOT_VERSION: u8 = 1;
+/// The newest snapshot version that this release reads and, once `SetVersion` has switched it on, writes. Version 2 tells of
+/// each member which raft protocols it speaks.
+pub const SNAPSHOT_VERSION: u8 = 2;
 
 const MAGIC: &[u8; 8] = b"orchsnap";
 const HEADER_BYTES: usize = MAGIC.len() + 1 + 32;
@@ -21,9 +23,10 @@ impl Replicated {
     /// Encodes the state at its position.
     #[must_use]
     pub fn encode_snapshot(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(64 * 1_024);
+        let mut out = Writer::new(self.form, Vec::with_capacity(64 * 1_024));
         out.extend_from_slice(MAGIC);
-        out.push(SNAPSHOT_VERSION);
+        // Never above the newest version, which is a byte.
+        out.push(self.form as u8);
         out.extend_from_slice(&[0; 32]);
         self.put_scalars(&mut out);
         self.members.put(&mut out);
@@ -39,6 +42,9 @@ impl Replicated {
         self.recoveries.put(&mut out);
         self.blocked.put(&mut out);
         self.deposed.put(&mut out);
+        let mut out = out.finish().expect(
+            "the state holds what the version in force can say: no other command brings it",
+        );
         let checksum = Sha256::digest(&out[HEADER_BYTES..]);
         out[MAGIC.len() + 1..HEADER_BYTES].copy_from_slice(&checksum);
         out
@@ -49,17 +55,28 @@ impl Replicated {
     /// # Errors
     /// Bytes that are no snapshot, are damaged, come from a later release, or contradict themselves.
     pub fn decode_snapshot(bytes: &[u8]) -> Result<Self, WireError> {
-        let mut from = Reader::new(bytes);
-        if from.bytes(MAGIC.len())? != MAGIC {
+        Self::decode_snapshot_up_to(SNAPSHOT_VERSION, bytes)
+    }
+
+    /// The same for a daemon that reads snapshots up to this version.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn decode_snapshot_up_to(newest: u8, bytes: &[u8]) -> Result<Self, WireError> {
+        let newest = newest.min(SNAPSHOT_VERSION);
+        let (magic, rest) = bytes
+            .split_at_checked(MAGIC.len())
+            .ok_or(WireError::Short)?;
+        if magic != MAGIC {
             return Err(WireError::Magic);
         }
-        let found = from.byte()?;
-        if found == 0 || found > SNAPSHOT_VERSION {
-            return Err(WireError::Version {
-                found,
-                newest: SNAPSHOT_VERSION,
-            });
+        let (found, rest) = rest.split_first().ok_or(WireError::Short)?;
+        let found = *found;
+        if found == 0 || found > newest {
+            return Err(WireError::Version { found, newest });
         }
+        let form = u32::from(found);
+        let mut from = Reader::new(form, rest);
         let checksum = from.bytes(32)?;
         let contents = bytes.get(HEADER_BYTES..).ok_or(WireError::Short)?;
         if Sha256::digest(contents)[..] != *checksum {
@@ -69,6 +86,7 @@ impl Replicated {
             applied: Wire::take(&mut from)?,
             time: Wire::take(&mut from)?,
             versions: Wire::take(&mut from)?,
+            form,
             policy: Wire::take(&mut from)?,
             is_policy_set: Wire::take(&mut from)?,
             stopped: Wire::take(&mut from)?,

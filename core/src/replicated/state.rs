@@ -20,7 +20,7 @@ use sha2::{Digest as _, Sha256};
 use super::{
     adoption::{Adoption, OriginalSummary},
     change::Change,
-    codec::Wire,
+    codec::{Wire, Writer},
     command::Detection,
     members::{GivenUp, MemberChange, Membership, Swap},
     table::{HashSum, Table},
@@ -52,6 +52,13 @@ impl Default for Versions {
     }
 }
 
+/// The versions of the raft protocol that a daemon speaks, between members: the oldest and the newest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Protocols {
+    pub oldest: u32,
+    pub newest: u32,
+}
+
 /// What a daemon said of itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
@@ -66,6 +73,9 @@ pub struct Member {
     pub described: Wall,
     /// What it found in its backend of the original program.
     pub original: Option<OriginalSummary>,
+    /// Said once version 2 is in force: whoever installs a release that gives an old protocol up must know that all others
+    /// speak a later one, those included that are down.
+    pub protocols: Option<Protocols>,
 }
 
 /// The members that a daemon's configuration asks for. Worth nothing once the voters were changed after `position`; the
@@ -228,6 +238,8 @@ pub struct Replicated {
     pub(super) applied: LogPosition,
     pub(super) time: Wall,
     pub(super) versions: Versions,
+    /// The version in which all of this is written and hashed: the one that is switched on.
+    pub(super) form: u32,
     pub(super) policy: Arc<Policy>,
     /// The leader has proposed its policy; until then it is the default.
     pub(super) is_policy_set: bool,
@@ -264,6 +276,7 @@ impl Default for Replicated {
             applied: LogPosition::default(),
             time: Wall::EPOCH,
             versions: Versions::default(),
+            form: 1,
             policy: Arc::new(Policy::default()),
             is_policy_set: false,
             stopped: None,
@@ -781,16 +794,37 @@ impl Replicated {
     /// Equal on two daemons at the same position, and after restoring from a snapshot. Costs the same at any size.
     #[must_use]
     pub fn digest(&self) -> [u8; 32] {
-        let mut bytes = Vec::with_capacity(1_024);
-        self.put_scalars(&mut bytes);
+        let mut out = Writer::new(self.form, Vec::with_capacity(1_024));
+        self.put_scalars(&mut out);
         for sum in self.table_hashes() {
-            sum.put(&mut bytes);
+            sum.put(&mut out);
         }
+        let bytes = out.finish().expect(
+            "the state holds what the version in force can say: no other command brings it",
+        );
         Sha256::digest(&bytes).into()
     }
 
+    /// Writes and hashes everything in another version from here on.
+    pub(super) fn set_form(&mut self, form: u32) {
+        self.form = form;
+        self.members.set_form(form);
+        self.declarations.set_form(form);
+        self.known.set_form(form);
+        self.forgotten.set_form(form);
+        self.clusters.set_form(form);
+        self.downtimes.set_form(form);
+        self.maintenance.set_form(form);
+        self.candidates.set_form(form);
+        self.tags.set_form(form);
+        self.detections.set_form(form);
+        self.recoveries.set_form(form);
+        self.blocked.set_form(form);
+        self.deposed.set_form(form);
+    }
+
     /// In the order of the snapshot.
-    pub(super) fn put_scalars(&self, out: &mut Vec<u8>) {
+    pub(super) fn put_scalars(&self, out: &mut Writer) {
         self.applied.put(out);
         self.time.put(out);
         self.versions.put(out);

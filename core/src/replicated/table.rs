@@ -1,13 +1,14 @@
 //! A table of replicated state: ordered rows, copy-on-write as a whole and by row, and a hash kept as rows change.
 //!
 //! Cloning a table is cloning two pointers, so a snapshot can be encoded elsewhere while apply goes on. The hash is the
-//! sum of the rows' hashes, so it does not depend on the order of changes, and costs one row to keep.
+//! sum of the rows' hashes, so it does not depend on the order of changes, and costs one row to keep. Rows are hashed as
+//! the version in force writes them, so that daemons of two releases come to the same sum.
 
 use alloc::{collections::BTreeMap, sync::Arc, vec::Vec};
 use core::ops::RangeBounds;
 use sha2::{Digest as _, Sha256};
 
-use super::codec::{Reader, Wire, WireError};
+use super::codec::{Reader, Wire, WireError, Writer};
 
 /// A sum of hashes, as four numbers that wrap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -37,7 +38,7 @@ impl HashSum {
         }
     }
 
-    pub(super) fn put(self, out: &mut Vec<u8>) {
+    pub(super) fn put(self, out: &mut Writer) {
         for lane in self.0 {
             out.extend_from_slice(&lane.to_be_bytes());
         }
@@ -64,6 +65,8 @@ impl<V> Clone for Row<V> {
 pub(super) struct Table<K, V> {
     rows: Arc<BTreeMap<K, Row<V>>>,
     hash: HashSum,
+    /// The version in which rows are hashed.
+    form: u32,
 }
 
 impl<K, V> Clone for Table<K, V> {
@@ -71,6 +74,7 @@ impl<K, V> Clone for Table<K, V> {
         Self {
             rows: Arc::clone(&self.rows),
             hash: self.hash,
+            form: self.form,
         }
     }
 }
@@ -80,6 +84,7 @@ impl<K, V> Default for Table<K, V> {
         Self {
             rows: Arc::new(BTreeMap::new()),
             hash: HashSum::default(),
+            form: 1,
         }
     }
 }
@@ -119,7 +124,7 @@ impl<K: Wire + Ord + Clone, V: Wire + Clone> Table<K, V> {
     }
 
     pub(super) fn put(&mut self, key: K, value: V) -> Arc<V> {
-        let hash = Self::row_hash(&key, &value);
+        let hash = Self::row_hash(self.form, &key, &value);
         let value = Arc::new(value);
         let row = Row {
             value: Arc::clone(&value),
@@ -149,7 +154,7 @@ impl<K: Wire + Ord + Clone, V: Wire + Clone> Table<K, V> {
         let row = Arc::make_mut(&mut self.rows).get_mut(key)?;
         let result = change(Arc::make_mut(&mut row.value));
         self.hash.subtract(row.hash);
-        row.hash = Self::row_hash(key, &row.value);
+        row.hash = Self::row_hash(self.form, key, &row.value);
         self.hash.add(row.hash);
         Some(result)
     }
@@ -162,21 +167,38 @@ impl<K: Wire + Ord + Clone, V: Wire + Clone> Table<K, V> {
     pub(super) fn hash_afresh(&self) -> HashSum {
         let mut sum = HashSum::default();
         for (key, row) in self.rows.iter() {
-            sum.add(Self::row_hash(key, &row.value));
+            sum.add(Self::row_hash(self.form, key, &row.value));
         }
         sum
     }
 
-    fn row_hash(key: &K, value: &V) -> HashSum {
-        let mut bytes = Vec::with_capacity(128);
-        key.put(&mut bytes);
-        value.put(&mut bytes);
+    /// Hashes all rows as another version writes them.
+    pub(super) fn set_form(&mut self, form: u32) {
+        if self.form == form {
+            return;
+        }
+        self.form = form;
+        let mut sum = HashSum::default();
+        for (key, row) in Arc::make_mut(&mut self.rows) {
+            row.hash = Self::row_hash(form, key, &row.value);
+            sum.add(row.hash);
+        }
+        self.hash = sum;
+    }
+
+    fn row_hash(form: u32, key: &K, value: &V) -> HashSum {
+        let mut out = Writer::new(form, Vec::with_capacity(128));
+        key.put(&mut out);
+        value.put(&mut out);
+        let bytes = out
+            .finish()
+            .expect("a row holds what the version in force can say: no other command brings it");
         HashSum::of(&bytes)
     }
 }
 
 impl<K: Wire + Ord + Clone, V: Wire + Clone> Wire for Table<K, V> {
-    fn put(&self, out: &mut Vec<u8>) {
+    fn put(&self, out: &mut Writer) {
         (self.rows.len() as u64).put(out);
         for (key, value) in self.iter() {
             key.put(out);
@@ -197,7 +219,7 @@ impl<K: Wire + Ord + Clone, V: Wire + Clone> Wire for Table<K, V> {
                 return Err(WireError::Order);
             }
             let value = V::take(from)?;
-            let hash = Self::row_hash(&key, &value);
+            let hash = Self::row_hash(from.version(), &key, &value);
             sum.add(hash);
             rows.insert(
                 key,
@@ -210,6 +232,7 @@ impl<K: Wire + Ord + Clone, V: Wire + Clone> Wire for Table<K, V> {
         Ok(Self {
             rows: Arc::new(rows),
             hash: sum,
+            form: from.version(),
         })
     }
 }

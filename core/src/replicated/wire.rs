@@ -1,20 +1,25 @@
 //! The bytes of commands and answers: a contract between daemons of different releases, and with old logs.
 //!
 //! A command is a version byte and the command's encoding (`codec`). Tags and orders of fields below are never changed
-//! or reused; what is added in a later version gets a new tag, or is read as absent from older bytes. Old versions are
-//! read for ever. An unknown version or kind is an error that the node must stop with: going on without an entry that
-//! others applied would diverge.
+//! or reused; what is added in a later version gets a new tag, or is read as absent from older bytes, and says since when
+//! it is there. Old versions are read for ever. What is written is of the version that the cluster has switched on, which
+//! every member reads. An unknown version or kind is an error that the node must stop with: going on without an entry
+//! that others applied would diverge.
+//!
+//! Kinds and fields of a later version: put them below with `since`, raise [`COMMAND_VERSION`] and
+//! [`SNAPSHOT_VERSION`](super::snapshot::SNAPSHOT_VERSION) once a release, let the node say them only where
+//! [`Replicated::versions`](super::Replicated::versions) has that version, and write their golden files.
 
 use alloc::{string::ToString, vec::Vec};
 
 use super::{
     adoption::{Adopted, Adoption, OriginalCluster, OriginalRows, OriginalSummary},
-    codec::{Reader, Wire, WireError, choice, newtype, record},
+    codec::{NotYet, Reader, Wire, WireError, Writer, choice, newtype, record, since},
     command::{AckScope, Answer, Command, Detection, Refusal, Stamped},
     members::{ChangeCause, GivenUp, MemberChange, Members, Membership, Swap},
     state::{
         Blocked, Candidate, ClusterRecord, Declaration, Deposed, Downtime, Known, Maintenance,
-        Member, Sighting, Tag, Versions,
+        Member, Protocols, Sighting, Tag, Versions,
     },
 };
 use crate::{
@@ -30,48 +35,66 @@ use crate::{
 };
 
 /// The newest command version that this release reads and, once `SetVersion` has switched it on, writes.
-pub const COMMAND_VERSION: u8 = 1;
+/// Version 2 has [`Command::DescribeProtocols`].
+pub const COMMAND_VERSION: u8 = 2;
 
-/// Encodes a command.
-#[must_use]
-pub fn encode_command(command: &Stamped) -> Vec<u8> {
-    encode(command)
+// A newcomer says one number in its handshake, which stands for both.
+const _: () = assert!(COMMAND_VERSION == super::snapshot::SNAPSHOT_VERSION);
+
+/// Encodes a command in the version that is switched on.
+///
+/// # Errors
+/// That version has no such command: nobody may write it so far.
+pub fn encode_command(version: u32, command: &Stamped) -> Result<Vec<u8>, NotYet> {
+    encode(version, command)
 }
 
 /// # Errors
 /// What is wrong with the bytes. The entry is committed, so a node that cannot read it must stop and say so.
 pub fn decode_command(bytes: &[u8]) -> Result<Stamped, WireError> {
-    decode(bytes)
+    decode(COMMAND_VERSION, bytes)
 }
 
-/// Encodes an answer, for a follower that forwarded a command to the leader.
+/// The same for a daemon that reads commands up to this version.
+///
+/// # Errors
+/// As above.
+pub fn decode_command_up_to(newest: u8, bytes: &[u8]) -> Result<Stamped, WireError> {
+    decode(newest.min(COMMAND_VERSION), bytes)
+}
+
+/// Encodes an answer in the version that is switched on. One that this version has no words for becomes a refusal that
+/// says so: the command is committed, and its proposer waits.
 #[must_use]
-pub fn encode_answer(answer: &Answer) -> Vec<u8> {
-    encode(answer)
+pub fn encode_answer(version: u32, answer: &Answer) -> Vec<u8> {
+    encode(version, answer).unwrap_or_else(|not_yet| {
+        let refused = Answer::Refused(Refusal::Invalid(not_yet.to_string()));
+        encode(1, &refused).expect("every version has refusals in words")
+    })
 }
 
 /// # Errors
 /// What is wrong with the bytes.
 pub fn decode_answer(bytes: &[u8]) -> Result<Answer, WireError> {
-    decode(bytes)
+    decode(COMMAND_VERSION, bytes)
 }
 
-fn encode<T: Wire>(value: &T) -> Vec<u8> {
-    let mut out = Vec::with_capacity(128);
-    out.push(COMMAND_VERSION);
+fn encode<T: Wire>(version: u32, value: &T) -> Result<Vec<u8>, NotYet> {
+    let version = version.clamp(1, u32::from(COMMAND_VERSION));
+    let mut out = Writer::new(version, Vec::with_capacity(128));
+    // Never above the newest version, which is a byte.
+    out.push(version as u8);
     value.put(&mut out);
-    out
+    out.finish()
 }
 
-fn decode<T: Wire>(bytes: &[u8]) -> Result<T, WireError> {
-    let mut from = Reader::new(bytes);
-    let found = from.byte()?;
-    if found == 0 || found > COMMAND_VERSION {
-        return Err(WireError::Version {
-            found,
-            newest: COMMAND_VERSION,
-        });
+fn decode<T: Wire>(newest: u8, bytes: &[u8]) -> Result<T, WireError> {
+    let (found, rest) = bytes.split_first().ok_or(WireError::Short)?;
+    let found = *found;
+    if found == 0 || found > newest {
+        return Err(WireError::Version { found, newest });
     }
+    let mut from = Reader::new(u32::from(found), rest);
     let value = T::take(&mut from)?;
     from.end()?;
     Ok(value)
@@ -80,7 +103,7 @@ fn decode<T: Wire>(bytes: &[u8]) -> Result<T, WireError> {
 newtype!(Identity, NodeId, ClusterKey, Uid, StepId);
 
 impl Wire for Wall {
-    fn put(&self, out: &mut Vec<u8>) {
+    fn put(&self, out: &mut Writer) {
         self.nanos().put(out);
     }
 
@@ -91,7 +114,7 @@ impl Wire for Wall {
 
 /// Flavour, then the canonical text.
 impl Wire for GtidSet {
-    fn put(&self, out: &mut Vec<u8>) {
+    fn put(&self, out: &mut Writer) {
         self.flavour().put(out);
         self.to_string().put(out);
     }
@@ -375,6 +398,7 @@ choice!(Command {
     30 => MarkWitnesses { primary, identity, nodes },
     31 => Adopt { node, part, is_last, rows },
     32 => ChooseOriginal { node },
+    33 => DescribeProtocols { node, protocols } since 2,
 });
 choice!(Answer {
     0 => Done,
@@ -397,6 +421,7 @@ choice!(Refusal {
 
 // Rows of the snapshot.
 record!(Versions { command, snapshot });
+record!(Protocols { oldest, newest });
 record!(Member {
     raft_address,
     http_uri,
@@ -406,6 +431,7 @@ record!(Member {
     reads_snapshot,
     described,
     original,
+    protocols since 2,
 });
 record!(OriginalSummary { newest, servers });
 record!(OriginalCluster {

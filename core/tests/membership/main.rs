@@ -346,7 +346,17 @@ fn versions_are_switched_on_when_all_read_them() {
     }
     model.run(30 * SEC);
     assert_eq!(model.state.versions().command, 1);
+    // The last one is upgraded, and another that is down at that time comes back as it was before.
+    model.stop(2);
+    model.run(5 * SEC);
     model.upgrade(3, 2);
+    model.run(20 * SEC);
+    assert_eq!(model.state.versions().command, 1);
+    model.upgrade(2, 1);
+    model.back_at(2, 12);
+    model.run(30 * SEC);
+    assert_eq!(model.state.versions().command, 1);
+    model.upgrade(2, 2);
     model.run(30 * SEC);
     assert_eq!(model.state.versions().command, 2);
     // Who does not read what is in use is not let in.

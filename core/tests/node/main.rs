@@ -6,4 +6,5 @@ mod fleet;
 mod hooks;
 mod random;
 mod scenarios;
+mod versions;
 mod world;

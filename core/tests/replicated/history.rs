@@ -395,7 +395,7 @@ proptest! {
             prop_assert_eq!(before.digest(), digest_before, "a clone is not changed by what comes after");
 
             // The same from bytes, on another daemon, and after a snapshot.
-            let read = wire::decode_command(&wire::encode_command(stamped)).expect("own command");
+            let read = wire::decode_command(&wire::encode_command(2, stamped).expect("of version 2")).expect("own command");
             prop_assert_eq!(&applied, &twin.apply(*at, &read));
             prop_assert_eq!(state.digest(), twin.digest());
             if let Some(copy) = &mut restored {

@@ -13,7 +13,7 @@ use orchestrator_core::{
     },
     replicated::{
         AckScope, Answer, Candidate, ChangeCause, Command, Detection, Downtime, Maintenance,
-        OriginalCluster, OriginalRows, OriginalSummary, Refusal, Tag,
+        OriginalCluster, OriginalRows, OriginalSummary, Protocols, Refusal, Tag,
     },
     time::Wall,
     topology::PromotionRule,
@@ -192,6 +192,7 @@ pub const fn kind(command: &Command) -> &'static str {
         Command::Declare { .. } => "declare",
         Command::SetVersion { .. } => "set_version",
         Command::DescribeMember { .. } => "describe_member",
+        Command::DescribeProtocols { .. } => "describe_protocols",
         Command::BeginMemberChange { .. } => "begin_member_change",
         Command::EndMemberChange { .. } => "end_member_change",
         Command::SetPolicy(_) => "set_policy",
@@ -225,7 +226,7 @@ pub const fn kind(command: &Command) -> &'static str {
     }
 }
 
-pub const KINDS: usize = 33;
+pub const KINDS: usize = 34;
 
 fn begin(name: &str, purpose: Purpose) -> Command {
     Command::BeginRecovery {
@@ -436,6 +437,13 @@ pub fn commands() -> Vec<Command> {
                 newest: Wall::from_secs(1_790_000_000),
                 servers: 3,
             }),
+        },
+        Command::DescribeProtocols {
+            node: NodeId(1),
+            protocols: Protocols {
+                oldest: 2,
+                newest: 300,
+            },
         },
         Command::SetPolicy(Box::new(policy())),
         Command::SetPolicy(Box::new(Policy {

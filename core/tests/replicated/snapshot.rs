@@ -4,7 +4,8 @@ use orchestrator_core::{
     id::{InstanceKey, LogPosition, NodeId},
     recovery::{DeadKind, End, Purpose},
     replicated::{
-        ChangeCause, Command, Members, Replicated, Stamped, WireError, snapshot::SNAPSHOT_VERSION,
+        ChangeCause, Command, Members, Protocols, Replicated, Stamped, WireError,
+        snapshot::SNAPSHOT_VERSION,
     },
     time::Wall,
 };
@@ -206,15 +207,79 @@ fn a_golden_snapshot_is_read() {
     assert_eq!(log.state.members().count(), 1);
     assert_eq!(log.state.declarations().count(), 1);
     assert!(log.state.member_change().is_some() && log.state.given_up().is_some());
+    let described = log.state.member(NodeId(1)).expect("a description");
+    assert!(described.protocols.is_some());
     let bytes = log.state.encode_snapshot();
     let digest = log.state.digest().to_vec();
-    crate::wire::check_golden("snapshot", &[bytes, digest]);
-    let held = std::fs::read_to_string(crate::wire::golden("snapshot")).expect("read before");
-    let mut lines = held.lines().map(crate::wire::unhex);
-    let restored =
-        Replicated::decode_snapshot(&lines.next().expect("a snapshot")).expect("a golden snapshot");
+    crate::wire::check_golden(
+        &crate::wire::of_version(SNAPSHOT_VERSION, "snapshot"),
+        &[bytes, digest],
+    );
+    for version in 1..=SNAPSHOT_VERSION {
+        let name = crate::wire::golden(&crate::wire::of_version(version, "snapshot"));
+        let held = std::fs::read_to_string(name).expect("a golden file");
+        let mut lines = held.lines().map(crate::wire::unhex);
+        let bytes = lines.next().expect("a snapshot");
+        let restored = Replicated::decode_snapshot(&bytes).expect("a golden snapshot");
+        assert_eq!(restored.check_invariants(), Ok(()));
+        assert_eq!(restored.digest().to_vec(), lines.next().expect("a digest"));
+        // Until another version is switched on it is written as it was.
+        assert_eq!(restored.encode_snapshot(), bytes);
+        let newest = version - 1;
+        let too_old = Replicated::decode_snapshot_up_to(newest, &bytes).expect_err("a later one");
+        let found = version;
+        assert_eq!(too_old, WireError::Version { found, newest });
+    }
+}
+
+/// A member of the release before reads what is written until the later version is switched on, and comes to the same
+/// digest; from that entry on everybody writes the later one.
+#[test]
+fn a_version_is_written_once_it_is_switched_on() {
+    let mut log = new_log();
+    log.index += 1;
+    let at = LogPosition {
+        index: log.index,
+        term: 3,
+        node: NodeId(0),
+    };
+    let voters = [NodeId(1)].into();
+    let members = Members {
+        voters: vec![voters],
+        learners: [].into(),
+    };
+    log.state.seat(at, &members);
+    let describe = samples::commands()
+        .into_iter()
+        .find(|command| matches!(command, Command::DescribeMember { .. }));
+    log.apply(describe.expect("a sample"));
+    let speaks = Command::DescribeProtocols {
+        node: NodeId(1),
+        protocols: Protocols {
+            oldest: 2,
+            newest: 3,
+        },
+    };
+    // It has no place so far, and changes nothing.
+    log.apply(speaks.clone());
+    let bytes = log.state.encode_snapshot();
+    let old = Replicated::decode_snapshot_up_to(1, &bytes).expect("of version 1");
+    assert_eq!(old.digest(), log.state.digest());
+    assert_eq!(old.member(NodeId(1)).expect("described").protocols, None);
+
+    log.apply(Command::SetVersion {
+        command: 2,
+        snapshot: 2,
+    });
+    log.apply(speaks);
+    let bytes = log.state.encode_snapshot();
+    assert!(Replicated::decode_snapshot_up_to(1, &bytes).is_err());
+    let restored = Replicated::decode_snapshot(&bytes).expect("of version 2");
+    assert_eq!(restored.digest(), log.state.digest());
     assert_eq!(restored.check_invariants(), Ok(()));
-    assert_eq!(restored.digest().to_vec(), lines.next().expect("a digest"));
+    let member = restored.member(NodeId(1)).expect("described");
+    let newest = member.protocols.map(|protocols| protocols.newest);
+    assert_eq!(newest, Some(3));
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! The bytes of commands and answers do not change: golden files hold what version 1 wrote.
+//! The bytes of commands and answers do not change: golden files hold what each version wrote. Those of version 1 lie in
+//! `data/wire`, those of a later one in a folder of its number there.
 //!
 //! `UPDATE_GOLDENFILES=1` rewrites them. Do that for kinds and fields that no release has written; a file that a release
 //! could have written is kept, and its version goes on being read.
@@ -7,8 +8,11 @@ use std::{collections::BTreeMap, fmt::Write as _, fs, path::PathBuf};
 
 use orchestrator_core::{
     replicated::{
-        Stamped, WireError,
-        wire::{COMMAND_VERSION, decode_answer, decode_command, encode_answer, encode_command},
+        Command, Protocols, Stamped, WireError,
+        wire::{
+            COMMAND_VERSION, decode_answer, decode_command, decode_command_up_to, encode_answer,
+            encode_command,
+        },
     },
     time::Wall,
 };
@@ -37,6 +41,19 @@ pub fn unhex(text: &str) -> Vec<u8> {
             u8::from_str_radix(pair, 16).expect("two hex digits")
         })
         .collect()
+}
+
+/// The newest version of a command: all kinds have one.
+fn newest(command: &Stamped) -> Vec<u8> {
+    encode_command(COMMAND_VERSION.into(), command).expect("every kind is of some version")
+}
+
+/// The golden file of something that this version writes.
+pub fn of_version(version: u8, name: &str) -> String {
+    match version {
+        1 => name.to_owned(),
+        later => format!("{later}/{name}"),
+    }
 }
 
 pub fn golden(name: &str) -> PathBuf {
@@ -73,26 +90,96 @@ fn commands_keep_their_bytes() {
             });
     }
     assert_eq!(by_kind.len(), samples::KINDS, "a kind has no sample");
-    for (kind, commands) in by_kind {
-        let encodings: Vec<Vec<u8>> = commands.iter().map(encode_command).collect();
-        check_golden(kind, &encodings);
-        // What is in the file is what is read, whatever this release writes.
-        let held = fs::read_to_string(golden(kind)).expect("read before");
-        let decoded: Vec<Stamped> = held
-            .lines()
-            .map(|line| decode_command(&unhex(line)).expect("a golden command"))
+    for (version, (kind, commands)) in
+        (1..=COMMAND_VERSION).flat_map(|version| by_kind.iter().map(move |kind| (version, kind)))
+    {
+        let name = of_version(version, kind);
+        if version < since(kind) {
+            for command in commands {
+                let refused = encode_command(version.into(), command).expect_err("too early");
+                assert_eq!(refused.since, u32::from(since(kind)), "{kind}");
+            }
+            assert!(!golden(&name).exists(), "{name}");
+            continue;
+        }
+        let encodings: Vec<Vec<u8>> = commands
+            .iter()
+            .map(|command| encode_command(version.into(), command).expect("of this version"))
             .collect();
-        assert_eq!(decoded, commands);
+        check_golden(&name, &encodings);
+        // What is in the file is what is read, whatever this release writes; and nobody of the release before reads it.
+        let held = fs::read_to_string(golden(&name)).expect("read before");
+        let lines: Vec<Vec<u8>> = held.lines().map(unhex).collect();
+        let decoded: Vec<Stamped> = lines
+            .iter()
+            .map(|line| decode_command(line).expect("a golden command"))
+            .collect();
+        assert_eq!(decoded, *commands);
+        for line in &lines {
+            let found = decode_command_up_to(version - 1, line).expect_err("a later version");
+            let newest = version - 1;
+            assert_eq!(
+                found,
+                WireError::Version {
+                    found: version,
+                    newest
+                }
+            );
+        }
     }
+}
+
+/// The version that a kind came with.
+fn since(kind: &str) -> u8 {
+    match kind {
+        "describe_protocols" => 2,
+        _ => 1,
+    }
+}
+
+/// No release that writes one version or the other takes what it cannot say for something else.
+#[test]
+fn a_kind_is_said_only_in_its_version() {
+    let command = Stamped {
+        wall: WALL,
+        command: Command::DescribeProtocols {
+            node: orchestrator_core::id::NodeId(1),
+            protocols: Protocols {
+                oldest: 2,
+                newest: 3,
+            },
+        },
+    };
+    let refused = encode_command(1, &command).expect_err("of version 2");
+    assert_eq!(
+        refused.to_string(),
+        "Command DescribeProtocols needs version 2 of commands and snapshots, and 1 is in force: the later one is switched \
+         on once every member runs a release that reads it (raft-status shows what each reads)"
+    );
+    let mut bytes = encode_command(2, &command).expect("of version 2");
+    assert_eq!(decode_command(&bytes), Ok(command.clone()));
+    bytes[0] = 1;
+    assert!(matches!(
+        decode_command(&bytes),
+        Err(WireError::Kind { .. })
+    ));
+    // What is in force may be later than what this release has: then it writes what it has, and its node ends.
+    let newest = encode_command(9, &command).expect("of version 2");
+    assert_eq!(newest[0], COMMAND_VERSION);
 }
 
 #[test]
 fn answers_keep_their_bytes() {
     let answers = samples::answers();
-    let encodings: Vec<Vec<u8>> = answers.iter().map(encode_answer).collect();
-    check_golden("answers", &encodings);
-    for (bytes, answer) in encodings.iter().zip(answers) {
-        assert_eq!(decode_answer(bytes), Ok(answer));
+    for version in 1..=COMMAND_VERSION {
+        let encodings: Vec<Vec<u8>> = answers
+            .iter()
+            .map(|answer| encode_answer(version.into(), answer))
+            .collect();
+        check_golden(&of_version(version, "answers"), &encodings);
+        for (bytes, answer) in encodings.iter().zip(&answers) {
+            assert_eq!(decode_answer(bytes).as_ref(), Ok(answer));
+        }
     }
 }
 
@@ -102,7 +189,7 @@ fn later_versions_and_unknown_kinds_are_named() {
         wall: WALL,
         command: samples::commands().remove(0),
     };
-    let mut bytes = encode_command(&command);
+    let mut bytes = newest(&command);
     bytes[0] = COMMAND_VERSION + 1;
     assert_eq!(
         decode_command(&bytes),
@@ -126,7 +213,7 @@ fn later_versions_and_unknown_kinds_are_named() {
         })
     );
     assert_eq!(decode_command(&[]), Err(WireError::Short));
-    let mut bytes = encode_command(&command);
+    let mut bytes = newest(&command);
     bytes.push(0);
     assert_eq!(decode_command(&bytes), Err(WireError::Trailing(1)));
 }
@@ -134,7 +221,7 @@ fn later_versions_and_unknown_kinds_are_named() {
 #[test]
 fn every_cut_is_noticed() {
     for command in samples::commands() {
-        let bytes = encode_command(&Stamped {
+        let bytes = newest(&Stamped {
             wall: WALL,
             command,
         });
@@ -152,13 +239,14 @@ proptest! {
         places in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
     ) {
         let command = samples::commands().swap_remove(which);
-        let mut bytes = encode_command(&Stamped { wall: WALL, command });
+        let mut bytes = newest(&Stamped { wall: WALL, command });
         for (place, byte) in places {
             let place = place.index(bytes.len());
             bytes[place] = byte;
         }
         if let Ok(decoded) = decode_command(&bytes) {
-            prop_assert_eq!(encode_command(&decoded), bytes);
+            let again = encode_command(bytes[0].into(), &decoded).expect("it was read in that version");
+            prop_assert_eq!(again, bytes);
         }
     }
 

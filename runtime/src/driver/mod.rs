@@ -292,7 +292,12 @@ impl<E: Env, F: Fleet, C: Consensus> Driver<E, F, C> {
                     &mut out,
                 );
                 APPLYING.set(None);
-                let answers: Vec<Vec<u8>> = out.applied.iter().map(wire::encode_answer).collect();
+                let version = self.node.replicated().versions().command;
+                let answers: Vec<Vec<u8>> = out
+                    .applied
+                    .iter()
+                    .map(|answer| wire::encode_answer(version, answer))
+                    .collect();
                 let fatal = out.fatal.is_some();
                 self.carry_out(out);
                 if fatal || answers.len() != count {
@@ -310,11 +315,17 @@ impl<E: Env, F: Fleet, C: Consensus> Driver<E, F, C> {
                 let _ = reply.send(Box::new(move || image.encode_snapshot()));
             }
             ReplicaRequest::Install { at, bytes, reply } => {
-                match Replicated::decode_snapshot(&bytes) {
+                let newest = u8::try_from(self.node.reads().snapshot).unwrap_or(u8::MAX);
+                match Replicated::decode_snapshot_up_to(newest, &bytes) {
                     Ok(replicated) => {
                         let mut out = Output::default();
                         self.node
                             .install(now::<E>(), &mut self.rng, replicated, &mut out);
+                        if out.fatal.is_some() {
+                            // Raft is not answered, and the daemon ends.
+                            self.carry_out(out);
+                            return;
+                        }
                         tracing::info!("state at {at} installed from a snapshot");
                         if let Some(backend) = &self.backend {
                             // No row tells what is not in the state any more: all of them are written anew, unless they are

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use axum::http::{HeaderMap, StatusCode};
 use orchestrator_core::id::NodeId;
+use orchestrator_core::replicated::{Member, Versions};
 
 use super::answer::{Answer, Document, Failure};
 use super::json::health::ZERO_TIME;
@@ -60,6 +61,8 @@ struct Membership {
     described: BTreeMap<NodeId, Described>,
     change: String,
     waiting: Vec<String>,
+    versions: Versions,
+    upgrade: String,
     differing: Vec<String>,
     strangers: Vec<RaftStranger>,
     originals: Vec<RaftOriginal>,
@@ -75,6 +78,8 @@ fn membership(sight: &Sight<'_>) -> Membership {
         described: described(sight),
         change: change.unwrap_or_default(),
         waiting: sight.members.waiting.clone(),
+        versions: sight.replicated.versions(),
+        upgrade: upgrade(sight),
         differing: differing(sight),
         strangers: strangers
             .map(|(node, address, reason)| RaftStranger {
@@ -85,6 +90,30 @@ fn membership(sight: &Sight<'_>) -> Membership {
             .collect(),
         originals: originals(sight),
     }
+}
+
+/// What a later version of commands and snapshots waits for, if a member reads one.
+fn upgrade(sight: &Sight<'_>) -> String {
+    let held = sight.replicated.versions();
+    let reads = |member: &Member| member.reads_command.min(member.reads_snapshot);
+    let members = || sight.replicated.members().map(|(_, member)| member);
+    let newest = members().map(reads).max().unwrap_or_default();
+    if newest <= held.command.min(held.snapshot) {
+        return String::new();
+    }
+    let behind: Vec<String> = members()
+        .filter(|member| reads(member) < newest)
+        .map(|member| format!("{} reads {}", member.raft_address, reads(member)))
+        .collect();
+    let missing = if behind.is_empty() {
+        String::from("is heard")
+    } else {
+        format!("reads it: {}", behind.join(", "))
+    };
+    format!(
+        "version {newest} of commands and snapshots is switched on once every member {missing}; until then members may go \
+         back to the release before"
+    )
 }
 
 /// The keys in which this daemon's file differs from the policy that all obey.
@@ -101,6 +130,8 @@ fn members(facts: &RaftFacts, described: &BTreeMap<NodeId, Described>) -> Vec<Ra
             address: peer.address.clone(),
             hostname: described.host_name,
             app_version: described.build,
+            reads_version: described.reads,
+            raft_protocols: described.protocols,
             voter: peer.is_voter,
             healthy: peer.is_healthy,
             last_contact_milliseconds: peer.heard.map(millis),
@@ -207,6 +238,9 @@ pub(super) async fn raft_status<D: Daemon>(asked: &Asked<'_, D>) -> Result<Answe
         missing: condition::missing(facts),
         change: membership.change,
         waiting: membership.waiting,
+        command_version: membership.versions.command,
+        snapshot_version: membership.versions.snapshot,
+        upgrade: membership.upgrade,
         differing_settings: membership.differing,
         strangers: membership.strangers,
         originals: membership.originals,
@@ -303,6 +337,8 @@ pub(super) async fn health<D: Daemon>(asked: &Asked<'_, D>) -> Result<Answer, Fa
 struct Described {
     host_name: String,
     build: String,
+    reads: u32,
+    protocols: String,
 }
 
 /// The members as they described themselves.
@@ -313,6 +349,10 @@ fn described(sight: &Sight<'_>) -> BTreeMap<NodeId, Described> {
             let described = Described {
                 host_name: member.host_name.clone(),
                 build: member.build.clone(),
+                reads: member.reads_command.min(member.reads_snapshot),
+                protocols: member.protocols.map_or_else(String::new, |spoken| {
+                    format!("{}-{}", spoken.oldest, spoken.newest)
+                }),
             };
             (node, described)
         })

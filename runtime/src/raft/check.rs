@@ -3,16 +3,16 @@
 use sha2::{Digest as _, Sha256};
 
 use super::serve::check_numbers;
-use super::wire::{self, Hello, HelloAnswer, Request, Response};
+use super::wire::{self, Hello, HelloAnswer, LONELY, PROTOCOLS, Request, Response};
 use super::{identity, snapshot};
 use crate::env::TokioEnv;
 
 /// Panics only if a promise is broken: what is read is written and read to the same.
 pub fn check_bytes(bytes: &[u8]) {
-    let framed: Vec<u8> = [wire::PROTOCOL].iter().chain(bytes).copied().collect();
+    let framed: Vec<u8> = [LONELY].iter().chain(bytes).copied().collect();
     for frame in [bytes, &framed] {
-        check_message::<Hello>(frame);
-        check_message::<HelloAnswer>(frame);
+        check_handshake::<Hello>(frame);
+        check_handshake::<HelloAnswer>(frame);
         check_message::<Response>(frame);
         if let Some(request) = check_message::<Request>(frame) {
             if let Request::Append { entries, .. } = &request {
@@ -59,11 +59,26 @@ fn check_message<T>(frame: &[u8]) -> Option<T>
 where
     T: serde::Serialize + serde::de::DeserializeOwned + PartialEq + std::fmt::Debug,
 {
-    let message = wire::decode_frame::<T>(frame).ok()?;
-    let written = wire::encode_frame(&message).expect("it was read");
+    let protocol = *frame.first()?;
+    let message = wire::decode_frame::<T>(frame, protocol).ok()?;
+    let written = wire::encode_frame(&message, protocol).expect("it was read");
     assert_eq!(
-        wire::decode_frame::<T>(&written[4..]).expect("of our own"),
+        wire::decode_frame::<T>(&written[4..], protocol).expect("of our own"),
         message
     );
     Some(message)
+}
+
+fn check_handshake<T>(frame: &[u8])
+where
+    T: serde::Serialize + serde::de::DeserializeOwned + PartialEq + std::fmt::Debug,
+{
+    let Ok((said, form)) = wire::decode_handshake::<T>(frame, PROTOCOLS) else {
+        return;
+    };
+    let written = wire::encode_handshake(&said.message, form, said.speaks).expect("it was read");
+    assert_eq!(
+        wire::decode_handshake::<T>(&written[4..], PROTOCOLS).expect("of our own"),
+        (said, form)
+    );
 }

@@ -298,6 +298,76 @@ fn three_nodes_form_elect_replicate_and_survive_restarts() {
     });
 }
 
+/// Members of two releases talk in the newest protocol that both speak, whoever dials whom, and through a rolling upgrade.
+#[test]
+fn two_releases_are_one_cluster() {
+    run(async {
+        let folders: [Folder; 3] = folders("two-releases");
+        let mut settings = settings(&folders).await;
+        settings[1].release = Release::BEFORE;
+        settings[2].release = Release::BEFORE;
+        let mut daemons = Vec::new();
+        for one in &settings {
+            daemons.push(begin(one).await);
+        }
+        let mut at = propose(&daemons.iter().collect::<Vec<_>>(), "mixed").await;
+        let mut lines = vec!["mixed".to_owned()];
+        let steps = [
+            (1, Release::THIS),
+            (0, Release::BEFORE),
+            (2, Release::THIS),
+            (0, Release::THIS),
+        ];
+        for (step, (place, release)) in steps.into_iter().enumerate() {
+            assert_eq!(
+                same(&daemons.iter().collect::<Vec<_>>(), at).await,
+                lines,
+                "before step {step}"
+            );
+            let gone = daemons.remove(place);
+            gone.handle.shutdown().await;
+            settings[place].release = release;
+            daemons.insert(place, begin(&settings[place]).await);
+            healthy(&daemons.iter().collect::<Vec<_>>()).await;
+            lines.push(format!("step {step}"));
+            at = propose(&daemons.iter().collect::<Vec<_>>(), &lines[step + 1]).await;
+        }
+        assert_eq!(same(&daemons.iter().collect::<Vec<_>>(), at).await, lines);
+        for daemon in &daemons {
+            daemon.handle.shutdown().await;
+        }
+    });
+}
+
+/// Two that have no protocol in common do not talk, and both say why.
+#[test]
+fn releases_too_far_apart_say_so() {
+    run(async {
+        let folders: [Folder; 2] = folders("far-apart");
+        let mut settings = settings(&folders).await;
+        settings[1].release.protocols = Protocols {
+            oldest: 4,
+            newest: 5,
+        };
+        let (this, later) = (begin(&settings[0]).await, begin(&settings[1]).await);
+        for daemon in [&this, &later] {
+            let mut watch = daemon.handle.watch();
+            let told = watch.wait_for(|summary| {
+                let reason = summary.reason.as_deref().unwrap_or_default();
+                reason.contains("they have none in common; upgrade")
+            });
+            let told = within("both know why", told).await.unwrap().clone();
+            assert_eq!(told.leader, None);
+        }
+        assert_eq!(
+            (this.handle.cluster(), later.handle.cluster()),
+            (None, None)
+        );
+        this.handle.shutdown().await;
+        later.handle.shutdown().await;
+    });
+}
+
 #[test]
 fn a_node_alone_forms_at_once_and_leads() {
     run(async {
@@ -812,16 +882,17 @@ fn strangers_and_noise_do_not_disturb() {
 /// Opens a connection as whoever `hello` says.
 async fn knock(address: &str, hello: &Hello) -> (HelloAnswer, <TokioEnv as Env>::Stream) {
     let mut stream = TokioEnv::connect(address).await.unwrap();
-    wire::write_frame(&mut stream, &wire::encode_frame(hello).unwrap())
-        .await
-        .unwrap();
+    let form = wire::opening(wire::PROTOCOLS);
+    let hello = wire::encode_handshake(hello, form, wire::PROTOCOLS).unwrap();
+    wire::write_frame(&mut stream, &hello).await.unwrap();
     let frame = within(
         "an answer",
         wire::read_frame(&mut stream, wire::HELLO_BYTES_MAX),
     )
     .await
     .unwrap();
-    (wire::decode_frame(&frame).unwrap(), stream)
+    let (answer, _) = wire::decode_handshake(&frame, wire::PROTOCOLS).unwrap();
+    (answer.message, stream)
 }
 
 /// The answer to one request, or the error with which the connection ended.
@@ -829,9 +900,10 @@ async fn request(
     stream: &mut <TokioEnv as Env>::Stream,
     request: &wire::Request,
 ) -> std::io::Result<wire::Response> {
-    wire::write_frame(stream, &wire::encode_frame(request)?).await?;
+    let protocol = u8::try_from(wire::PROTOCOLS.newest).unwrap();
+    wire::write_frame(stream, &wire::encode_frame(request, protocol)?).await?;
     let frame = within("an answer", wire::read_frame(stream, wire::FRAME_BYTES_MAX)).await?;
-    wire::decode_frame(&frame)
+    wire::decode_frame(&frame, protocol)
 }
 
 /// An introduction as a node that is not running, with a log that is beyond everybody's.
@@ -1374,7 +1446,7 @@ async fn meet(
     };
     let connect = async {
         let mut wire = client.connect::<TokioEnv>(&address).await?;
-        wire::write_frame(&mut wire, &wire::encode_frame(&7_u64).unwrap()).await
+        wire::write_frame(&mut wire, &wire::encode_frame(&7_u64, 3).unwrap()).await
     };
     within("a meeting", async { tokio::join!(accept, connect) }).await
 }

@@ -1104,7 +1104,7 @@ impl<E: Env> RaftHandle<E> {
                     .as_ref()
                     .and_then(|all| all.get(&id)?.as_ref().map(|id| id.index)),
                 version: if own {
-                    Some(node.settings.own_version)
+                    Some(node.settings.release.reads_both())
                 } else {
                     peer.version
                 },

@@ -26,8 +26,9 @@ use super::node::{Node, locked};
 use super::tls::Wire;
 use super::types::{Config, Snapshot, SnapshotData, Vote};
 use super::wire::{
-    self, AppendAnswer, FRAME_BYTES_MAX, HELLO_BYTES_MAX, Hello, HelloAnswer, Introduction,
-    Request, Response, SNAPSHOT_PIECE_BYTES, TransferAnswer, invalid,
+    self, AppendAnswer, FRAME_BYTES_MAX, HELLO_BYTES_MAX, Handshake, Hello, HelloAnswer,
+    Introduction, LONELY, RefusalKind, Request, Response, SNAPSHOT_PIECE_BYTES, TransferAnswer,
+    invalid,
 };
 use crate::env::{Env, spawn, timeout_io};
 
@@ -48,6 +49,8 @@ const IDLE_AGE_MAX: Duration = Duration::from_secs(90);
 /// A connection after its handshake.
 struct Connection<E: Env> {
     stream: Wire<E::Stream>,
+    /// The one that was agreed on.
+    protocol: u8,
     /// When it was used last.
     used: Duration,
 }
@@ -114,8 +117,7 @@ pub(super) async fn call<E: Env>(
             "this raft has ended",
         ));
     }
-    let frame = wire::encode_frame(request)?;
-    let outcome = timeout_io::<E, _>(deadline, call_within(node, peer, request, &frame)).await;
+    let outcome = timeout_io::<E, _>(deadline, call_within(node, peer, request)).await;
     if outcome
         .as_ref()
         .is_err_and(|error| error.kind() == io::ErrorKind::TimedOut)
@@ -130,10 +132,9 @@ async fn call_within<E: Env>(
     node: &Arc<Node<E>>,
     peer: u64,
     request: &Request,
-    frame: &[u8],
 ) -> io::Result<Response> {
     if let Some(connection) = node.pool.idle(peer) {
-        match exchange::<E>(connection, frame).await {
+        match exchange::<E>(connection, request).await {
             Ok((connection, response)) => return Ok(give_back(node, peer, connection, response)),
             // The peer closed it while it was idle, as when it was restarted: all older ones are as dead. Requests of
             // raft may be repeated; a message to the layer above may not.
@@ -145,7 +146,7 @@ async fn call_within<E: Env>(
         }
     }
     let connection = dialled(node, peer).await?;
-    let (connection, response) = exchange::<E>(connection, frame).await?;
+    let (connection, response) = exchange::<E>(connection, request).await?;
     Ok(give_back(node, peer, connection, response))
 }
 
@@ -162,12 +163,14 @@ fn give_back<E: Env>(
 
 async fn exchange<E: Env>(
     mut connection: Connection<E>,
-    frame: &[u8],
+    request: &Request,
 ) -> io::Result<(Connection<E>, Response)> {
-    wire::write_frame(&mut connection.stream, frame).await?;
+    let protocol = connection.protocol;
+    let frame = wire::encode_frame(request, protocol)?;
+    wire::write_frame(&mut connection.stream, &frame).await?;
     let answer = wire::read_frame(&mut connection.stream, FRAME_BYTES_MAX).await?;
     connection.used = E::mono();
-    Ok((connection, wire::decode_frame(&answer)?))
+    Ok((connection, wire::decode_frame(&answer, protocol)?))
 }
 
 /// A connection that was not used before.
@@ -224,9 +227,10 @@ async fn dial_peer<E: Env>(node: &Arc<Node<E>>, peer: u64) -> io::Result<Connect
     );
     for address in addresses {
         match timeout_io::<E, _>(DIAL_DEADLINE, greet(node, &address, peer)).await {
-            Ok((_, stream)) => {
+            Ok((_, (stream, protocol))) => {
                 return Ok(Connection {
                     stream,
+                    protocol,
                     used: E::mono(),
                 });
             }
@@ -270,7 +274,7 @@ pub(super) async fn greet<E: Env>(
     node: &Arc<Node<E>>,
     address: &str,
     wanted: u64,
-) -> io::Result<(Introduction, Wire<E::Stream>)> {
+) -> io::Result<(Introduction, Agreed<E>)> {
     let hello = Hello {
         sender: node.introduction(),
         to: wanted,
@@ -279,16 +283,30 @@ pub(super) async fn greet<E: Env>(
     say_hello(node, address, hello).await
 }
 
+/// A connection and the protocol that was agreed on for it.
+type Agreed<E> = (Wire<<E as Env>::Stream>, u8);
+
 async fn say_hello<E: Env>(
     node: &Arc<Node<E>>,
     address: &str,
     hello: Hello,
-) -> io::Result<(Introduction, Wire<E::Stream>)> {
-    let mut stream = node.security.connect::<E>(address).await?;
+) -> io::Result<(Introduction, Agreed<E>)> {
+    let own = node.settings.release.protocols;
     let wanted = hello.to;
-    wire::write_frame(&mut stream, &wire::encode_frame(&hello)?).await?;
-    let answer: HelloAnswer =
-        wire::decode_frame(&wire::read_frame(&mut stream, HELLO_BYTES_MAX).await?)?;
+    let form = wire::opening(own);
+    let (mut stream, mut said) = open(node, address, &hello, form).await?;
+    if form != LONELY
+        && said.speaks.newest == u32::from(LONELY)
+        && wire::common(own, said.speaks).is_some()
+        && matches!(&said.message.refusal, Some(refusal) if refusal.kind == RefusalKind::Version)
+    {
+        // A daemon of the release before did not understand the opening. It has its own.
+        (stream, said) = open(node, address, &hello, LONELY).await?;
+    }
+    let Handshake {
+        message: answer,
+        speaks,
+    } = said;
     node.note_remark(address, answer.remark);
     node.judge_answer(wanted, address, &answer.sender)
         .map_err(io::Error::other)?;
@@ -300,8 +318,30 @@ async fn say_hello<E: Env>(
                 format!("refused: {}", refusal.text),
             ))
         }
-        None => Ok((answer.sender, stream)),
+        None => match wire::common(own, speaks) {
+            Some(protocol) => Ok((answer.sender, (stream, protocol))),
+            None => {
+                let why = wire::nothing_in_common(own, speaks);
+                node.tell_once(answer.sender.node, &why);
+                Err(invalid(why))
+            }
+        },
     }
+}
+
+/// Connects, says this in this form, and reads the answer.
+async fn open<E: Env>(
+    node: &Arc<Node<E>>,
+    address: &str,
+    hello: &Hello,
+    form: u8,
+) -> io::Result<(Wire<E::Stream>, Handshake<HelloAnswer>)> {
+    let own = node.settings.release.protocols;
+    let mut stream = node.security.connect::<E>(address).await?;
+    wire::write_frame(&mut stream, &wire::encode_handshake(hello, form, own)?).await?;
+    let answer = wire::read_frame(&mut stream, HELLO_BYTES_MAX).await?;
+    let (answer, _) = wire::decode_handshake(&answer, own)?;
+    Ok((stream, answer))
 }
 
 /// Makes openraft's connections.
@@ -511,9 +551,9 @@ impl<E: Env> Peer<E> {
             offset += piece.len() as u64;
             connection = self.send_piece(connection, &request, offset).await?;
         }
-        let frame = wire::encode_frame(&Request::SnapshotEnd)?;
+        let end = Request::SnapshotEnd;
         let (connection, response) =
-            timeout_io::<E, _>(INSTALL_DEADLINE, exchange(connection, &frame)).await?;
+            timeout_io::<E, _>(INSTALL_DEADLINE, exchange(connection, &end)).await?;
         match understood(give_back(&self.node, self.to, connection, response))? {
             Response::SnapshotInstalled(vote) => Ok(wire::vote::<E>(vote)),
             _ => Err(invalid(
@@ -528,9 +568,8 @@ impl<E: Env> Peer<E> {
         request: &Request,
         held: u64,
     ) -> io::Result<Connection<E>> {
-        let frame = wire::encode_frame(request)?;
         let (connection, response) =
-            timeout_io::<E, _>(PIECE_DEADLINE, exchange(connection, &frame)).await?;
+            timeout_io::<E, _>(PIECE_DEADLINE, exchange(connection, request)).await?;
         match understood(response)? {
             Response::SnapshotHeld(count) if count == held => Ok(connection),
             _ => Err(invalid("the peer did not take a piece of the snapshot")),

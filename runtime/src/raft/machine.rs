@@ -141,10 +141,11 @@ impl<E: Env> Machine<E> {
 
 /// For mistakes that are made as entries are applied.
 fn changed(command: Vec<u8>, change: impl FnOnce(Stamped) -> Stamped) -> Vec<u8> {
-    match command_wire::decode_command(&command) {
-        Ok(stamped) => command_wire::encode_command(&change(stamped)),
-        Err(_) => command,
-    }
+    let version = command.first().copied().unwrap_or_default();
+    let stamped = command_wire::decode_command(&command).ok();
+    stamped
+        .and_then(|stamped| command_wire::encode_command(version.into(), &change(stamped)).ok())
+        .unwrap_or(command)
 }
 
 /// For [`Mutant::OwnClock`].

@@ -43,7 +43,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use orchestrator_core::id::InstanceKey;
+use orchestrator_core::replicated::snapshot::SNAPSHOT_VERSION;
+use orchestrator_core::replicated::wire::COMMAND_VERSION;
 pub use orchestrator_core::replicated::{Entry, Members};
+use orchestrator_core::replicated::{Protocols, Versions};
 use tokio::sync::{mpsc, oneshot};
 
 pub use self::broken::note_broken;
@@ -58,7 +61,7 @@ pub use self::id::{ClusterId, Epoch, LogPosition, NodeId};
 pub use self::recover::{Recovery, examine, of_backend};
 pub use self::start::{BackendPosition, StartDecision, decide_start};
 pub use self::tls::TlsFiles;
-pub use self::wire::COMMAND_BYTES_MAX;
+pub use self::wire::{COMMAND_BYTES_MAX, PROTOCOLS};
 
 /// How one daemon's raft is set up.
 #[derive(Debug, Clone)]
@@ -79,8 +82,7 @@ pub struct RaftSettings {
     pub heartbeat_ms: u64,
     /// `RaftElectionTimeoutMillis`: openraft's maximum; its minimum is 60 % of it.
     pub election_timeout_ms: u64,
-    /// The newest version of commands and snapshots this program reads, told to peers.
-    pub own_version: u32,
+    pub release: Release,
     /// The program's version, to be shown.
     pub build: String,
     /// `RaftReplaceSilentSeconds`
@@ -94,6 +96,44 @@ pub struct RaftSettings {
     pub tls: Option<TlsFiles>,
     /// `RaftTLSRefusePlainText`
     pub tls_refuses_plain: bool,
+}
+
+/// What a daemon reads, and what it speaks with its peers: that of its program.
+///
+/// Tests have a daemon behave as one of the release before would ([`Release::BEFORE`]), so that two releases meet in one
+/// cluster without a second program: the newest versions are real, and are held back, rather than made up for tests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Release {
+    /// The newest versions of commands and snapshots that it reads.
+    pub reads: Versions,
+    pub protocols: Protocols,
+}
+
+impl Release {
+    pub const THIS: Release = Release {
+        reads: Versions {
+            command: COMMAND_VERSION as u32,
+            snapshot: SNAPSHOT_VERSION as u32,
+        },
+        protocols: PROTOCOLS,
+    };
+
+    /// The last one that did not know of other versions: commands and snapshots of version 1, protocol 2.
+    pub const BEFORE: Release = Release {
+        reads: Versions {
+            command: 1,
+            snapshot: 1,
+        },
+        protocols: Protocols {
+            oldest: 2,
+            newest: 2,
+        },
+    };
+
+    /// The one number that a handshake has for commands and snapshots.
+    pub(self) fn reads_both(&self) -> u32 {
+        self.reads.command.min(self.reads.snapshot)
+    }
 }
 
 /// How much log is kept.
@@ -132,7 +172,7 @@ impl RaftSettings {
             default_port: 10_008,
             heartbeat_ms: 50,
             election_timeout_ms: 250,
-            own_version: 1,
+            release: Release::THIS,
             build: env!("CARGO_PKG_VERSION").to_owned(),
             replace_silent: Duration::from_secs(30),
             replace_per_hour: 3,

@@ -15,7 +15,7 @@ use super::peers::{Judgement, Peers};
 use super::strangers::Strangers;
 use super::tls::Security;
 use super::types::{Metrics, Raft, metrics_of};
-use super::wire::{Hello, Introduction, PROTOCOL, Refusal, RefusalKind};
+use super::wire::{Hello, Introduction, Refusal, RefusalKind};
 use super::{PeerMessage, RaftSettings};
 use crate::env::{Env, Mutant, spawn};
 
@@ -124,7 +124,7 @@ impl<E: Env> Node<E> {
             last: durable.last,
             advertise: self.settings.advertise.clone(),
             http_uri: self.settings.http_uri.clone(),
-            version: self.settings.own_version,
+            version: self.settings.release.reads_both(),
             empty: self.is_empty(),
             listed: locked(&self.listed).clone(),
         }
@@ -258,6 +258,15 @@ impl<E: Env> Node<E> {
         }
     }
 
+    /// Says why somebody is not talked to, once for as long as nothing else is said.
+    pub(super) fn tell_once(&self, peer: u64, why: &str) {
+        let said = (peer, why.to_owned());
+        let is_news = locked(&self.last_refused).replace(said.clone()) != Some(said);
+        if is_news {
+            tracing::warn!(peer = %NodeId(peer), "no raft connection: {why}");
+        }
+    }
+
     /// A peer does not listen to this daemon. Two reasons end it: its identity went back and is retired for good, or
     /// another process runs under it.
     pub(super) fn refused_by(self: &Arc<Self>, peer: &Introduction, refusal: &Refusal) {
@@ -267,6 +276,9 @@ impl<E: Env> Node<E> {
             refusal.text
         );
         locked(&self.peers).refuse(peer.node, Some(text.clone()));
+        if refusal.kind == RefusalKind::Version {
+            self.tell_once(peer.node, &text);
+        }
         if peer.cluster != self.cluster().map(|cluster| cluster.0) || peer.cluster.is_none() {
             return;
         }
@@ -393,10 +405,5 @@ impl<E: Env> Node<E> {
                 NodeId(peer)
             );
         }
-    }
-
-    /// Why frames of another version are not read, as a refusal that the other version can at least show in its log.
-    pub(super) fn version_text() -> String {
-        format!("this daemon speaks raft protocol version {PROTOCOL}")
     }
 }

@@ -23,9 +23,9 @@ use super::sight;
 use super::tls::Wire;
 use super::types::{Raft, Snapshot, SnapshotMeta};
 use super::wire::{
-    self, AppendAnswer, FRAME_BYTES_MAX, HELLO_BYTES_MAX, Hello, HelloAnswer, LogIdV1, Refusal,
-    RefusalKind, Request, Response, SNAPSHOT_BYTES_MAX, StoredMembershipV1, TransferAnswer, VoteV1,
-    invalid,
+    self, AppendAnswer, FRAME_BYTES_MAX, HELLO_BYTES_MAX, Handshake, Hello, HelloAnswer, LogIdV1,
+    Refusal, RefusalKind, Request, Response, SNAPSHOT_BYTES_MAX, StoredMembershipV1,
+    TransferAnswer, VoteV1, invalid,
 };
 use crate::env::{Env, Mutant, sleep, spawn, timeout_io};
 
@@ -140,11 +140,13 @@ async fn serve_until_stop<E: Env>(
         let from =
             timeout_io::<E, _>(HELLO_DEADLINE, shake_hands(&node, &mut stream, &peer)).await?;
         drop(entered);
-        let Some(from) = from else { return Ok(()) };
+        let Some((from, protocol)) = from else {
+            return Ok(());
+        };
         let _place = room.try_acquire().map_err(|_| {
             io::Error::other(format!("{CONNECTIONS_MAX} members' connections are open"))
         })?;
-        serve_member(&node, stream, from).await
+        serve_member(&node, stream, from, protocol).await
     };
     if let Select2::Second(Err(error)) = E::Rt::select2(stop.wait_for(|stop| *stop), serving).await
     {
@@ -156,6 +158,7 @@ async fn serve_member<E: Env>(
     node: &Arc<Node<E>>,
     mut stream: Wire<E::Stream>,
     from: u64,
+    protocol: u8,
 ) -> io::Result<()> {
     let mut snapshot = None;
     loop {
@@ -169,23 +172,39 @@ async fn serve_member<E: Env>(
         };
         let frame =
             timeout_io::<E, _>(FRAME_DEADLINE, wire::read_rest(&mut stream, length)).await?;
-        let request: Request = wire::decode_frame(&frame)?;
+        let request: Request = wire::decode_frame(&frame, protocol)?;
         check_numbers(&request)?;
         let response = answer(node, from, request, &mut snapshot).await?;
-        let frame = wire::encode_frame(&response)?;
+        let frame = wire::encode_frame(&response, protocol)?;
         timeout_io::<E, _>(FRAME_DEADLINE, wire::write_frame(&mut stream, &frame)).await?;
     }
 }
 
-/// The identity whose requests follow; `None` when none are to follow.
+/// The identity whose requests follow, and in which protocol; `None` when none are to follow.
 async fn shake_hands<E: Env>(
     node: &Arc<Node<E>>,
     stream: &mut Wire<E::Stream>,
     peer: &str,
-) -> io::Result<Option<u64>> {
+) -> io::Result<Option<(u64, u8)>> {
+    let own = node.settings.release.protocols;
     let frame = wire::read_frame(stream, HELLO_BYTES_MAX).await?;
-    let (caller, verdict) = match wire::decode_frame::<Hello>(&frame) {
-        Ok(hello) => {
+    let version = |text| {
+        Verdict::Refused(Refusal {
+            kind: RefusalKind::Version,
+            text,
+        })
+    };
+    let mut agreed = None;
+    // It is answered in the form in which it called; who used none that is known is told so in the own one.
+    let mut answers_in = wire::opening(own);
+    let (caller, verdict) = match wire::decode_handshake::<Hello>(&frame, own) {
+        Ok((said, form)) => {
+            let Handshake {
+                message: hello,
+                speaks,
+            } = said;
+            answers_in = form;
+            agreed = wire::common(own, speaks);
             let last = hello
                 .sender
                 .last
@@ -194,6 +213,7 @@ async fn shake_hands<E: Env>(
                 return Err(invalid("an introduction with impossible numbers"));
             }
             let verdict = match stream.vouches_for(&hello.sender.advertise) {
+                Ok(()) if agreed.is_none() => version(wire::nothing_in_common(own, speaks)),
                 Ok(()) => judge(node, &hello).await,
                 Err(text) => Verdict::Refused(Refusal {
                     kind: RefusalKind::OtherNode,
@@ -202,19 +222,10 @@ async fn shake_hands<E: Env>(
             };
             (hello.sender.node, verdict)
         }
-        Err(error) => {
-            let text = format!("{}: {error}", Node::<E>::version_text());
-            (
-                0,
-                Verdict::Refused(Refusal {
-                    kind: RefusalKind::Version,
-                    text,
-                }),
-            )
-        }
+        Err(error) => (0, version(format!("the call was not understood: {error}"))),
     };
     let (refusal, from) = match verdict {
-        Verdict::Accepted => (None, Some(caller)),
+        Verdict::Accepted => (None, agreed.map(|protocol| (caller, protocol))),
         Verdict::Introduced => (None, None),
         Verdict::Refused(why) => {
             let said = (caller, why.text.clone());
@@ -231,7 +242,8 @@ async fn shake_hands<E: Env>(
         refusal,
         remark,
     };
-    wire::write_frame(stream, &wire::encode_frame(&answer)?).await?;
+    let answer = wire::encode_handshake(&answer, answers_in, own)?;
+    wire::write_frame(stream, &answer).await?;
     Ok(from)
 }
 

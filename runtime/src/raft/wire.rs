@@ -3,6 +3,11 @@
 //! The encodings are a contract of ours, not openraft's: each frame and each stored entry begins with a version byte, and
 //! the types below are changed only by adding a version. Input from a peer is bounded before it is read and checked while
 //! it is converted; nothing here panics on it.
+//!
+//! Two daemons agree on the newest protocol that both speak, before anything else is said. From protocol 3 on a handshake
+//! states the oldest and the newest that its sender speaks, in a form that is never changed but by what is put behind its
+//! end; all frames after it begin with the protocol agreed on. Protocol 2 knows only itself: a handshake in its form means
+//! that its sender speaks nothing else, and it has the same types.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -15,12 +20,22 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
+use orchestrator_core::replicated::Protocols;
+
 use super::id::NodeId;
 use super::types::{Entry, LogId, Membership, Proposal, StoredMembership, Vote};
 use crate::env::Env;
 
-/// The version of the frames; also what a handshake states.
-pub(super) const PROTOCOL: u8 = 2;
+/// The protocols that this release speaks. An old one is given up by a release only after the release before spoke a later
+/// one: a rolling upgrade passes through both.
+pub const PROTOCOLS: Protocols = Protocols {
+    oldest: 2,
+    newest: 3,
+};
+/// The protocol that only knows itself.
+pub(super) const LONELY: u8 = 2;
+/// The form of a handshake that states what its sender speaks, in whatever protocol: the first one that had it.
+const HANDSHAKE: u8 = 3;
 /// The version of a stored entry.
 const ENTRY_FORMAT: u8 = 1;
 /// Bytes of one frame after its length, at most.
@@ -221,10 +236,98 @@ pub(super) enum TransferAnswer {
     },
 }
 
-/// A frame of this daemon's version.
-pub(super) fn encode_frame<T: Serialize>(message: &T) -> io::Result<Vec<u8>> {
+/// The newest protocol that both speak.
+pub(super) fn common(own: Protocols, theirs: Protocols) -> Option<u8> {
+    let newest = own.newest.min(theirs.newest);
+    let oldest = own.oldest.max(theirs.oldest);
+    (oldest <= newest)
+        .then_some(newest)
+        .and_then(|newest| u8::try_from(newest).ok())
+}
+
+/// Why two daemons cannot talk, for both of them; the first is who says it.
+pub(super) fn nothing_in_common(own: Protocols, theirs: Protocols) -> String {
+    let older = if own.newest < theirs.oldest {
+        "this daemon"
+    } else {
+        "the other"
+    };
+    format!(
+        "this daemon speaks raft protocols {} to {}, the other {} to {}: they have none in common; upgrade {older}",
+        own.oldest, own.newest, theirs.oldest, theirs.newest
+    )
+}
+
+/// What a handshake said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Handshake<T> {
+    pub(super) message: T,
+    /// What its sender speaks.
+    pub(super) speaks: Protocols,
+}
+
+/// The form of a handshake that a daemon opens a connection with.
+pub(super) fn opening(own: Protocols) -> u8 {
+    if own.newest < u32::from(HANDSHAKE) {
+        LONELY
+    } else {
+        HANDSHAKE
+    }
+}
+
+/// A frame of a handshake in one of its two forms.
+pub(super) fn encode_handshake<T: Serialize>(
+    message: &T,
+    form: u8,
+    own: Protocols,
+) -> io::Result<Vec<u8>> {
+    if form == LONELY {
+        return encode_frame(message, LONELY);
+    }
+    let byte = |version: u32| u8::try_from(version).map_err(invalid);
+    frame(&[HANDSHAKE, byte(own.oldest)?, byte(own.newest)?], message)
+}
+
+/// Reads a frame of a handshake (version byte and body), as a daemon does that speaks these; and in which form it came.
+pub(super) fn decode_handshake<T: DeserializeOwned>(
+    bytes: &[u8],
+    own: Protocols,
+) -> io::Result<(Handshake<T>, u8)> {
+    match bytes {
+        [] => Err(invalid("an empty frame")),
+        [LONELY, body @ ..] => {
+            let message = decode_exact(body)?;
+            let only = u32::from(LONELY);
+            let speaks = Protocols {
+                oldest: only,
+                newest: only,
+            };
+            Ok((Handshake { message, speaks }, LONELY))
+        }
+        // What a later protocol put behind the end is its own.
+        [HANDSHAKE, oldest, newest, body @ ..] if own.newest >= u32::from(HANDSHAKE) => {
+            let (message, _) = postcard::take_from_bytes(body).map_err(invalid)?;
+            let speaks = Protocols {
+                oldest: (*oldest).into(),
+                newest: (*newest).into(),
+            };
+            Ok((Handshake { message, speaks }, HANDSHAKE))
+        }
+        [version, ..] => Err(invalid(format!(
+            "the peer speaks protocol version {version}, this daemon {} to {}",
+            own.oldest, own.newest
+        ))),
+    }
+}
+
+/// A frame of the protocol that was agreed on.
+pub(super) fn encode_frame<T: Serialize>(message: &T, protocol: u8) -> io::Result<Vec<u8>> {
+    frame(&[protocol], message)
+}
+
+fn frame<T: Serialize>(head: &[u8], message: &T) -> io::Result<Vec<u8>> {
     let body = postcard::to_stdvec(message).map_err(invalid)?;
-    let length = body.len() + 1;
+    let length = body.len() + head.len();
     if length > FRAME_BYTES_MAX {
         return Err(invalid(format!(
             "a message of {length} bytes is over the limit of {FRAME_BYTES_MAX}"
@@ -232,17 +335,18 @@ pub(super) fn encode_frame<T: Serialize>(message: &T) -> io::Result<Vec<u8>> {
     }
     let mut frame = Vec::with_capacity(4 + length);
     frame.extend_from_slice(&(length as u32).to_be_bytes());
-    frame.push(PROTOCOL);
+    frame.extend_from_slice(head);
     frame.extend_from_slice(&body);
     Ok(frame)
 }
 
-/// The message in a frame's bytes (version byte and body), all of which it must use.
-pub(super) fn decode_frame<T: DeserializeOwned>(frame: &[u8]) -> io::Result<T> {
+/// The message in a frame's bytes (version byte and body), all of which it must use. The types are the same in all
+/// protocols so far.
+pub(super) fn decode_frame<T: DeserializeOwned>(frame: &[u8], protocol: u8) -> io::Result<T> {
     match frame.split_first() {
-        Some((&PROTOCOL, body)) => decode_exact(body),
+        Some((version, body)) if *version == protocol => decode_exact(body),
         Some((version, _)) => Err(invalid(format!(
-            "the peer speaks protocol version {version}, this daemon {PROTOCOL}"
+            "a frame of protocol version {version} on a connection of version {protocol}"
         ))),
         None => Err(invalid("an empty frame")),
     }
@@ -492,16 +596,19 @@ mod tests {
 
     #[test]
     fn a_frame_is_read_as_it_was_written() {
-        let frame = encode_frame(&append()).unwrap();
-        let mut input = frame.as_slice();
-        let read = run(read_frame(&mut input, FRAME_BYTES_MAX)).unwrap();
-        assert_eq!(decode_frame::<Request>(&read).unwrap(), append());
+        for protocol in [2, 3] {
+            let frame = encode_frame(&append(), protocol).unwrap();
+            let mut input = frame.as_slice();
+            let read = run(read_frame(&mut input, FRAME_BYTES_MAX)).unwrap();
+            assert_eq!(decode_frame::<Request>(&read, protocol).unwrap(), append());
+            assert!(decode_frame::<Request>(&read, protocol + 1).is_err());
+        }
     }
 
-    /// The bytes on the wire are a contract: this test changes only together with [`PROTOCOL`].
+    /// The bytes on the wire are a contract: this test changes only together with [`PROTOCOLS`].
     #[test]
     fn the_bytes_of_a_frame_stay() {
-        let frame = encode_frame(&Request::Vote {
+        let vote = Request::Vote {
             vote: VoteV1 {
                 term: 300,
                 node: 1,
@@ -509,9 +616,87 @@ mod tests {
             },
             last: Some(LogIdV1 { term: 2, index: 9 }),
             transfer: true,
-        })
-        .unwrap();
-        assert_eq!(frame, [0, 0, 0, 10, 2, 1, 0xac, 2, 1, 0, 1, 2, 9, 1]);
+        };
+        for protocol in [2, 3] {
+            let frame = encode_frame(&vote, protocol).unwrap();
+            assert_eq!(frame, [0, 0, 0, 10, protocol, 1, 0xac, 2, 1, 0, 1, 2, 9, 1]);
+        }
+    }
+
+    fn speaks(oldest: u32, newest: u32) -> Protocols {
+        Protocols { oldest, newest }
+    }
+
+    fn hello() -> Hello {
+        Hello {
+            sender: Introduction {
+                node: 300,
+                cluster: None,
+                boot: 1,
+                instance: 4,
+                term: 5,
+                last: Some(LogIdV1 { term: 2, index: 9 }),
+                advertise: "a:1".to_owned(),
+                http_uri: "h".to_owned(),
+                version: 1,
+                empty: true,
+                listed: vec![7],
+            },
+            to: 0,
+            invites: false,
+        }
+    }
+
+    /// Both forms of a handshake stay for ever: it is how two daemons of any releases find out what they can talk in.
+    #[test]
+    fn the_bytes_of_a_handshake_stay() {
+        let said = [
+            0xac, 2, 0, 1, 4, 5, 1, 2, 9, 3, b'a', b':', b'1', 1, b'h', 1, 1, 1, 7, 0, 0,
+        ];
+        let lonely = encode_handshake(&hello(), LONELY, speaks(2, 2)).unwrap();
+        assert_eq!(lonely, [&[0, 0, 0, 22, 2], &said[..]].concat());
+        let stated = encode_handshake(&hello(), opening(speaks(3, 5)), speaks(3, 5)).unwrap();
+        assert_eq!(stated, [&[0, 0, 0, 24, 3, 3, 5], &said[..]].concat());
+    }
+
+    #[test]
+    fn a_handshake_says_what_its_sender_speaks() {
+        let read = |bytes: &[u8], own| decode_handshake::<Hello>(bytes, own);
+        let said = |speaks| Handshake {
+            message: hello(),
+            speaks,
+        };
+        let lonely = encode_handshake(&hello(), LONELY, speaks(2, 3)).unwrap();
+        assert_eq!(
+            read(&lonely[4..], speaks(2, 3)).unwrap(),
+            (said(speaks(2, 2)), LONELY)
+        );
+        let mut stated = encode_handshake(&hello(), HANDSHAKE, speaks(3, 5)).unwrap();
+        // What a later one says behind the end does not matter to this one.
+        stated.extend([1, 2, 3]);
+        assert_eq!(
+            read(&stated[4..], speaks(2, 3)).unwrap(),
+            (said(speaks(3, 5)), HANDSHAKE)
+        );
+        // The release before does not know this form, and says what it speaks.
+        let error = read(&stated[4..], speaks(2, 2)).unwrap_err().to_string();
+        assert!(
+            error.contains("protocol version 3, this daemon 2 to 2"),
+            "{error}"
+        );
+        let error = read(&[9, 0], speaks(2, 3)).unwrap_err().to_string();
+        assert!(error.contains("protocol version 9"), "{error}");
+    }
+
+    #[test]
+    fn the_newest_protocol_of_both_is_agreed_on() {
+        assert_eq!(common(speaks(2, 3), speaks(2, 2)), Some(2));
+        assert_eq!(common(speaks(2, 3), speaks(3, 5)), Some(3));
+        assert_eq!(common(speaks(2, 5), speaks(3, 4)), Some(4));
+        assert_eq!(common(speaks(2, 3), speaks(4, 5)), None);
+        assert_eq!(common(speaks(4, 5), speaks(2, 3)), None);
+        assert!(nothing_in_common(speaks(2, 3), speaks(4, 5)).ends_with("upgrade this daemon"));
+        assert!(nothing_in_common(speaks(4, 5), speaks(2, 3)).ends_with("upgrade the other"));
     }
 
     #[test]
@@ -527,15 +712,15 @@ mod tests {
         check(&[0, 0], 10, "unexpected end");
         check(&[0, 0, 0, 5, 2, 2], 10, "unexpected end");
         assert!(
-            decode_frame::<Request>(&[9, 0])
+            decode_frame::<Request>(&[9, 0], 3)
                 .unwrap_err()
                 .to_string()
                 .contains("protocol version 9")
         );
-        let mut long = encode_frame(&Request::SnapshotEnd).unwrap().split_off(4);
+        let mut long = encode_frame(&Request::SnapshotEnd, 3).unwrap().split_off(4);
         long.push(0);
         assert!(
-            decode_frame::<Request>(&long)
+            decode_frame::<Request>(&long, 3)
                 .unwrap_err()
                 .to_string()
                 .contains("too many")
@@ -569,15 +754,15 @@ mod tests {
     proptest! {
         #[test]
         fn random_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let mut framed = vec![PROTOCOL];
+            let mut framed = vec![3];
             framed.extend(&bytes);
-            if let Ok(Request::Append { entries, .. }) = decode_frame::<Request>(&framed) {
+            if let Ok(Request::Append { entries, .. }) = decode_frame::<Request>(&framed, 3) {
                 for found in entries {
                     let _ = entry::<TokioEnv>(found);
                 }
             }
-            let _ = decode_frame::<Hello>(&framed);
-            let _ = decode_frame::<Response>(&framed);
+            let _ = decode_handshake::<Hello>(&framed, PROTOCOLS);
+            let _ = decode_frame::<Response>(&framed, 3);
             let _ = decode_entry(&bytes);
         }
 

@@ -305,6 +305,9 @@ pub enum Action {
     Rights(String, bool),
     /// Somebody edits `RaftNodes` of a daemon; it counts from its next start.
     Nodes(String, Vec<String>),
+    /// The program of a daemon is replaced by that of this release, or (false) of the one before; it runs from the next
+    /// start on.
+    Install(String, bool),
     /// The name of the first leads to the machine of the second.
     Name(String, String),
     /// A request to a daemon's HTTP service.
@@ -357,6 +360,7 @@ impl Action {
             | Self::CloneBackend(..)
             | Self::PurgeLogs(_)
             | Self::Nodes(..)
+            | Self::Install(..)
             | Self::Form(..)
             | Self::Ask(..) => return None,
         })
@@ -400,6 +404,13 @@ impl fmt::Display for Action {
                 write!(f, "slow-applier {who} by {}ms", by.as_millis())
             }
             Self::Nodes(who, nodes) => write!(f, "nodes {who} {}", nodes.join(",")),
+            Self::Install(who, is_this) => {
+                write!(
+                    f,
+                    "install {who} {}",
+                    if *is_this { "this" } else { "before" }
+                )
+            }
             Self::Name(name, to) => write!(f, "name {name}>{to}"),
             Self::Ask(who, path) => write!(f, "ask {who} {path}"),
             Self::Form(who, with) => write!(f, "form {who} {}", with.join(",")),
@@ -491,6 +502,8 @@ impl FromStr for Action {
             ["nodes", who, nodes] => {
                 Self::Nodes(own(who), nodes.split(',').map(str::to_owned).collect())
             }
+            ["install", who, "this"] => Self::Install(own(who), true),
+            ["install", who, "before"] => Self::Install(own(who), false),
             ["ask", who, path] => Self::Ask(own(who), own(path)),
             ["form", who, with] => {
                 Self::Form(own(who), with.split(',').map(str::to_owned).collect())
@@ -597,6 +610,7 @@ mod tests {
             "at 9000ms: slow-applier m2 by 40ms",
             "at 9000ms: purge-logs m2",
             "at 9000ms: nodes n1 n1,n2,n4",
+            "at 9000ms: install n1 before",
             "at 9000ms: ask leader /api/ack-all-recoveries?comment=x",
             "at 9000ms: form n1 n1,n2",
             "at 9000ms: logins m2 full for 1000ms",

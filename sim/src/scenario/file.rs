@@ -154,6 +154,9 @@ pub struct Scenario {
     /// Daemons of the list that the script starts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub asleep: Vec<String>,
+    /// Daemons of the release before, until the script installs this one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub older: Vec<String>,
     /// `m1` is the primary, the others are its replicas.
     #[serde(default = "four")]
     pub servers: u32,

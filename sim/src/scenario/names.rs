@@ -90,6 +90,7 @@ fn named_by(action: &Action) -> Vec<(&str, Whom)> {
         | Action::Rot(who, _)
         | Action::Wipe(who, _)
         | Action::Nodes(who, _)
+        | Action::Install(who, _)
         | Action::Ask(who, _)
         | Action::Form(who, _)
         | Action::Recover(who, _) => vec![(who, Whom::Daemon)],

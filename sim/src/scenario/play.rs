@@ -88,6 +88,9 @@ pub(super) fn world<E: Engine>(scenario: Arc<Scenario>, plan: Plan) -> (Vec<Mach
     for name in &scenario.asleep {
         daemons.let_sleep(name);
     }
+    for name in &scenario.older {
+        daemons.install(name, false);
+    }
     for (host, last) in hosts.iter().zip(1..) {
         let program = host.clone();
         machines.push(Machine::new(
@@ -671,6 +674,7 @@ impl Player {
             Action::SlowApplier(who, by) => each(who, &|who| Action::SlowApplier(who, *by)),
             Action::Name(..) => vec![action.clone()],
             Action::Nodes(who, nodes) => each(who, &|who| Action::Nodes(who, nodes.clone())),
+            Action::Install(who, is_this) => each(who, &|who| Action::Install(who, *is_this)),
             Action::Ask(who, path) => each(who, &|who| Action::Ask(who, path.clone())),
             Action::Form(who, with) => each(who, &|who| Action::Form(who, with.clone())),
             Action::Logins(who, how) => each(who, &|who| Action::Logins(who, *how)),
@@ -883,6 +887,10 @@ impl Player {
             }
             Action::Nodes(who, nodes) => {
                 self.daemons.set_nodes(who, nodes.clone());
+                true
+            }
+            Action::Install(who, is_this) => {
+                self.daemons.install(who, *is_this);
                 true
             }
             Action::Ask(who, path) => {

@@ -18,6 +18,7 @@ mod package;
 mod proxy;
 mod raft_port;
 mod start;
+mod versions;
 
 /// Held while a test owns daemons.
 static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());

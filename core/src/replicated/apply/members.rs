@@ -115,15 +115,40 @@ impl Application<'_> {
         let wanted = Versions { command, snapshot };
         if held != wanted {
             self.state.versions = wanted;
+            // Of a version that this daemon does not read nothing will be written: its node ends.
+            self.state
+                .set_form(snapshot.min(u32::from(SNAPSHOT_VERSION)));
             self.changes.push(Change::Version(wanted));
         }
         Ok(Answer::Done)
     }
 
-    pub(super) fn describe_member(&mut self, node: NodeId, member: Member) -> Decision {
+    pub(super) fn describe_member(&mut self, node: NodeId, mut member: Member) -> Decision {
         if !self.state.membership.members.contains(node) {
             return Err(invalid(format!("{node} is no member and is not described")));
         }
+        let former = self.state.members.get(&node);
+        member.protocols = former.and_then(|former| former.protocols);
+        self.state.members.put(node, member.clone());
+        self.changes.push(Change::Member(node, Some(member)));
+        Ok(Answer::Done)
+    }
+
+    pub(super) fn describe_protocols(&mut self, node: NodeId, protocols: Protocols) -> Decision {
+        if self.state.form < 2 {
+            return Err(invalid(
+                "version 2 of snapshots is not switched on, and no other has room for this",
+            ));
+        }
+        let member = self
+            .state
+            .members
+            .get(&node)
+            .ok_or_else(|| Refusal::NotFound(format!("description of member {node}")))?;
+        let member = Member {
+            protocols: Some(protocols),
+            ..member.clone()
+        };
         self.state.members.put(node, member.clone());
         self.changes.push(Change::Member(node, Some(member)));
         Ok(Answer::Done)

@@ -76,6 +76,11 @@ pub struct RaftStatus {
     pub change: String,
     /// Why a change of members stands still, or why `RaftNodes` is not obeyed.
     pub waiting: Vec<String>,
+    /// The versions of commands and snapshots that are switched on: a release that does not read them cannot come back.
+    pub command_version: u32,
+    pub snapshot_version: u32,
+    /// What a later version waits for, in words; empty when no member reads a later one.
+    pub upgrade: String,
     /// Keys in which this daemon's configuration file differs from what all obey, which is the leader's.
     pub differing_settings: Vec<String>,
     /// Daemons that ask to be let in.
@@ -106,6 +111,10 @@ pub struct RaftMember {
     pub address: String,
     pub hostname: String,
     pub app_version: String,
+    /// The newest version of commands and snapshots that it reads; 0 as long as it did not say.
+    pub reads_version: u32,
+    /// The raft protocols that it speaks, `oldest-newest`; empty as long as that is not known (before version 2).
+    pub raft_protocols: String,
     pub voter: bool,
     pub healthy: bool,
     /// Zero for this daemon; none when it was never heard of.

@@ -810,18 +810,21 @@ fn strangers_and_noise_do_not_disturb() {
         leader(&[&alone]).await;
         let term = alone.handle.leading().unwrap().term;
         let (own, cluster) = (alone.report.node.0, alone.handle.cluster());
-        let hello = wire::encode_frame(&Hello {
-            sender: stranger(77, Some(ClusterId([9; 32]))),
-            to: own,
-            invites: false,
-        })
+        let hello = wire::encode_frame(
+            &Hello {
+                sender: stranger(77, Some(ClusterId([9; 32]))),
+                to: own,
+                invites: false,
+            },
+            wire::HANDSHAKE,
+        )
         .unwrap();
-        let version = wire::PROTOCOL;
+        let version = wire::HANDSHAKE;
         let mut noises = vec![
             b"GET / HTTP/1.1\r\n\r\n".to_vec(),
             vec![255; 100],
             // Another version, and ours with nothing behind it, less than was promised, or more than is allowed.
-            vec![0, 0, 0, 1, version - 1],
+            vec![0, 0, 0, 1, version + 1],
             vec![0, 0, 0, 1, version],
             vec![0, 0, 0, 9, version, 2, 3],
             vec![0, 0, 0x40, 1, version, 0, 0],
@@ -848,7 +851,7 @@ fn strangers_and_noise_do_not_disturb() {
             let _ = within("the daemon closes", stream.read_to_end(&mut rest)).await;
         }
         // Behind a handshake that is accepted, where requests are decoded: the connection ends, and nothing else.
-        let request = wire::encode_frame(&ask_for_vote(77)).unwrap();
+        let request = wire::encode_frame(&ask_for_vote(77), wire::HANDSHAKE).unwrap();
         let mut noises = vec![
             vec![0, 0, 0, 1, version],
             vec![0x00, 0x80, 0x00, 0x01, version],
@@ -900,7 +903,7 @@ async fn request(
     stream: &mut <TokioEnv as Env>::Stream,
     request: &wire::Request,
 ) -> std::io::Result<wire::Response> {
-    let protocol = u8::try_from(wire::PROTOCOLS.newest).unwrap();
+    let protocol = u8::try_from(wire::HANDSHAKE).unwrap();
     wire::write_frame(stream, &wire::encode_frame(request, protocol)?).await?;
     let frame = within("an answer", wire::read_frame(stream, wire::FRAME_BYTES_MAX)).await?;
     wire::decode_frame(&frame, protocol)

@@ -35,7 +35,7 @@ pub const PROTOCOLS: Protocols = Protocols {
 /// The protocol that only knows itself.
 pub(super) const LONELY: u8 = 2;
 /// The form of a handshake that states what its sender speaks, in whatever protocol: the first one that had it.
-const HANDSHAKE: u8 = 3;
+pub(super) const HANDSHAKE: u8 = 3;
 /// The version of a stored entry.
 const ENTRY_FORMAT: u8 = 1;
 /// Bytes of one frame after its length, at most.

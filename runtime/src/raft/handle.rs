@@ -315,7 +315,8 @@ async fn start_with<E: Env>(
         pool: Pool::default(),
         security,
         unused_backend: !matches!(decision, StartDecision::WaitAsStranger { .. }),
-        listed: Mutex::new(Vec::new()),
+        // Of a cluster that was formed before: a founder that did not learn of it must find them.
+        listed: Mutex::new(identity.founders.clone()),
         leader_heard: Mutex::new(None),
         hand_over: Mutex::default(),
         votes_from,

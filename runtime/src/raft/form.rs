@@ -207,7 +207,13 @@ async fn form_then_greet<E: Env>(node: &Arc<Node<E>>) -> Result<(), String> {
             Formation::Wrong(reason) => return Err(reason),
             Formation::Form(members) => {
                 locked(&node.listed).clone_from(&members);
-                let entries = found.into_iter().map(|found| found.entry).collect();
+                // Of others in the list, the list says something that the founders did not.
+                let is_founder = |found: &Found| {
+                    let answer = found.answer.as_ref();
+                    answer.is_ok_and(|introduction| members.contains(&introduction.node))
+                };
+                let entries = found.into_iter().filter(is_founder);
+                let entries = entries.map(|found| found.entry).collect();
                 found_cluster(node, members, entries).await?;
                 if wish.take().is_some() {
                     tell_outcome(node, "formed".to_owned()).await;

@@ -333,8 +333,12 @@ pub(crate) fn committed(daemon: &str, at: LogPosition, bytes: &[u8]) {
 }
 
 /// People made another cluster of what one daemon held.
-pub(crate) fn recovered(state: Replicated) {
-    with(|witness| witness.decided = state);
+pub(crate) fn recovered(state: Replicated, at: LogPosition) {
+    with(|witness| {
+        witness.decided = state;
+        witness.oracles.same_log.cut(at);
+        witness.oracles.nothing_uncommitted.cut(at);
+    });
 }
 
 fn violated(broken: String) {

@@ -506,9 +506,14 @@ fn a_restarted_leader_leads_on_in_its_old_term_unless_it_is_told_not_to() {
             let raft = start_with(&log, State::default(), Nobody::new(), changed)
                 .await
                 .unwrap();
-            let metrics = metrics_of(&raft);
+            let wanted = if leads_on {
+                ServerState::Leader
+            } else {
+                ServerState::Follower
+            };
+            let started = raft.wait(Some(PATIENCE));
+            let metrics = started.state(wanted, "it was started").await.unwrap();
             assert_eq!(metrics.current_term, 3);
-            assert_eq!(metrics.state == ServerState::Leader, leads_on);
             raft.shutdown().await.unwrap();
         }
     });

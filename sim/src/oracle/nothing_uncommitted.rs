@@ -26,6 +26,11 @@ impl NothingUncommitted {
         }
     }
 
+    /// People made a new cluster of what one daemon held at this position: what came behind it is given up.
+    pub fn cut(&mut self, at: LogPosition) {
+        self.furthest = Some(at);
+    }
+
     /// The run is about to end: what is committed from here on need not be everywhere when the daemons are looked at. Gives
     /// back how far they must be.
     pub fn call(&mut self) -> Option<LogPosition> {

@@ -13,6 +13,11 @@ pub struct SameLog {
 }
 
 impl SameLog {
+    /// People made a new cluster of what one daemon held at this position: what came behind it is given up.
+    pub fn cut(&mut self, at: LogPosition) {
+        self.entries.split_off(&(at.index + 1));
+    }
+
     /// A daemon was given an entry; whether it is the first that was given this one.
     ///
     /// # Errors

@@ -951,7 +951,7 @@ impl Player {
             .await
             .map_err(|error| error.to_string())?;
         self.wipe(who, Directory::Backend);
-        witness::recovered(state);
+        witness::recovered(state, last);
         Ok(format!("cluster {cluster} holds what it held at {last}"))
     }
 

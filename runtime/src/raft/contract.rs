@@ -903,7 +903,7 @@ async fn request(
     stream: &mut <TokioEnv as Env>::Stream,
     request: &wire::Request,
 ) -> std::io::Result<wire::Response> {
-    let protocol = u8::try_from(wire::HANDSHAKE).unwrap();
+    let protocol = wire::HANDSHAKE;
     wire::write_frame(stream, &wire::encode_frame(request, protocol)?).await?;
     let frame = within("an answer", wire::read_frame(stream, wire::FRAME_BYTES_MAX)).await?;
     wire::decode_frame(&frame, protocol)

@@ -27,6 +27,8 @@ pub(super) const UPTIME_SLACK_S: u64 = 2;
 const YOUNG_S: u64 = 10;
 /// A primary that could not be opened is tried again after this time, then after twice as long, and so on.
 const REOPEN_AGAIN: Duration = Duration::from_secs(5);
+/// A primary that a recovery closed and that stays closed for so long was seen by people, and is theirs.
+const LEFT_CLOSED_FOR: Duration = Duration::from_secs(3600);
 /// Wall clocks of daemons may differ by so much without a word.
 const CLOCKS_DIFFER: Duration = Duration::from_secs(60);
 
@@ -368,7 +370,10 @@ impl Node {
             let is_done = |(_, phase): (_, &Phase)| *phase == Phase::Settled(Outcome::Done);
             recovery.purpose.is_recovery()
                 && !recovery.is_successful()
-                && recovery.steps_of(StepKind::Fence).next().is_some()
+                && recovery.may_have_closed()
+                && recovery.end.as_ref().is_some_and(|(ended, _)| {
+                    self.replicated.log_time().since(*ended) < LEFT_CLOSED_FOR
+                })
                 && !recovery.steps_of(StepKind::Reopen).any(is_done)
         })
     }

@@ -448,15 +448,7 @@ impl<V: View> Plan<'_, V> {
                     lines.push(format!("{}: not halted", without_gtid(&key)));
                 }
                 Some(statements) => {
-                    let offset = steps.len() as u64;
-                    steps.push(self.step(
-                        offset,
-                        StepKind::Halt,
-                        &key,
-                        Lane::Act,
-                        statements,
-                        self.halt_step_deadline(),
-                    ));
+                    steps.push(self.halt(steps.len() as u64, &key, statements));
                 }
                 None => lines.push(format!("{key} was never read: not halted")),
             }
@@ -512,15 +504,7 @@ impl<V: View> Plan<'_, V> {
                     if is_unsure && self.tries(StepKind::Halt, &step.server) < STEP_TRIES =>
                 {
                     if let Some(statements) = self.halt_statements(&step.server) {
-                        let offset = steps.len() as u64;
-                        steps.push(self.step(
-                            offset,
-                            StepKind::Halt,
-                            &step.server,
-                            Lane::Act,
-                            statements,
-                            self.halt_step_deadline(),
-                        ));
+                        steps.push(self.halt(steps.len() as u64, &step.server, statements));
                     }
                 }
                 State::LookAfter(_) => look.push(step.server.clone()),
@@ -541,16 +525,7 @@ impl<V: View> Plan<'_, V> {
                     "{key} turns out to replicate from {}: halting it, too",
                     self.failed()
                 ));
-                let offset = steps.len() as u64;
-                let deadline = self.halt_step_deadline();
-                steps.push(self.step(
-                    offset,
-                    StepKind::Halt,
-                    &key,
-                    Lane::Act,
-                    statements,
-                    deadline,
-                ));
+                steps.push(self.halt(steps.len() as u64, &key, statements));
             }
         }
         if !steps.is_empty() && self.now < deadline {
@@ -624,6 +599,18 @@ impl<V: View> Plan<'_, V> {
         newest.into_values()
     }
 
+    fn halt(&self, offset: u64, server: &InstanceKey, statements: Vec<Statement>) -> Step {
+        let deadline = self.halt_step_deadline();
+        self.step(
+            offset,
+            StepKind::Halt,
+            server,
+            Lane::Act,
+            statements,
+            deadline,
+        )
+    }
+
     /// The recovery goes on without it at the halt deadline, if somebody can be chosen then.
     fn halt_step_deadline(&self) -> Duration {
         let deadline = self.view.policy().halt_deadline;
@@ -670,9 +657,7 @@ impl<V: View> Plan<'_, V> {
         let mut waits = false;
         for key in unread.iter().filter(|key| !self.is_unread(key)) {
             if let Ready::Halt(statements) = self.halt_late(key, progress) {
-                let offset = steps.len() as u64;
-                let deadline = self.halt_step_deadline();
-                steps.push(self.step(offset, StepKind::Halt, key, Lane::Act, statements, deadline));
+                steps.push(self.halt(steps.len() as u64, key, statements));
             } else if self.is_just_tried(StepKind::Halt, key, progress) {
                 waits = true;
             }
@@ -738,13 +723,6 @@ impl<V: View> Plan<'_, V> {
                 self.failed()
             )],
         })
-    }
-
-    /// This recovery closed the returned primary, or does not know that it did not.
-    fn may_have_closed(&self) -> bool {
-        self.recovery
-            .steps_of(StepKind::Fence)
-            .any(|(_, phase)| !matches!(phase, Phase::Settled(Outcome::Refused { .. })))
     }
 
     // --- choose ---
@@ -1117,7 +1095,8 @@ impl<V: View> Plan<'_, V> {
                 format!("{left} transaction(s) that")
             });
             lines.push(format!(
-                "{candidate} is opened before it has applied {left} it received, as DelayMasterPromotionIfSQLThreadNotUpToDate says:                  its clients see them arrive later, and one that contradicts what they write stops the applier"
+                "{candidate} is opened before it has applied {left} it received, as DelayMasterPromotionIfSQLThreadNotUpToDate says: \
+                 its clients see them arrive later, and one that contradicts what they write stops the applier"
             ));
             let status = report.replication.as_ref();
             if status.is_some_and(|status| status.sql != ThreadState::Running) {
@@ -1731,7 +1710,7 @@ impl<V: View> Plan<'_, V> {
         let mut steps = Vec::new();
         let mut lines = Vec::new();
         // What this recovery closed it opens, whatever was read since.
-        let was_fenced = self.may_have_closed();
+        let was_fenced = self.recovery.may_have_closed();
         let mut is_to_be_open = was_fenced;
         match &end {
             End::Undone { reason } => {
@@ -1819,7 +1798,7 @@ impl<V: View> Plan<'_, V> {
             // A primary that stays closed is an outage: what refuses to open it may pass.
             let is_tried_on = self.tries(step.kind, &step.server) < STEP_TRIES
                 || step.kind == StepKind::Reopen
-                    && self.may_have_closed()
+                    && self.recovery.may_have_closed()
                     && self.now.since(progress.stage_since) < PROMOTE_PATIENCE;
             let is_safe = step.kind != StepKind::Resume
                 || self

@@ -287,6 +287,13 @@ impl Recovery {
             .any(|(step, _)| step.kind != StepKind::Hook)
     }
 
+    /// It closed the failed primary, or does not know that it did not.
+    #[must_use]
+    pub fn may_have_closed(&self) -> bool {
+        self.steps_of(StepKind::Fence)
+            .any(|(_, phase)| !matches!(phase, Phase::Settled(Outcome::Refused { .. })))
+    }
+
     /// The promote intent is committed: there is no way back.
     #[must_use]
     pub fn is_past_return(&self) -> bool {

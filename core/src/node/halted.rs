@@ -10,17 +10,18 @@ use alloc::{
 };
 use core::time::Duration;
 
-use super::{Level, Node, Output, note};
+use super::{Level, Node, Output, backoff::Backoff, note};
 use crate::{
     id::{ClusterKey, InstanceKey},
     recovery::{Outcome, Phase, Purpose, Recovery, Statement, StepKind, dead_primary::may_receive},
     replicated::Replicated,
-    time::{Mono, Now, Wall},
+    time::{Now, Wall},
     topology::ThreadState,
 };
 
-/// One that could not be started is tried again after this time, then after twice as long, and so on.
+/// One that could not be started is tried again after this time, which doubles so often.
 const RESUME_AGAIN: Duration = Duration::from_secs(5);
+const RESUME_DOUBLINGS: u32 = 6;
 /// What stands for so long was seen by people, and is theirs.
 const RESUMED_WITHIN: Duration = Duration::from_secs(3600);
 
@@ -34,9 +35,7 @@ struct Halted {
     cluster: ClusterKey,
     /// When the recovery ended.
     since: Wall,
-    /// Not started before this time; it was tried so often.
-    again: Mono,
-    tries: u32,
+    start: Backoff,
 }
 
 /// What is to be done about a replica that was left halted.
@@ -94,8 +93,7 @@ impl LeftHalted {
                 let halted = Halted {
                     cluster: recovery.cluster,
                     since: *since,
-                    again: Mono::ZERO,
-                    tries: 0,
+                    start: Backoff::default(),
                 };
                 self.replicas.insert(key.clone(), halted);
             }
@@ -114,8 +112,7 @@ impl Node {
                 }
                 Look::Start { source } => {
                     if let Some(halted) = self.left_halted.replicas.get_mut(&key) {
-                        halted.again = now.mono + RESUME_AGAIN * (1 << halted.tries.min(6));
-                        halted.tries += 1;
+                        halted.start.tried(now.mono, RESUME_AGAIN, RESUME_DOUBLINGS);
                     }
                     note(
                         out,
@@ -144,7 +141,7 @@ impl Node {
         if now.wall.since(halted.since) > RESUMED_WITHIN {
             return Look::Over;
         }
-        if now.mono < halted.again
+        if !halted.start.is_due(now.mono)
             || self.beginning.contains(key)
             || self.replicated.running_on(record.key).is_some()
             || !instance.is_last_check_valid()

@@ -30,11 +30,12 @@ pub(super) const PROPOSALS_PER_ROUND: usize = 32;
 const TICK: Duration = Duration::from_secs(60);
 /// A clock that moves the log's time ahead by more than this is worth a word: every window is counted in it.
 const LEAP: Duration = Duration::from_secs(3600);
-/// A lost replica that could not be pointed at its primary is tried again after this time, then after twice as long, and so
-/// on.
+/// A lost replica that could not be pointed at its primary is tried again after this time, which doubles so often.
 const REJOIN_AGAIN: Duration = Duration::from_secs(5);
-/// A deposed primary that could not be closed is tried again after this time, then after twice as long, and so on.
+const REJOIN_DOUBLINGS: u32 = 5;
+/// A deposed primary that could not be closed is tried again after this time, which doubles so often.
 const FENCE_AGAIN: Duration = Duration::from_secs(1);
+const FENCE_DOUBLINGS: u32 = 6;
 /// A deposed primary that could not be closed so often is told of as one that is left open.
 const FENCES_UNTOLD: u32 = 4;
 /// A daemon without a sign of life of a server for so long cannot see it.
@@ -461,12 +462,8 @@ impl Node {
             if self.policy().deposed_action == DeposedAction::Report {
                 continue;
             }
-            let (again, tries) = self
-                .fenced_again
-                .get(&identity)
-                .copied()
-                .unwrap_or_default();
-            if now.mono < again {
+            let fenced = self.fenced_again.get(&identity);
+            if fenced.is_some_and(|fenced| !fenced.is_due(now.mono)) {
                 continue;
             }
             let unread = self.to_be_read_first(now, &identity, &row, record);
@@ -476,9 +473,8 @@ impl Node {
                 }
                 continue;
             }
-            let wait = FENCE_AGAIN * (1 << tries.min(6));
-            self.fenced_again
-                .insert(identity.clone(), (now.mono + wait, tries + 1));
+            let fenced = self.fenced_again.entry(identity.clone()).or_default();
+            fenced.tried(now.mono, FENCE_AGAIN, FENCE_DOUBLINGS);
             note(
                 out,
                 Level::Warning,
@@ -544,14 +540,11 @@ impl Node {
                 Fence::Holds | Fence::Unrecorded => false,
                 Fence::OpenedByPeople => true,
                 Fence::Missing => {
-                    let tries = self
-                        .fenced_again
-                        .get(identity)
-                        .map_or(0, |(_, tries)| *tries);
+                    let fenced = self.fenced_again.get(identity);
                     is_only_reported
                         || !self.may_change(record)
                         || self.is_left_to_people(now, row)
-                        || tries >= FENCES_UNTOLD
+                        || fenced.is_some_and(|fenced| fenced.tries() >= FENCES_UNTOLD)
                 }
             };
             if !is_open {
@@ -621,16 +614,17 @@ impl Node {
         );
         self.rejoined.retain(|key, _| lost.contains_key(key));
         for (key, how) in lost {
-            let (again, tries) = self.rejoined.get(&key).copied().unwrap_or_default();
-            if now.mono < again || self.beginning.contains(&key) {
+            let rejoined = self.rejoined.get(&key);
+            if rejoined.is_some_and(|rejoined| !rejoined.is_due(now.mono))
+                || self.beginning.contains(&key)
+            {
                 continue;
             }
             let Some(primary) = self.may_rejoin(now, &key) else {
                 continue;
             };
-            let wait = REJOIN_AGAIN * (1 << tries.min(5));
-            self.rejoined
-                .insert(key.clone(), (now.mono + wait, tries + 1));
+            let rejoined = self.rejoined.entry(key.clone()).or_default();
+            rejoined.tried(now.mono, REJOIN_AGAIN, REJOIN_DOUBLINGS);
             note(
                 out,
                 Level::Warning,

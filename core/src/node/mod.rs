@@ -5,6 +5,7 @@
 //! judges for itself, and tells the others what it thinks.
 
 mod agreement;
+mod backoff;
 mod choice;
 mod clock;
 pub mod effect;
@@ -33,6 +34,7 @@ use alloc::{
 use core::time::Duration;
 
 use agreement::Agreement;
+use backoff::Backoff;
 pub use effect::{Effect, Fatal, HookRun, Level, Note, Output, PeerMessage, Reply, Word};
 use hooks::Telling;
 pub use input::{
@@ -178,12 +180,12 @@ pub struct Node {
     learned: restart::Learned,
     choices: choice::Choices,
     original: Option<Box<LocalOriginal>>,
-    /// When a deposed primary may be closed again, and how often that was tried.
-    fenced_again: BTreeMap<Identity, (Mono, u32)>,
+    /// When a deposed primary may be closed again.
+    fenced_again: BTreeMap<Identity, Backoff>,
     /// Deposed primaries that take writes and are left to people, of which this leader has told.
     left_open: BTreeSet<Identity>,
-    /// When a lost replica may be pointed at its primary again, and how often that was tried.
-    rejoined: BTreeMap<InstanceKey, (Mono, u32)>,
+    /// When a lost replica may be pointed at its primary again.
+    rejoined: BTreeMap<InstanceKey, Backoff>,
     left_halted: halted::LeftHalted,
     names: names::Names,
     beginning: BTreeSet<InstanceKey>,

@@ -12,7 +12,7 @@
 use alloc::{collections::BTreeMap, format, vec::Vec};
 use core::time::Duration;
 
-use super::{Cause, Level, Node, Output, house::PROPOSALS_PER_ROUND, note};
+use super::{Cause, Level, Node, Output, backoff::Backoff, house::PROPOSALS_PER_ROUND, note};
 use crate::{
     id::{ClusterKey, Identity, InstanceKey},
     recovery::{Outcome, Phase, Purpose, StepKind},
@@ -25,8 +25,9 @@ use crate::{
 pub(super) const UPTIME_SLACK_S: u64 = 2;
 /// A server that is up for no longer than this is as its start has left it: nobody is so quick.
 const YOUNG_S: u64 = 10;
-/// A primary that could not be opened is tried again after this time, then after twice as long, and so on.
+/// A primary that could not be opened is tried again after this time, which doubles so often.
 const REOPEN_AGAIN: Duration = Duration::from_secs(5);
+const REOPEN_DOUBLINGS: u32 = 4;
 /// A primary that a recovery closed and that stays closed for so long was seen by people, and is theirs.
 const LEFT_CLOSED_FOR: Duration = Duration::from_secs(3600);
 /// Wall clocks of daemons may differ by so much without a word.
@@ -47,9 +48,7 @@ struct LearnedOpened {
     since: Mono,
     /// It was found closed by a restart, which its uptime may not tell any more when it may be opened.
     is_closed_by_restart: bool,
-    /// Not opened before this time; it was tried so often.
-    again: Mono,
-    tries: u32,
+    reopen: Backoff,
 }
 
 #[derive(Debug)]
@@ -150,13 +149,12 @@ impl Learned {
 }
 
 impl LearnedOpened {
-    const fn at(since: Mono, opened: Option<Sighting>) -> Self {
+    fn at(since: Mono, opened: Option<Sighting>) -> Self {
         Self {
             opened,
             since,
             is_closed_by_restart: false,
-            again: Mono::ZERO,
-            tries: 0,
+            reopen: Backoff::default(),
         }
     }
 }
@@ -320,11 +318,10 @@ impl Node {
             };
             let may_reopen = self.may_reopen(now, &record);
             let held = self.learned.of_closed(&record);
-            if !may_reopen || now.mono < held.again {
+            if !may_reopen || !held.reopen.is_due(now.mono) {
                 continue;
             }
-            held.again = now.mono + REOPEN_AGAIN * (1 << held.tries.min(4));
-            held.tries += 1;
+            held.reopen.tried(now.mono, REOPEN_AGAIN, REOPEN_DOUBLINGS);
             let key = record.primary;
             let text =
                 format!("{key} restarted read-only and was writeable: making it writeable again");

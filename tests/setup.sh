@@ -96,6 +96,8 @@ setup_network() {
   PATH=$PATH:/usr/sbin:/sbin command -v mkfs.ext4 >/dev/null || want+=(e2fsprogs)
   command -v mount >/dev/null || want+=(mount)
   [ ${#want[@]} = 0 ] || apt_install "${want[@]}"
+  # Machines are given a file of names of their own in its place; a system out of debootstrap has none.
+  [ -e /etc/hosts ] || printf '127.0.0.1 localhost\n' | as_root tee /etc/hosts >/dev/null
   say "network: $(PATH=$PATH:/usr/sbin:/sbin ip -V)"
 }
 

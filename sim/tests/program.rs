@@ -142,6 +142,41 @@ fn a_shrunk_failure_is_a_test_that_fails_until_it_is_mended() {
     assert!(said.contains("wanted ''"), "{said}");
     std::fs::write(&small, text.replace("promotions = 1", "promotions = 0")).unwrap();
     check(&["regressions", &small], 0);
+    // What is kept for a situation has to come to it.
+    let reaches = |text: &str| {
+        let named = mended.replace("reaches = []", &format!("reaches = [\"{text}\"]"));
+        std::fs::write(&small, named).unwrap();
+    };
+    reaches("fault kill m1");
+    check(&["regressions", &small], 0);
+    reaches("fault kill m2");
+    let said = check(&["regressions", &small], 11);
+    assert!(said.contains("no line with 'fault kill m2'"), "{said}");
+    check(&["replay", &small], 12);
+}
+
+#[test]
+fn a_quorum_comes_to_rest_before_all_do() {
+    let folder = Folder::make("quorum");
+    let file = folder.file("quorum.toml");
+    let run = |script: &str| {
+        let text = format!(
+            "title = 'A quorum'\nlength = '9s'\nservers = 2\nengines = ['madsim']\nquorum_first = true\nscript = [{script}]"
+        );
+        std::fs::write(&file, text).unwrap();
+        check(&["run", &file, "--story"], 0)
+    };
+    let said = run("'at 6s: power-cut leader'");
+    for part in [
+        "phase all but n",
+        "everything is healed",
+        ", a quorum without n",
+    ] {
+        assert!(said.contains(part), "{part} in {said}");
+    }
+    // Somebody was made a member by hand, and might be the one who stays away.
+    let said = run("'at 6s: nodes n1 n1,n2,n3'");
+    assert!(!said.contains("a quorum without"), "{said}");
 }
 
 #[test]

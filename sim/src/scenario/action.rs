@@ -320,6 +320,21 @@ pub enum Action {
 }
 
 impl Action {
+    /// Whether somebody forms or changes the cluster of the daemons, or takes its memory from one of them, by hand: which of
+    /// them can go on without the others is then another thing than how many there are.
+    #[must_use]
+    pub fn is_of_members(&self) -> bool {
+        let asks = matches!(self, Self::Ask(_, path) if path.contains("/raft-"));
+        asks || matches!(
+            self,
+            Self::Nodes(..)
+                | Self::Form(..)
+                | Self::Recover(..)
+                | Self::Wipe(..)
+                | Self::CloneBackend(..)
+        )
+    }
+
     /// What ends this, where it is something that lasts.
     #[must_use]
     pub fn reverse(&self) -> Option<Self> {

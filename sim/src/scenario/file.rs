@@ -21,8 +21,11 @@ const ANNOUNCED_ONE_IN: u64 = 3;
 const ENGINES: [&str; 2] = ["madsim", "turmoil"];
 /// In one seed of so many operators are at work where the scenario does not say.
 const OPERATED_ONE_IN: u64 = 5;
+/// In one seed of so many a quorum is healed first where the scenario does not say.
+const QUORUM_FIRST_ONE_IN: u64 = 3;
 const LENGTH_MAX: Duration = Duration::from_secs(600);
 const PURPOSE: u64 = 0x91a7;
+const PURPOSE_OF_HEALING: u64 = 0x4ea1;
 
 /// Whose servers a scenario has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -174,6 +177,9 @@ pub struct Scenario {
     /// Operators give and end downtimes, tags and the like all the while. None: in some seeds with faults.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operators: Option<bool>,
+    /// A quorum of the daemons is healed alone and must come to rest, before all are. None: in some seeds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quorum_first: Option<bool>,
     pub script: Vec<String>,
     /// None: drawn, a seed in three has brief ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -330,6 +336,15 @@ impl Scenario {
         self.operators.unwrap_or(drawn)
     }
 
+    /// Whether a quorum is healed alone at first, where the daemons at the end are such that it can do without the others.
+    /// A replay file that does not say was written when everybody was healed at once.
+    #[must_use]
+    pub fn heals_quorum_first(&self, seed: u64) -> bool {
+        let mut random = SplitMix::new(seed, PURPOSE_OF_HEALING);
+        let drawn = self.replay.is_none() && random.one_in(QUORUM_FIRST_ONE_IN);
+        self.quorum_first.unwrap_or(drawn)
+    }
+
     /// How long the script runs.
     #[must_use]
     pub fn length(&self) -> Duration {
@@ -435,6 +450,7 @@ impl Scenario {
         Self {
             announcements: Some(self.announcements(plan.seed)),
             operators: Some(self.has_operators(plan)),
+            quorum_first: Some(self.heals_quorum_first(plan.seed)),
             replay: Some(Replay {
                 seed: plan.seed,
                 engine: engine.to_owned(),
@@ -480,6 +496,8 @@ mod tests {
                 let again = Scenario::parse(&replay.write().unwrap()).unwrap();
                 assert_eq!(again, replay);
                 assert_eq!(again.has_operators(plan), scenario.has_operators(plan));
+                let is_quorum_first = |scenario: &Scenario| scenario.heals_quorum_first(seed);
+                assert_eq!(is_quorum_first(&again), is_quorum_first(&scenario));
                 again.plan(seed, None).unwrap()
             };
             assert_eq!(repeated(&plan), plan);

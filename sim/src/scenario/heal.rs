@@ -1,6 +1,11 @@
 //! The liveness half of a run: everything is healed and no further fault comes; the cluster must come to rest within a
 //! bound, and what is missing is said in words. Then one more primary is killed, and it must do it once more.
+//!
+//! In some runs a quorum of the daemons is healed before: all servers and links, and exactly as many daemons as are a
+//! majority. The others stay as the script left them, down or frozen, and whoever runs is cut off. The quorum must come to
+//! rest without them within the same bound.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use orchestrator::env::sleep;
@@ -13,7 +18,8 @@ use crate::engine::Engine;
 use crate::model::server::Process;
 use crate::oracle::progress::Rest;
 use crate::outcome::Failure;
-use crate::{browser, disk, network, witness};
+use crate::random::SplitMix;
+use crate::{browser, disk, network, operator, witness};
 
 /// Everything must have come to rest so long after it was healed. A recovery that was begun is driven to its end, one
 /// more may be needed, a drain may have to catch up, and what was tried and failed is tried again after some seconds.
@@ -23,12 +29,78 @@ const FAILOVER: Duration = Duration::from_secs(30);
 /// At rest means: for so long.
 const AT_REST: Duration = Duration::from_millis(400);
 
-/// Heals every link, disk and clock, starts and thaws everybody; servers let everybody in, and no backup runs.
+const PURPOSE: u64 = 0xab5e;
+
+/// Where the seed has it so, and the daemons are such that a quorum can do without the others: heals a quorum, and waits
+/// until it is at rest; what is to be said of that.
+pub(super) async fn quorum_comes_to_rest<E: Engine>(
+    player: &mut Player,
+) -> Result<String, Failure> {
+    let absent = who_stays_away(player);
+    if absent.is_empty() {
+        return Ok(String::new());
+    }
+    player.absent.clone_from(&absent);
+    let without = names(&absent);
+    event("phase", format_args!("all but {without} is healed"));
+    heal::<E>(player);
+    for name in &absent {
+        if !player.down.contains_key(name) {
+            player.act::<E>(&Action::Isolate(name.clone())).await;
+        }
+    }
+    let rest = come_to_rest::<E>(player).await?;
+    player.absent.clear();
+    let rest = rest.as_millis();
+    Ok(format!(
+        "a quorum without {without} at rest after {rest} ms, "
+    ))
+}
+
+fn names(of: &BTreeSet<String>) -> String {
+    let names: Vec<&str> = of.iter().map(String::as_str).collect();
+    names.join(" and ")
+}
+
+/// The daemons that are not healed at first. None where the cluster was not formed so far, where people changed its members or
+/// one's memory by hand, and where more than a minority may have lost its memory: who is a quorum is not plain there.
+fn who_stays_away(player: &Player) -> BTreeSet<String> {
+    let (scenario, plan) = (&player.scenario, &player.plan);
+    let members = scenario.member_names();
+    let is_plain = witness::ask(|_, truth| {
+        let mut voters = truth.decided.membership().members.voters.iter();
+        let is_formed = voters.len() > 0;
+        is_formed && voters.all(|set| set.len() == members.len())
+    });
+    let by_hand = plan.lines.iter().any(|line| line.action.is_of_members());
+    if by_hand || is_plain != Some(true) || !scenario.heals_quorum_first(plan.seed) {
+        return BTreeSet::new();
+    }
+    minority(&members, &player.forgetful, plan.seed)
+}
+
+/// As many as a majority can do without: those that may have lost their memory, and others by the seed.
+fn minority(members: &[String], forgetful: &BTreeSet<String>, seed: u64) -> BTreeSet<String> {
+    let most = members.len().saturating_sub(1) / 2;
+    if forgetful.len() > most {
+        return BTreeSet::new();
+    }
+    let mut random = SplitMix::new(seed, PURPOSE);
+    let mut absent = forgetful.clone();
+    while absent.len() < most {
+        let place = random.between(0, members.len() as u64) as usize;
+        absent.insert(members[place].clone());
+    }
+    absent
+}
+
+/// Heals every link, disk and clock, starts and thaws everybody who is not absent; servers let everybody in, and no backup
+/// runs.
 pub(super) fn heal<E: Engine>(player: &mut Player) {
     network::heal_all();
     player.daemons.heal();
     player.is_healed = true;
-    for name in player.scenario.member_names() {
+    for name in player.present() {
         disk::set_slower(&name, Duration::ZERO);
         network::set_drift(&name, 0, E::elapsed());
         disk::set_state(&name, disk::State::Good);
@@ -41,7 +113,7 @@ pub(super) fn heal<E: Engine>(player: &mut Player) {
         .map(|(name, how)| (name.clone(), *how))
         .collect();
     // Whoever is to be no member any more stays away.
-    let members = player.scenario.member_names();
+    let members = player.present();
     let returns =
         |name: &String| members.contains(name) || player.scenario.server_names().contains(name);
     let down: Vec<_> = down.into_iter().filter(|(name, _)| returns(name)).collect();
@@ -100,14 +172,24 @@ async fn wait_for_rest<E: Engine>(
                 since = None;
                 if now > began + within {
                     return Err(Failure::Liveness(format!(
-                        "{missing}, {} s after healing; {}",
+                        "{missing}, {} s after healing{}; {}",
                         within.as_secs(),
+                        without(&player.absent),
                         recoveries_in_words(&views)
                     )));
                 }
             }
         }
     }
+}
+
+/// Who was healed, where not everybody was.
+fn without(absent: &BTreeSet<String>) -> String {
+    if absent.is_empty() {
+        return String::new();
+    }
+    let (names, is) = (names(absent), if absent.len() == 1 { "is" } else { "are" });
+    format!(" a quorum ({names} {is} away)")
 }
 
 /// What is still missing, in words. `struck`: a server that cannot be the primary.
@@ -120,7 +202,7 @@ fn missing(
     let deposed = witness::ask(|oracles, _| oracles.one_primary.deposed());
     let written = player.ledger.acknowledged().last().map(|(_, at, _)| *at);
     let rest = Rest {
-        members: &player.scenario.member_names(),
+        members: &player.present(),
         expected_ends: &player.expected_ends,
         are_the_voters: player.scenario.expect.members.is_some(),
         hosts: &player.hosts,
@@ -226,4 +308,43 @@ pub(super) fn recoveries_in_words(views: &[DaemonView]) -> String {
         })
         .collect();
     format!("the record of {}: [{}]", view.name, recoveries.join("; "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quorum_is_never_without_a_majority_that_remembers() {
+        let members = |count: usize| -> Vec<String> {
+            (1..=count).map(|number| format!("n{number}")).collect()
+        };
+        let forgetful = |names: &[&str]| -> BTreeSet<String> {
+            names.iter().map(|name| (*name).to_owned()).collect()
+        };
+        let mut seen = BTreeSet::new();
+        for seed in 0..40 {
+            for (count, most) in [(1, 0), (2, 0), (3, 1), (4, 1), (5, 2)] {
+                let absent = minority(&members(count), &forgetful(&[]), seed);
+                assert_eq!(absent.len(), most, "{count} daemons");
+                if count == 3 {
+                    seen.extend(absent);
+                }
+            }
+            let one = forgetful(&["n2"]);
+            assert_eq!(minority(&members(3), &one, seed), one);
+            let of_five = minority(&members(5), &one, seed);
+            assert!(of_five.len() == 2 && of_five.contains("n2"), "{of_five:?}");
+            let two = forgetful(&["n2", "n3"]);
+            assert_eq!(minority(&members(3), &two, seed), forgetful(&[]));
+        }
+        assert_eq!(seen, forgetful(&["n1", "n2", "n3"]));
+    }
+
+    #[test]
+    fn who_is_away_is_said() {
+        assert_eq!(without(&BTreeSet::new()), "");
+        let two = BTreeSet::from(["n1".to_owned(), "n5".to_owned()]);
+        assert!(without(&two).contains("n1 and n5 are away"));
+    }
 }

@@ -43,8 +43,8 @@ const SUPERVISOR_WAITS: Duration = Duration::from_secs(1);
 const AFTER_DOWNTIME: Duration = Duration::from_secs(2);
 /// Where a disk loses what it had a replacement of the daemon is let in after so long.
 const REPLACE_SILENT: Duration = Duration::from_secs(4);
-/// What healing, coming to rest, and one more failover may take after the script.
-const AFTERMATH: Duration = Duration::from_secs(150);
+/// What healing, coming to rest (of a quorum, and of all), and one more failover may take after the script.
+const AFTERMATH: Duration = Duration::from_secs(220);
 
 /// No run takes longer.
 pub(super) fn limit(scenario: &Scenario) -> Duration {
@@ -113,6 +113,8 @@ pub(super) fn world<E: Engine>(scenario: Arc<Scenario>, plan: Plan) -> (Vec<Mach
         struck_at: None,
         expected_ends: BTreeSet::new(),
         sick: BTreeSet::new(),
+        forgetful: BTreeSet::new(),
+        absent: BTreeSet::new(),
         ends_seen: 0,
         ended_sick: BTreeMap::new(),
         is_healed: false,
@@ -197,6 +199,10 @@ pub(super) struct Player {
     pub(super) expected_ends: BTreeSet<String>,
     /// Daemons whose disk was made to fail.
     sick: BTreeSet<String>,
+    /// Those among them that may have lost what they had put on stable storage.
+    pub(super) forgetful: BTreeSet<String>,
+    /// Daemons that are not healed while a quorum of the others is.
+    pub(super) absent: BTreeSet<String>,
     /// Of the daemons' ends so many were looked at.
     ends_seen: usize,
     /// Sick daemons that ended, each with its reason and the time at which its supervisor starts it again.
@@ -250,13 +256,14 @@ impl Player {
         if self.scenario.expect.stands_still {
             return self.stands_still::<E>().await;
         }
+        let quorum = heal::quorum_comes_to_rest::<E>(self).await?;
         event("phase", format_args!("everything is healed"));
         heal::heal::<E>(self);
         let rest = heal::come_to_rest::<E>(self).await?;
         let again = heal::one_more_failover::<E>(self).await?;
         self.judge::<E>().await?;
         Ok(format!(
-            "{} faults, {calm}{} promotions, at rest {} ms after healing, {again}, {} writes acknowledged",
+            "{} faults, {calm}{} promotions, {quorum}at rest {} ms after healing, {again}, {} writes acknowledged",
             self.plan.lines.len(),
             witness::promotions().len(),
             rest.as_millis(),
@@ -403,6 +410,9 @@ impl Player {
     fn supervise<E: Engine>(&mut self) {
         let names: Vec<String> = self.ended_sick.keys().cloned().collect();
         for name in names {
+            if self.absent.contains(&name) {
+                continue;
+            }
             let Some((reason, at)) = self.ended_sick.get(&name).cloned() else {
                 continue;
             };
@@ -577,6 +587,13 @@ impl Player {
             ))),
             None => Ok(format!("{} faults, nobody leads", self.plan.lines.len())),
         }
+    }
+
+    /// The machines whose daemons are members in the end, and are not away.
+    pub(super) fn present(&self) -> Vec<String> {
+        let mut members = self.scenario.member_names();
+        members.retain(|name| !self.absent.contains(name));
+        members
     }
 
     /// The daemons of those that are members in the end.
@@ -822,6 +839,7 @@ impl Player {
             Action::FailSync(who, part) => {
                 disk::fail_next_sync(&part.path(who));
                 self.sick.insert(who.clone());
+                self.forgetful.insert(who.clone());
                 true
             }
             Action::Rot(who, part) => {
@@ -829,6 +847,7 @@ impl Player {
                 if let Some(what) = &rotten {
                     event("fault", format_args!("{what} rots"));
                     self.sick.insert(who.clone());
+                    self.forgetful.insert(who.clone());
                 }
                 rotten.is_some()
             }

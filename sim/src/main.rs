@@ -106,7 +106,8 @@ enum Verb {
         traces: PathBuf,
     },
     /// Plays replay files again, all below the folders that are named: each must come to what is written in it. Those of
-    /// faults that were mended come to nothing, those of mistakes put back on purpose to what finds them.
+    /// faults that were mended come to nothing, those of mistakes put back on purpose to what finds them; and the former to
+    /// the situation in which the fault was, as 'reaches' names it.
     Regressions {
         #[arg(default_value = "sim/regressions")]
         folders: Vec<PathBuf>,
@@ -293,6 +294,23 @@ fn run_on(
     }
 }
 
+/// Plays a plan as its file means it: one that a replay file is kept for has to come to what makes it so.
+fn run_whole(
+    engine: EngineName,
+    scenario: &Arc<Scenario>,
+    plan: &Plan,
+    keep_lines: bool,
+) -> (Result<Summary, Failure>, Trace) {
+    let replay = scenario.replay.as_ref();
+    let replay = replay.filter(|replay| replay.seed == plan.seed && !replay.reaches.is_empty());
+    let (outcome, trace) = run_on(engine, scenario, plan, keep_lines || replay.is_some());
+    let outcome = outcome.and_then(|summary| {
+        let reached = replay.map_or(Ok(()), |replay| replay.reached(&trace.lines));
+        reached.map(|()| summary).map_err(Failure::Liveness)
+    });
+    (outcome, trace)
+}
+
 struct Show<'a> {
     story: bool,
     trace: bool,
@@ -317,7 +335,7 @@ fn run_file(
     }
     for engine in engines {
         let keep_lines = show.story || show.trace || show.timeline.is_some();
-        let (outcome, trace) = run_on(engine, &scenario, &plan, keep_lines);
+        let (outcome, trace) = run_whole(engine, &scenario, &plan, keep_lines);
         for line in &trace.lines {
             if show.trace || (show.story && timeline::is_told(line)) {
                 println!("{line}");
@@ -427,7 +445,7 @@ fn run_job(job: &Job) -> Answer {
         let mistake = job.mistake.as_deref().map(mutant::named).transpose()?;
         let plan = scenario.plan(job.seed, mistake)?;
         let engine = EngineName::named(&job.engine)?;
-        let (outcome, trace) = run_on(engine, &scenario, &plan, job.trace.is_some());
+        let (outcome, trace) = run_whole(engine, &scenario, &plan, job.trace.is_some());
         if let Some(path) = &job.trace {
             twice::write_lines(Path::new(path), &trace.lines).map_err(|error| error.to_string())?;
         }
@@ -653,6 +671,12 @@ fn shrink_file(arguments: &Arguments, file: &Path, into: &Path) -> Result<Option
         "{}",
         reproduced_by(&format!("replay {} --story", into.display()))
     );
+    if replay.replay.is_none_or(|replay| replay.reaches.is_empty()) {
+        println!(
+            "  in 'reaches' of the file, name what of that story makes it what it is: texts in its lines, in their order. A run \
+             that keeps all promises without coming there says so, and is no success"
+        );
+    }
     Ok(None)
 }
 

@@ -11,6 +11,7 @@ use super::fault::Faults;
 use crate::model::Kind;
 use crate::outcome::Failure;
 use crate::random::SplitMix;
+use crate::timeline;
 
 /// No scenario has more daemons, or more servers.
 const DAEMONS_MAX: u8 = 9;
@@ -136,6 +137,32 @@ pub struct Replay {
     /// What came of it when it was written, where nothing is to come of it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub found: String,
+    /// What makes the run what it is kept for: texts in lines of its story, each behind the one before. A run that keeps all
+    /// promises and does not come to them tests something else than it did.
+    #[serde(default)]
+    pub reaches: Vec<String>,
+}
+
+impl Replay {
+    /// Whether a run came to the situation that it is kept for. `lines`: its whole trace.
+    ///
+    /// # Errors
+    /// What it did not come to, and what to do.
+    pub fn reached(&self, lines: &[String]) -> Result<(), String> {
+        let mut told = lines.iter().filter(|line| timeline::is_told(line));
+        let mut before = String::new();
+        for text in &self.reaches {
+            if !told.any(|line| line.contains(text.as_str())) {
+                return Err(format!(
+                    "reaches: the story has no line with '{text}'{before}: the code has changed so that this run does not come \
+                     to what the file is kept for. Read it (replay FILE --story). Where it tells the same in other words, \
+                     correct 'reaches'; else move the plan's times, or look for another seed, until a run comes there"
+                ));
+            }
+            before = format!(" behind '{text}'");
+        }
+        Ok(())
+    }
 }
 
 /// A scenario.
@@ -461,6 +488,10 @@ impl Scenario {
                 calm: Some(plan.is_calm),
                 outcome,
                 found,
+                reaches: self
+                    .replay
+                    .as_ref()
+                    .map_or_else(Vec::new, |replay| replay.reaches.clone()),
             }),
             ..self.clone()
         }
@@ -566,6 +597,33 @@ mod tests {
         assert_eq!((outcome.as_str(), found.as_str()), (told.as_str(), ""));
         let replay_file = scenario.with_replay(&plan, "madsim", Some(&failure));
         assert!(replay_file.plan(1, Some(Mutant::AnyTarget)).is_err());
+    }
+
+    #[test]
+    fn a_run_that_does_not_come_to_what_it_is_kept_for_says_so() {
+        let scenario = Scenario::parse(TEXT).unwrap();
+        let plan = scenario.plan(1, None).unwrap();
+        let lines = [
+            "8.000 scenario fault kill m1",
+            "8.100 n1 wire fault thaw m1",
+            "8.200 n1 commit 1-2-3 begins",
+        ]
+        .map(str::to_owned);
+        let reached = |texts: &[&str]| {
+            let mut replay = scenario.with_replay(&plan, "madsim", None).replay.unwrap();
+            replay.reaches = texts.iter().map(|text| (*text).to_owned()).collect();
+            replay.reached(&lines)
+        };
+        assert_eq!(reached(&[]), Ok(()));
+        assert_eq!(reached(&["fault kill m1", "n1 commit"]), Ok(()));
+        let unreached = |texts: &[&str], why: &str| {
+            let told = reached(texts).unwrap_err();
+            assert!(told.contains(why) && told.contains("--story"), "{told}");
+        };
+        unreached(&["kill m2"], "no line with 'kill m2':");
+        // Out of order, and in a line that nobody is told.
+        unreached(&["n1 commit", "kill m1"], "'kill m1' behind 'n1 commit'");
+        unreached(&["thaw m1"], "'thaw m1'");
     }
 
     #[test]

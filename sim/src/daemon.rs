@@ -392,7 +392,7 @@ async fn listen(
                 match entry {
                     Entry::Command(bytes) => witness::committed(daemon, *at, bytes),
                     Entry::Members(members) => witness::seated(daemon, *at, members),
-                    Entry::Blank => {}
+                    Entry::Blank => witness::begins(daemon, *at),
                 }
             }
         }

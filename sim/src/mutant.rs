@@ -64,7 +64,7 @@ impl FoundBy {
 }
 
 /// Every mistake.
-pub const ALL: [FoundBy; 26] = [
+pub const ALL: [FoundBy; 27] = [
     FoundBy {
         mistake: Mutant::AnyTarget,
         name: "any-target",
@@ -117,12 +117,20 @@ pub const ALL: [FoundBy; 26] = [
         finds: &[
             by("safety: one leader"),
             by("safety: same"),
+            by("safety: nothing uncommitted"),
             // Daemons that look at what the power cut left.
             crash("damaged: the log names no node"),
             crash("of its write-ahead file has rotted"),
             crash("this identity is retired: the backend "),
         ],
         within: OFTEN,
+    },
+    FoundBy {
+        mistake: Mutant::EarlyAcknowledgement,
+        name: "early-acknowledgement",
+        scenario: "slow_disks_of_followers.toml",
+        finds: &[by("safety: nothing uncommitted")],
+        within: AT_TIMES,
     },
     FoundBy {
         mistake: Mutant::NoConfirmation,

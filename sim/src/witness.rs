@@ -305,6 +305,15 @@ pub(crate) fn seated(daemon: &str, at: LogPosition, members: &Members) {
     }
 }
 
+/// Raft gave a daemon the entry with which a leader begins.
+pub(crate) fn begins(daemon: &str, at: LogPosition) {
+    with(|witness| {
+        if let Err(broken) = witness.oracles.nothing_uncommitted.begins(daemon, at) {
+            witness.violation.get_or_insert(broken);
+        }
+    });
+}
+
 /// Raft gave a command to a daemon.
 pub(crate) fn committed(daemon: &str, at: LogPosition, bytes: &[u8]) {
     if !is_first(daemon, at, bytes) {

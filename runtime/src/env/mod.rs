@@ -44,6 +44,8 @@ pub enum Mutant {
     ChangeInMemory,
     /// Entries are applied before this node has them on stable storage.
     AppliedUnsynced,
+    /// A log says that it has its newest entries on stable storage before it has written them.
+    EarlyAcknowledgement,
     /// An identity that was let in declares the list that it came with.
     FreshDeclares,
     /// A hook that failed is run again at once, under the same intent.

@@ -1,6 +1,7 @@
-//! What was committed stays so, and with it whatever was acknowledged to anybody: in the end every daemon that is part of
-//! the cluster is at least as far as any daemon ever was. That each holds the same entry at the same place is looked at
-//! entry by entry, as they come.
+//! What was committed stays so, and with it whatever was acknowledged to anybody: no leader of a later term begins at or
+//! before a place where something is committed already, and in the end every daemon that is part of the cluster is at least
+//! as far as any daemon ever was. That each holds the same entry at the same place is looked at entry by entry, as they come;
+//! the entry with which a leader begins says nothing, and so is not among those.
 
 use orchestrator_core::id::LogPosition;
 
@@ -23,6 +24,21 @@ impl NothingUncommitted {
                 .is_none_or(|furthest| furthest.index < at.index)
         {
             self.furthest = Some(*at);
+        }
+    }
+
+    /// A daemon was given the entry with which the leader of a term begins.
+    ///
+    /// # Errors
+    /// It takes the place of what was committed in an earlier term, or stands before that.
+    pub fn begins(&self, daemon: &str, at: LogPosition) -> Result<(), String> {
+        match self.furthest {
+            Some(furthest) if furthest.index >= at.index && furthest.term < at.term => {
+                Err(format!(
+                    "nothing uncommitted: {daemon} was given the first entry of a leader at {at}, and {furthest} was committed before"
+                ))
+            }
+            Some(_) | None => Ok(()),
         }
     }
 

@@ -1257,6 +1257,30 @@ fn what_was_committed_and_is_gone_is_found() {
 }
 
 #[test]
+fn a_leader_that_begins_where_something_was_committed_is_found() {
+    let at = |index, term| LogPosition {
+        index,
+        term,
+        node: NodeId(1),
+    };
+    let mut oracle = nothing_uncommitted::NothingUncommitted::default();
+    let begins = |oracle: &nothing_uncommitted::NothingUncommitted, index, term| {
+        oracle.begins("n2", at(index, term))
+    };
+    assert_eq!(begins(&oracle, 1, 1), Ok(()));
+    oracle.observe(&Event::Refused { at: at(7, 2) });
+    // The one that came after it, and those that came before and are given to whoever is behind.
+    for (index, term) in [(8, 3), (2, 1), (5, 2)] {
+        assert_eq!(begins(&oracle, index, term), Ok(()), "{index}@{term}");
+    }
+    for (index, term) in [(7, 3), (4, 3)] {
+        finds(begins(&oracle, index, term), "nothing uncommitted");
+    }
+    oracle.cut(at(3, 2));
+    assert_eq!(begins(&oracle, 4, 1), Ok(()));
+}
+
+#[test]
 fn an_end_without_one_primary_is_found() {
     let judge = |end: &Ended| one_primary::OnePrimary::default().end(end);
     let nobody = std::collections::BTreeSet::new();

@@ -1,8 +1,9 @@
 //! People and their scripts, over the daemons' HTTP service: the first discovery, and at wish the small changes that go
 //! on all day (downtimes, tags, promotion rules, acknowledgements, discoveries, an edited configuration), at any daemon.
 //!
-//! They forget no server that is there, switch no recoveries off and release no old primary: a replica that was unknown when
-//! its primary died, and two primaries that people let be, are theirs to mend, and nothing here does.
+//! They forget a replica at times, one after another, and name it again or leave it to be found by its primary's list. They
+//! forget no primary, switch no recoveries off and release no old primary: two primaries that people let be are theirs to
+//! mend, and nothing here does.
 
 use std::time::Duration;
 
@@ -10,14 +11,19 @@ use orchestrator::env::sleep;
 use orchestrator::trace::event;
 use orchestrator_core::id::InstanceKey;
 
-use crate::browser;
 use crate::engine::Engine;
+use crate::model::Host;
 use crate::random::SplitMix;
+use crate::{browser, witness};
 
 const PURPOSE: u64 = 0x09e7;
 const RETRY: Duration = Duration::from_millis(100);
 /// Of tags, of lengths of downtimes and the like.
 const KINDS: u64 = 5;
+/// Nothing is forgotten before the whole fleet is discovered, which takes so long at most.
+const DISCOVERED_BY: Duration = Duration::from_secs(8);
+/// So many others must replicate.
+const SPARE_REPLICAS: usize = 2;
 /// Between two changes, in milliseconds: from, to.
 const PAUSE_MILLISECONDS: (u64, u64) = (50, 900);
 
@@ -82,11 +88,34 @@ pub async fn work<E: Engine>(
             7 => format!("/api/set-cluster-alias/m1:3306?alias=alias{number}"),
             8 => "/api/ack-all-recoveries?comment=seen".to_owned(),
             9 => "/api/audit-recovery".to_owned(),
-            10 => format!("/api/forget/absent{number}/3306"),
+            10 => {
+                let replica = forgettable(number).filter(|_| E::elapsed() > DISCOVERED_BY);
+                let whom =
+                    replica.unwrap_or_else(|| InstanceKey::new(format!("absent{number}"), 3306));
+                format!("/api/forget/{}/{}", whom.host, whom.port)
+            }
             _ => "/api/reload-configuration".to_owned(),
         };
         let answer = browser::get::<E>(daemon, &path).await;
         let status = answer.map_or(0, |(status, _)| status);
         event("operator", format_args!("{daemon} {path}: {status}"));
     }
+}
+
+/// A replica that may be forgotten: all servers are known, and two others replicate from the same primary.
+fn forgettable(number: u64) -> Option<InstanceKey> {
+    witness::ask(|_, truth| {
+        let mut hosts = truth.hosts.iter();
+        let primary = hosts.find(|host| host.look(|server| server.is_writable()))?;
+        let mut hosts = truth.hosts.iter();
+        let all_known = hosts.all(|host| truth.decided.is_known(host.key()));
+        let follows = |host: &&Host| {
+            host.look(|server| server.source() == Some(primary.key()) && server.is_replicating())
+        };
+        let replicas: Vec<&Host> = truth.hosts.iter().filter(follows).collect();
+        let is_spare = all_known && replicas.len() > SPARE_REPLICAS;
+        let replica = replicas.get(number as usize % replicas.len().max(1))?;
+        is_spare.then(|| replica.key().clone())
+    })
+    .flatten()
 }

@@ -4,6 +4,7 @@
 //! Most are told of each event as it happens and judge what is true then; some look again at intervals; some judge the
 //! end, when everything has been healed and has come to rest.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use orchestrator_core::id::InstanceKey;
@@ -21,6 +22,7 @@ pub mod epochs_in_order;
 pub mod hooks_in_order;
 pub mod intent_first;
 pub mod last_words;
+pub mod left_to_people;
 pub mod no_errant;
 pub mod nothing_forgotten;
 pub mod nothing_lost;
@@ -61,6 +63,7 @@ pub struct Oracles {
     pub hooks_in_order: hooks_in_order::HooksInOrder,
     pub publications: publications::Publications,
     pub replicas_follow: replicas_follow::ReplicasFollow,
+    pub left_to_people: left_to_people::LeftToPeople,
 }
 
 impl Oracles {
@@ -76,6 +79,14 @@ impl Oracles {
     /// The first promise that this event breaks.
     pub fn observe(&mut self, event: &Event, truth: &Truth<'_>) -> Result<(), String> {
         let Truth { at, hosts, .. } = *truth;
+        self.left_to_people.observe(event, truth);
+        let missed = self.left_to_people.missed();
+        let is_missed = |host: &&Host| missed.contains(host.key());
+        let cared_for: Vec<Host> = hosts
+            .iter()
+            .filter(|host| !is_missed(host))
+            .cloned()
+            .collect();
         self.one_leader.observe(at, event)?;
         self.nothing_uncommitted.observe(event);
         self.intent_first.observe(event)?;
@@ -83,11 +94,19 @@ impl Oracles {
         nothing_forgotten::observe(event)?;
         drained_first::observe(event, hosts)?;
         self.one_primary.observe(event, hosts)?;
-        self.nothing_lost.observe(at, event, hosts);
+        self.nothing_lost.observe(at, event, &cared_for);
         self.hooks_in_order.observe(event)?;
         self.publications.observe(event, truth)?;
-        self.replicas_follow.observe(event, hosts)?;
+        self.replicas_follow.observe(event, &cared_for)?;
         Ok(())
+    }
+
+    /// Those that replicate from nobody, and those that people have to bring back.
+    #[must_use]
+    pub fn deposed_or_missed(&self) -> BTreeSet<InstanceKey> {
+        let mut servers = self.one_primary.deposed();
+        servers.extend(self.left_to_people.missed().iter().cloned());
+        servers
     }
 
     /// Looks again, at intervals.
@@ -110,7 +129,7 @@ impl Oracles {
         one_recovery::end(ended)?;
         self.one_primary.end(ended)?;
         // What it finds, the next one may find lost.
-        no_errant::end(ended, &self.one_primary.deposed())?;
+        no_errant::end(ended, &self.deposed_or_missed())?;
         self.nothing_lost.end(ended)?;
         self.hooks_in_order.end(ended)
     }
@@ -155,7 +174,7 @@ impl Ended {
 }
 
 /// The writes that a server holds: committed, and received.
-fn held(host: &Host) -> std::collections::BTreeSet<u64> {
+fn held(host: &Host) -> BTreeSet<u64> {
     host.look(|server| {
         server
             .transactions()

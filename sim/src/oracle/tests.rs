@@ -493,6 +493,36 @@ fn a_lost_write_of_a_server_that_was_opened_again_is_found() {
     finds(judge(3, 2), "nothing lost");
 }
 
+/// Nothing is asked of a replica that was unknown while a recovery ran, until it follows again; and of no other.
+#[test]
+fn a_replica_that_people_had_forgotten_is_theirs() {
+    let hosts = hosts(Kind::Mysql);
+    let source = hosts[0].look(Server::identity);
+    for replica in &hosts[1..] {
+        replica.change(|server| server.receiver_connected(&source, 1));
+    }
+    let forget = |number| {
+        committed(Command::Forget {
+            keys: vec![key(number)],
+        })
+    };
+    let missed = |events: &[Event]| -> Vec<InstanceKey> {
+        let mut oracle = left_to_people::LeftToPeople::default();
+        for event in events {
+            oracle.observe(event, &truth(&hosts));
+        }
+        oracle.missed().iter().cloned().collect()
+    };
+    assert!(missed(&[dies(), over(None)]).is_empty());
+    assert!(missed(&[forget(3)]).is_empty());
+    // Before it began, and while it ran; it is done with when the replica follows whoever takes writes.
+    assert_eq!(missed(&[forget(3), dies()]), [key(3)]);
+    assert_eq!(missed(&[dies(), forget(2)]), [key(2)]);
+    assert!(missed(&[forget(3), dies(), over(None)]).is_empty());
+    hosts[0].change(Server::kill);
+    assert_eq!(missed(&[forget(3), dies(), over(None)]), [key(3)]);
+}
+
 #[test]
 fn an_errant_transaction_and_a_stray_replica_are_found() {
     for kind in [Kind::Mysql, Kind::Mariadb] {

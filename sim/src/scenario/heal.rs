@@ -15,6 +15,7 @@ use super::action::{Action, Logins};
 use super::play::{Down, LOOK, Player, set_logins};
 use crate::daemon::DaemonView;
 use crate::engine::Engine;
+use crate::model::Host;
 use crate::model::server::Process;
 use crate::oracle::progress::Rest;
 use crate::outcome::Failure;
@@ -199,7 +200,7 @@ fn missing(
     now: Duration,
     struck: Option<&str>,
 ) -> Option<String> {
-    let deposed = witness::ask(|oracles, _| oracles.one_primary.deposed());
+    let deposed = witness::ask(|oracles, _| oracles.deposed_or_missed());
     let written = player.ledger.acknowledged().last().map(|(_, at, _)| *at);
     let rest = Rest {
         members: &player.present(),
@@ -227,7 +228,7 @@ pub(super) async fn one_more_failover<E: Engine>(player: &mut Player) -> Result<
         ));
     };
     let views = player.members::<E>().await?;
-    let lost = |host: &crate::model::Host| {
+    let lost = |host: &Host| {
         views.first().is_some_and(|view| {
             let mut recoveries = view.recoveries.iter();
             recoveries.any(|recovery| recovery.lost.contains(host.key()))
@@ -254,7 +255,8 @@ pub(super) async fn one_more_failover<E: Engine>(player: &mut Player) -> Result<
             )));
         }
     }
-    // Operators' downtimes end, and every daemon has logged in everywhere lately.
+    name_again::<E>(player, &leader).await;
+    // Operators' downtimes end, what they forgot is found, and every daemon has logged in everywhere lately.
     wait_for_views::<E>(player).await?;
     let began = E::elapsed();
     event("phase", format_args!("one more failover, of {primary}"));
@@ -262,6 +264,23 @@ pub(super) async fn one_more_failover<E: Engine>(player: &mut Player) -> Result<
     wait_for_rest::<E>(player, FAILOVER, Some(&primary.host)).await?;
     let took = E::elapsed().saturating_sub(began + AT_REST);
     Ok(format!("one more failover in {} ms", took.as_millis()))
+}
+
+/// People name the servers again that they had forgotten and that nobody else can find: those that replicate from none that
+/// is read, and, where a clock had leapt and log time with it, all: a forget counts in log time.
+async fn name_again<E: Engine>(player: &Player, leader: &str) {
+    let mut lines = player.plan.lines.iter();
+    let has_leapt = lines.any(|line| matches!(line.action, Action::Clock(..)));
+    let unfound = witness::ask(|oracles, truth| {
+        let missed = oracles.left_to_people.missed();
+        let hosts = player.hosts.iter().map(Host::key);
+        let unfound = hosts.filter(|key| !truth.decided.is_known(key));
+        let unfound = unfound.filter(|key| has_leapt || missed.contains(*key));
+        unfound.cloned().collect::<Vec<_>>()
+    });
+    for server in unfound.unwrap_or_default() {
+        operator::discover::<E>(&[leader.to_owned()], server).await;
+    }
 }
 
 /// Waits until every daemon sees every server that runs.

@@ -434,7 +434,7 @@ impl Server {
             self.received = self.replicated.clone();
         }
         transaction.id.insert_into(&mut self.received);
-        self.ever_held.insert(transaction.write);
+        self.holds(transaction.write);
         self.relay.push_back(transaction);
     }
 

@@ -279,6 +279,8 @@ pub struct Server {
     /// MySQL's `Retrieved_Gtid_Set`; MariaDB's `Gtid_IO_Pos`.
     pub(super) received: GtidSet,
     pub(super) relay_log_recovery: bool,
+    /// A power cut takes what was committed within so long, and what was received and not applied; none: nothing.
+    unsynced: Option<Duration>,
     pub(super) net_timeout: Duration,
     /// What `meta.cluster` says: the name that people gave the cluster.
     pub(crate) cluster_name: String,
@@ -295,6 +297,8 @@ pub struct Server {
     pub(super) locks: BTreeMap<String, u64>,
     /// For the oracles: every write that was ever committed or received here.
     pub(super) ever_held: BTreeSet<u64>,
+    /// For the oracles: those among them that a power cut took, and that did not come back.
+    pub(super) lost_with_power: BTreeSet<u64>,
     /// For the oracles: transactions that were received and not applied when a statement made the server forget them.
     pub(super) forgotten_ever: usize,
     /// For the oracles: when it was made writable.
@@ -348,6 +352,7 @@ impl Server {
             relay: VecDeque::new(),
             received: empty,
             relay_log_recovery: false,
+            unsynced: None,
             net_timeout: Duration::from_secs(60),
             cluster_name: String::new(),
             channel: None,
@@ -360,6 +365,7 @@ impl Server {
             asked_ever: 0,
             locks: BTreeMap::new(),
             ever_held: BTreeSet::new(),
+            lost_with_power: BTreeSet::new(),
             forgotten_ever: 0,
             opened: Vec::new(),
         }
@@ -370,6 +376,12 @@ impl Server {
     /// MySQL's `relay_log_recovery`: what was received and not applied is dropped at a start.
     pub fn set_relay_log_recovery(&mut self, on: bool) {
         self.relay_log_recovery = on;
+    }
+
+    /// `sync_binlog=0` with `innodb_flush_log_at_trx_commit=2`: the system writes what was committed so long ago or before.
+    /// None: each commit is synced (`sync_binlog=1`).
+    pub fn set_unsynced(&mut self, within: Option<Duration>) {
+        self.unsynced = within;
     }
 
     /// `replica_net_timeout`, `slave_net_timeout`.
@@ -576,6 +588,12 @@ impl Server {
         &self.opened
     }
 
+    /// Writes that it held and that a power cut took from it, as far as they did not come back.
+    #[must_use]
+    pub fn lost_with_power(&self) -> &BTreeSet<u64> {
+        &self.lost_with_power
+    }
+
     /// How many transactions statements made it forget that were received and not applied.
     #[must_use]
     pub fn forgotten_ever(&self) -> usize {
@@ -617,6 +635,88 @@ impl Server {
         self.release_unacknowledged();
         if let Some(channel) = &mut self.channel {
             channel.dialling = None;
+        }
+    }
+
+    /// The machine loses power: the process is gone, and with it what the system had not written so far.
+    pub fn lose_power(&mut self, now: Duration) {
+        self.kill();
+        let Some(within) = self.unsynced else {
+            return;
+        };
+        let is_written = |transaction: &Transaction| transaction.at + within <= now;
+        let kept = self.binlog.iter().rposition(is_written);
+        self.cut_log(kept.map_or(0, |last| last + 1));
+        // `sync_relay_log` is 10000 on both.
+        let received = self.relay.iter().map(|transaction| transaction.write);
+        self.lost_with_power.extend(received);
+        self.purge_relay_log();
+    }
+
+    /// Only the first `kept` transactions of the log are there, and in the storage engine.
+    fn cut_log(&mut self, kept: usize) {
+        let lost = self.binlog.split_off(kept);
+        for transaction in &lost {
+            self.rows.remove(&(transaction.table, transaction.write));
+            self.lost_with_power.insert(transaction.write);
+        }
+        let is_lost = |id: TransactionId| lost.iter().any(|transaction| transaction.id == id);
+        let mut of_lost = self.empty_set();
+        for transaction in &lost {
+            transaction.id.insert_into(&mut of_lost);
+        }
+        match self.kind {
+            Kind::Mysql => {
+                let less = |set: &GtidSet| match (set, &of_lost) {
+                    (GtidSet::Oracle(set), GtidSet::Oracle(lost)) => {
+                        GtidSet::Oracle(set.subtract(lost))
+                    }
+                    (other, _) => other.clone(),
+                };
+                (self.executed, self.purged) = (less(&self.executed), less(&self.purged));
+            }
+            Kind::Mariadb => {
+                let (mut executed, mut replicated) = (self.empty_set(), self.empty_set());
+                self.written_by.clear();
+                for transaction in &self.binlog {
+                    transaction.id.insert_into(&mut executed);
+                    if let TransactionId::Mariadb {
+                        server_id,
+                        sequence,
+                    } = transaction.id
+                    {
+                        self.written_by.insert(server_id, sequence);
+                        if server_id != self.server_id {
+                            transaction.id.insert_into(&mut replicated);
+                        }
+                    }
+                }
+                let last_of = |set: &GtidSet| match set {
+                    GtidSet::Mariadb(set) => set.last(Domain(0)),
+                    GtidSet::Oracle(_) => None,
+                };
+                // The position is a row of the storage engine's, too.
+                let stood_at_lost = last_of(&self.replicated).is_some_and(|last| {
+                    is_lost(TransactionId::Mariadb {
+                        server_id: last.server_id.0,
+                        sequence: last.sequence,
+                    })
+                });
+                if stood_at_lost {
+                    self.replicated = replicated;
+                }
+                if !executed.is_superset(&self.purged).unwrap_or(false) {
+                    self.purged = executed.clone();
+                }
+                self.executed = executed;
+            }
+        }
+    }
+
+    fn empty_set(&self) -> GtidSet {
+        match self.kind {
+            Kind::Mysql => GtidSet::Oracle(OracleGtidSet::new()),
+            Kind::Mariadb => GtidSet::Mariadb(MariadbGtidSet::new()),
         }
     }
 
@@ -702,6 +802,7 @@ impl Server {
         fresh.passwords = std::mem::take(&mut self.passwords);
         fresh.semi_sync = self.semi_sync.clone();
         fresh.relay_log_recovery = self.relay_log_recovery;
+        fresh.unsynced = self.unsynced;
         fresh.net_timeout = self.net_timeout;
         fresh.cluster_name = std::mem::take(&mut self.cluster_name);
         *self = fresh;
@@ -867,7 +968,7 @@ impl Server {
     }
 
     pub(super) fn log(&mut self, transaction: Transaction) {
-        self.ever_held.insert(transaction.write);
+        self.holds(transaction.write);
         if let TransactionId::Mariadb {
             server_id,
             sequence,
@@ -876,6 +977,12 @@ impl Server {
             self.written_by.insert(server_id, sequence);
         }
         self.binlog.push(transaction);
+    }
+
+    /// It has this write, in its log or relay log.
+    pub(super) fn holds(&mut self, write: u64) {
+        self.ever_held.insert(write);
+        self.lost_with_power.remove(&write);
     }
 
     /// The storage engine has it.

@@ -14,7 +14,7 @@ use orchestrator_core::time::Mono;
 use orchestrator_core::topology::ProbeFailure;
 
 use super::client::write_for_ever;
-use super::server::Account;
+use super::server::{Account, Table};
 use super::wire::{Greeting, Reply, Request, receive, send};
 use super::*;
 use crate::engine::{Engine, Machine, MadsimEnv, TurmoilEnv, run_traced};
@@ -311,4 +311,64 @@ fn madsim_fails_over_by_hand() {
 #[test]
 fn turmoil_fails_over_by_hand() {
     check::<TurmoilEnv>();
+}
+
+#[test]
+fn a_power_cut_takes_what_was_not_synced_and_a_kill_does_not() {
+    for kind in [Kind::Mysql, Kind::Mariadb] {
+        let mut server = Server::new(key("m1"), kind, 1, false);
+        for write in 1..=10 {
+            server
+                .write(write, Duration::from_millis(100 * write))
+                .unwrap();
+        }
+        let held = |server: &Server| server.transactions().len();
+        let all = server.executed();
+        let again = |server: &mut Server| server.start(Duration::from_secs(2));
+        server.lose_power(Duration::from_secs(1));
+        again(&mut server);
+        assert_eq!((held(&server), server.executed()), (10, all.clone()));
+        server.set_unsynced(Some(Duration::from_millis(250)));
+        server.kill();
+        again(&mut server);
+        assert_eq!(held(&server), 10);
+        // What a replica has by now it gets back when it follows again, and not before.
+        let mut replica = Server::new(key("m2"), kind, 2, true);
+        replica.set_unsynced(Some(Duration::from_millis(450)));
+        replica.replicate_from(key("m1"));
+        for transaction in server.transactions() {
+            replica.receive(*transaction);
+        }
+        for _ in 0..8 {
+            replica.apply(Duration::from_secs(1));
+        }
+        let applied = replica.executed();
+        replica.lose_power(Duration::from_secs(1));
+        again(&mut replica);
+        assert_eq!(held(&replica), 5);
+        assert!(replica.lost_with_power().iter().eq(&[6, 7, 8, 9, 10]));
+        let (_, place) = replica.receiver_target().unwrap();
+        let (sent, _) = server.dump(&place, 0).unwrap();
+        assert_eq!(sent.len(), 5);
+        for transaction in sent {
+            replica.receive(transaction);
+            replica.apply(Duration::from_secs(3));
+        }
+        assert_eq!(replica.executed(), all);
+        assert!(applied != all && replica.lost_with_power().is_empty());
+        // The source loses the last three, and turns its replica away; what it writes next has their numbers.
+        server.lose_power(Duration::from_secs(1));
+        again(&mut server);
+        assert_eq!(held(&server), 7);
+        assert!(server.dump(&replica.executed(), 0).is_err());
+        for write in 11..=13 {
+            server.write(write, Duration::from_secs(3)).unwrap();
+        }
+        assert_eq!(server.executed(), all);
+        assert!(
+            server
+                .rows(Table::Ledger)
+                .eq([1, 2, 3, 4, 5, 6, 7, 11, 12, 13])
+        );
+    }
 }

@@ -2,6 +2,9 @@
 //! those that the record names: as lost, or as not halted and not read. An acknowledged write is there at the end. It may be
 //! missing if a promotion left it behind on nobody but the deposed primary (and on named replicas) and the record says that
 //! something may be lost; or if a deposed primary acknowledged it: how long one may do so is for `one_primary`.
+//!
+//! Where servers do not sync their logs, a power cut takes what the primary acknowledged last. Whoever had it lost it with
+//! the power, and a promotion since then says that something may be lost: no other loss is excused by that.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -130,15 +133,19 @@ impl NothingLost {
         };
         let of_primary = held(primary);
         for (write, at, by) in ended.ledger.acknowledged() {
-            if !of_primary.contains(&write) && !self.was_deposed(&by, at) {
-                self.left_behind(ended, write, at).map_err(|why| {
-                    format!(
-                        "nothing lost: {by} acknowledged write {write} at {} ms, {} does not have it, and {why}",
-                        at.as_millis(),
-                        primary.key()
-                    )
-                })?;
+            if of_primary.contains(&write) || self.was_deposed(&by, at) {
+                continue;
             }
+            if went_with_power(&ended.hosts, write) && self.is_stated(ended, at) {
+                continue;
+            }
+            self.left_behind(ended, write, at).map_err(|why| {
+                format!(
+                    "nothing lost: {by} acknowledged write {write} at {} ms, {} does not have it, and {why}",
+                    at.as_millis(),
+                    primary.key()
+                )
+            })?;
         }
         Ok(())
     }
@@ -158,6 +165,13 @@ impl NothingLost {
             .map(|(at, _)| *at)
             .max();
         deposed.is_some() && deposed > opened
+    }
+
+    /// Whether the first promotion since then says that something may be lost; where there was none, nobody was to say it.
+    fn is_stated(&self, ended: &Ended, at: Duration) -> bool {
+        let mut promotions = self.promoted.iter();
+        let next = promotions.find(|promoted| promoted.at >= at);
+        next.is_none_or(|promoted| states_loss(ended, promoted))
     }
 
     /// A promotion left the write behind on the primary that it deposed, and the record says that this may be. Which replicas
@@ -180,9 +194,7 @@ impl NothingLost {
                 promoted.server
             ));
         }
-        let is_stated = record_of(ended, &promoted.uid)
-            .is_some_and(|recovery| !recovery.possible_loss.is_empty());
-        if is_stated {
+        if states_loss(ended, promoted) {
             Ok(())
         } else {
             Err(format!(
@@ -191,6 +203,22 @@ impl NothingLost {
             ))
         }
     }
+}
+
+fn states_loss(ended: &Ended, promoted: &Promoted) -> bool {
+    record_of(ended, &promoted.uid).is_some_and(|recovery| !recovery.possible_loss.is_empty())
+}
+
+/// Whether every server that ever held a write lost it in a power cut, and one did.
+fn went_with_power(hosts: &[Host], write: u64) -> bool {
+    let fates = hosts.iter().map(|host| {
+        host.look(|server| {
+            let is_lost = server.lost_with_power().contains(&write);
+            (is_lost, is_lost || !server.ever_held().contains(&write))
+        })
+    });
+    let fates: Vec<(bool, bool)> = fates.collect();
+    fates.iter().any(|(is_lost, _)| *is_lost) && fates.iter().all(|(_, has_none)| *has_none)
 }
 
 fn record_of<'a>(ended: &'a Ended, uid: &Uid) -> Option<&'a Recovery> {

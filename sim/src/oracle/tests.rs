@@ -469,6 +469,43 @@ fn an_acknowledged_write_that_is_gone_is_found() {
     assert_eq!(judge_losses(&hosts, 2, &[(12, 6)], |_| {}), Ok(()));
 }
 
+/// A power cut excuses what nobody else held, and what everybody lost with it; and nothing that somebody has.
+#[test]
+fn what_went_with_the_power_is_excused_and_no_more() {
+    for kind in [Kind::Mysql, Kind::Mariadb] {
+        let judge = |is_unsynced: bool, cut: &[usize], record: &dyn Fn(&mut Recovery)| {
+            let hosts = hosts(kind);
+            for host in &hosts {
+                let within = is_unsynced.then_some(Duration::from_millis(500));
+                host.change(|server| server.set_unsynced(within));
+            }
+            // Nobody has it but m1, which loses all that it wrote in the last half second.
+            let later = Duration::from_secs(2);
+            hosts[0].change(|server| server.write(11, later)).unwrap();
+            for cut in cut {
+                hosts[*cut].change(|server| server.lose_power(later));
+            }
+            hosts[0].change(Server::kill);
+            run(&hosts[1], &PROMOTE);
+            judge_losses(&hosts, 2, &[(11, 2)], record)
+        };
+        let nothing_said = |record: &mut Recovery| record.possible_loss.clear();
+        assert_eq!(judge(true, &[0], &|_| {}), Ok(()));
+        finds(judge(true, &[0], &nothing_said), "nothing lost");
+        // Without the power cut, it is on m1.
+        assert_eq!(judge(true, &[], &|_| {}), Ok(()));
+        finds(judge(false, &[0], &nothing_said), "nothing lost");
+    }
+    let hosts = hosts(Kind::Mysql);
+    hosts[0].change(|server| server.set_unsynced(Some(Duration::from_secs(9))));
+    hosts[0].change(|server| server.lose_power(Duration::from_secs(2)));
+    // m1 lost all ten. m3 is promoted and lacks two that m2 has.
+    run(&hosts[2], &PROMOTE);
+    let named = |record: &mut Recovery| record.lost = vec![key(2)];
+    assert_eq!(judge_losses(&hosts, 3, &[(8, 1)], named), Ok(()));
+    finds(judge_losses(&hosts, 3, &[(10, 1)], named), "nothing lost");
+}
+
 #[test]
 fn a_lost_write_of_a_server_that_was_opened_again_is_found() {
     let hosts = hosts(Kind::Mysql);

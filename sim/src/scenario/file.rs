@@ -19,6 +19,7 @@ const SERVERS_MAX: u32 = 64;
 const HOOKS_MAX: u32 = 9;
 /// One seed in so many has hooks and a key-value store where the scenario does not say.
 const ANNOUNCED_ONE_IN: u64 = 3;
+const PURPOSE_OF_SYNCING: u64 = 0x57c0;
 const ENGINES: [&str; 2] = ["madsim", "turmoil"];
 /// In one seed of so many operators are at work where the scenario does not say.
 const OPERATED_ONE_IN: u64 = 5;
@@ -195,6 +196,9 @@ pub struct Scenario {
     /// None: replication is asynchronous.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub semi_sync: Option<SemiSync>,
+    /// In every second seed the servers do not sync their logs: a power cut takes what was committed within so long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unsynced: Option<String>,
     /// Raft makes a snapshot after so many entries, and keeps as many behind it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot_entries: Option<u64>,
@@ -304,6 +308,9 @@ impl Scenario {
         if let Some(silent) = &self.replace_silent {
             parse_duration(silent)?;
         }
+        if let Some(within) = &self.unsynced {
+            parse_duration(within)?;
+        }
         if let Some(within) = &self.expect.writable_within {
             parse_duration(within)?;
         }
@@ -354,6 +361,17 @@ impl Scenario {
                 store: false,
             },
         }
+    }
+
+    /// Within which time a power cut takes what a server committed; none: nothing, each commit is synced.
+    #[must_use]
+    pub fn unsynced(&self, seed: u64) -> Option<Duration> {
+        let mut random = SplitMix::new(seed, PURPOSE_OF_SYNCING);
+        let within = self.unsynced.as_ref()?;
+        random
+            .one_in(2)
+            .then(|| parse_duration(within).ok())
+            .flatten()
     }
 
     /// Whether operators are at work: never by chance where a calm run is to come to what is expected.

@@ -127,6 +127,7 @@ fn key(name: &str) -> InstanceKey {
 }
 
 fn fleet(scenario: &Scenario, plan: &Plan) -> Vec<Host> {
+    let unsynced = scenario.unsynced(plan.seed);
     (1..=scenario.servers)
         .map(|number| {
             let own = key(&format!("m{number}"));
@@ -137,6 +138,7 @@ fn fleet(scenario: &Scenario, plan: &Plan) -> Vec<Host> {
             if number > 1 {
                 server.replicate_from(key("m1"));
             }
+            server.set_unsynced(unsynced);
             Host::new(server, plan.seed)
         })
         .collect()
@@ -995,9 +997,11 @@ impl Player {
             if host.look(|server| server.process()) == Process::Frozen {
                 host.change(Server::thaw);
             }
-            host.change(Server::kill);
             if how == Down::Powerless {
+                host.change(|server| server.lose_power(E::elapsed()));
                 E::power_cut(who);
+            } else {
+                host.change(Server::kill);
             }
         } else {
             self.daemons.forget(who);

@@ -271,6 +271,11 @@ pub enum BackendError {
     Full {
         path: PathBuf,
     },
+    /// Its disk answers with errors.
+    Sick {
+        path: PathBuf,
+        reason: String,
+    },
     Busy {
         path: PathBuf,
     },
@@ -335,6 +340,12 @@ impl fmt::Display for BackendError {
             Self::Full { path } => write!(
                 f,
                 "SQLite3DataFile: no room left on the disk of {}; make room",
+                path.display()
+            ),
+            Self::Sick { path, reason } => write!(
+                f,
+                "SQLite3DataFile: the disk of {} fails ({reason}); look at the system's log, mend the disk or name a file on another, \
+                 then start again",
                 path.display()
             ),
             Self::Busy { path } => write!(

@@ -193,6 +193,7 @@ fn explain(path: &Path, error: &rusqlite::Error) -> BackendError {
             BackendError::Damaged { path, reason }
         }
         Some(ErrorCode::DiskFull) => BackendError::Full { path },
+        Some(ErrorCode::SystemIoFailure) => BackendError::Sick { path, reason },
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => BackendError::Busy { path },
         _ => BackendError::Failed {
             place: Place::Sqlite(path),

@@ -611,6 +611,7 @@ impl<E: Env, V: View> Writer<E, V> {
             BackendError::NoFolder(_)
             | BackendError::Unwritable { .. }
             | BackendError::Damaged { .. }
+            | BackendError::Sick { .. }
             | BackendError::Failed { .. }
             | BackendError::Schema { .. }
             | BackendError::InUse { .. }

@@ -117,6 +117,7 @@ const FLAGS: &[(&str, Takes, For, &str)] = &[
     ("with", Takes::Text, For::Commands, "raft form: the nodes"),
     ("from-raft-dir", Takes::Truth(false), For::Commands, ""),
     ("from-backend", Takes::Truth(false), For::Commands, ""),
+    ("from-file", Takes::Text, For::Commands, ""),
     ("yes", Takes::Truth(false), For::Commands, "raft recover"),
     ("i", Takes::Text, For::Commands, "instance"),
     ("d", Takes::Text, For::Commands, "destination"),
@@ -156,9 +157,11 @@ pub struct Arguments {
 }
 
 /// What a cluster is recovered from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Memory {
     RaftDirectory,
+    /// What `raft export` wrote.
+    File(PathBuf),
     /// What people said, of the backend's rows.
     Backend,
 }
@@ -172,7 +175,9 @@ pub enum Wish {
     Print(String),
     /// `raft form --with A,B`
     Form { with: String },
-    /// `raft recover --from-raft-dir | --from-backend`
+    /// `raft export FILE`
+    Export { file: PathBuf },
+    /// `raft recover --from-raft-dir | --from-file FILE | --from-backend`
     Recover {
         from: Memory,
         /// `--yes`; else it is only said what would be done.
@@ -239,6 +244,7 @@ fn grammar() -> Command {
     let mut grammar = Command::new("orchestrator")
         .about("Keeps fleets of MySQL and MariaDB servers writable.")
         .override_usage("orchestrator [flags] http")
+        .after_help(format!("What may be typed:\n{}", cheat_sheet()))
         .no_binary_name(true)
         .disable_help_flag(true)
         .disable_version_flag(true)
@@ -335,15 +341,21 @@ fn read(matches: &ArgMatches) -> Result<Arguments, Refused> {
             ["raft", "form"] => Wish::Form {
                 with: text("with").unwrap_or_default(),
             },
-            ["raft", "recover"] if is_true("from-raft-dir") != is_true("from-backend") => {
-                Wish::Recover {
-                    from: if is_true("from-backend") {
-                        Memory::Backend
-                    } else {
-                        Memory::RaftDirectory
-                    },
-                    is_meant: is_true("yes"),
-                }
+            ["raft", "recover"] => Wish::Recover {
+                from: memory(
+                    is_true("from-raft-dir"),
+                    text("from-file"),
+                    is_true("from-backend"),
+                )?,
+                is_meant: is_true("yes"),
+            },
+            ["raft", "export", file] => Wish::Export {
+                file: PathBuf::from(file),
+            },
+            ["raft", "export", ..] => {
+                return Err(Refused::new(
+                    "raft export needs the name of the file that it is to make: orchestrator raft export FILE",
+                ));
             }
             ["raft", "init-certs", folder, hosts @ ..] if !hosts.is_empty() => {
                 Wish::InitCertificates {
@@ -355,12 +367,6 @@ fn read(matches: &ArgMatches) -> Result<Arguments, Refused> {
                 return Err(Refused::new(
                     "raft init-certs needs a directory and the hosts of RaftAdvertise: orchestrator raft init-certs certs node1 \
                      node2 node3",
-                ));
-            }
-            ["raft", "recover"] => {
-                return Err(Refused::new(
-                    "raft recover needs either --from-raft-dir, which keeps everything, or, where no raft directory is left, \
-                     --from-backend",
                 ));
             }
             words => {
@@ -410,6 +416,19 @@ fn wish(
     words: &[&str],
     command: Option<String>,
     forced: bool,
+/// The one memory that was named.
+fn memory(raft_directory: bool, file: Option<String>, backend: bool) -> Result<Memory, Refused> {
+    match (raft_directory, file, backend) {
+        (true, None, false) => Ok(Memory::RaftDirectory),
+        (false, Some(file), false) if !file.is_empty() => Ok(Memory::File(PathBuf::from(file))),
+        (false, None, true) => Ok(Memory::Backend),
+        _ => Err(Refused::new(
+            "raft recover needs one of these: --from-raft-dir, which keeps everything, or, where no raft directory is left, \
+             --from-file FILE, made by raft export, or else --from-backend",
+        )),
+    }
+}
+
     said: Said,
 ) -> Result<Wish, Refused> {
     match (words, command) {
@@ -443,7 +462,11 @@ fn cheat_sheet() -> String {
          orchestrator --help                 all flags\n\
          orchestrator --version\n\
          orchestrator raft form --with A,B   form the cluster without the missing nodes\n\
-         orchestrator raft recover --from-raft-dir | --from-backend [--yes]\n\
+         orchestrator raft export FILE       write the replicated state of this machine's daemon to a file\n\
+         orchestrator raft recover --from-raft-dir | --from-file FILE | --from-backend [--yes]\n\
+         \x20                                   when a majority is lost for good: make another cluster of what is left\n\
+         orchestrator raft init-certs DIRECTORY HOST...\n\
+         \x20                                   make certificates for the raft port\n\
          orchestrator-client -c help         commands, by way of a running daemon's HTTP API\n",
     )
 }
@@ -668,6 +691,8 @@ mod tests {
             ),
             ("--noop http", 1, "set \"ObserveOnly\": true"),
             (
+            ("--help", 0, "orchestrator raft export FILE"),
+            ("--help", 0, "--from-file FILE"),
                 "-promotion-rule must -c x",
                 1,
                 "prefer, neutral, prefer_not or must_not",
@@ -700,6 +725,7 @@ mod tests {
                 assert_eq!(parsed(&line).unwrap().wish, wish);
             }
             let made = Wish::InitCertificates {
+                ("--from-file kept", Memory::File(PathBuf::from("kept"))),
                 folder: PathBuf::from("certs"),
                 hosts: vec![String::from("node1"), String::from("::1")],
             };
@@ -710,8 +736,20 @@ mod tests {
             assert!(parsed("raft init-certs certs").is_err());
         }
         let refused = parsed("raft recover").unwrap_err();
-        assert!(refused.text.contains("needs either --from-raft-dir"));
-        assert!(parsed("raft recover --from-raft-dir --from-backend").is_err());
+        assert!(refused.text.contains("needs one of these: --from-raft-dir"));
+        for two in [
+            "--from-raft-dir --from-backend",
+            "--from-raft-dir --from-file kept",
+            "--from-file kept --from-backend",
+        ] {
+            assert!(parsed(&format!("raft recover {two}")).is_err(), "{two}");
+        }
+        assert!(parsed("raft recover --from-file").is_err());
+        let export = Wish::Export {
+            file: PathBuf::from("kept"),
+        };
+        assert_eq!(parsed("raft export kept").unwrap().wish, export);
+        assert!(parsed("raft export").is_err());
     }
 
     #[test]
@@ -743,6 +781,7 @@ mod tests {
         }
     }
 
+            | Wish::Export { .. }
     #[test]
     fn a_raft_set_up_refuses_every_command() {
         let raft = settings(

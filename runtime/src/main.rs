@@ -51,8 +51,12 @@ fn main() -> ExitCode {
             load(&arguments).and_then(|settings| verbs::run(Verb::Form(with.clone()), &settings))
         }
         Wish::InitCertificates { folder, hosts } => verbs::init_certificates(folder, hosts),
+        Wish::Export { file } => {
+            let verb = Verb::Export(file.clone());
+            load(&arguments).and_then(|settings| verbs::run(verb, &settings))
+        }
         Wish::Recover { from, is_meant } => {
-            let (from, is_meant) = (*from, *is_meant);
+            let (from, is_meant) = (from.clone(), *is_meant);
             let verb = Verb::Recover { from, is_meant };
             load(&arguments).and_then(|settings| verbs::run(verb, &settings))
         }

@@ -1,6 +1,7 @@
-//! `orchestrator raft form`, `recover` and `init-certs`: what is done for a raft cluster on an operator's word only.
+//! `orchestrator raft form`, `export`, `recover` and `init-certs`: what is done for a raft cluster on an operator's word only.
 
-use std::os::unix::fs::{MetadataExt, lchown};
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt as _, lchown};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,11 +14,15 @@ use orchestrator::{backend, raft, wiring};
 /// A waiting daemon answers within this time.
 const FORM_PATIENCE: Duration = Duration::from_secs(75);
 const LOOK: Duration = Duration::from_millis(200);
+/// What a file that was exported may hold beside the state.
+const EXPORT_HEAD_BYTES: u64 = 1 << 20;
 
 /// What is to be done.
 pub enum Verb {
     /// Form the cluster with these nodes only.
     Form(String),
+    /// Write the replicated state to this file.
+    Export(PathBuf),
     Recover {
         from: Memory,
         /// Else it is only said what would be done.
@@ -32,12 +37,19 @@ pub fn run(verb: Verb, settings: &Settings) -> anyhow::Result<()> {
     let runtime = DedicatedRuntime::start("raft", 1)?;
     let outcome = match verb {
         Verb::Form(with) => runtime.run(form(raft_settings, with)),
+        Verb::Export(file) => {
+            let owners = Owners::of(&raft_settings.data_dir, settings);
+            let done = runtime.run(export(settings, raft_settings, &file));
+            owners.give_back();
+            done
+        }
         Verb::Recover { from, is_meant } => {
             let directory = raft_settings.data_dir.clone();
             let owners = Owners::of(&directory, settings);
             let done = runtime.run(async {
                 let recovery = match from {
                     Memory::RaftDirectory => of_directory(raft_settings).await,
+                    Memory::File(file) => of_file(raft_settings, &file).await,
                     Memory::Backend => of_backend(settings, raft_settings).await,
                 };
                 recover(settings, recovery?, is_meant).await
@@ -99,6 +111,150 @@ async fn form(settings: raft::RaftSettings, with: String) -> anyhow::Result<()> 
         }
     }
     bail!("the daemon did not answer: it has a cluster already, or has ended; see its log")
+}
+
+/// Writes the state of this machine's daemon to a file, and says what is in it.
+async fn export(
+    settings: &Settings,
+    raft_settings: raft::RaftSettings,
+    file: &Path,
+) -> anyhow::Result<()> {
+    if file.symlink_metadata().is_ok() {
+        bail!(
+            "{} is there already, and is not written over: name another file",
+            file.display()
+        );
+    }
+    let directory = raft_settings.data_dir.clone();
+    let export = raft::export::<TokioEnv>(raft_settings).await?;
+    write_new(file, &export.bytes).with_context(|| file.display().to_string())?;
+    println!(
+        "{} holds the replicated state of {} at entry {}, of {} UTC ({} bytes)",
+        file.display(),
+        directory.display(),
+        export.last,
+        export.time,
+        export.bytes.len()
+    );
+    println!("its members: {}", export.members.join(", "));
+    if export.is_running {
+        let port = settings.listen.address.as_ref().map_or(3000, |at| at.port);
+        println!(
+            "a daemon runs on {}: this is its newest snapshot, and NOT what was decided since. For all of it, have a new one \
+             written first (curl http://localhost:{port}/api/raft-snapshot), and export that to another file",
+            directory.display()
+        );
+    }
+    println!(
+        "keep it on another machine; when a majority is lost for good: orchestrator raft recover --from-file FILE"
+    );
+    Ok(())
+}
+
+/// Whole or not at all, and never over a file that is there.
+fn write_new(file: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let unfinished = with_end(file, &format!(".{}.unfinished", std::process::id()));
+    let written = std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&unfinished)
+        .and_then(|mut open| {
+            open.write_all(bytes)?;
+            open.sync_all()
+        })
+        .and_then(|()| name_it(&unfinished, file));
+    if written.is_err() {
+        // Of no use; whether it can be removed changes nothing.
+        let _ = std::fs::remove_file(&unfinished);
+    }
+    written?;
+    let folder = file.parent().filter(|path| !path.as_os_str().is_empty());
+    std::fs::File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+}
+
+/// A rename would take the place of a file that came meanwhile; a link does not, where there are links.
+fn name_it(unfinished: &Path, file: &Path) -> std::io::Result<()> {
+    use std::io::ErrorKind::AlreadyExists;
+    match std::fs::hard_link(unfinished, file) {
+        Ok(()) => std::fs::remove_file(unfinished),
+        Err(error) if error.kind() == AlreadyExists => Err(error),
+        Err(_) if file.symlink_metadata().is_ok() => Err(AlreadyExists.into()),
+        Err(_) => std::fs::rename(unfinished, file),
+    }
+}
+
+/// A name with this behind it.
+fn with_end(name: &Path, end: &str) -> PathBuf {
+    let mut name = name.as_os_str().to_owned();
+    name.push(end);
+    PathBuf::from(name)
+}
+
+/// Reads a file that was exported, and says what is kept of it and what is lost.
+async fn of_file(
+    raft_settings: raft::RaftSettings,
+    file: &Path,
+) -> anyhow::Result<raft::Recovery<TokioEnv>> {
+    let held = match raft::examine::<TokioEnv>(raft_settings.clone()).await {
+        Ok(recovery) => Some(recovery.last),
+        Err(error @ raft::StartError::InUse(_)) => return Err(error.into()),
+        Err(_) => None,
+    };
+    let bytes = read_bounded(file).with_context(|| file.display().to_string())?;
+    let directory = raft_settings.data_dir.clone();
+    let recovery = match raft::of_file::<TokioEnv>(raft_settings, bytes).await {
+        Err(raft::StartError::Refused(why)) => bail!(
+            "{}: {why}. Nothing was changed. Take another copy of the file, or what another member exported; if a later release \
+             wrote it, use that release's program",
+            file.display()
+        ),
+        other => other?,
+    };
+    if let Some(held) = held {
+        let more = if held.index >= recovery.last.index {
+            ": --from-raft-dir would lose less than --from-file"
+        } else {
+            ", and is kept beside"
+        };
+        println!(
+            "{} can be read and holds the log up to entry {held}{more}",
+            directory.display()
+        );
+    }
+    println!(
+        "{} holds the whole replicated state of a cluster at entry {}, of {} UTC",
+        file.display(),
+        recovery.last,
+        recovery.state.log_time()
+    );
+    println!("its members: {}", recovery.members.join(", "));
+    let under_way = recovery.state.recoveries_newest_first();
+    for open in under_way.filter(|recovery| recovery.end.is_none()) {
+        println!(
+            "under way in it: recovery {} of {}; the daemon closes it or goes on with it by what it then finds on the servers",
+            open.uid, open.server
+        );
+    }
+    println!(
+        "LOST is whatever was decided after that entry: also recoveries, and which old primaries are kept read-only since: look \
+         that none of them takes writes before this daemon is started"
+    );
+    Ok(recovery)
+}
+
+/// The bytes of a file, of which there are no more than those of a snapshot.
+fn read_bounded(file: &Path) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let at_most = raft::SNAPSHOT_BYTES_MAX + EXPORT_HEAD_BYTES;
+    let open = std::fs::File::open(file)?;
+    open.take(at_most + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > at_most {
+        return Err(std::io::Error::other(format!(
+            "it is longer than {at_most} bytes, which no exported state is"
+        )));
+    }
+    Ok(bytes)
 }
 
 /// Looks into the raft directory, and says what is kept of it and what is lost.
@@ -268,11 +424,6 @@ fn set_backend_aside(file: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let mut moved = Vec::new();
     let seconds = TokioEnv::wall().as_secs();
     for end in ["-wal", "-shm", ""] {
-        let with_end = |name: &Path, end: &str| {
-            let mut name = name.as_os_str().to_owned();
-            name.push(end);
-            PathBuf::from(name)
-        };
         let from = with_end(file, end);
         if !from.exists() {
             continue;

@@ -328,6 +328,146 @@ async fn a_cluster_of_which_one_backend_is_left_is_recovered_by_hand() -> Result
     Ok(())
 }
 
+/// The rows of a daemon's backend.
+fn rows(daemon: &Daemon, query: &str) -> Result<Vec<String>> {
+    let database = rusqlite::Connection::open(daemon.database())?;
+    let mut statement = database.prepare(query)?;
+    let rows = statement.query_map([], |row| row.get(0))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+#[tokio::test]
+async fn a_cluster_of_which_one_file_is_left_is_recovered_by_hand() -> Result<()> {
+    let daemons = Daemons::start(&options(0, 0))?;
+    let [n1, n2, n3] = daemons.all() else {
+        anyhow::bail!("three daemons");
+    };
+    daemons.wait_leader(PATIENCE).await?;
+    members(&[n1, n2, n3]).await?;
+    write(&daemons, "kept").await?;
+    for change in [
+        "/api/async-discover/kept/3306",
+        "/api/begin-downtime/kept/3306/anna/disk/2h",
+        "/api/register-candidate/kept/3306/prefer_not",
+        "/api/disable-global-recoveries",
+    ] {
+        daemons.ask_leader(change).await?;
+    }
+    wait_applied(&daemons, n1, PATIENCE).await?;
+    let former = n1.status().await?;
+
+    // Of a running daemon its newest snapshot is taken, of which there is none at first; never over a file.
+    let file = n1.folder().join("kept");
+    let name = file.display().to_string();
+    let export = ["raft", "export", name.as_str()];
+    let (is_done, said) = n1.run(&export)?;
+    ensure!(
+        !is_done && said.contains("/api/raft-snapshot") && !file.exists(),
+        "{said}"
+    );
+    let reply = n1.get("/api/raft-snapshot", PATIENCE).await?;
+    ensure!(reply.status == 200, "{}", reply.body);
+    let (is_done, said) = n1.run(&export)?;
+    ensure!(
+        is_done && said.contains("NOT what was decided since") && said.contains(&n3.raft()),
+        "{said}"
+    );
+    let bytes = fs::read(&file)?;
+    let (is_done, said) = n1.run(&export)?;
+    ensure!(!is_done && said.contains("is there already"), "{said}");
+    ensure!(fs::read(&file)? == bytes, "the file was written over");
+    write(&daemons, "later").await?;
+    wait_applied(&daemons, n2, PATIENCE).await?;
+
+    // Of one that does not run, all that its directory holds.
+    n2.kill().await?;
+    let all = n2.folder().join("all");
+    let (is_done, said) = n2.run(&["raft", "export", &all.display().to_string()])?;
+    ensure!(is_done && !said.contains("NOT"), "{said}");
+    ensure!(
+        fs::read(&all)?.windows(5).any(|part| part == b"later"),
+        "what was decided last is not exported"
+    );
+
+    // Two machines are gone for good, and the third has lost its disk.
+    for daemon in [n1, n3] {
+        daemon.kill().await?;
+    }
+    for daemon in [n1, n2, n3] {
+        daemon.wipe()?;
+    }
+    let from = |file: &str| n1.run(&["raft", "recover", "--from-file", file, "--yes"]);
+    for (what, bytes, wanted) in [
+        ("cut", bytes[..bytes.len() - 1].to_vec(), "damaged"),
+        ("empty", Vec::new(), "damaged"),
+        ("changed", changed(&bytes, bytes.len() / 2), "damaged"),
+        ("foreign", vec![b'{'; 5_000], "damaged"),
+    ] {
+        let wrong = n1.folder().join(what);
+        fs::write(&wrong, bytes)?;
+        let (is_done, said) = from(&wrong.display().to_string())?;
+        ensure!(
+            !is_done && said.contains(wanted) && said.contains("Nothing was changed"),
+            "{what}: {said}"
+        );
+    }
+    let (is_done, said) = from("missing")?;
+    ensure!(!is_done && said.contains("missing"), "{said}");
+    let recover = ["raft", "recover", "--from-file", name.as_str()];
+    let (is_done, said) = n1.run(&recover)?;
+    ensure!(
+        is_done && said.contains("nothing was changed") && said.contains("LOST"),
+        "{said}"
+    );
+    let (is_done, said) = from(&name)?;
+    ensure!(is_done && said.contains("before-recovery-"), "{said}");
+    for daemon in [n1, n2, n3] {
+        daemon.start()?;
+    }
+    members(&[n1, n2, n3]).await?;
+    ensure!(n1.status().await?["Cluster"] != former["Cluster"]);
+    // All of it is with all of them, and nothing else.
+    holds(&daemons, &["kept"]).await?;
+    for daemon in [n1, n2, n3] {
+        wait_applied(&daemons, daemon, PATIENCE).await?;
+        for (query, wanted) in [
+            ("select hostname from database_instance_tags", "kept"),
+            (
+                "select hostname || owner || reason from database_instance_downtime",
+                "keptannadisk",
+            ),
+            (
+                "select hostname || promotion_rule from candidate_database_instance",
+                "keptprefer_not",
+            ),
+            (
+                "select cast(disable_recovery as text) from global_recovery_disable",
+                "1",
+            ),
+        ] {
+            let what = format!("{}: {query}", daemon.url());
+            until(
+                &what,
+                PATIENCE,
+                Duration::from_millis(100),
+                async || match rows(daemon, query) {
+                    Ok(rows) if rows == [wanted] => Look::Holds(()),
+                    other => Look::not(format!("{other:?}")),
+                },
+            )
+            .await?;
+        }
+    }
+    Ok(())
+}
+
+/// The same bytes but one.
+fn changed(bytes: &[u8], place: usize) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    bytes[place] ^= 0x10;
+    bytes
+}
+
 #[tokio::test]
 async fn a_daemon_is_replaced_by_another_in_one_step() -> Result<()> {
     let daemons = Daemons::start(&options(1, 0))?;

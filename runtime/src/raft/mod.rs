@@ -58,10 +58,10 @@ pub use self::handle::{
     RaftStatusView, RaftSummary, check_unused, start,
 };
 pub use self::id::{ClusterId, Epoch, LogPosition, NodeId};
-pub use self::recover::{Recovery, examine, of_backend};
+pub use self::recover::{Export, Recovery, examine, export, of_backend, of_file};
 pub use self::start::{BackendPosition, StartDecision, decide_start};
 pub use self::tls::TlsFiles;
-pub use self::wire::{COMMAND_BYTES_MAX, PROTOCOLS};
+pub use self::wire::{COMMAND_BYTES_MAX, PROTOCOLS, SNAPSHOT_BYTES_MAX};
 
 /// How one daemon's raft is set up.
 #[derive(Debug, Clone)]

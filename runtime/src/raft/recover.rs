@@ -3,7 +3,8 @@
 //!
 //! Offline, on an operator's word, never by itself. Everything that this node's directory holds is taken, also entries of
 //! which it does not know whether they were committed: what was acknowledged is among them, if this node had it at all.
-//! Where no directory is left, what people said is taken from a backend's rows.
+//! Where no directory is left, a file that was exported earlier is taken, which is a snapshot like a directory's own, or
+//! what people said, from a backend's rows.
 //! The node gets another identity and the cluster another id, so that nothing of the former cluster is ever taken for
 //! this one's. The former directory is kept.
 
@@ -18,7 +19,7 @@ use orchestrator_core::time::Wall;
 use super::handle::{check_snapshot, checked, damaged_or_io, io_error, open_directory};
 use super::identity::{Identity, IdentityError, cluster_of};
 use super::log::{LogError, LogStore};
-use super::snapshot::{Head, SnapshotFile};
+use super::snapshot::{self, Head, SnapshotFile};
 use super::types::Entry;
 use super::wire::{self, LogIdV1, MembershipV1, StoredMembershipV1, VoteV1};
 use super::{RaftSettings, StartError};
@@ -89,6 +90,169 @@ pub async fn of_backend<E: Env>(
     })
 }
 
+/// Makes a state of a file that [`export`] gave. The raft data directory may hold anything, or nothing; no daemon may use it.
+/// Changes nothing but that the directory is there.
+///
+/// # Errors
+/// The directory is in use, or cannot be made; or these bytes are no such file, damaged, or a later release's.
+pub async fn of_file<E: Env>(
+    settings: RaftSettings,
+    bytes: Vec<u8>,
+) -> Result<Recovery<E>, StartError> {
+    let settings = checked(settings)?;
+    let directory = settings.data_dir.clone();
+    let lock = open_directory::<E>(&directory).await?;
+    let (state, last) = E::blocking(move || read_export(&bytes))
+        .await
+        .map_err(StartError::Refused)?;
+    Ok(Recovery {
+        directory,
+        advertise: settings.advertise,
+        former: last.node,
+        cluster: None,
+        committed: None,
+        last,
+        members: described_members(&state),
+        state,
+        refused: Vec::new(),
+        lock,
+    })
+}
+
+/// The state that a file holds, and the entry at which it stands.
+fn read_export(bytes: &[u8]) -> Result<(Replicated, LogPosition), String> {
+    let (head, data) = snapshot::decode(bytes).map_err(|error| error.to_string())?;
+    let (leader, image) = data
+        .split_first_chunk::<LEADER_BYTES>()
+        .ok_or("it holds no state")?;
+    let state = Replicated::decode_snapshot(image).map_err(|error| error.to_string())?;
+    let last = head.last.ok_or("it holds no state")?;
+    let at = LogPosition {
+        index: last.index,
+        term: last.term,
+        node: NodeId(u64::from_be_bytes(*leader)),
+    };
+    if (state.applied().index, state.applied().term) != (at.index, at.term) {
+        return Err(format!(
+            "its state stands at entry {}, and its head says {at}",
+            state.applied()
+        ));
+    }
+    Ok((state, at))
+}
+
+/// The replicated state of one node, for a file.
+#[derive(Debug)]
+pub struct Export {
+    /// What [`of_file`] takes.
+    pub bytes: Vec<u8>,
+    /// The last entry in it.
+    pub last: LogPosition,
+    /// The time of that entry.
+    pub time: Wall,
+    /// By address where it is known.
+    pub members: Vec<String>,
+    /// A daemon runs on the directory: this is its newest snapshot, and it may know more.
+    pub is_running: bool,
+}
+
+/// Takes the state of a raft data directory: all that it holds or, while a daemon runs on it, the newest snapshot. Changes
+/// nothing.
+///
+/// # Errors
+/// There is nothing in it, or it is damaged.
+pub async fn export<E: Env>(settings: RaftSettings) -> Result<Export, StartError> {
+    let settings = checked(settings)?;
+    let directory = settings.data_dir.clone();
+    let recovery = match examine::<E>(settings).await {
+        Ok(recovery) => recovery,
+        Err(StartError::InUse(_)) => return export_running::<E>(directory).await,
+        Err(error) => return Err(error),
+    };
+    let Recovery { state, last, .. } = recovery;
+    if last.index == 0 {
+        return Err(StartError::Refused(format!(
+            "{} holds no state so far",
+            directory.display()
+        )));
+    }
+    let members = described_members(&state);
+    let time = state.log_time();
+    let bytes = E::blocking(move || {
+        let mut data = last.node.0.to_be_bytes().to_vec();
+        data.extend(state.encode_snapshot());
+        snapshot::encode(&head_of(&state, last), &data)
+    })
+    .await
+    .map_err(io_error)?;
+    Ok(Export {
+        bytes,
+        last,
+        time,
+        members,
+        is_running: false,
+    })
+}
+
+/// The file is replaced whole by the daemon, so that it can be read at any time.
+async fn export_running<E: Env>(directory: PathBuf) -> Result<Export, StartError> {
+    let path = directory.clone();
+    let held = E::blocking(move || SnapshotFile::open::<E>(&path)?.read::<E>())
+        .await
+        .map_err(damaged_or_io)?;
+    let Some((head, data)) = held else {
+        return Err(StartError::Refused(format!(
+            "a daemon runs on {}, and has written no snapshot so far: ask it for one (/api/raft-snapshot of its HTTP \
+             address), and type this again",
+            directory.display()
+        )));
+    };
+    let read = E::blocking(move || {
+        let bytes = snapshot::encode(&head, &data).map_err(|error| error.to_string())?;
+        let (state, last) = read_export(&bytes)?;
+        Ok((bytes, state, last))
+    });
+    let (bytes, state, last) = read.await.map_err(StartError::Damaged)?;
+    Ok(Export {
+        bytes,
+        last,
+        time: state.log_time(),
+        members: described_members(&state),
+        is_running: true,
+    })
+}
+
+fn head_of(state: &Replicated, last: LogPosition) -> Head {
+    let membership = state.membership();
+    let voters = membership.members.voters.iter();
+    let plain = |nodes: &BTreeSet<NodeId>| nodes.iter().map(|node| node.0).collect();
+    Head {
+        last: Some(LogIdV1 {
+            term: last.term,
+            index: last.index,
+        }),
+        membership: StoredMembershipV1 {
+            at: Some(LogIdV1 {
+                term: membership.at.term,
+                index: membership.at.index,
+            }),
+            membership: MembershipV1 {
+                voters: voters.map(plain).collect(),
+                members: plain(&membership.members.all()),
+            },
+        },
+    }
+}
+
+fn described_members(state: &Replicated) -> Vec<String> {
+    let described = |node: &NodeId| match state.member(*node) {
+        Some(member) => format!("{} ({node})", member.raft_address),
+        None => node.to_string(),
+    };
+    let members = state.membership().members.all();
+    members.iter().map(described).collect()
+}
+
 /// Reads a raft data directory that no daemon uses. Changes nothing.
 ///
 /// # Errors
@@ -119,17 +283,7 @@ pub async fn examine<E: Env>(settings: RaftSettings) -> Result<Recovery<E>, Star
     let committed = opened.store.committed().map(|id| id.index);
     opened.store.close().await;
     let (state, last) = read?;
-    let described = |node: &NodeId| match state.member(*node) {
-        Some(member) => format!("{} ({node})", member.raft_address),
-        None => node.to_string(),
-    };
-    let members = state
-        .membership()
-        .members
-        .all()
-        .iter()
-        .map(described)
-        .collect();
+    let members = described_members(&state);
     Ok(Recovery {
         directory,
         advertise: settings.advertise,
@@ -318,4 +472,76 @@ fn beside(directory: &Path, what: &str) -> PathBuf {
     name.push(".");
     name.push(what);
     PathBuf::from(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use orchestrator_core::id::InstanceKey;
+    use orchestrator_core::replicated::Command;
+    use orchestrator_core::replicated::snapshot::SNAPSHOT_VERSION;
+
+    use sha2::{Digest as _, Sha256};
+
+    use super::super::snapshot::MAGIC;
+    use super::*;
+
+    const AT: LogPosition = LogPosition {
+        index: 7,
+        term: 3,
+        node: NodeId(5),
+    };
+
+    fn state() -> Replicated {
+        let mut state = Replicated::default();
+        let command = Command::PutTag {
+            key: InstanceKey::new("db1", 3306),
+            name: "rack".to_owned(),
+            value: "7".to_owned(),
+        };
+        let wall = Wall::from_secs(1_800_000_000);
+        state.apply(AT, &Stamped { wall, command });
+        state
+    }
+
+    /// The file with this image of the state, said to stand at this index.
+    fn file(image: &[u8], index: u64) -> Vec<u8> {
+        let mut data = AT.node.0.to_be_bytes().to_vec();
+        data.extend(image);
+        let head = head_of(&state(), LogPosition { index, ..AT });
+        snapshot::encode(&head, &data).unwrap()
+    }
+
+    #[track_caller]
+    fn check(bytes: &[u8], wanted: &str) {
+        let why = read_export(bytes).expect_err("it is refused");
+        assert!(why.contains(wanted), "{why}");
+    }
+
+    #[test]
+    fn what_is_exported_is_read() {
+        let (read, at) = read_export(&file(&state().encode_snapshot(), AT.index)).unwrap();
+        assert_eq!(at, AT);
+        assert_eq!(read.digest(), state().digest());
+    }
+
+    #[test]
+    fn a_file_that_is_wrong_is_refused_with_what_is_wrong() {
+        let image = state().encode_snapshot();
+        let good = file(&image, AT.index);
+        for length in 0..good.len() {
+            check(&good[..length], "damaged");
+        }
+        check(&file(&image, AT.index + 1), "its head says");
+        check(&file(b"", AT.index), "ends in the middle");
+        // A later release's file, and a later release's state in a file of this format.
+        let mut newer = good;
+        newer.truncate(newer.len() - 32);
+        newer[MAGIC.len() - 1] += 1;
+        let digest = Sha256::digest(&newer);
+        newer.extend_from_slice(&digest);
+        check(&newer, "has format 2, and this program reads 1");
+        let mut newer = image;
+        newer[8] = SNAPSHOT_VERSION + 1;
+        check(&file(&newer, AT.index), "was written by a later release");
+    }
 }

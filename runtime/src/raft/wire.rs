@@ -48,8 +48,8 @@ pub(super) const APPEND_BYTES_MAX: usize = 2 << 20;
 pub const COMMAND_BYTES_MAX: usize = 4 << 20;
 /// Bytes of one piece of a snapshot on the wire.
 pub(super) const SNAPSHOT_PIECE_BYTES: usize = 1 << 20;
-/// Bytes of a snapshot that a daemon accepts from a peer, at most.
-pub(super) const SNAPSHOT_BYTES_MAX: u64 = 1 << 30;
+/// Bytes of a snapshot that a daemon accepts, from a peer or from a file, at most.
+pub const SNAPSHOT_BYTES_MAX: u64 = 1 << 30;
 
 /// Term and index of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

@@ -10,7 +10,7 @@ use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use crate::config::{LogFormat, Settings};
-use crate::forced::{LOOKS, Said};
+use crate::forced::{CHANGES, LOOKS, Said};
 use crate::http::VERSION;
 use crate::http::routes::{Action, ROUTES};
 
@@ -76,13 +76,13 @@ const FLAGS: &[(&str, Takes, For, &str)] = &[
         "c",
         Takes::Text,
         For::Us,
-        "a command that looks at this daemon's backend alone; for all others see orchestrator-client",
+        "a command that looks at this daemon's backend alone, or (forced) writes there; for all others see orchestrator-client",
     ),
     (
         "ignore-raft-setup",
         Takes::Truth(false),
         For::Us,
-        "let a command look at this daemon's backend, whatever the others know",
+        "let a command look at this daemon's backend, or write to it alone, whatever the others know",
     ),
     (
         "discovery",
@@ -199,8 +199,8 @@ pub enum Wish {
 pub enum Judged {
     /// Text for standard output, and nothing else.
     Print(String),
-    /// The backend is to be looked at, by the command of this canonical name.
-    Look(String),
+    /// The backend is to be looked at, or written to, by the command of this canonical name.
+    Run(String),
 }
 
 /// Why a command line is not obeyed, as text for standard error, and the exit code.
@@ -376,6 +376,10 @@ fn read(matches: &ArgMatches) -> Result<Arguments, Refused> {
                     alias: given("alias"),
                     pattern: given("pattern"),
                     tag: given("tag"),
+                    owner: given("owner"),
+                    reason: given("reason"),
+                    duration: given("duration"),
+                    promotion_rule: given("promotion-rule"),
                 };
                 wish(words, text("c"), is_true("ignore-raft-setup"), said)?
             }
@@ -412,10 +416,6 @@ fn read(matches: &ArgMatches) -> Result<Arguments, Refused> {
     })
 }
 
-fn wish(
-    words: &[&str],
-    command: Option<String>,
-    forced: bool,
 /// The one memory that was named.
 fn memory(raft_directory: bool, file: Option<String>, backend: bool) -> Result<Memory, Refused> {
     match (raft_directory, file, backend) {
@@ -429,6 +429,10 @@ fn memory(raft_directory: bool, file: Option<String>, backend: bool) -> Result<M
     }
 }
 
+fn wish(
+    words: &[&str],
+    command: Option<String>,
+    forced: bool,
     said: Said,
 ) -> Result<Wish, Refused> {
     match (words, command) {
@@ -471,7 +475,7 @@ fn cheat_sheet() -> String {
     )
 }
 
-/// What is said to a command. Only those that look are carried out, and nothing is written.
+/// What is said to a command. Those that look are carried out, and few that write, if they are forced.
 ///
 /// # Errors
 /// In a raft set-up a command would go behind the other daemons' backs; and commands that change something are not there.
@@ -483,8 +487,8 @@ pub fn answer_command(name: &str, forced: bool, settings: &Settings) -> Result<J
         return Ok(Judged::Print(cheat_sheet()));
     }
     let canonical = canonical(name);
-    if LOOKS.contains(&canonical.as_str()) {
-        return Ok(Judged::Look(canonical));
+    if LOOKS.contains(&canonical.as_str()) || forced && CHANGES.contains(&canonical.as_str()) {
+        return Ok(Judged::Run(canonical));
     }
     let known = COMMANDS
         .iter()
@@ -504,8 +508,10 @@ pub fn answer_command(name: &str, forced: bool, settings: &Settings) -> Result<J
         Instead::Nothing => String::from("there is nothing in its place so far"),
     };
     Err(Refused::new(format!(
-        "the command {name} is not there, and nothing was done: this command line only looks, since running daemons would not see \
-         what it changes in a backend, and drop it when they write it anew; {instead}"
+        "the command {name} is not there, and nothing was done: this command line looks, since running daemons would not see \
+         what it changes in a backend, and drop it when they write it anew (--ignore-raft-setup has it write all the same, for: \
+         {}); {instead}",
+        CHANGES.join(", ")
     )))
 }
 
@@ -526,7 +532,8 @@ fn raft_refusal(settings: &Settings) -> String {
         "the configuration has RaftEnabled: a command would go to this one daemon's database, and the others would not \
          know of it. Nothing was done. Go through the API of the leader, with the same commands:\n    \
          ORCHESTRATOR_API=\"{}\" orchestrator-client -c COMMAND ...\n\
-         --ignore-raft-setup lifts this for commands that look: best on the leader's machine.",
+         --ignore-raft-setup lifts this for commands that look, best on the leader's machine, and for some that then write to \
+         this one database and reach no daemon.",
         apis.join(" ")
     )
 }
@@ -684,6 +691,8 @@ mod tests {
             ("-c", 2, "a value is required"),
             ("-h", 0, "Usage: orchestrator [flags] http"),
             ("--help", 0, "--log-format"),
+            ("--help", 0, "orchestrator raft export FILE"),
+            ("--help", 0, "--from-file FILE"),
             (
                 "-discovery=false http",
                 1,
@@ -691,8 +700,6 @@ mod tests {
             ),
             ("--noop http", 1, "set \"ObserveOnly\": true"),
             (
-            ("--help", 0, "orchestrator raft export FILE"),
-            ("--help", 0, "--from-file FILE"),
                 "-promotion-rule must -c x",
                 1,
                 "prefer, neutral, prefer_not or must_not",
@@ -718,6 +725,7 @@ mod tests {
         for (line, is_meant) in [("", false), (" --yes", true)] {
             for (word, from) in [
                 ("--from-raft-dir", Memory::RaftDirectory),
+                ("--from-file kept", Memory::File(PathBuf::from("kept"))),
                 ("--from-backend", Memory::Backend),
             ] {
                 let line = format!("raft recover {word}{line}");
@@ -725,7 +733,6 @@ mod tests {
                 assert_eq!(parsed(&line).unwrap().wish, wish);
             }
             let made = Wish::InitCertificates {
-                ("--from-file kept", Memory::File(PathBuf::from("kept"))),
                 folder: PathBuf::from("certs"),
                 hosts: vec![String::from("node1"), String::from("::1")],
             };
@@ -774,6 +781,7 @@ mod tests {
             other @ (Wish::Serve
             | Wish::Print(_)
             | Wish::Form { .. }
+            | Wish::Export { .. }
             | Wish::Recover { .. }
             | Wish::InitCertificates { .. }) => {
                 panic!("{line}: {other:?}")
@@ -781,7 +789,6 @@ mod tests {
         }
     }
 
-            | Wish::Export { .. }
     #[test]
     fn a_raft_set_up_refuses_every_command() {
         let raft = settings(
@@ -815,8 +822,12 @@ mod tests {
         );
         assert_eq!(
             answered("-ignore-raft-setup -c which-slaves -i a", &raft),
-            Ok(Judged::Look(String::from("which-replicas")))
+            Ok(Judged::Run(String::from("which-replicas")))
         );
+        for change in CHANGES {
+            let judged = answered(&format!("-ignore-raft-setup -c {change} -i a"), &raft);
+            assert_eq!(judged, Ok(Judged::Run(String::from(*change))));
+        }
         assert!(answered("-ignore-raft-setup help", &raft).is_ok());
     }
 
@@ -826,7 +837,11 @@ mod tests {
         for (line, text) in [
             (
                 "-c relocate",
-                "drop it when they write it anew; ask a running daemon: orchestrator-client -c relocate",
+                "register-candidate, tag, untag); ask a running daemon: orchestrator-client -c relocate",
+            ),
+            (
+                "-c begin-downtime -i a",
+                "drop it when they write it anew (--ignore-raft-setup",
             ),
             (
                 "-c stop-slave",

@@ -1,13 +1,17 @@
-//! Commands of the daemon's own command line that only look: they read what one backend shows, beside the daemons.
+//! Commands of the daemon's own command line: they read what one backend shows, beside the daemons, and some write there.
 //!
 //! Decides which commands those are and how their answers are printed; what is answered is the API's own answer to the same
-//! question, asked of a daemon that knows nothing but the backend's rows. Changes nothing.
+//! question, asked of a daemon that knows nothing but the backend's rows. A change is decided by the same state as the
+//! daemons', made of those rows, and its rows are written where they were read: no daemon knows of it, this backend's own
+//! discards it at its next start, and whoever types it is told so.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use orchestrator_core::analysis::{Diagnosis, Filters, Judging, View};
+use orchestrator_core::id::LogPosition;
 use orchestrator_core::node::{MembersView, Reply, Request};
+use orchestrator_core::replicated::{Answer, Change, Command, Replicated, Stamped};
 use orchestrator_core::topology::Edges;
 use regex::Regex;
 use serde_json::Value;
@@ -30,6 +34,14 @@ pub struct Said {
     pub pattern: String,
     /// `-tag`
     pub tag: String,
+    /// `-owner`; empty: the user who types.
+    pub owner: String,
+    /// `-reason`
+    pub reason: String,
+    /// `-duration`
+    pub duration: String,
+    /// `-promotion-rule`
+    pub promotion_rule: String,
 }
 
 /// Commands that look, by their canonical names.
@@ -65,6 +77,16 @@ pub const LOOKS: &[&str] = &[
     "which-replicas",
 ];
 
+/// Commands that write to the backend, when forced. What they say is seen in one table, and holds nothing back: such as the
+/// stop of all recoveries and acknowledgements are not among them, since who types them relies on what daemons do next.
+pub const CHANGES: &[&str] = &[
+    "begin-downtime",
+    "end-downtime",
+    "register-candidate",
+    "tag",
+    "untag",
+];
+
 /// What came of a command.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Seen {
@@ -74,17 +96,24 @@ pub struct Seen {
     pub remark: String,
 }
 
-/// Answers a command of [`LOOKS`].
+/// Answers a command of [`LOOKS`], or carries one of [`CHANGES`] out.
 ///
 /// # Errors
-/// It cannot be answered, in words.
-pub async fn look<E: Env>(command: &str, said: &Said, settings: &Settings) -> Result<Seen, String> {
+/// It cannot be answered, or nothing was written, in words.
+pub async fn run<E: Env>(command: &str, said: &Said, settings: &Settings) -> Result<Seen, String> {
     let place = backend::Settings::new(&settings.backend).place;
     let shown = backend::shown::<E>(&place, settings.policy())
         .await
         .map_err(|error| error.to_string())?;
     let age = shown.now.wall.since(shown.written).as_secs();
+    let changes_it = CHANGES.contains(&command);
     let remark = match &settings.raft {
+        _ if changes_it => format!(
+            "warning: this is written to the tables of one backend only ({place}). NO DAEMON KNOWS OF IT, neither this \
+             backend's own nor the others: no recovery, no answer of the API and no other backend takes it into account. It \
+             is discarded when this backend's daemon is started again, or writes its tables anew; only `raft recover \
+             --from-backend` would take it in. To have it decided, ask the leader: orchestrator-client -c {command}"
+        ),
         Some(_) => format!(
             "warning: RaftEnabled is ignored: this is what the backend of this one daemon shows ({place}, written {age} s ago). \
              Other daemons may know more: the leader's is the one that counts, and running daemons are asked with \
@@ -101,13 +130,28 @@ pub async fn look<E: Env>(command: &str, said: &Said, settings: &Settings) -> Re
     http.url_prefix = String::new();
     http.status_endpoint = String::from("/api/status");
     let (filters, _) = Filters::compile_or_skip(shown.state.policy());
+    let decided = Mutex::new(Decided {
+        state: shown.state.clone(),
+        changes: Vec::new(),
+    });
+    let rows = Rows(Arc::new(Known {
+        shown,
+        filters,
+        decided,
+    }));
     let api = Api::<E> {
-        rows: Rows(Arc::new(Known { shown, filters })),
+        rows: rows.clone(),
         settings: http,
         default_port: settings.discovery.default_port,
         env: std::marker::PhantomData,
     };
     let text = api.answer(command, said).await?;
+    if changes_it {
+        let changes = rows.decided().changes.clone();
+        backend::write_by_hand::<E>(&place, &changes)
+            .await
+            .map_err(|error| format!("nothing was written: {error}"))?;
+    }
     Ok(Seen { text, remark })
 }
 
@@ -118,6 +162,22 @@ struct Rows(Arc<Known>);
 struct Known {
     shown: Shown,
     filters: Filters,
+    decided: Mutex<Decided>,
+}
+
+/// The state of the rows, and what was decided on it.
+struct Decided {
+    state: Replicated,
+    changes: Vec<Change>,
+}
+
+impl Rows {
+    fn decided(&self) -> MutexGuard<'_, Decided> {
+        self.0
+            .decided
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl http::Daemon for Rows {
@@ -125,14 +185,15 @@ impl http::Daemon for Rows {
         &self,
         look: impl FnOnce(&http::Sight<'_>) -> T + Send + 'static,
     ) -> Result<T, http::Gone> {
-        let Known { shown, filters } = &*self.0;
+        let Known { shown, filters, .. } = &*self.0;
+        let state = &self.decided().state;
         let edges = Edges::of(shown.instances.values());
         let view = View {
             instances: &shown.instances,
             edges: &edges,
         };
         let judging = Judging {
-            policy: shown.state.policy(),
+            policy: state.policy(),
             filters,
             context: &(),
             now: shown.now,
@@ -140,17 +201,51 @@ impl http::Daemon for Rows {
         Ok(look(&http::Sight {
             now: shown.now,
             instances: &shown.instances,
-            replicated: &shown.state,
+            replicated: state,
             diagnosis: &Diagnosis::of(view, judging),
             filters,
-            local_policy: shown.state.policy(),
+            local_policy: state.policy(),
             disagreements: &std::collections::BTreeMap::new(),
             members: &MembersView::default(),
         }))
     }
 
-    async fn ask(&self, _request: Request, _deadline: Duration) -> Reply {
-        Reply::NotLeading { leader: None }
+    async fn ask(&self, request: Request, _deadline: Duration) -> Reply {
+        let now = self.0.shown.now.wall;
+        let command = match request {
+            Request::Decide(command) => command,
+            Request::BeginDowntime {
+                key,
+                owner,
+                reason,
+                lasts_s,
+            } => Command::BeginDowntime {
+                key,
+                owner,
+                reason,
+                until: now + Duration::from_secs(lasts_s),
+            },
+            Request::Discover(_)
+            | Request::Refresh(_)
+            | Request::SetReadOnly { .. }
+            | Request::SetWriteable { .. }
+            | Request::AddPeer { .. }
+            | Request::RemovePeer { .. }
+            | Request::ReplacePeer { .. }
+            | Request::Opinions { .. } => return Reply::NotLeading { leader: None },
+        };
+        let mut decided = self.decided();
+        let at = decided.state.applied();
+        let at = LogPosition {
+            index: at.index + 1,
+            ..at
+        };
+        let stamped = Stamped { wall: now, command };
+        let applied = decided.state.apply(at, &stamped);
+        if !matches!(applied.answer, Answer::Refused(_)) {
+            decided.changes.extend(applied.changes);
+        }
+        Reply::Decided(applied.answer)
     }
 
     /// It answers itself whatever a leader would be asked.
@@ -354,7 +449,41 @@ impl<E: Env> Api<E> {
                 let rows = list(&answer["Details"]).filter(|row| row["IsDowntimed"] != true);
                 Ok(lines(rows.filter_map(analysis)))
             }
-            other => Err(format!("{other} is no command that looks")),
+            "begin-downtime" => {
+                let reason = escaped(needed("reason", &said.reason)?);
+                let mut path = format!(
+                    "begin-downtime/{}/{}/{reason}",
+                    self.path(said)?,
+                    escaped(&who(said))
+                );
+                if !said.duration.is_empty() {
+                    path = format!("{path}/{}", escaped(&said.duration));
+                }
+                Ok(format!("{}\n", name_of(&self.get(&path).await?["Details"])))
+            }
+            "end-downtime" => {
+                let path = format!("end-downtime/{}", self.path(said)?);
+                Ok(format!("{}\n", name_of(&self.get(&path).await?["Details"])))
+            }
+            "register-candidate" => {
+                let rule = match said.promotion_rule.as_str() {
+                    "" => "prefer",
+                    rule => rule,
+                };
+                let path = format!("register-candidate/{}/{rule}", self.path(said)?);
+                Ok(format!("{}\n", name_of(&self.get(&path).await?["Details"])))
+            }
+            "tag" => {
+                let tag = escaped(needed("tag", &said.tag)?);
+                let path = format!("tag/{}?tag={tag}", self.path(said)?);
+                Ok(format!("{}\n", name_of(&self.get(&path).await?["Details"])))
+            }
+            "untag" => {
+                let tag = escaped(needed("tag", &said.tag)?);
+                let path = format!("untag/{}?tag={tag}", self.path(said)?);
+                Ok(lines(list(&self.get(&path).await?["Details"]).map(name_of)))
+            }
+            other => Err(format!("{other} is no command of this program")),
         }
     }
 
@@ -406,6 +535,21 @@ impl<E: Env> Api<E> {
             }
             (alias, _) => Ok(escaped(alias)),
         }
+    }
+}
+
+/// Who types.
+fn who(said: &Said) -> String {
+    let user = || {
+        ["USER", "LOGNAME"]
+            .iter()
+            .find_map(|name| std::env::var(name).ok())
+    };
+    match said.owner.as_str() {
+        "" => user()
+            .filter(|user| !user.is_empty())
+            .unwrap_or_else(|| String::from("unknown")),
+        owner => owner.to_owned(),
     }
 }
 

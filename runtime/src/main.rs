@@ -42,7 +42,7 @@ fn main() -> ExitCode {
                     print!("{text}");
                     Ok(())
                 }
-                Ok(Judged::Look(command)) => look(&command, said, &settings),
+                Ok(Judged::Run(command)) => run_command(&command, said, &settings),
                 Err(refused) => return refuse(&refused),
             },
             Err(error) => Err(error),
@@ -71,10 +71,10 @@ fn main() -> ExitCode {
     }
 }
 
-/// Carries a command out that only looks.
-fn look(command: &str, said: &forced::Said, settings: &Settings) -> anyhow::Result<()> {
-    let runtime = DedicatedRuntime::start("look", 1)?;
-    let seen = runtime.run(forced::look::<TokioEnv>(command, said, settings));
+/// Carries a command out on this machine's backend.
+fn run_command(command: &str, said: &forced::Said, settings: &Settings) -> anyhow::Result<()> {
+    let runtime = DedicatedRuntime::start("command", 1)?;
+    let seen = runtime.run(forced::run::<TokioEnv>(command, said, settings));
     runtime.stop();
     let seen = seen.map_err(anyhow::Error::msg)?;
     eprintln!("orchestrator: {}", seen.remark);

@@ -256,6 +256,61 @@ async fn what_cannot_be_used_is_refused_with_what_to_do() {
     assert!(began.elapsed() >= Duration::from_secs(10));
 }
 
+/// The daemon's own command line, forced, writes to the schema beside the running daemon, which knows nothing of it and
+/// discards it when it is started again.
+async fn forced_change(flavour: Flavour) {
+    let _turn = TURN.lock().await;
+    let backends = backends(flavour).await;
+    let daemons = one(settings(&backends));
+    let daemon = daemons.wait_leader(PATIENCE).await.expect("it runs alone");
+    daemons
+        .ask_leader("/api/tag/db1/3306?tag=decided")
+        .await
+        .expect("tagged");
+    let mut sql = backends.servers()[0].harness().await.expect("login");
+    let tags = "SELECT coalesce(group_concat(tag_name ORDER BY tag_name), '') FROM orc1.database_instance_tags";
+    let mut wait_tags = async |wanted: &str| {
+        let looked = until(
+            tags,
+            PATIENCE,
+            Duration::from_millis(100),
+            async || match sql.value(tags).await {
+                Ok(found) if found == wanted => Look::Holds(()),
+                other => Look::not(format!("{other:?}, wanted {wanted}")),
+            },
+        );
+        looked.await.expect("tags");
+    };
+    wait_tags("decided").await;
+    let forced = ["--ignore-raft-setup", "-c", "tag", "-i", "db1:3306"];
+    let (is_done, said) = daemon
+        .run(&[forced.as_slice(), &["-tag", "by=ha'nd"]].concat())
+        .expect("it runs");
+    assert!(is_done && said.contains("NO DAEMON KNOWS OF IT"), "{said}");
+    wait_tags("by,decided").await;
+    daemons
+        .ask_leader("/api/tag/db1/3306?tag=later")
+        .await
+        .expect("tagged");
+    wait_tags("by,decided,later").await;
+    let tagged = daemons.ask_leader("/api/tagged?tag=by").await;
+    assert_eq!(tagged.expect("an answer"), json!([]));
+
+    daemon.kill().await.expect("killed");
+    daemon.start().expect("started");
+    wait_tags("decided,later").await;
+}
+
+#[tokio::test]
+async fn a_forced_change_is_in_a_mysql_schema_until_the_next_start() {
+    forced_change(Flavour::MySql).await;
+}
+
+#[tokio::test]
+async fn a_forced_change_is_in_a_mariadb_schema_until_the_next_start() {
+    forced_change(Flavour::MariaDb).await;
+}
+
 /// MariaDB's programs for people, at the server of the backends.
 fn mariadb(program: &str, backends: &Fleet) -> Command {
     let mut command = Command::new(program);

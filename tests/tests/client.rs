@@ -1476,7 +1476,7 @@ async fn a_bare_machine_with_the_settings_in_their_place() {
 }
 
 /// The daemon's own command line, forced in a raft set-up, looks at the backend of its machine: on the leader's it prints what
-/// the client prints. What would change something is refused, and nobody has it.
+/// the client prints. What it does not have is refused, and nobody has it.
 #[tokio::test]
 async fn the_daemons_own_commands_print_the_same_on_the_leaders_machine() {
     let _turn = TURN.lock().await;
@@ -1631,10 +1631,7 @@ async fn the_daemons_own_commands_print_the_same_on_the_leaders_machine() {
         ),
         (&["-c", "which-cluster-instances"], "name a cluster"),
         (&["-c", "tagged"], "-tag is needed"),
-        (
-            &["-c", "end-downtime", "-i", r],
-            "running daemons would not see",
-        ),
+        (&["-c", "forget", "-i", r], "running daemons would not see"),
     ] {
         let ran = forced(arguments);
         assert_eq!((ran.code, ran.out.as_str()), (Some(1), ""), "{arguments:?}");

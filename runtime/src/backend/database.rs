@@ -28,6 +28,8 @@ pub(super) struct Stamp {
 #[derive(Debug, Default)]
 pub(super) struct Found {
     pub position: Option<Position>,
+    /// People wrote rows beside the daemon: all are to be written anew.
+    pub is_by_hand: bool,
     pub adopted: Option<Adopted>,
     /// The servers that have a row in `database_instance`.
     pub instances: BTreeSet<InstanceKey>,

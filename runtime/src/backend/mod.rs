@@ -7,10 +7,12 @@
 //! changes never waits: what waits to be written is bounded, and beyond the bound only the fact is kept that everything
 //! is to be rewritten.
 //!
-//! `rows` says what is written, `tables` into which tables, `writer` when, `sqlite` and `mysql` how; `read_back` reads what
+//! `rows` says what is written, `tables` into which tables, `writer` when, `sqlite` and `mysql` how; `by_hand` writes beside
+//! the daemon, on an operator's word, what the daemon discards at its next start; `read_back` reads what
 //! people said, when nothing else is left of a cluster, `original` what the original program's rows say; both ask by
 //! `question`.
 
+mod by_hand;
 mod database;
 mod migrations;
 mod mysql;
@@ -39,6 +41,7 @@ use orchestrator_core::replicated::{Change, Replicated};
 use orchestrator_core::time::Wall;
 use tokio::sync::{mpsc, oneshot, watch};
 
+pub use self::by_hand::write as write_by_hand;
 use self::database::{Look, Mark, Watch};
 pub use self::observe::{Observation, Seen};
 pub use self::read_back::{ReadBack, read_back};
@@ -417,6 +420,7 @@ pub struct Opened {
     settings: Settings,
     database: database::Database,
     instances: BTreeSet<InstanceKey>,
+    is_by_hand: bool,
     /// What the original program's rows say, if there are any.
     pub original: Option<LocalOriginal>,
 }
@@ -470,6 +474,7 @@ pub async fn open<E: Env>(settings: Settings) -> Result<Opened, BackendError> {
         settings,
         database,
         instances: found.instances,
+        is_by_hand: found.is_by_hand,
         original: original::read(&found.original),
     })
 }

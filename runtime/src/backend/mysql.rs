@@ -19,6 +19,7 @@ use orchestrator_core::time::Wall;
 use orchestrator_core::topology::ProbeFailure;
 use sha2::{Digest as _, Sha256};
 
+use super::by_hand;
 use super::database::{Attempt, Found, Held, Mark, Rewrite, Source, Stamp};
 use super::migrations::{MIGRATIONS_TABLE, Migration, missing, newest_version};
 use super::original;
@@ -257,6 +258,29 @@ pub(super) async fn answer<E: Env>(
     Ok(answers)
 }
 
+/// Writes rows to a schema that holds a state of ours, beside its daemon, in one transaction. After an error it is gone with
+/// the connection.
+pub(super) async fn write_by_hand<E: Env>(
+    backend: &MysqlBackend,
+    writes: &[Write],
+    wall: Wall,
+) -> Result<(), BackendError> {
+    let mut session = Session::open::<E>(backend).await?;
+    if !exists::<E>(&mut session, MIGRATIONS_TABLE).await? {
+        return Err(session.failed("it never held a state of a raft cluster"));
+    }
+    let mut texts = Texting::default();
+    texts.add("START TRANSACTION");
+    // One after the other with the daemon's own.
+    texts.add("SELECT token FROM orchestrator_projection WHERE anchor = 1 FOR UPDATE");
+    for write in by_hand::marked(writes, wall) {
+        texts.put(&write);
+    }
+    texts.add("COMMIT");
+    let text = texts.take();
+    session.run::<E>(&text).await
+}
+
 /// Opens the schema, creating it if missing, and brings its tables to this release's.
 pub(super) async fn open<E: Env>(
     backend: &MysqlBackend,
@@ -318,6 +342,7 @@ impl Database {
                 for table in TABLES.iter().filter(|table| table.role == Role::Replicated) {
                     texts.add(&format!("DELETE FROM {}", quote(table.name)));
                 }
+                texts.add(by_hand::FORGET);
             }
         }
         for write in source.writes() {
@@ -928,6 +953,7 @@ async fn take<E: Env>(
         }
     };
     session.run::<E>(&format!("{text}; COMMIT")).await?;
+    found.is_by_hand = session.value::<E>(by_hand::FIND).await?.is_some();
     remember_run::<E>(session, settings, wall).await?;
     found.instances = instances::<E>(session, "database_instance").await?;
     Ok(found)

@@ -85,8 +85,8 @@ pub async fn read_back<E: Env>(place: &Place) -> Result<ReadBack, BackendError> 
         return Err(failed("it was not answered"));
     };
     let (position, written) = projection
-        .first()
-        .and_then(position)
+        .iter()
+        .find_map(position)
         .ok_or_else(|| failed("it never held a state of a raft cluster"))?;
     let mut rows = BTreeMap::new();
     for (question, answer) in QUESTIONS.iter().skip(1).zip(answers) {

@@ -20,6 +20,7 @@ use rusqlite::{
 };
 use sha2::{Digest as _, Sha256};
 
+use super::by_hand;
 use super::database::{Found, Held, Mark, Rewrite, Stamp};
 use super::migrations::{MIGRATIONS_TABLE, Migration, missing, newest_version};
 use super::original;
@@ -122,6 +123,39 @@ pub(super) fn answer<E: Env>(
         answers.push(texts(&connection, question).map_err(explain)?);
     }
     Ok(answers)
+}
+
+/// Writes rows to a file that is there and holds a state of ours, beside its daemon, in one transaction. Blocks.
+pub(super) fn write_by_hand<E: Env>(
+    path: &Path,
+    writes: &[Write],
+    wall: Wall,
+) -> Result<(), BackendError> {
+    let failed = |reason: &str| BackendError::Failed {
+        place: Place::Sqlite(path.to_path_buf()),
+        reason: reason.to_owned(),
+    };
+    if !E::exists(path).map_err(|error| failed(&error.to_string()))? {
+        return Err(failed("it does not exist"));
+    }
+    let explain = |error| explain(path, &error);
+    let mut connection = E::open_db(path).map_err(explain)?;
+    // Its daemon holds the lock for as long as one of its transactions takes.
+    connection.busy_timeout(PATIENCE).map_err(explain)?;
+    let transaction = connection
+        .transaction_with_behavior(TransactionBehavior::Immediate)
+        .map_err(explain)?;
+    if !exists(&transaction, MIGRATIONS_TABLE).map_err(explain)? {
+        return Err(failed("it never held a state of a raft cluster"));
+    }
+    let statements = TABLES
+        .iter()
+        .map(|table| (table.name, statements(table)))
+        .collect();
+    for write in by_hand::marked(writes, wall) {
+        put(&transaction, &statements, &write).map_err(explain)?;
+    }
+    transaction.commit().map_err(explain)
 }
 
 fn texts(connection: &Connection, question: &Question) -> rusqlite::Result<Vec<Texts>> {
@@ -302,6 +336,11 @@ impl Database {
             }
         };
         taken.map_err(explain)?;
+        found.is_by_hand = transaction
+            .query_row(by_hand::FIND, [], |_| Ok(()))
+            .optional()
+            .map_err(explain)?
+            .is_some();
         remember_run(&transaction, settings, wall).map_err(explain)?;
         found.instances = instances(&transaction, "database_instance").map_err(explain)?;
         transaction.commit().map_err(explain)?;
@@ -330,6 +369,7 @@ impl Database {
                     execute(&transaction, &format!("delete from {}", table.name), &[])
                         .map_err(explain)?;
                 }
+                execute(&transaction, by_hand::FORGET, &[]).map_err(explain)?;
             }
         }
         for write in writes {

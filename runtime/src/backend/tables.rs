@@ -390,7 +390,7 @@ table!(AGENT_SEED_STATE, "agent_seed_state", Kept, key ["agent_seed_state_id"], 
 // --- ours ---
 
 table!(ORCHESTRATOR_PROJECTION, "orchestrator_projection", Own, key ["anchor"], index &[], {
-    // Always 1.
+    // 1. A row with 2, of which nothing else counts, says that rows were written by hand: see `by_hand`.
     "anchor" Id,
     // 64 hexadecimal digits; empty until the daemon belongs to a cluster.
     "cluster_id" Name(64),

@@ -954,6 +954,60 @@ fn a_copy_of_another_daemons_file_is_written_anew() {
     });
 }
 
+/// The running daemon writes on beside such rows and keeps none of them at its next start, once.
+#[test]
+fn what_people_write_is_discarded_at_the_next_start() {
+    run(async {
+        let folder = Folder::make("by-hand");
+        let file = folder.file();
+        let place = Place::Sqlite(file.clone());
+        let tag = |host: &str, value: &str| Command::PutTag {
+            key: key(host),
+            name: String::from("by"),
+            value: value.to_owned(),
+        };
+        let changes_of = |command: Command| match Model::default().apply(command).contents {
+            Contents::Changes(changes) => changes,
+            Contents::Replaced => panic!("a command"),
+        };
+        let by_hand = changes_of(tag("db9", "hand"));
+        let refused = write_by_hand::<E>(&place, &by_hand).await.unwrap_err();
+        assert!(refused.to_string().contains("does not exist"), "{refused}");
+        assert!(!file.exists());
+
+        let model = Model::default();
+        for command in history() {
+            model.apply(command);
+        }
+        let backend = start(settings(&file), &model).await;
+        until(&file, "written", |file| stands_at(file, model.place())).await;
+        let decided = dump(&file);
+        write_by_hand::<E>(&place, &by_hand).await.unwrap();
+        // One that is decided too, said otherwise.
+        let known = changes_of(tag("db1", "hand"));
+        write_by_hand::<E>(&place, &known).await.unwrap();
+        let at_hand = "select count(*) from database_instance_tags where tag_value = 'hand'";
+        let hands = |file: &Connection| file.query_row(at_hand, [], |row| row.get::<_, i64>(0));
+        send(&backend, [model.apply(tag("db2", "daemon"))]);
+        until(&file, "written on", |file| stands_at(file, model.place())).await;
+        let connection = Connection::open(&file).unwrap();
+        assert_eq!(hands(&connection), Ok(2));
+        let read = read_back::<E>(&place).await.unwrap();
+        assert_eq!(read.position.at, Some(model.place().0));
+        assert_eq!(backend.close().await, Ok(()));
+
+        let backend = start(settings(&file), &model).await;
+        until(&file, "written anew", |file| hands(file) == Ok(0)).await;
+        assert!(stands_at(&connection, model.place()));
+        assert_eq!(dump(&file).len(), decided.len() + 1);
+        assert_eq!(backend.close().await, Ok(()));
+        // The mark went with them.
+        let opened = open::<E>(settings(&file)).await.unwrap();
+        assert!(!opened.is_by_hand);
+        assert!(opened.for_start().unwrap().digest_ok);
+    });
+}
+
 #[test]
 fn a_file_that_vanishes_is_made_again() {
     run(async {

@@ -204,6 +204,7 @@ impl<E: Env, V: View> Writer<E, V> {
         };
         writer.stand_at(Found {
             position: opened.position,
+            is_by_hand: opened.is_by_hand,
             adopted: None,
             instances: opened.instances,
             original: Vec::new(),
@@ -221,6 +222,8 @@ impl<E: Env, V: View> Writer<E, V> {
             self.want("the database holds no state of this program", None);
         } else if self.written.is_some() && self.written != held {
             self.want("the database is not the one that was written to", None);
+        } else if found.is_by_hand {
+            self.want("people wrote to it, which no daemon knows of", None);
         }
         self.written = held;
         self.heading = self

@@ -327,6 +327,153 @@ async fn a_backend_is_written_by_its_daemon_alone() {
     }
 }
 
+/// The daemon's own command line, forced on a follower's machine, writes to that one's backend: no daemon knows of it, not even
+/// that one's own, which discards it when it is started again.
+#[tokio::test]
+async fn a_forced_change_is_in_one_backend_and_gone_with_the_next_start() {
+    let _turn = TURN.lock().await;
+    let daemons = start(json!({}));
+    daemons.wait_leader(PATIENCE).await.expect("a leader");
+    // A server that nobody reaches is known all the same.
+    change(&daemons, "/api/async-discover/127.0.0.1/1").await;
+    change(&daemons, "/api/tag/127.0.0.1/1?tag=decided").await;
+    for daemon in daemons.all() {
+        wait_for("the server is known", PATIENCE, async || {
+            match is_known(daemon, 1) {
+                true => Look::Holds(()),
+                false => Look::not("not yet"),
+            }
+        })
+        .await;
+    }
+    wait_same(&daemons).await;
+    let leader = daemons.wait_leader(PATIENCE).await.expect("a leader");
+    let follower = daemons
+        .all()
+        .iter()
+        .find(|daemon| daemon.http() != leader.http())
+        .expect("a follower");
+    let forced = |words: &[&str]| {
+        let mut command = follower.command();
+        command.arg("--ignore-raft-setup").args(words);
+        let output = command.output().expect("it runs");
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
+        (
+            output.status.success(),
+            text(output.stdout),
+            text(output.stderr),
+        )
+    };
+    let server = "127.0.0.1:1";
+    for words in [
+        [
+            "-c",
+            "begin-downtime",
+            "-i",
+            server,
+            "-reason",
+            "a disk",
+            "-owner",
+            "anna",
+            "-duration",
+            "2h",
+        ]
+        .as_slice(),
+        &["-c", "tag", "-i", server, "-tag", "by=hand"],
+        &["-c", "untag", "-i", server, "-tag", "decided"],
+        &[
+            "-c",
+            "register-candidate",
+            "-i",
+            server,
+            "-promotion-rule",
+            "must_not",
+        ],
+    ] {
+        let (is_done, out, err) = forced(words);
+        assert!(is_done, "{words:?}: {err}");
+        assert_eq!(out, format!("{server}\n"), "{words:?}");
+        assert!(err.contains("NO DAEMON KNOWS OF IT"), "{words:?}: {err}");
+        assert!(err.contains("discarded"), "{words:?}: {err}");
+    }
+    for (words, why) in [
+        (
+            ["-c", "begin-downtime", "-i", server].as_slice(),
+            "-reason is needed",
+        ),
+        (
+            &["-c", "begin-downtime", "-i", "nowhere:1", "-reason", "x"],
+            "is not known",
+        ),
+        (&["-c", "tag", "-i", server], "-tag is needed"),
+        (
+            &["-c", "disable-global-recoveries"],
+            "running daemons would not see",
+        ),
+        (
+            &["-c", "ack-all-recoveries", "-reason", "x"],
+            "running daemons would not see",
+        ),
+    ] {
+        let (is_done, out, err) = forced(words);
+        assert_eq!((is_done, out.as_str()), (false, ""), "{words:?}");
+        assert!(err.contains(why), "{words:?}: {err}");
+    }
+
+    // While they run and go on writing: it is there, and there only.
+    let said = |daemon: &Daemon| {
+        [
+            "database_instance_downtime",
+            "candidate_database_instance",
+            "database_instance_tags",
+        ]
+        .map(|table| rows(daemon, table).concat())
+    };
+    let is_there = |daemon: &Daemon| {
+        let [downtime, candidate, tags] = said(daemon);
+        [
+            downtime.contains("anna") && downtime.contains("a disk"),
+            candidate.contains("must_not"),
+            tags.contains("hand"),
+            !tags.contains("decided"),
+        ]
+    };
+    change(&daemons, "/api/tag/db2/3306?tag=after").await;
+    for daemon in daemons.all() {
+        wait_for("the change is everywhere", PATIENCE, async || {
+            match said(daemon).concat().contains("after") {
+                true => Look::Holds(()),
+                false => Look::not(format!("{:?}", said(daemon))),
+            }
+        })
+        .await;
+        let is_follower = daemon.http() == follower.http();
+        assert_eq!(is_there(daemon), [is_follower; 4], "{:?}", said(daemon));
+        assert_eq!(document(daemon, "/api/tagged?tag=by").await, json!([]));
+        assert_eq!(document(daemon, "/api/downtimed").await, json!([]));
+        let decided = document(daemon, "/api/tagged?tag=decided").await;
+        assert_eq!(decided.as_array().map(Vec::len), Some(1), "{decided}");
+    }
+    let (_, out, err) = forced(&["-c", "which-downtimed-instances"]);
+    assert_eq!(out, format!("{server}\n"), "{err}");
+    let (is_done, out, err) = forced(&["-c", "end-downtime", "-i", server]);
+    assert!(is_done && out == format!("{server}\n"), "{err}");
+    assert_eq!(rows(follower, "database_instance_downtime").len(), 0);
+
+    // Killed, so that nothing tidies up: the next start does.
+    follower.kill().await.expect("killed");
+    follower.start().expect("started");
+    wait_healthy(follower, PATIENCE).await;
+    wait_for("it is discarded", PATIENCE, async || {
+        match is_there(follower) {
+            [false, false, false, false] => Look::Holds(()),
+            still => Look::not(format!("{still:?}")),
+        }
+    })
+    .await;
+    wait_same(&daemons).await;
+}
+
 /// A change that is taken: whoever leads says so.
 async fn taken(daemons: &Daemons, path: &str) {
     let answer = daemons.ask_leader(path).await.expect(path);

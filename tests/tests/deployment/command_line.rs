@@ -8,7 +8,7 @@ use orchestrator_tests::daemons;
 use orchestrator_tests::process::Scratch;
 use serde_json::json;
 
-/// Every command is refused in a raft set-up, and when forced every one that changes something; no file is made.
+/// Every command is refused in a raft set-up; forced, those that are there need a backend that is there. No file is made.
 #[tokio::test]
 async fn a_command_is_refused_and_writes_nothing() {
     let folder = Scratch::create("command").expect("a folder");
@@ -40,7 +40,20 @@ async fn a_command_is_refused_and_writes_nothing() {
             "orchestrator.db: it does not exist",
         ),
         (
-            &["--ignore-raft-setup", "-c", "begin-downtime", "-i", "db1"],
+            &[
+                "--ignore-raft-setup",
+                "-c",
+                "begin-downtime",
+                "-i",
+                "db1",
+                "-reason",
+                "x",
+            ],
+            1,
+            "orchestrator.db: it does not exist",
+        ),
+        (
+            &["--ignore-raft-setup", "-c", "forget", "-i", "db1"],
             1,
             "running daemons would not see",
         ),

@@ -1454,6 +1454,126 @@ async fn meet(
     within("a meeting", async { tokio::join!(accept, connect) }).await
 }
 
+/// Says this in TLS as whoever has these certificates; what it is answered.
+async fn knock_as(security: &Security, address: &str, hello: &Hello) -> HelloAnswer {
+    let mut stream = within("a connection", security.connect::<TokioEnv>(address))
+        .await
+        .unwrap();
+    let form = wire::opening(wire::PROTOCOLS);
+    let hello = wire::encode_handshake(hello, form, wire::PROTOCOLS).unwrap();
+    wire::write_frame(&mut stream, &hello).await.unwrap();
+    let frame = within(
+        "an answer",
+        wire::read_frame(&mut stream, wire::HELLO_BYTES_MAX),
+    )
+    .await
+    .unwrap();
+    let (answer, _) = wire::decode_handshake(&frame, wire::PROTOCOLS).unwrap();
+    answer.message
+}
+
+/// Members at hosts of their own, each with its own certificate. A node that was one of them keeps a certificate that is
+/// valid, and is not heard as another: neither when it dials nor when it is dialled, and nothing that is kept of that one
+/// changes.
+#[test]
+fn a_node_is_no_other_by_its_certificate() {
+    run(async {
+        let folders = folders::<3>("impostor");
+        let keys = Folder::make("impostor-keys");
+        let hosts = ["127.0.0.11", "127.0.0.12", "127.0.0.13"];
+        let mut settings = settings(&folders).await;
+        let nodes: Vec<String> = settings[0]
+            .nodes
+            .iter()
+            .zip(hosts)
+            .map(|(node, host)| node.replace("127.0.0.1", host))
+            .collect();
+        for (place, host) in hosts.iter().enumerate() {
+            settings[place].bind.clone_from(&nodes[place]);
+            settings[place].nodes.clone_from(&nodes);
+            settings[place].tls = Some(certificates(&keys, host));
+            settings[place].tls_refuses_plain = true;
+        }
+        let mut daemons = Vec::new();
+        for settings in &settings {
+            daemons.push(begin(settings).await);
+        }
+        let all: Vec<&Daemon> = daemons.iter().collect();
+        leader(&all).await;
+        healthy(&all).await;
+        let (n1, n2) = (&daemons[0], &daemons[1]);
+        let (own, other, cluster) = (n1.report.node.0, n2.report.node.0, n1.handle.cluster());
+        let boot_of = |node: u64| {
+            let peers = n1.handle.node.peers.lock().unwrap();
+            peers.get(node).map(|peer| peer.record.seen.boot)
+        };
+        assert_eq!(boot_of(other), Some(n2.report.boot));
+
+        // It was a member once: it is known where it is.
+        let listener = TokioEnv::bind("127.0.0.14:0").await.unwrap();
+        let place = TokioEnv::local_address(&listener).unwrap();
+        let security = Security::new(Some(certificates(&keys, "127.0.0.14")), true);
+        let hello = |node: u64, to: u64| Hello {
+            sender: wire::Introduction {
+                advertise: place.clone(),
+                ..stranger(node, cluster)
+            },
+            to,
+            invites: false,
+        };
+        let answer = knock_as(&security, &nodes[0], &hello(77, own)).await;
+        assert_eq!(answer.refusal, None);
+        assert_eq!(boot_of(77), Some(1_000));
+        // As another it is refused, also when it only asks who is there.
+        for to in [own, 0] {
+            let answer = knock_as(&security, &nodes[0], &hello(other, to)).await;
+            let refusal = answer.refusal.expect("it is refused");
+            assert_eq!(refusal.kind, wire::RefusalKind::OtherNode);
+            assert!(
+                refusal.text.contains(&NodeId(77).to_string()),
+                "{}",
+                refusal.text
+            );
+            assert_eq!(boot_of(other), Some(n2.report.boot));
+        }
+        // Neither is it heard as another where it answers.
+        let answering = async {
+            let mut listener = listener;
+            let (stream, _) = TokioEnv::accept(&mut listener).await.unwrap();
+            let mut stream = security.accept::<TokioEnv>(stream).await.unwrap();
+            let frame = wire::read_frame(&mut stream, wire::HELLO_BYTES_MAX)
+                .await
+                .unwrap();
+            let (_, form) = wire::decode_handshake::<Hello>(&frame, wire::PROTOCOLS).unwrap();
+            let answer = HelloAnswer {
+                sender: hello(other, 0).sender,
+                refusal: None,
+                remark: None,
+            };
+            let answer = wire::encode_handshake(&answer, form, wire::PROTOCOLS).unwrap();
+            wire::write_frame(&mut stream, &answer).await.unwrap();
+            stream
+        };
+        let dialling = link::greet(&n1.handle.node, &place, 0);
+        let (_stream, greeted) =
+            within("a greeting", async { tokio::join!(answering, dialling) }).await;
+        let why = greeted.err().expect("it is not believed").to_string();
+        assert!(why.contains("its certificate is for"), "{why}");
+        assert_eq!(boot_of(other), Some(n2.report.boot));
+
+        // The members go on, and one that is started again is who it was.
+        n2.handle.shutdown().await;
+        let again = begin(&settings[1]).await;
+        let all = [n1, &again, &daemons[2]];
+        leader(&all).await;
+        healthy(&all).await;
+        assert_eq!(boot_of(other), Some(again.report.boot));
+        for daemon in all {
+            daemon.handle.shutdown().await;
+        }
+    });
+}
+
 /// A certificate of the right authority for another host is nobody's here, whichever side shows it.
 #[test]
 fn a_certificate_is_for_one_host() {

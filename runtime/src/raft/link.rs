@@ -307,6 +307,10 @@ async fn say_hello<E: Env>(
         message: answer,
         speaks,
     } = said;
+    if let Some(why) = node.impostor(answer.sender.node, stream.certificate().as_ref()) {
+        node.tell_once(answer.sender.node, &format!("{address}: {why}"));
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+    }
     node.note_remark(address, answer.remark);
     node.judge_answer(wanted, address, &answer.sender)
         .map_err(io::Error::other)?;

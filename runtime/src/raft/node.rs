@@ -13,7 +13,7 @@ use super::link::Pool;
 use super::log::LogStore;
 use super::peers::{Judgement, Peers};
 use super::strangers::Strangers;
-use super::tls::Security;
+use super::tls::{Certificate, Security};
 use super::types::{Metrics, Raft, metrics_of};
 use super::wire::{Hello, Introduction, Refusal, RefusalKind};
 use super::{PeerMessage, RaftSettings};
@@ -141,6 +141,29 @@ impl<E: Env> Node<E> {
             }
             false
         });
+    }
+
+    /// Why a peer is not who it says it is, by its certificate: nothing that it says is taken for that identity's. A node
+    /// that was taken out keeps a certificate that is valid, and is bound by it to where it is known.
+    pub(super) fn impostor(
+        &self,
+        claimed: u64,
+        certificate: Option<&Certificate>,
+    ) -> Option<String> {
+        let certificate = certificate?;
+        let members: Option<BTreeSet<u64>> = self.metrics().map(|metrics| {
+            let membership = metrics.membership_config.membership();
+            membership.nodes().map(|(node, _)| *node).collect()
+        });
+        // People say in their file that somebody is to be there, and who was there is none of us any more.
+        let is_listed = self
+            .settings
+            .nodes
+            .iter()
+            .any(|entry| certificate.is_for(entry));
+        let is_left =
+            |other| is_listed && matches!(&members, Some(members) if !members.contains(&other));
+        locked(&self.peers).impostor(claimed, |address| certificate.is_for(address), is_left)
     }
 
     /// Judges the handshake of a peer that dialled this daemon.

@@ -157,6 +157,34 @@ impl Peers {
             .map(|(node, _)| *node)
     }
 
+    /// Why a peer cannot be this identity, whose certificate is for the addresses of which `is_for` is true: it is for where
+    /// another identity is known, and for nowhere that this one is. An identity that is not known yet may be anywhere, and
+    /// one that is may move to where nobody is known, or to where `is_left` says that another one was formerly.
+    pub(super) fn impostor(
+        &self,
+        node: u64,
+        is_for: impl Fn(&str) -> bool,
+        is_left: impl Fn(u64) -> bool,
+    ) -> Option<String> {
+        let known = &self.0.get(&node)?.record.addresses;
+        if known.is_empty() || known.iter().any(|address| is_for(address)) {
+            return None;
+        }
+        let (other, address) = self.0.iter().find_map(|(other, peer)| {
+            // Where it was before that may be another's by this time.
+            let address = peer.record.addresses.first()?;
+            let is_its = *other != node && is_for(address) && !is_left(*other);
+            is_its.then_some((*other, address))
+        })?;
+        Some(format!(
+            "its certificate is for {address}, where node {} is known, and it calls itself node {}, which is known at {}; if that \
+             one moved there, give it a certificate for both",
+            NodeId(other),
+            NodeId(node),
+            known.join(" and ")
+        ))
+    }
+
     /// Takes in what a peer of this cluster says of itself; `dialled` is the address that led to it, if it was dialled.
     pub(super) fn introduce(
         &mut self,
@@ -388,6 +416,62 @@ mod tests {
         assert_eq!(peers.addresses(5), ["a:1"]);
         assert_eq!(peers.addresses(6), ["b:2"]);
         assert_eq!(peers.at_address("b:2"), Some(6));
+    }
+
+    /// Nodes 5 and 6 at hosts of their own.
+    fn two() -> Peers {
+        let mut peers = peers();
+        let other = Introduction {
+            node: 6,
+            advertise: "b:1".to_owned(),
+            ..introduction(1, 4, None)
+        };
+        peers.introduce(&other, None, Duration::ZERO);
+        peers
+    }
+
+    /// Whether a certificate for this host makes a peer an impostor as node 5, or as one that is not known.
+    #[track_caller]
+    fn check_impostor(peers: &Peers, node: u64, hosts: &[&str], is_left: bool, wanted: bool) {
+        let is_for = |address: &str| {
+            hosts
+                .iter()
+                .any(|host| address.split(':').next() == Some(host))
+        };
+        let why = peers.impostor(node, is_for, |_| is_left);
+        assert_eq!(why.is_some(), wanted, "{node} of {hosts:?}: {why:?}");
+    }
+
+    #[test]
+    fn nobody_is_another_by_the_certificate_of_a_third() {
+        let peers = two();
+        check_impostor(&peers, 5, &["b"], false, true);
+        check_impostor(&peers, 6, &["a"], false, true);
+        // As themselves, and by one certificate for all.
+        check_impostor(&peers, 5, &["a"], false, false);
+        check_impostor(&peers, 6, &["b"], false, false);
+        check_impostor(&peers, 5, &["a", "b"], false, false);
+        // A newcomer at a known host, as one that was provisioned anew.
+        check_impostor(&peers, 7, &["b"], false, false);
+        // Moved to where nobody is known, and to where one was that is no member any more and whose host is listed.
+        check_impostor(&peers, 5, &["c"], false, false);
+        check_impostor(&peers, 5, &["b"], true, false);
+    }
+
+    #[test]
+    fn members_may_move_one_after_the_other() {
+        let mut peers = two();
+        let moved = Introduction {
+            advertise: "c:1".to_owned(),
+            ..introduction(3, 4, id(4, 10))
+        };
+        let judged = peers.introduce(&moved, None, Duration::ZERO);
+        assert_eq!(judged, Judgement::Fine(true));
+        // Node 6 comes to where node 5 was, and node 5 is still node 5 there and here.
+        check_impostor(&peers, 6, &["a"], false, false);
+        check_impostor(&peers, 5, &["a"], false, false);
+        check_impostor(&peers, 5, &["c"], false, false);
+        check_impostor(&peers, 6, &["c"], false, true);
     }
 
     #[test]

@@ -212,7 +212,11 @@ async fn shake_hands<E: Env>(
             if hello.sender.term.max(last).max(hello.sender.boot) > NUMBER_MAX {
                 return Err(invalid("an introduction with impossible numbers"));
             }
-            let verdict = match stream.vouches_for(&hello.sender.advertise) {
+            let vouched = stream.vouches_for(&hello.sender.advertise).and_then(|()| {
+                let impostor = node.impostor(hello.sender.node, stream.certificate().as_ref());
+                impostor.map_or(Ok(()), Err)
+            });
+            let verdict = match vouched {
                 Ok(()) if agreed.is_none() => version(wire::nothing_in_common(own, speaks)),
                 Ok(()) => judge(node, &hello).await,
                 Err(text) => Verdict::Refused(Refusal {

@@ -1,7 +1,8 @@
 //! Mutual TLS on the raft port.
 //!
 //! Each side shows a certificate of the cluster's authority and demands one. Who is dialled must have a certificate for the
-//! address that was dialled; who dials, for the address that it says others reach it at. The files are read again for a
+//! address that was dialled; who dials, for the address that it says others reach it at; and neither may be an identity that
+//! is known elsewhere, while its certificate is another's (`Peers::impostor`). The files are read again for a
 //! connection that comes a while after the last, so that certificates are renewed without a restart; connections that are
 //! open stay so.
 //!
@@ -15,7 +16,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use rustls::pki_types::ServerName;
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, ServerConfig};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
@@ -171,35 +172,51 @@ pub(super) enum Wire<S> {
 }
 
 impl<S> Wire<S> {
+    /// Whom the peer is, by its certificate. Without TLS nobody vouches for anybody.
+    pub(super) fn certificate(&self) -> Option<Certificate> {
+        let shown = match self {
+            Wire::Plain(_) => return None,
+            Wire::Server(stream) => stream.get_ref().1.peer_certificates(),
+            Wire::Client(stream) => stream.get_ref().1.peer_certificates(),
+        };
+        let first = shown.and_then(<[_]>::first).cloned();
+        Some(Certificate(first.map(CertificateDer::into_owned)))
+    }
+
     /// Whoever dialled has a certificate for the address that it names as its own. Without TLS nobody vouches for anybody.
     ///
     /// # Errors
     /// What is wrong, for the refusal.
     pub(super) fn vouches_for(&self, address: &str) -> Result<(), String> {
-        let Wire::Server(stream) = self else {
+        let (Wire::Server(_), Some(certificate)) = (self, self.certificate()) else {
             return Ok(());
         };
-        let host = tls::host_of(address);
-        let wrong = |why: String| {
-            Err(format!(
-                "its certificate is not for {host}, where it says it is reached (RaftAdvertise): {why}"
-            ))
-        };
-        let Some(certificate) = stream
-            .get_ref()
-            .1
-            .peer_certificates()
-            .and_then(<[_]>::first)
-        else {
-            return wrong(String::from("it showed none"));
-        };
-        let name = match ServerName::try_from(host) {
-            Ok(name) => name,
-            Err(error) => return wrong(error.to_string()),
-        };
+        certificate.check(address).map_err(|why| {
+            format!(
+                "its certificate is not for {}, where it says it is reached (RaftAdvertise): {why}",
+                tls::host_of(address)
+            )
+        })
+    }
+}
+
+/// What a peer showed.
+#[derive(Debug)]
+pub(super) struct Certificate(Option<CertificateDer<'static>>);
+
+impl Certificate {
+    /// Whether it is for the host of this address.
+    pub(super) fn is_for(&self, address: &str) -> bool {
+        self.check(address).is_ok()
+    }
+
+    fn check(&self, address: &str) -> Result<(), String> {
+        let certificate = self.0.as_ref().ok_or("it showed none")?;
+        let name =
+            ServerName::try_from(tls::host_of(address)).map_err(|error| error.to_string())?;
         webpki::EndEntityCert::try_from(certificate)
             .and_then(|certificate| certificate.verify_is_valid_for_subject_name(&name))
-            .or_else(|error| wrong(error.to_string()))
+            .map_err(|error| error.to_string())
     }
 }
 

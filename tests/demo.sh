@@ -18,6 +18,8 @@ for argument in "$@"; do
   esac
   previous=$argument
 done
+case ${1:-} in -h | --help) sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "$0"; exit ;; esac
+case $real in '' | mariadb | mysql) ;; *) echo "demo: $real: neither mariadb nor mysql" >&2; exit 2 ;; esac
 
 [ -n "$(command -v cargo)" ] || PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
 echo "demo: 1 of 3: what is missing on this machine"

@@ -221,13 +221,29 @@ pub(super) async fn forget_cluster<D: Daemon>(asked: &Asked<'_, D>) -> Result<An
 
 pub(super) async fn set_cluster_alias<D: Daemon>(asked: &Asked<'_, D>) -> Result<Answer, Failure> {
     let given = String::from(asked.params.get("clusterName").unwrap_or_default());
-    let alias = String::from(asked.params.text("alias")?.unwrap_or_default());
+    let Some(alias) = asked.params.text("alias")?.map(String::from) else {
+        return Err(Failure::plain(
+            "No alias given: ?alias=NAME, or ?alias= to have none",
+        ));
+    };
     // A name that is not known stays as it is: an alias may be given before the cluster is found.
     let cluster = match cluster_of(asked).await {
         Ok(cluster) => cluster,
         Err(failure) if failure.status == StatusCode::INTERNAL_SERVER_ERROR => given,
         Err(failure) => return Err(failure),
     };
+    // Looks, filters and key-value stores would take one cluster for the other.
+    let (own, wanted) = (cluster.clone(), alias.clone());
+    let holder = look(asked, move |sight| {
+        let clusters = names::Clusters::of(sight);
+        clusters.other_called(&wanted, &own)
+    })
+    .await?;
+    if let Some(holder) = holder {
+        return Err(Failure::plain(format!(
+            "'{alias}' is what the cluster {holder} is called, and nothing was done: give that one another alias first"
+        )));
+    }
     let command = Command::SetClusterAlias {
         cluster_name: cluster.clone(),
         alias: alias.clone(),

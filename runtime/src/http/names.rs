@@ -199,6 +199,13 @@ impl<'a> Clusters<'a> {
         Clusters { rows }
     }
 
+    /// The cluster other than this one that has this alias or, without an alias, this name.
+    pub(super) fn other_called(&self, alias: &str, name: &str) -> Option<String> {
+        let mut others = self.rows.iter().filter(|(other, _)| **other != name);
+        let holder = others.find(|(_, row)| row.alias == alias)?;
+        Some(String::from(*holder.0))
+    }
+
     /// The alias that a cluster is shown with.
     pub(super) fn alias(&self, name: &str) -> String {
         self.rows

@@ -1138,6 +1138,26 @@ fn clusters_say_by_the_filters_what_is_automated() {
     });
 }
 
+/// Looks, filters and key-value stores would take one for the other.
+#[test]
+fn no_two_clusters_are_called_the_same() {
+    run(async {
+        let site = site(Fake::new(), Settings::default()).await;
+        let wrong = "500 Internal Server Error";
+        for (request, why) in [
+            ("lost.example:3306?alias=shop", "db1.example:3306 is called"),
+            ("shop", "No alias given"),
+        ] {
+            let refused = site.get(&format!("/api/set-cluster-alias/{request}")).await;
+            refused.expect_error(wrong, why);
+        }
+        assert_eq!(site.fake.asked(), []);
+        // What it is called already is no other's.
+        site.get("/api/set-cluster-alias/shop?alias=shop").await;
+        assert_eq!(site.fake.asked().len(), 1);
+    });
+}
+
 #[test]
 fn servers_and_clusters() {
     run(async {

@@ -928,6 +928,11 @@ impl<'a> Scope<'a> {
             "version" => Some(self.server.kind.version().to_owned()),
             "user" | "current_user" => Some(format!("{}@%", self.conversation.user)),
             "database" | "schema" => None,
+            // No account has roles.
+            "current_role" => match self.server.kind {
+                Kind::Mysql => Some(String::from("NONE")),
+                Kind::Mariadb => None,
+            },
             "max" => {
                 let argument = arguments.first().ok_or_else(unknown)?;
                 let mut greatest: Value = None;

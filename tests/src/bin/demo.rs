@@ -33,7 +33,7 @@ struct Arguments {
     #[arg(long, value_enum)]
     kill: Option<Kill>,
     /// One cluster of real servers (mariadb or mysql) in place of the models.
-    #[arg(long, value_name = "FLAVOUR")]
+    #[arg(long, value_name = "FLAVOUR", conflicts_with = "clusters")]
     real: Option<Flavour>,
     /// Clusters of model servers, MySQL and MariaDB in turn.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=9))]
@@ -145,6 +145,12 @@ async fn demo(arguments: &Arguments) -> Result<bool> {
         })
         .collect();
     let show = Show { daemons, clusters };
+    for cluster in &show.clusters {
+        let primary = cluster.fleet.ports().first().copied();
+        let began = Instant::now();
+        let writes = cluster.ledger.wait_acknowledged(began, primary, PATIENCE);
+        writes.await?;
+    }
     progress(&format!(
         "ready after {:.1} s\n",
         began.elapsed().as_secs_f64()
@@ -303,6 +309,9 @@ impl Show {
                 "           o  start and thaw servers as they were (an old primary is fenced: read-only)"
             );
             println!("           r  revive: daemons start, servers return as empty replicas");
+            println!(
+                "           a  acknowledge all recoveries: a cluster is recovered again within the hour"
+            );
             println!("           q  quit (Ctrl-C too); nothing is left behind");
         }
         println!();
@@ -444,6 +453,7 @@ impl Show {
                 },
                 Some(b'o') => self.return_all(&feed)?,
                 Some(b'r') => self.revive(&feed).await?,
+                Some(b'a') => self.acknowledge(&feed).await,
                 // The end of input ends the keys, not the show.
                 None => keys_ended = true,
                 Some(b'q') => return Ok(true),
@@ -477,7 +487,7 @@ impl Show {
                 feed.line(
                     "demo",
                     &format!(
-                        "{} has no writable primary to replicate from; wait, then press r again",
+                        "{} has no writable primary to replicate from; wait (if its recovery is held back, press a), then press r again",
                         cluster.name
                     ),
                 );
@@ -505,15 +515,17 @@ impl Show {
                 }
             }
         }
-        // So that the next failure of a cluster is not held back as a flapping one.
-        if let Err(error) = self
-            .daemons
-            .ask_leader("/api/ack-all-recoveries?comment=demo")
-            .await
-        {
-            feed.line("demo", &format!("{error:#}"));
-        }
+        self.acknowledge(feed).await;
         Ok(())
+    }
+
+    /// The next failure of a cluster is not held back as a flapping one.
+    async fn acknowledge(&self, feed: &Feed) {
+        let acknowledge = "/api/ack-all-recoveries?comment=demo";
+        match self.daemons.ask_leader(acknowledge).await {
+            Ok(_) => feed.line("you", "acknowledge all recoveries"),
+            Err(error) => feed.line("demo", &format!("{error:#}")),
+        }
     }
 }
 
@@ -522,6 +534,8 @@ struct Feed {
     began: Instant,
     leader: Option<String>,
     problems: Vec<(u16, String)>,
+    /// Servers whose recovery is held back.
+    held_back: Vec<u16>,
     writes_to: BTreeMap<String, Vec<u16>>,
     /// Lines of each recovery's record that were printed, and whether its end was.
     recoveries: BTreeMap<String, (usize, bool)>,
@@ -534,6 +548,7 @@ impl Feed {
             began: Instant::now(),
             leader: None,
             problems: Vec::new(),
+            held_back: Vec::new(),
             writes_to: BTreeMap::new(),
             recoveries: BTreeMap::new(),
             rate_shown: Instant::now(),
@@ -569,6 +584,12 @@ impl Feed {
                 self.look_at_problems(show, analyses(&value));
             }
             self.look_at_recoveries(show).await;
+            let reply = leader
+                .get("/api/blocked-recoveries", Duration::from_secs(1))
+                .await;
+            if let Ok(value) = reply.and_then(|reply| reply.json()) {
+                self.look_at_held_back(show, &value);
+            }
         }
         self.look_at_clients(show);
     }
@@ -582,7 +603,12 @@ impl Feed {
         for cluster in &show.clusters {
             let writes = cluster.ledger.acknowledged_since(since);
             all += writes.values().sum::<u64>();
-            let to: Vec<u16> = writes.keys().copied().collect();
+            let mut to: Vec<u16> = writes.keys().copied().collect();
+            // Where one took the place of another within the window, they do not take writes at once.
+            if let (2.., Some(since)) = (to.len(), Instant::now().checked_sub(window / 3)) {
+                let newest = cluster.ledger.acknowledged_since(since);
+                to.retain(|port| newest.contains_key(port));
+            }
             let before = self.writes_to.get(&cluster.name);
             if before != Some(&to) {
                 self.line(
@@ -618,6 +644,23 @@ impl Feed {
             self.line("analysis", "no problem left");
         }
         self.problems = problems;
+    }
+
+    /// What is dead and not recovered, because its cluster was a short while ago.
+    fn look_at_held_back(&mut self, show: &Show, blocked: &serde_json::Value) {
+        let rows = blocked.as_array().into_iter().flatten();
+        let ports = rows.filter_map(|row| row["FailedInstanceKey"]["Port"].as_u64());
+        let ports: Vec<u16> = ports.filter_map(|port| u16::try_from(port).ok()).collect();
+        for port in ports.iter().filter(|port| !self.held_back.contains(port)) {
+            let name = name_of(show, *port).unwrap_or_default();
+            self.line(
+                "recovery",
+                &format!(
+                    "{name}: of 127.0.0.1:{port} is not begun: the last one is not an hour ago, and nobody acknowledged it (press a)"
+                ),
+            );
+        }
+        self.held_back = ports;
     }
 
     async fn look_at_recoveries(&mut self, show: &Show) {

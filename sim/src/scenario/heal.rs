@@ -244,10 +244,15 @@ pub(super) async fn one_more_failover<E: Engine>(player: &mut Player) -> Result<
     // The cool-down of an earlier recovery is lifted as a person lifts it, and so is a global stop.
     let leader = views.iter().find(|view| view.leads);
     let leader = leader.map_or_else(|| "n1".to_owned(), |view| view.name.clone());
-    for path in [
-        "/api/enable-global-recoveries",
-        "/api/ack-all-recoveries?comment=simulated",
-    ] {
+    let mut paths = vec![
+        String::from("/api/enable-global-recoveries"),
+        String::from("/api/ack-all-recoveries?comment=simulated"),
+    ];
+    if player.scenario.semi_sync.is_some() {
+        // It was switched off by hand, maybe since the leader read it last.
+        paths.push(format!("/api/refresh/{}/{}", primary.host, primary.port));
+    }
+    for path in &paths {
         let answer = browser::get::<E>(&leader, path).await;
         if !matches!(answer, Ok((200, _))) {
             return Err(Failure::Liveness(format!(

@@ -252,7 +252,9 @@ impl Node {
         let is_news = server.is_last_check_valid()
             && server.seen > Some(learned).max(settled)
             && server.identity() == record.identity.as_ref()
-            && server.source().is_none();
+            && server
+                .source()
+                .is_none_or(|source| self.is_left_behind(record, source));
         let Some(report) = server.report.as_ref().filter(|_| is_news) else {
             return Standing::AsRecorded;
         };
@@ -280,6 +282,14 @@ impl Node {
             }
             (true, Some(_)) => Standing::Mark(None),
         }
+    }
+
+    /// The recorded primary names this source because the recovery that made it the primary could not remove that setting: it
+    /// died a moment later.
+    fn is_left_behind(&self, record: &ClusterRecord, source: &InstanceKey) -> bool {
+        self.replicated.deposed_at(source).any(|(identity, row)| {
+            row.cluster == record.key && !self.was_apart(identity, row, &record.primary)
+        })
     }
 
     /// Records which primaries are writeable, and which people closed. One that a restart closed is made writeable again.

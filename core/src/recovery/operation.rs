@@ -195,13 +195,24 @@ fn steps(recovery: &Recovery, view: &impl View) -> Result<Vec<Step>, End> {
             steps
         }
         Purpose::Reopen => {
-            vec![step(
-                1,
-                StepKind::Reopen,
-                Lane::Act,
-                Statement::MakeWriteable,
-                OPERATION_DEADLINE,
-            )]
+            let mut statements = vec![Statement::MakeWriteable];
+            // Only settings that a recovery could not remove are there: with them it is no primary that is watched.
+            let is_left_behind = view.reading(&recovery.server).is_some_and(|reading| {
+                reading.report.replication.is_some() && !reading.report.has_unapplied()
+            });
+            if is_left_behind {
+                statements.extend([Statement::StopReplication, Statement::ResetReplicaAll]);
+            }
+            vec![Step {
+                statements,
+                ..step(
+                    1,
+                    StepKind::Reopen,
+                    Lane::Act,
+                    Statement::MakeWriteable,
+                    OPERATION_DEADLINE,
+                )
+            }]
         }
         Purpose::SetReadOnly => {
             let super_read_only = recovery.analysis == SUPER_READ_ONLY;

@@ -1,6 +1,6 @@
-//! No promise, but what others leave out: a replica that people had the daemons forget, and that was unknown while a recovery
-//! ran, is left where it was. Nobody halts it, reads it or points it at the promoted server, and it is for people to mend. One
-//! that is found again in time is a replica like the others.
+//! No promise, but what others leave out: a replica that was unknown while a recovery ran, because people had the daemons forget
+//! it, or because it was down whenever they looked, is left where it was. Nobody halts it, reads it or points it at the
+//! promoted server, and it is for people to mend. One that is found in time is a replica like the others.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -47,6 +47,9 @@ impl LeftToPeople {
             }
             Command::BeginRecovery { uid, purpose, .. } if purpose.is_recovery() => {
                 self.running.insert(uid.clone());
+                let keys = truth.hosts.iter().map(Host::key);
+                let unknown = keys.filter(|key| !truth.decided.is_known(key));
+                self.missed.extend(unknown.cloned());
                 for (key, found) in &self.forgotten {
                     if found.is_none_or(|at| truth.at < at + READ_WITHIN) {
                         self.missed.insert(key.clone());

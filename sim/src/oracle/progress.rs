@@ -150,7 +150,11 @@ impl Rest<'_> {
                 .recoveries
                 .iter()
                 .any(|recovery| recovery.lost.contains(host.key()));
+            // It holds what the primary lost with its power, and is turned away: it is for people to rebuild one of them.
+            let lost = primary.look(|primary| primary.lost_with_power().clone());
+            let is_ahead = host.look(|server| !server.ever_held().is_disjoint(&lost));
             if host.key() == primary.key()
+                || is_ahead
                 || process == Process::Killed
                 || self.deposed.contains(host.key())
                 || is_lost

@@ -466,7 +466,10 @@ impl Player {
                 self.wait::<E>().await?;
             }
         }
-        let promotions = witness::promotions();
+        // One that is opened again, because it lost power a moment after, is not promoted twice.
+        let mut promotions = witness::promotions();
+        let mut promoted = BTreeSet::new();
+        promotions.retain(|one| promoted.insert((one.uid.clone(), one.server.clone())));
         if let Some(expected) = expect.promotions
             && promotions.len() != expected
         {
@@ -1007,7 +1010,10 @@ impl Player {
             self.daemons.forget(who);
             no_longer_leads(who);
             match how {
-                Down::Powerless => E::power_cut(who),
+                Down::Powerless => {
+                    witness::ask(|oracles, _| oracles.bounds.power_cuts += 1);
+                    E::power_cut(who);
+                }
                 Down::Killed | Down::Frozen => E::kill(who),
             }
         }

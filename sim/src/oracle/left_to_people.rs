@@ -48,8 +48,11 @@ impl LeftToPeople {
             Command::BeginRecovery { uid, purpose, .. } if purpose.is_recovery() => {
                 self.running.insert(uid.clone());
                 let keys = truth.hosts.iter().map(Host::key);
-                let unknown = keys.filter(|key| !truth.decided.is_known(key));
-                self.missed.extend(unknown.cloned());
+                let (known, unknown): (Vec<_>, Vec<_>) =
+                    keys.partition(|key| truth.decided.is_known(key));
+                if !known.is_empty() {
+                    self.missed.extend(unknown.into_iter().cloned());
+                }
                 for (key, found) in &self.forgotten {
                     if found.is_none_or(|at| truth.at < at + READ_WITHIN) {
                         self.missed.insert(key.clone());

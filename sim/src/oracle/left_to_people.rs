@@ -74,14 +74,18 @@ impl LeftToPeople {
     }
 }
 
-/// Whether a server replicates from none that takes writes.
+/// Whether a server replicates from none that is a primary and takes writes. A deposed one that came back open is closed soon, and
+/// whoever follows it stays where it is.
 fn is_stray(key: &InstanceKey, truth: &Truth<'_>) -> bool {
     let of = |key: &InstanceKey| truth.hosts.iter().find(|host| host.key() == key);
     let follows = |host: &Host| {
         let source = host.look(|server| server.is_replicating().then(|| server.source().cloned()));
         let source = source.flatten();
         let source = source.and_then(|source| of(&source));
-        source.is_some_and(|source| source.look(|server| server.is_writable()))
+        source.is_some_and(|source| {
+            let is_deposed = truth.decided.deposed_at(source.key()).next().is_some();
+            !is_deposed && source.look(|server| server.is_writable())
+        })
     };
     !of(key).is_some_and(follows)
 }

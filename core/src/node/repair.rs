@@ -937,6 +937,16 @@ impl View for Seen<'_> {
         self.node.filters.promotion_ignore.matches_host(&key.host)
     }
 
+    fn names_whom_it_replaced(&self, key: &InstanceKey) -> bool {
+        let instance = self.node.observed.instances.get(key);
+        let source = instance.and_then(Instance::source);
+        let record = self.node.replicated.cluster_of(key);
+        let record = record.filter(|record| record.primary == *key);
+        record
+            .zip(source)
+            .is_some_and(|(record, source)| self.node.is_left_behind(record, source))
+    }
+
     fn is_downtimed(&self, key: &InstanceKey) -> bool {
         self.node
             .replicated

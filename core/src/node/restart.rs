@@ -286,7 +286,7 @@ impl Node {
 
     /// The recorded primary names this source because the recovery that made it the primary could not remove that setting: it
     /// died a moment later.
-    fn is_left_behind(&self, record: &ClusterRecord, source: &InstanceKey) -> bool {
+    pub(super) fn is_left_behind(&self, record: &ClusterRecord, source: &InstanceKey) -> bool {
         self.replicated.deposed_at(source).any(|(identity, row)| {
             row.cluster == record.key && !self.was_apart(identity, row, &record.primary)
         })

@@ -103,6 +103,8 @@ pub trait View {
     fn members_of(&self, key: &InstanceKey) -> Vec<InstanceKey>;
     fn rule(&self, key: &InstanceKey) -> PromotionRule;
     fn is_ignored_for_promotion(&self, key: &InstanceKey) -> bool;
+    /// It is recorded as a primary and names the source that it replaced, which the recovery could not remove.
+    fn names_whom_it_replaced(&self, key: &InstanceKey) -> bool;
     /// In a downtime that people began.
     fn is_downtimed(&self, key: &InstanceKey) -> bool;
     /// The failed primary gave a sign of life after it was judged dead, to any daemon.

@@ -196,11 +196,11 @@ fn steps(recovery: &Recovery, view: &impl View) -> Result<Vec<Step>, End> {
         }
         Purpose::Reopen => {
             let mut statements = vec![Statement::MakeWriteable];
-            // Only settings that a recovery could not remove are there: with them it is no primary that is watched.
-            let is_left_behind = view.reading(&recovery.server).is_some_and(|reading| {
-                reading.report.replication.is_some() && !reading.report.has_unapplied()
-            });
-            if is_left_behind {
+            // With them it is no primary that is watched.
+            let may_be_reset = view
+                .reading(&recovery.server)
+                .is_some_and(|reading| !reading.report.has_unapplied());
+            if may_be_reset && view.names_whom_it_replaced(&recovery.server) {
                 statements.extend([Statement::StopReplication, Statement::ResetReplicaAll]);
             }
             vec![Step {

@@ -496,10 +496,16 @@ impl Application<'_> {
         Ok(Answer::Changed(added))
     }
 
+    /// A server of a cluster that is being recovered stays known until that has ended: the recovery reads it, or waits for it.
     fn forget(&mut self, keys: &[InstanceKey]) -> Decision {
         let mut removed = 0;
+        let mut busy = None;
         let until = self.now + self.state.forget_window();
         for key in keys {
+            if let Some(running) = self.running_with(key) {
+                busy = Some(running);
+                continue;
+            }
             if self.state.known.remove(key).is_none() {
                 continue;
             }
@@ -508,10 +514,17 @@ impl Application<'_> {
             self.put_forgotten(key, Some(until));
             self.leave_cluster(key);
         }
-        match keys.first() {
-            Some(key) if removed == 0 => Err(Refusal::NotFound(key.to_string())),
+        match (keys.first(), busy) {
+            (_, Some(by)) if removed == 0 => Err(Refusal::ClusterBusy { by }),
+            (Some(key), None) if removed == 0 => Err(Refusal::NotFound(key.to_string())),
             _ => Ok(Answer::Changed(removed)),
         }
+    }
+
+    /// What runs on the cluster that a server is recorded in.
+    fn running_with(&self, key: &InstanceKey) -> Option<Uid> {
+        let record = self.state.cluster_of(key)?;
+        Some(self.state.running_on(record.key)?.uid.clone())
     }
 
     /// A forgotten server is no member any more, unless it is what its cluster hangs on.
@@ -519,9 +532,6 @@ impl Application<'_> {
         let Some(record) = self.state.cluster_of(key) else {
             return;
         };
-        if self.state.running_on(record.key).is_some() {
-            return;
-        }
         if record.primary != *key {
             let mut record = record.clone();
             record.members.remove(key);

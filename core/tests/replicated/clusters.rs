@@ -2,6 +2,7 @@
 
 use orchestrator_core::{
     id::ClusterKey,
+    recovery::End,
     replicated::{Answer, Command, Refusal},
 };
 
@@ -115,10 +116,19 @@ fn a_running_recovery_keeps_its_cluster_in_place() {
         keys: vec![key("p"), key("a"), key("b")],
         by_operator: false,
     });
-    log.done(Command::Forget {
+    // Nor is one of its servers forgotten, by whoever it may be: the recovery would wait for it for good.
+    let forget = Command::Forget {
         keys: vec![key("p"), key("a"), key("b")],
-    });
+    };
+    assert!(matches!(
+        log.refused(forget.clone()),
+        Refusal::ClusterBusy { .. }
+    ));
     assert_eq!(key_of(&log, "b"), key_of(&log, "p"));
+    assert!(log.state.is_known(&key("b")));
+    log.done(log.end("r1", End::Succeeded, Some("a"), &[]));
+    log.done(forget);
+    assert!(!log.state.is_known(&key("b")));
 }
 
 #[test]

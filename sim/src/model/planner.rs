@@ -127,6 +127,10 @@ impl View for World {
     fn rule(&self, _: &InstanceKey) -> PromotionRule {
         PromotionRule::Neutral
     }
+    fn names_whom_it_replaced(&self, _: &InstanceKey) -> bool {
+        false
+    }
+
     fn is_ignored_for_promotion(&self, _: &InstanceKey) -> bool {
         false
     }

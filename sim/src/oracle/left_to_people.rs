@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use orchestrator_core::id::{InstanceKey, Uid};
+use orchestrator_core::recovery::Statement;
 use orchestrator_core::replicated::Command;
 
 use super::Truth;
@@ -26,6 +27,15 @@ pub struct LeftToPeople {
 
 impl LeftToPeople {
     pub fn observe(&mut self, event: &Event, truth: &Truth<'_>) {
+        if let Event::Executed {
+            server,
+            statement: Statement::MakeWriteable,
+            ..
+        } = event
+        {
+            // It was found in time to be chosen.
+            self.missed.remove(server);
+        }
         let Event::Committed { command, .. } = event else {
             return;
         };

@@ -353,8 +353,8 @@ fn wait_because<E: Env>(node: &Node<E>, reason: String) {
     }
 }
 
-/// The addresses to be dialled: entries of the list and members that were not heard lately, and strangers, whose addresses
-/// must lead to them.
+/// The addresses to be dialled: entries of the list and members that were not heard lately, and strangers and those that are no
+/// members, whose addresses must lead to them.
 fn unheard<E: Env>(node: &Node<E>) -> Vec<String> {
     let now = E::mono();
     let mut addresses = node.settings.nodes.clone();
@@ -371,17 +371,26 @@ fn unheard<E: Env>(node: &Node<E>) -> Vec<String> {
     let is_lonely = sight::is_lonely(node);
     let own_entries = locked(&node.own_entries).clone();
     let peers = locked(&node.peers);
-    for member in members {
-        addresses.extend(peers.addresses(member));
+    for member in &members {
+        addresses.extend(peers.addresses(*member));
     }
+    // A member that is heard is met. One that is no member (any more, or yet) is let in only where its address leads to it.
+    let last_met = |address: &str| {
+        let peer = peers.at_address(address)?;
+        let known = peers.get(peer)?;
+        let answered = known.answered.as_ref();
+        let answered = answered.filter(|(dialled, _)| dialled == address);
+        if members.contains(&peer) {
+            known.heard
+        } else {
+            answered.map(|(_, at)| *at)
+        }
+    };
     let mut unheard = Vec::new();
     for address in addresses {
-        let is_heard = peers
-            .at_address(&address)
-            .and_then(|peer| peers.get(peer)?.heard)
-            .is_some_and(|heard| now < heard + GREET_INTERVAL);
+        let is_met = last_met(&address).is_some_and(|met| now < met + GREET_INTERVAL);
         let is_own = address == node.settings.advertise || own_entries.contains(&address);
-        let is_due = is_lonely || !is_heard;
+        let is_due = is_lonely || !is_met;
         if !address.is_empty() && is_due && !is_own && !unheard.contains(&address) {
             unheard.push(address);
         }

@@ -64,8 +64,12 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("orchestrator: {error:#}");
-            tracing::error!("{error:#}");
+            // A daemon's log goes to the same place.
+            if tracing::dispatcher::has_been_set() {
+                tracing::error!("{error:#}");
+            } else {
+                eprintln!("orchestrator: {error:#}");
+            }
             ExitCode::FAILURE
         }
     }

@@ -1,6 +1,8 @@
 //! What happens to a node: everything that can make it decide something.
 
 use alloc::{boxed::Box, string::String, vec::Vec};
+use core::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use super::{effect::PeerMessage, original::LocalOriginal};
@@ -136,6 +138,19 @@ pub enum OpinionKind {
     Silent,
     /// No right to vote: never logged in there within ten polls, own timers late, or half the fleet lost at once.
     Abstain,
+}
+
+impl fmt::Display for OpinionKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Alive => "alive",
+            Self::Suspect => "suspect",
+            Self::Gone => "gone",
+            Self::Leaving => "leaving",
+            Self::Silent => "silent",
+            Self::Abstain => "nothing at present",
+        })
+    }
 }
 
 /// One daemon's opinion of one server.

@@ -287,7 +287,7 @@ impl Node {
                     out,
                     Level::Info,
                     None,
-                    format!("{key} is thought {kind:?} here"),
+                    format!("{key} is thought {kind} here"),
                 );
             }
             out.effects
@@ -606,7 +606,7 @@ impl Node {
                 out,
                 level,
                 Some(&uid),
-                format!("{key} is dead ({kind:?}), but analysis finds no problem"),
+                format!("{key} is dead ({kind}), but analysis finds no problem"),
             );
             return;
         };
@@ -615,7 +615,7 @@ impl Node {
             level,
             Some(&uid),
             format!(
-                "{key} is dead ({kind:?}): {dead} of {} daemons agree, {} replica(s) read, {} with a running IO thread; analysis {}",
+                "{key} is dead ({kind}): {dead} of {} daemons agree, {} replica(s) read, {} with a running IO thread; analysis {}",
                 self.raft.voters.len(),
                 signs.read,
                 signs.io_running,

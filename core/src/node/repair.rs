@@ -220,7 +220,7 @@ impl Node {
                         Level::Warning,
                         Some(uid),
                         format!(
-                            "{:?} of {server} in cluster {} began",
+                            "{} of {server} in cluster {} began",
                             recovery.purpose, recovery.cluster_name
                         ),
                     );

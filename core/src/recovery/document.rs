@@ -40,6 +40,28 @@ pub enum Purpose {
     },
 }
 
+impl fmt::Display for DeadKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Gone => "gone",
+            Self::Silent => "silent",
+        })
+    }
+}
+
+impl fmt::Display for Purpose {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::DeadPrimary { kind } => write!(f, "recovery (primary {kind})"),
+            Self::Quarantine { .. } => f.write_str("quarantine"),
+            Self::Reopen => f.write_str("reopening"),
+            Self::SetReadOnly => f.write_str("set-read-only"),
+            Self::SetWriteable => f.write_str("set-writeable"),
+            Self::Rejoin { primary } => write!(f, "rejoining to {primary}"),
+        }
+    }
+}
+
 impl Purpose {
     /// A recovery in the sense of the audit; the others are operations.
     #[must_use]

@@ -241,7 +241,8 @@ pub(super) async fn set_cluster_alias<D: Daemon>(asked: &Asked<'_, D>) -> Result
     .await?;
     if let Some(holder) = holder {
         return Err(Failure::plain(format!(
-            "'{alias}' is what the cluster {holder} is called, and nothing was done: give that one another alias first"
+            "'{alias}' is what the cluster {holder} is called, and nothing was done: give that one another alias first, or forget it \
+             (forget-cluster) if it is no more"
         )));
     }
     let command = Command::SetClusterAlias {

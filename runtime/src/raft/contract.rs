@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::time::Duration;
 
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::tls::Security;
+use super::tls::{Security, Wire};
 use super::wire::{self, Hello, HelloAnswer};
 use super::*;
 use crate::env::{DedicatedRuntime, Env, TokioEnv, spawn, timeout};
@@ -868,7 +869,7 @@ fn strangers_and_noise_do_not_disturb() {
                 to: own,
                 invites: false,
             };
-            let (answer, mut stream) = knock(&alone.report.listening, &hello).await;
+            let (answer, mut stream) = knock(plain(&alone.report.listening).await, &hello).await;
             assert_eq!(answer.refusal, None);
             stream.write_all(noise).await.unwrap();
             let _ = stream.shutdown().await;
@@ -882,9 +883,16 @@ fn strangers_and_noise_do_not_disturb() {
     });
 }
 
-/// Opens a connection as whoever `hello` says.
-async fn knock(address: &str, hello: &Hello) -> (HelloAnswer, <TokioEnv as Env>::Stream) {
-    let mut stream = TokioEnv::connect(address).await.unwrap();
+/// A connection that nothing was said on, without TLS.
+async fn plain(address: &str) -> <TokioEnv as Env>::Stream {
+    TokioEnv::connect(address).await.unwrap()
+}
+
+/// Says this on a connection; what it is answered.
+async fn knock<S>(mut stream: S, hello: &Hello) -> (HelloAnswer, S)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
     let form = wire::opening(wire::PROTOCOLS);
     let hello = wire::encode_handshake(hello, form, wire::PROTOCOLS).unwrap();
     wire::write_frame(&mut stream, &hello).await.unwrap();
@@ -962,7 +970,7 @@ fn nobody_is_listened_to_before_both_sides_are_named() {
                 to,
                 invites: false,
             };
-            let (answer, mut stream) = knock(address, &hello).await;
+            let (answer, mut stream) = knock(plain(address).await, &hello).await;
             assert_eq!(answer.sender.node, own);
             assert_eq!(answer.refusal.map(|refusal| refusal.kind), wanted);
             if wanted.is_some() || to == 0 {
@@ -1017,7 +1025,7 @@ fn a_restarted_voter_gives_no_vote_at_first() {
             to: voter.report.node.0,
             invites: false,
         };
-        let (answer, mut stream) = knock(&voter.report.listening, &hello).await;
+        let (answer, mut stream) = knock(plain(&voter.report.listening).await, &hello).await;
         assert_eq!(answer.refusal, None);
         let vote = request(&mut stream, &ask_for_vote(other)).await.unwrap();
         assert!(
@@ -1038,7 +1046,7 @@ fn a_restarted_voter_gives_no_vote_at_first() {
         voter.handle.shutdown().await;
         // The same request to the same voter once its promises have run out is granted, so it was a good one.
         let voter = begin(&settings[0]).await;
-        let (_, mut stream) = knock(&voter.report.listening, &hello).await;
+        let (_, mut stream) = knock(plain(&voter.report.listening).await, &hello).await;
         crate::env::sleep_until::<TokioEnv>(voter.handle.votes_from()).await;
         let vote = request(&mut stream, &ask_for_vote(other)).await.unwrap();
         assert!(
@@ -1339,7 +1347,7 @@ fn nobody_is_let_into_a_cluster_that_its_list_does_not_lead_to() {
             to: waiting.report.node.0,
             invites: true,
         };
-        let (answer, mut stream) = knock(&waiting.report.listening, &hello).await;
+        let (answer, mut stream) = knock(plain(&waiting.report.listening).await, &hello).await;
         let refusal = answer.refusal.unwrap();
         assert!(
             refusal.text.contains("none of this node's RaftNodes"),
@@ -1454,22 +1462,10 @@ async fn meet(
     within("a meeting", async { tokio::join!(accept, connect) }).await
 }
 
-/// Says this in TLS as whoever has these certificates; what it is answered.
-async fn knock_as(security: &Security, address: &str, hello: &Hello) -> HelloAnswer {
-    let mut stream = within("a connection", security.connect::<TokioEnv>(address))
-        .await
-        .unwrap();
-    let form = wire::opening(wire::PROTOCOLS);
-    let hello = wire::encode_handshake(hello, form, wire::PROTOCOLS).unwrap();
-    wire::write_frame(&mut stream, &hello).await.unwrap();
-    let frame = within(
-        "an answer",
-        wire::read_frame(&mut stream, wire::HELLO_BYTES_MAX),
-    )
-    .await
-    .unwrap();
-    let (answer, _) = wire::decode_handshake(&frame, wire::PROTOCOLS).unwrap();
-    answer.message
+/// A connection that nothing was said on, of whoever has these certificates.
+async fn secured(security: &Security, address: &str) -> Wire<<TokioEnv as Env>::Stream> {
+    let connecting = security.connect::<TokioEnv>(address);
+    within("a connection", connecting).await.unwrap()
 }
 
 /// Members at hosts of their own, each with its own certificate. A node that was one of them keeps a certificate that is
@@ -1521,12 +1517,12 @@ fn a_node_is_no_other_by_its_certificate() {
             to,
             invites: false,
         };
-        let answer = knock_as(&security, &nodes[0], &hello(77, own)).await;
+        let (answer, _) = knock(secured(&security, &nodes[0]).await, &hello(77, own)).await;
         assert_eq!(answer.refusal, None);
         assert_eq!(boot_of(77), Some(1_000));
         // As another it is refused, also when it only asks who is there.
         for to in [own, 0] {
-            let answer = knock_as(&security, &nodes[0], &hello(other, to)).await;
+            let (answer, _) = knock(secured(&security, &nodes[0]).await, &hello(other, to)).await;
             let refusal = answer.refusal.expect("it is refused");
             assert_eq!(refusal.kind, wire::RefusalKind::OtherNode);
             assert!(

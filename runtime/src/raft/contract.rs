@@ -1000,6 +1000,79 @@ fn nobody_is_listened_to_before_both_sides_are_named() {
     });
 }
 
+/// Whoever is heard is obeyed for itself only: no request in which another's name decides who leads is processed.
+#[test]
+fn nobody_speaks_for_another() {
+    run(async {
+        let folder = Folder::make("in-the-name-of");
+        let alone = begin(&RaftSettings::new(&folder.0, "127.0.0.1:0")).await;
+        leader(&[&alone]).await;
+        let (own, term) = (alone.report.node.0, alone.handle.summary().term);
+        let hello = Hello {
+            sender: stranger(77, alone.handle.cluster()),
+            to: own,
+            invites: false,
+        };
+        let (answer, mut stream) = knock(plain(&alone.report.listening).await, &hello).await;
+        assert_eq!(answer.refusal, None);
+        let last = hello.sender.last;
+        let by = |node: u64, committed: bool| wire::VoteV1 {
+            term: 1_001,
+            node,
+            committed,
+        };
+        // Also in the name of who is asked.
+        for node in [88, own] {
+            let requests = [
+                wire::Request::Append {
+                    vote: by(node, true),
+                    prev: None,
+                    entries: Vec::new(),
+                    commit: None,
+                },
+                ask_for_vote(node),
+                wire::Request::PreVote {
+                    vote: by(node, false),
+                    last,
+                },
+                wire::Request::Transfer {
+                    from: by(node, true),
+                    to: own,
+                    last,
+                },
+                wire::Request::SnapshotBegin {
+                    vote: by(node, true),
+                    last,
+                    membership: wire::StoredMembershipV1 {
+                        at: last,
+                        membership: wire::MembershipV1 {
+                            voters: vec![BTreeSet::from([77])],
+                            members: BTreeSet::from([77]),
+                        },
+                    },
+                    bytes: 0,
+                    digest: [0; 32],
+                },
+            ];
+            for asked in requests {
+                let answer = request(&mut stream, &asked).await.unwrap();
+                let wire::Response::Failed(why) = answer else {
+                    panic!("{asked:?} was answered with {answer:?}");
+                };
+                assert!(
+                    why.contains(&format!("in the name of node {}", NodeId(node))),
+                    "{why}"
+                );
+            }
+        }
+        assert_eq!(alone.handle.summary().term, term);
+        // For itself it is heard.
+        let answer = request(&mut stream, &ask_for_vote(77)).await.unwrap();
+        assert!(matches!(answer, wire::Response::Vote { .. }), "{answer:?}");
+        alone.handle.shutdown().await;
+    });
+}
+
 #[test]
 fn a_restarted_voter_gives_no_vote_at_first() {
     run(async {

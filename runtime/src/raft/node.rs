@@ -281,12 +281,12 @@ impl<E: Env> Node<E> {
         }
     }
 
-    /// Says why somebody is not talked to, once for as long as nothing else is said.
+    /// Says why somebody is not listened to, once for as long as nothing else is said.
     pub(super) fn tell_once(&self, peer: u64, why: &str) {
         let said = (peer, why.to_owned());
         let is_news = locked(&self.last_refused).replace(said.clone()) != Some(said);
         if is_news {
-            tracing::warn!(peer = %NodeId(peer), "no raft connection: {why}");
+            tracing::warn!(peer = %NodeId(peer), "not listened to by raft: {why}");
         }
     }
 

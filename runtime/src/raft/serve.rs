@@ -284,6 +284,17 @@ async fn answer<E: Env>(
     snapshot: &mut Option<Incoming>,
 ) -> io::Result<Response> {
     locked(&node.peers).heard(from, E::mono());
+    if let Some(named) = named_in(&request)
+        && named != from
+    {
+        let why = format!(
+            "node {} sent a request in the name of node {}; it is not obeyed",
+            NodeId(from),
+            NodeId(named)
+        );
+        node.tell_once(from, &why);
+        return Ok(Response::Failed(why));
+    }
     let Some(raft) = node.raft.get() else {
         return Ok(Response::Failed("raft is being started".to_owned()));
     };
@@ -299,9 +310,7 @@ async fn answer<E: Env>(
             last,
             transfer,
         } => {
-            if vote.node == from {
-                node.saw(from, vote.term, None);
-            }
+            node.saw(from, vote.term, None);
             if withholds_votes(node) || is_filtered(node, from) {
                 return Ok(withheld(node));
             }
@@ -453,7 +462,7 @@ async fn append<E: Env>(
         Ok(answer) => answer,
         Err(error) => return Ok(Response::Failed(error.to_string())),
     };
-    if vote.node == from && !matches!(answer, AppendEntriesResponse::HigherVote(_)) {
+    if !matches!(answer, AppendEntriesResponse::HigherVote(_)) {
         *locked(&node.leader_heard) = Some((from, E::mono()));
         node.saw(from, vote.term, None);
     }
@@ -508,6 +517,23 @@ async fn install<E: Env>(raft: &Raft<E>, incoming: Incoming) -> io::Result<Respo
         Ok(response) => Response::SnapshotInstalled(wire::mirror_vote::<E>(&response.vote)),
         Err(error) => Response::Failed(error.to_string()),
     })
+}
+
+/// In whose name a request is made, where it decides who leads. Everybody speaks for itself: a candidate and a leader send
+/// their own vote, also with a snapshot and to the one that is to take over, and nobody passes on another's.
+fn named_in(request: &Request) -> Option<u64> {
+    match request {
+        Request::Append { vote, .. }
+        | Request::Vote { vote, .. }
+        | Request::PreVote { vote, .. }
+        | Request::Transfer { from: vote, .. }
+        | Request::SnapshotBegin { vote, .. } => Some(vote.node),
+        // What was begun was checked.
+        Request::SnapshotPiece { .. }
+        | Request::SnapshotEnd
+        | Request::Tell(_)
+        | Request::Ask(_) => None,
+    }
 }
 
 /// openraft restores the leader's lease as zero at a start: until it must have run out, this voter promises nothing, or a

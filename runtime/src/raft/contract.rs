@@ -906,6 +906,20 @@ where
     (answer.message, stream)
 }
 
+/// Takes what somebody says who opens a connection, and answers this.
+async fn reply_to_knock<S>(mut stream: S, answer: &HelloAnswer) -> S
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let frame = wire::read_frame(&mut stream, wire::HELLO_BYTES_MAX)
+        .await
+        .unwrap();
+    let (_, form) = wire::decode_handshake::<Hello>(&frame, wire::PROTOCOLS).unwrap();
+    let answer = wire::encode_handshake(answer, form, wire::PROTOCOLS).unwrap();
+    wire::write_frame(&mut stream, &answer).await.unwrap();
+    stream
+}
+
 /// The answer to one request, or the error with which the connection ended.
 async fn request(
     stream: &mut <TokioEnv as Env>::Stream,
@@ -1069,6 +1083,49 @@ fn nobody_speaks_for_another() {
         // For itself it is heard.
         let answer = request(&mut stream, &ask_for_vote(77)).await.unwrap();
         assert!(matches!(answer, wire::Response::Vote { .. }), "{answer:?}");
+        alone.handle.shutdown().await;
+    });
+}
+
+/// A refusal that ends a daemon, or its identity for good, is not taken from whoever answers at an address.
+#[test]
+fn nobody_is_ended_by_who_is_no_member() {
+    run(async {
+        let folder = Folder::make("ended-by");
+        let alone = begin(&RaftSettings::new(&folder.0, "127.0.0.1:0")).await;
+        leader(&[&alone]).await;
+        let node = &alone.handle.node;
+        let mut listener = TokioEnv::bind("127.0.0.1:0").await.unwrap();
+        let place = TokioEnv::local_address(&listener).unwrap();
+        let mut refuse = async |wanted: u64, kind: wire::RefusalKind| {
+            let answer = HelloAnswer {
+                sender: stranger(77, alone.handle.cluster()),
+                refusal: Some(wire::Refusal {
+                    kind,
+                    text: "go away".to_owned(),
+                }),
+                remark: None,
+            };
+            let answering = async {
+                let (stream, _) = TokioEnv::accept(&mut listener).await.unwrap();
+                reply_to_knock(stream, &answer).await
+            };
+            let dialling = link::greet(node, &place, wanted);
+            let (_stream, greeted) =
+                within("a greeting", async { tokio::join!(answering, dialling) }).await;
+            let why = greeted.err().expect("it is refused").to_string();
+            assert!(why.contains("go away"), "{why}");
+            let retired = node.identity.lock().unwrap().retired.clone();
+            retired.or_else(|| node.fatal.borrow().clone())
+        };
+        let kinds = [wire::RefusalKind::WentBack, wire::RefusalKind::Twice];
+        for kind in kinds {
+            assert_eq!(refuse(0, kind).await, None, "{kind:?}");
+        }
+        assert!(alone.handle.leading().is_some());
+        // Who was meant is believed.
+        let why = refuse(77, wire::RefusalKind::Twice).await;
+        assert!(why.is_some_and(|why| why.contains("go away")));
         alone.handle.shutdown().await;
     });
 }
@@ -1609,19 +1666,13 @@ fn a_node_is_no_other_by_its_certificate() {
         let answering = async {
             let mut listener = listener;
             let (stream, _) = TokioEnv::accept(&mut listener).await.unwrap();
-            let mut stream = security.accept::<TokioEnv>(stream).await.unwrap();
-            let frame = wire::read_frame(&mut stream, wire::HELLO_BYTES_MAX)
-                .await
-                .unwrap();
-            let (_, form) = wire::decode_handshake::<Hello>(&frame, wire::PROTOCOLS).unwrap();
+            let stream = security.accept::<TokioEnv>(stream).await.unwrap();
             let answer = HelloAnswer {
                 sender: hello(other, 0).sender,
                 refusal: None,
                 remark: None,
             };
-            let answer = wire::encode_handshake(&answer, form, wire::PROTOCOLS).unwrap();
-            wire::write_frame(&mut stream, &answer).await.unwrap();
-            stream
+            reply_to_knock(stream, &answer).await
         };
         let dialling = link::greet(&n1.handle.node, &place, 0);
         let (_stream, greeted) =

@@ -316,7 +316,7 @@ async fn say_hello<E: Env>(
         .map_err(io::Error::other)?;
     match answer.refusal {
         Some(refusal) => {
-            node.refused_by(&answer.sender, &refusal);
+            node.refused_by(wanted, &answer.sender, &refusal);
             Err(io::Error::new(
                 io::ErrorKind::PermissionDenied,
                 format!("refused: {}", refusal.text),

@@ -12,6 +12,7 @@ use super::identity::Identity;
 use super::link::Pool;
 use super::log::LogStore;
 use super::peers::{Judgement, Peers};
+use super::sight;
 use super::strangers::Strangers;
 use super::tls::{Certificate, Security};
 use super::types::{Metrics, Raft, metrics_of};
@@ -290,9 +291,14 @@ impl<E: Env> Node<E> {
         }
     }
 
-    /// A peer does not listen to this daemon. Two reasons end it: its identity went back and is retired for good, or
-    /// another process runs under it.
-    pub(super) fn refused_by(self: &Arc<Self>, peer: &Introduction, refusal: &Refusal) {
+    /// A peer does not listen to this daemon, which dialled `wanted` (0: anyone). Two reasons end it, if a member says so or
+    /// who was meant: its identity went back and is retired for good, or another process runs under it.
+    pub(super) fn refused_by(
+        self: &Arc<Self>,
+        wanted: u64,
+        peer: &Introduction,
+        refusal: &Refusal,
+    ) {
         let text = format!(
             "node {} refuses this node: {}",
             NodeId(peer.node),
@@ -303,6 +309,15 @@ impl<E: Env> Node<E> {
             self.tell_once(peer.node, &text);
         }
         if peer.cluster != self.cluster().map(|cluster| cluster.0) || peer.cluster.is_none() {
+            return;
+        }
+        let ends = matches!(refusal.kind, RefusalKind::Twice | RefusalKind::WentBack);
+        if ends && wanted != peer.node && !sight::members(self).contains(&peer.node) {
+            // Anybody of the cluster may be where an address leads to, and no member asked it.
+            self.tell_once(
+                peer.node,
+                &format!("{text}; it is no member, and that is not obeyed"),
+            );
             return;
         }
         match refusal.kind {

@@ -249,9 +249,13 @@ impl<E: Env> Node<E> {
         if let Some(raft) = self.raft.get() {
             super::handle::note_progress(self, raft);
         }
+        let members = sight::members(self);
+        // At a start it may not be known yet who they are.
+        let is_known = !members.is_empty() || self.cluster().is_none();
+        let members = is_known.then_some(&members);
         let (judgement, record) = {
             let mut peers = locked(&self.peers);
-            let judgement = peers.introduce(from, dialled, E::mono());
+            let judgement = peers.introduce(from, dialled, E::mono(), members);
             (
                 judgement,
                 peers.get(from.node).map(|peer| peer.record.clone()),

@@ -3,7 +3,7 @@
 //! Decides whether an identity *went back*: a virtual machine's snapshot, a restored backup or a copied directory brings
 //! back an identity whose promises are forgotten, and it must not be heard. Membership decides nothing here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -13,7 +13,8 @@ use super::wire::{Introduction, LogIdV1};
 
 /// Addresses kept for one identity, the one that worked last first.
 const ADDRESSES_MAX: usize = 4;
-/// Identities kept, at most; the one that was heard longest ago makes room. Far above what a cluster has.
+/// Identities kept, at most, beside members; the one that was heard longest ago and is no member makes room. Far above what
+/// a cluster has.
 const PEERS_MAX: usize = 64;
 /// Bytes of an address or URI, at most.
 pub(super) const ADDRESS_BYTES_MAX: usize = 300;
@@ -186,11 +187,14 @@ impl Peers {
     }
 
     /// Takes in what a peer of this cluster says of itself; `dialled` is the address that led to it, if it was dialled.
+    /// `members`, if it is known who they are, make no room for others: one may be silent for long, and what it was seen with
+    /// must be known when it comes back.
     pub(super) fn introduce(
         &mut self,
         from: &Introduction,
         dialled: Option<&str>,
         now: Duration,
+        members: Option<&BTreeSet<u64>>,
     ) -> Judgement {
         if let Some(peer) = self.0.get(&from.node) {
             if let Some(why) = peer
@@ -214,8 +218,9 @@ impl Peers {
                 return Judgement::Twice(text);
             }
         }
-        if !self.0.contains_key(&from.node) {
-            self.make_room();
+        let is_member = members.is_some_and(|members| members.contains(&from.node));
+        if !self.0.contains_key(&from.node) && !self.make_room(members) && !is_member {
+            return Judgement::Fine(false);
         }
         let peer = self.0.entry(from.node).or_default();
         let before = peer.record.clone();
@@ -282,16 +287,17 @@ impl Peers {
         }
     }
 
-    fn make_room(&mut self) {
-        if self.0.len() >= PEERS_MAX
-            && let Some(node) = self
-                .0
-                .iter()
-                .min_by_key(|(_, peer)| peer.heard)
-                .map(|(node, _)| *node)
-        {
-            self.0.remove(&node);
+    /// Whether there is room for one more.
+    fn make_room(&mut self, members: Option<&BTreeSet<u64>>) -> bool {
+        if self.0.len() < PEERS_MAX {
+            return true;
         }
+        let stays = |node: &u64| members.is_none_or(|members| members.contains(node));
+        let others = self.0.iter().filter(|(node, _)| !stays(node));
+        let oldest = others
+            .min_by_key(|(_, peer)| peer.heard)
+            .map(|(node, _)| *node);
+        oldest.is_some_and(|node| self.0.remove(&node).is_some())
     }
 }
 
@@ -317,7 +323,12 @@ fn learn(addresses: &mut Vec<String>, address: &str, in_front: bool) {
 
 #[cfg(test)]
 mod tests {
+    use std::ops::RangeInclusive;
+
     use super::*;
+
+    static NONE: BTreeSet<u64> = BTreeSet::new();
+    const NOBODY: Option<&BTreeSet<u64>> = Some(&NONE);
 
     fn id(term: u64, index: u64) -> Option<LogIdV1> {
         Some(LogIdV1 { term, index })
@@ -342,14 +353,17 @@ mod tests {
     /// Peers that saw node 5 in its second start, at term 4, holding entry 10 of term 4.
     fn peers() -> Peers {
         let mut peers = Peers::default();
-        let judged = peers.introduce(&introduction(2, 4, id(4, 10)), None, Duration::ZERO);
+        let judged = peers.introduce(&introduction(2, 4, id(4, 10)), None, Duration::ZERO, NOBODY);
         assert_eq!(judged, Judgement::Fine(true));
         peers
     }
 
     #[track_caller]
     fn check(again: Introduction, wanted: &str) {
-        let judged = format!("{:?}", peers().introduce(&again, None, Duration::ZERO));
+        let judged = format!(
+            "{:?}",
+            peers().introduce(&again, None, Duration::ZERO, NOBODY)
+        );
         assert!(judged.starts_with(wanted), "{judged}, wanted {wanted}");
     }
 
@@ -401,7 +415,12 @@ mod tests {
     #[test]
     fn addresses_follow_what_works() {
         let mut peers = peers();
-        peers.introduce(&introduction(2, 4, None), Some("b:2"), Duration::ZERO);
+        peers.introduce(
+            &introduction(2, 4, None),
+            Some("b:2"),
+            Duration::ZERO,
+            NOBODY,
+        );
         assert_eq!(peers.addresses(5), ["b:2", "a:1"]);
         // Another identity answers at b:2.
         peers.introduce(
@@ -412,6 +431,7 @@ mod tests {
             },
             Some("b:2"),
             Duration::ZERO,
+            NOBODY,
         );
         assert_eq!(peers.addresses(5), ["a:1"]);
         assert_eq!(peers.addresses(6), ["b:2"]);
@@ -426,7 +446,7 @@ mod tests {
             advertise: "b:1".to_owned(),
             ..introduction(1, 4, None)
         };
-        peers.introduce(&other, None, Duration::ZERO);
+        peers.introduce(&other, None, Duration::ZERO, NOBODY);
         peers
     }
 
@@ -465,7 +485,7 @@ mod tests {
             advertise: "c:1".to_owned(),
             ..introduction(3, 4, id(4, 10))
         };
-        let judged = peers.introduce(&moved, None, Duration::ZERO);
+        let judged = peers.introduce(&moved, None, Duration::ZERO, NOBODY);
         assert_eq!(judged, Judgement::Fine(true));
         // Node 6 comes to where node 5 was, and node 5 is still node 5 there and here.
         check_impostor(&peers, 6, &["a"], false, false);
@@ -482,9 +502,51 @@ mod tests {
                 node,
                 ..introduction(1, 1, None)
             };
-            peers.introduce(&stranger, None, Duration::from_secs(node));
+            peers.introduce(&stranger, None, Duration::from_secs(node), NOBODY);
         }
         assert_eq!(peers.0.len(), PEERS_MAX);
         assert!(peers.get(1000).is_some());
+    }
+
+    /// Has peers with these numbers introduce themselves, one each second, to one that knows who the members are, or does not.
+    fn come(peers: &mut Peers, nodes: RangeInclusive<u64>, members: Option<&BTreeSet<u64>>) {
+        for node in nodes {
+            let one = Introduction {
+                node,
+                advertise: String::new(),
+                ..introduction(1, 1, None)
+            };
+            let judged = peers.introduce(&one, None, Duration::from_secs(node), members);
+            assert!(matches!(judged, Judgement::Fine(_)), "{judged:?}");
+        }
+    }
+
+    #[test]
+    fn members_make_no_room_for_strangers() {
+        // Heard before all others, and not at all since the start.
+        let mut peers = peers();
+        peers.0.insert(6, Peer::default());
+        let members = BTreeSet::from([5, 6]);
+        come(&mut peers, 7..=1_000, Some(&members));
+        assert_eq!(peers.0.len(), PEERS_MAX);
+        assert!(peers.get(6).is_some() && peers.get(1_000).is_some());
+        let back = introduction(1, 9, id(9, 90));
+        let judged = peers.introduce(&back, None, Duration::ZERO, Some(&members));
+        assert!(matches!(judged, Judgement::Back(_)), "{judged:?}");
+
+        // A member has its place where all are members, and nobody else has one.
+        let mut peers = Peers::default();
+        let members: BTreeSet<u64> = (1..=100).collect();
+        come(&mut peers, 1..=200, Some(&members));
+        assert!(peers.0.keys().eq(&members));
+    }
+
+    #[test]
+    fn nobody_makes_room_before_the_members_are_known() {
+        let mut peers = peers();
+        peers.0.insert(6, Peer::default());
+        come(&mut peers, 7..=1_000, None);
+        assert_eq!(peers.0.len(), PEERS_MAX);
+        assert!(peers.get(5).is_some() && peers.get(6).is_some());
     }
 }

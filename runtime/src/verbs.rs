@@ -204,11 +204,9 @@ async fn of_file(
     let bytes = read_bounded(file).with_context(|| file.display().to_string())?;
     let directory = raft_settings.data_dir.clone();
     let recovery = match raft::of_file::<TokioEnv>(raft_settings, bytes).await {
-        Err(raft::StartError::Refused(why)) => bail!(
-            "{}: {why}. Nothing was changed. Take another copy of the file, or what another member exported; if a later release \
-             wrote it, use that release's program",
-            file.display()
-        ),
+        Err(raft::StartError::Refused(why)) => {
+            bail!("{}: {why}. Nothing was changed", file.display())
+        }
         other => other?,
     };
     if let Some(held) = held {

@@ -94,7 +94,8 @@ pub async fn of_backend<E: Env>(
 /// Changes nothing but that the directory is there.
 ///
 /// # Errors
-/// The directory is in use, or cannot be made; or these bytes are no such file, damaged, or a later release's.
+/// The directory is in use, or cannot be made; or these bytes are no such file, damaged, or a later release's; or no member
+/// that they name is this daemon or one of its `RaftNodes`.
 pub async fn of_file<E: Env>(
     settings: RaftSettings,
     bytes: Vec<u8>,
@@ -104,7 +105,15 @@ pub async fn of_file<E: Env>(
     let lock = open_directory::<E>(&directory).await?;
     let (state, last) = E::blocking(move || read_export(&bytes))
         .await
-        .map_err(StartError::Refused)?;
+        .map_err(|why| {
+            StartError::Refused(format!(
+                "{why}. Take another copy of the file, or what another member exported; if a later release wrote it, use that \
+                 release's program"
+            ))
+        })?;
+    if let Some(why) = foreign(&state, &settings) {
+        return Err(StartError::Refused(why));
+    }
     Ok(Recovery {
         directory,
         advertise: settings.advertise,
@@ -117,6 +126,30 @@ pub async fn of_file<E: Env>(
         refused: Vec::new(),
         lock,
     })
+}
+
+/// Why a state is not of the cluster that these settings are for. One in which no member said where it is may be anybody's.
+fn foreign(state: &Replicated, settings: &RaftSettings) -> Option<String> {
+    let members = state.membership().members.all();
+    let addresses: Vec<&str> = members
+        .iter()
+        .filter_map(|node| state.member(*node))
+        .map(|member| member.raft_address.as_str())
+        .collect();
+    let is_ours = |address: &&str| {
+        let mut ours = [&settings.advertise].into_iter().chain(&settings.nodes);
+        ours.any(|own| own == address)
+    };
+    if addresses.is_empty() || addresses.iter().any(is_ours) {
+        return None;
+    }
+    Some(format!(
+        "it is of another cluster, whose members were at {}: none of them is this daemon ({}) or one of its RaftNodes. Take what \
+         a member of this cluster exported; if all of its members have moved since, name one of those addresses in RaftNodes \
+         for this command",
+        addresses.join(", "),
+        settings.advertise
+    ))
 }
 
 /// The state that a file holds, and the entry at which it stands.
@@ -483,7 +516,9 @@ mod tests {
     use sha2::{Digest as _, Sha256};
 
     use super::super::snapshot::MAGIC;
+    use super::super::test_folder::Folder;
     use super::*;
+    use crate::env::TokioEnv;
 
     const AT: LogPosition = LogPosition {
         index: 7,
@@ -509,6 +544,54 @@ mod tests {
         data.extend(image);
         let head = head_of(&state(), LogPosition { index, ..AT });
         snapshot::encode(&head, &data).unwrap()
+    }
+
+    /// The file of a cluster with one member, at this address.
+    fn file_of(address: &str) -> Vec<u8> {
+        let mut state = Replicated::default();
+        let members = Members {
+            voters: vec![BTreeSet::from([AT.node])],
+            learners: BTreeSet::new(),
+        };
+        state.seat(LogPosition { index: 6, ..AT }, &members);
+        let command = Command::DescribeMember {
+            node: AT.node,
+            raft_address: address.to_owned(),
+            http_uri: String::new(),
+            host_name: String::new(),
+            build: String::new(),
+            reads_command: 1,
+            reads_snapshot: 1,
+            original: None,
+        };
+        let wall = Wall::from_secs(1_800_000_000);
+        let applied = state.apply(AT, &Stamped { wall, command });
+        assert_eq!(applied.answer, Answer::Done);
+        file(&state.encode_snapshot(), AT.index)
+    }
+
+    #[tokio::test]
+    async fn a_file_of_another_cluster_is_refused() {
+        let folder = Folder::make("another-cluster");
+        let settings = RaftSettings {
+            nodes: vec!["10.0.0.1".to_owned(), "10.0.0.2".to_owned()],
+            ..RaftSettings::new(&folder.0, "10.0.0.1")
+        };
+        for (address, is_taken) in [
+            ("10.0.0.1:10008", true),
+            ("10.0.0.2:10008", true),
+            ("10.0.0.2:10009", false),
+            ("10.9.0.1:10008", false),
+        ] {
+            let taken = of_file::<TokioEnv>(settings.clone(), file_of(address)).await;
+            match taken.map(|recovery| recovery.members) {
+                Ok(members) => assert!(is_taken, "{members:?}"),
+                Err(StartError::Refused(why)) => {
+                    assert!(!is_taken && why.contains(address), "{address}: {why}");
+                }
+                Err(error) => panic!("{address}: {error}"),
+            }
+        }
     }
 
     #[track_caller]

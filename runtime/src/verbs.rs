@@ -10,6 +10,7 @@ use orchestrator::command_line::Memory;
 use orchestrator::config::{BackendKind, Settings};
 use orchestrator::env::{DedicatedRuntime, Env, TokioEnv, sleep};
 use orchestrator::{backend, raft, wiring};
+use orchestrator_core::time::Wall;
 
 /// A waiting daemon answers within this time.
 const FORM_PATIENCE: Duration = Duration::from_secs(75);
@@ -125,6 +126,13 @@ async fn export(
             file.display()
         );
     }
+    let folder = folder_of(file);
+    if !folder.is_dir() {
+        bail!(
+            "{} is no directory that is there: make it first, or name another file",
+            folder.display()
+        );
+    }
     let directory = raft_settings.data_dir.clone();
     let export = raft::export::<TokioEnv>(raft_settings).await?;
     write_new(file, &export.bytes).with_context(|| file.display().to_string())?;
@@ -144,6 +152,10 @@ async fn export(
              written first (curl http://localhost:{port}/api/raft-snapshot), and export that to another file",
             directory.display()
         );
+    }
+    let now = u64::try_from(TokioEnv::wall().as_nanos()).unwrap_or(u64::MAX);
+    if let Some(warning) = export.warning(Wall::from_nanos(now)) {
+        eprintln!("NOTE: {warning}");
     }
     println!(
         "keep it on another machine; when a majority is lost for good: orchestrator raft recover --from-file FILE"
@@ -169,8 +181,12 @@ fn write_new(file: &Path, bytes: &[u8]) -> std::io::Result<()> {
         let _ = std::fs::remove_file(&unfinished);
     }
     written?;
+    std::fs::File::open(folder_of(file))?.sync_all()
+}
+
+fn folder_of(file: &Path) -> &Path {
     let folder = file.parent().filter(|path| !path.as_os_str().is_empty());
-    std::fs::File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+    folder.unwrap_or(Path::new("."))
 }
 
 /// A rename would take the place of a file that came meanwhile; a link does not, where there are links.

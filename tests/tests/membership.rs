@@ -365,6 +365,16 @@ async fn a_cluster_of_which_one_file_is_left_is_recovered_by_hand() -> Result<()
         !is_done && said.contains("/api/raft-snapshot") && !file.exists(),
         "{said}"
     );
+    let nowhere = n1.folder().join("no-such-folder");
+    let (is_done, said) = n1.run(&[
+        "raft",
+        "export",
+        &nowhere.join("kept").display().to_string(),
+    ])?;
+    ensure!(
+        !is_done && said.contains(&nowhere.display().to_string()) && !nowhere.exists(),
+        "{said}"
+    );
     let reply = n1.get("/api/raft-snapshot", PATIENCE).await?;
     ensure!(reply.status == 200, "{}", reply.body);
     let (is_done, said) = n1.run(&export)?;

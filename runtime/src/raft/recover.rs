@@ -10,6 +10,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use openraft::storage::{RaftLogReader, RaftLogStorage};
 use orchestrator_core::id::{ClusterId, LogPosition, NodeId};
@@ -28,6 +29,8 @@ use crate::env::Env;
 
 /// Entries read from the log at once.
 const READ_AT_ONCE: u64 = 1_000;
+/// A running daemon's snapshot whose last entry is older than this is worth a word.
+const OLD: Duration = Duration::from_mins(5);
 
 /// What a directory holds, and what it would become.
 pub struct Recovery<E: Env> {
@@ -189,14 +192,37 @@ pub struct Export {
     pub is_running: bool,
 }
 
+impl Export {
+    /// What to say if it may lack much: a daemon runs on the directory, and the snapshot's last entry is old.
+    #[must_use]
+    pub fn warning(&self, now: Wall) -> Option<String> {
+        let age = now.since(self.time);
+        (self.is_running && age >= OLD).then(|| {
+            format!(
+                "the newest that it holds is {} minutes old, and the daemon may have decided more since",
+                age.as_secs() / 60
+            )
+        })
+    }
+}
+
 /// Takes the state of a raft data directory: all that it holds or, while a daemon runs on it, the newest snapshot. Changes
 /// nothing.
 ///
 /// # Errors
-/// There is nothing in it, or it is damaged.
+/// It is not there, there is nothing in it, or it is damaged.
 pub async fn export<E: Env>(settings: RaftSettings) -> Result<Export, StartError> {
     let settings = checked(settings)?;
     let directory = settings.data_dir.clone();
+    let path = directory.clone();
+    // Who opens it makes it.
+    let is_there = E::blocking(move || E::exists(&path)).await;
+    if !is_there.map_err(io_error)? {
+        return Err(StartError::Refused(format!(
+            "RaftDataDir {} is not there",
+            directory.display()
+        )));
+    }
     let recovery = match examine::<E>(settings).await {
         Ok(recovery) => recovery,
         Err(StartError::InUse(_)) => return export_running::<E>(directory).await,
@@ -592,6 +618,44 @@ mod tests {
                 Err(error) => panic!("{address}: {error}"),
             }
         }
+    }
+
+    #[tokio::test]
+    async fn an_export_makes_no_directory() {
+        let folder = Folder::make("export-nowhere");
+        let missing = folder.0.join("raft");
+        let settings = RaftSettings::new(&missing, "10.0.0.1");
+        let error = export::<TokioEnv>(settings).await.err().unwrap();
+        let text = error.to_string();
+        assert!(
+            matches!(error, StartError::Refused(_))
+                && text.contains(&format!("{} is not there", missing.display())),
+            "{text}"
+        );
+        assert!(!missing.exists());
+    }
+
+    #[test]
+    fn an_old_snapshot_is_worth_a_word() {
+        let time = Wall::from_secs(1_800_000_000);
+        let check = |age_s: u64, is_running: bool, wanted: Option<&str>| {
+            let export = Export {
+                bytes: Vec::new(),
+                last: AT,
+                time,
+                members: Vec::new(),
+                is_running,
+            };
+            let said = export.warning(Wall::from_secs(1_800_000_000 + age_s));
+            match (&said, wanted) {
+                (Some(said), Some(wanted)) => assert!(said.contains(wanted), "{said}"),
+                (said, wanted) => assert_eq!(said.as_deref(), wanted, "{age_s} s"),
+            }
+        };
+        check(299, true, None);
+        check(300, true, Some("5 minutes old"));
+        check(86_400, true, Some("1440 minutes old"));
+        check(86_400, false, None);
     }
 
     #[track_caller]

@@ -33,7 +33,9 @@ pub(super) fn trouble_of(peer: &Peer, facts: &RaftFacts) -> String {
         Some(entries) if entries > BEHIND_MAX => {
             format!("it lacks {entries} entries of the log, and is catching up")
         }
-        Some(_) | None => String::new(),
+        Some(_) | None => peer.impostor.as_ref().map_or_else(String::new, |why| {
+            format!("somebody else calls itself this one, and is refused: {why}")
+        }),
     }
 }
 
@@ -131,6 +133,17 @@ mod tests {
         facts.is_leading = true;
         assert_eq!(behind(&facts.peers[2], &facts), Some(5000));
         assert_eq!(warnings(&facts).len(), 1);
+        assert_eq!(missing(&facts), Vec::<String>::new());
+
+        facts.last_log = 1;
+        facts.peers[2].impostor = Some(String::from("its certificate is another's"));
+        assert_eq!(
+            warnings(&facts),
+            [
+                "10.0.0.3:10008 (node 0000000000000003): somebody else calls itself this one, and is refused: its certificate \
+                 is another's"
+            ]
+        );
         assert_eq!(missing(&facts), Vec::<String>::new());
 
         facts.peers[2].refusal = Some(String::from("it belongs to another cluster"));

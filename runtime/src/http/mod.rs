@@ -109,6 +109,8 @@ pub struct Peer {
     pub matched: Option<u64>,
     /// Why it is not listened to, or does not listen.
     pub refusal: Option<String>,
+    /// Why somebody else is not listened to who calls itself this one; this one is as healthy as ever.
+    pub impostor: Option<String>,
 }
 
 /// What this daemon's raft looks like.
@@ -183,6 +185,7 @@ impl RaftFacts {
                 heard: member.last_contact,
                 matched: member.matched,
                 refusal: member.refusal.clone(),
+                impostor: member.impostor.clone(),
             })
             .collect();
         let known = |node: NodeId| peers.iter().find(|peer| peer.node == node).cloned();
@@ -204,6 +207,7 @@ impl RaftFacts {
                 heard: None,
                 matched: None,
                 refusal: None,
+                impostor: None,
             });
             if let Some(address) = &status.leader_address {
                 leader.address.clone_from(address);

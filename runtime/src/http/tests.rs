@@ -40,6 +40,7 @@ pub(super) fn facts_of_a_follower(leader_uri: &str) -> RaftFacts {
         heard: Some(Duration::ZERO),
         matched: None,
         refusal: None,
+        impostor: None,
     };
     RaftFacts {
         node: NodeId(1),
@@ -1662,6 +1663,7 @@ fn raft_facts_come_from_what_raft_shows() {
         matched: None,
         version: None,
         refusal: None,
+        impostor: None,
     };
     let mut status = RaftStatusView {
         node: NodeId(1),

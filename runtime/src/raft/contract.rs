@@ -1662,6 +1662,12 @@ fn a_node_is_no_other_by_its_certificate() {
             );
             assert_eq!(boot_of(other), Some(n2.report.boot));
         }
+        // It is shown with the one that it claims to be, which is as healthy as before.
+        let shown = n1.handle.peers();
+        let shown = shown.iter().find(|member| member.node.0 == other).unwrap();
+        let why = shown.impostor.as_deref().unwrap_or_default();
+        assert!(why.contains(&NodeId(77).to_string()), "{why}");
+        assert_eq!(shown.refusal, None);
         // Neither is it heard as another where it answers.
         let answering = async {
             let mut listener = listener;

@@ -123,6 +123,8 @@ pub struct MemberView {
     pub version: Option<u32>,
     /// Why it is not listened to, or why it does not listen.
     pub refusal: Option<String>,
+    /// Why somebody else is not listened to who calls itself this one.
+    pub impostor: Option<String>,
 }
 
 /// How a proposal ended.
@@ -324,7 +326,7 @@ async fn start_with<E: Env>(
         stop: watch::Sender::new(false),
         fatal: watch::Sender::new(None),
         waiting: Mutex::new(None),
-        last_refused: Mutex::new(None),
+        last_refused: Mutex::default(),
         lock: Mutex::new(Some(lock)),
     });
 
@@ -1084,7 +1086,7 @@ impl<E: Env> RaftHandle<E> {
             let uri = if own {
                 node.settings.http_uri.clone()
             } else {
-                peer.record.http_uri
+                peer.record.http_uri.clone()
             };
             MemberView {
                 node: NodeId(id),
@@ -1109,6 +1111,7 @@ impl<E: Env> RaftHandle<E> {
                 } else {
                     peer.version
                 },
+                impostor: peer.impostor_at(now).map(str::to_owned),
                 refusal: peer.refusal,
             }
         };

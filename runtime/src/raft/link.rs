@@ -307,8 +307,7 @@ async fn say_hello<E: Env>(
         message: answer,
         speaks,
     } = said;
-    if let Some(why) = node.impostor(answer.sender.node, stream.certificate().as_ref()) {
-        node.tell_once(answer.sender.node, &format!("{address}: {why}"));
+    if let Some(why) = node.impostor(answer.sender.node, address, stream.certificate().as_ref()) {
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
     }
     node.note_remark(address, answer.remark);

@@ -20,6 +20,8 @@ use super::wire::{Hello, Introduction, Refusal, RefusalKind};
 use super::{PeerMessage, RaftSettings};
 use crate::env::{Env, Mutant, spawn};
 
+/// Peers of which is known why they were refused last, at most.
+const REFUSED_MAX: usize = 64;
 /// Bytes of a remark that are taken from a peer, at most.
 const REMARK_BYTES_MAX: usize = 2_000;
 
@@ -68,8 +70,8 @@ pub(super) struct Node<E: Env> {
     pub(super) fatal: watch::Sender<Option<String>>,
     /// Why there is no cluster yet, in words.
     pub(super) waiting: Mutex<Option<String>>,
-    /// Who was refused last, and why: who dials without pause is told of once.
-    pub(super) last_refused: Mutex<Option<(u64, String)>>,
+    /// Why who was refused last: who dials without pause is told of once.
+    pub(super) last_refused: Mutex<BTreeMap<u64, String>>,
     pub(super) lock: Mutex<Option<E::DirLock>>,
 }
 
@@ -144,11 +146,12 @@ impl<E: Env> Node<E> {
         });
     }
 
-    /// Why a peer is not who it says it is, by its certificate: nothing that it says is taken for that identity's. A node
-    /// that was taken out keeps a certificate that is valid, and is bound by it to where it is known.
+    /// Why a peer at this address is not who it says it is, by its certificate: nothing that it says is taken for that
+    /// identity's. A node that was taken out keeps a certificate that is valid, and is bound by it to where it is known.
     pub(super) fn impostor(
         &self,
         claimed: u64,
+        address: &str,
         certificate: Option<&Certificate>,
     ) -> Option<String> {
         let certificate = certificate?;
@@ -164,7 +167,16 @@ impl<E: Env> Node<E> {
             .any(|entry| certificate.is_for(entry));
         let is_left =
             |other| is_listed && matches!(&members, Some(members) if !members.contains(&other));
-        locked(&self.peers).impostor(claimed, |address| certificate.is_for(address), is_left)
+        let mut peers = locked(&self.peers);
+        let why = peers.impostor(claimed, |address| certificate.is_for(address), is_left)?;
+        if peers.note_impostor(claimed, &why, E::mono()) {
+            tracing::warn!(
+                peer = address,
+                "somebody calls itself node {}: {why}",
+                NodeId(claimed)
+            );
+        }
+        Some(why)
     }
 
     /// Judges the handshake of a peer that dialled this daemon.
@@ -286,13 +298,21 @@ impl<E: Env> Node<E> {
         }
     }
 
-    /// Says why somebody is not listened to, once for as long as nothing else is said.
+    /// Says why somebody is not listened to, once for as long as nothing else is said of it.
     pub(super) fn tell_once(&self, peer: u64, why: &str) {
-        let said = (peer, why.to_owned());
-        let is_news = locked(&self.last_refused).replace(said.clone()) != Some(said);
-        if is_news {
+        if self.is_news(peer, why) {
             tracing::warn!(peer = %NodeId(peer), "not listened to by raft: {why}");
         }
+    }
+
+    /// Whether something else was said last of why a peer is refused.
+    pub(super) fn is_news(&self, peer: u64, why: &str) -> bool {
+        let mut last = locked(&self.last_refused);
+        if last.len() >= REFUSED_MAX && !last.contains_key(&peer) {
+            // Whoever goes on is told of once more.
+            last.clear();
+        }
+        last.insert(peer, why.to_owned()).as_deref() != Some(why)
     }
 
     /// A peer does not listen to this daemon, which dialled `wanted` (0: anyone). Two reasons end it, if a member says so or

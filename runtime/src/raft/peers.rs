@@ -16,6 +16,8 @@ const ADDRESSES_MAX: usize = 4;
 /// Identities kept, at most, beside members; the one that was heard longest ago and is no member makes room. Far above what
 /// a cluster has.
 const PEERS_MAX: usize = 64;
+/// Who calls itself another is told of once, until it did not for so long.
+const IMPOSTOR_KEPT: Duration = Duration::from_mins(1);
 /// Bytes of an address or URI, at most.
 pub(super) const ADDRESS_BYTES_MAX: usize = 300;
 
@@ -52,11 +54,21 @@ pub(super) struct Peer {
     pub(super) answered: Option<(String, Duration)>,
     /// Why it is not listened to, or why it does not listen.
     pub(super) refusal: Option<String>,
+    /// What somebody else was told last who called itself this one, and when.
+    pub(super) impostor: Option<(String, Duration)>,
 }
 
 /// All peers of one daemon.
 #[derive(Debug, Default)]
 pub(super) struct Peers(BTreeMap<u64, Peer>);
+
+impl Peer {
+    /// Why somebody else is not heard who calls itself this one, if somebody did lately.
+    pub(super) fn impostor_at(&self, now: Duration) -> Option<&str> {
+        let (why, at) = self.impostor.as_ref()?;
+        (now < *at + IMPOSTOR_KEPT).then_some(why)
+    }
+}
 
 /// What an introduction means for the identity that makes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -278,6 +290,16 @@ impl Peers {
         }
     }
 
+    /// Notes that somebody else calls itself this one; whether nobody did for a while.
+    pub(super) fn note_impostor(&mut self, node: u64, why: &str, now: Duration) -> bool {
+        let Some(peer) = self.0.get_mut(&node) else {
+            return false;
+        };
+        let is_news = peer.impostor_at(now).is_none();
+        peer.impostor = Some((why.to_owned(), now));
+        is_news
+    }
+
     /// An address leads to one identity at a time.
     fn take_from_others(&mut self, node: u64, address: &str) {
         for (other, peer) in &mut self.0 {
@@ -476,6 +498,25 @@ mod tests {
         // Moved to where nobody is known, and to where one was that is no member any more and whose host is listed.
         check_impostor(&peers, 5, &["c"], false, false);
         check_impostor(&peers, 5, &["b"], true, false);
+    }
+
+    #[test]
+    fn an_impostor_is_news_once_for_as_long_as_it_goes_on() {
+        let mut peers = two();
+        let second = Duration::from_secs;
+        let mut check = |at: u64, why: &str, wanted: bool| {
+            assert_eq!(peers.note_impostor(5, why, second(at)), wanted, "at {at} s");
+        };
+        check(10, "one way", true);
+        check(11, "another", false);
+        check(12, "one way", false);
+        check(71, "one way", false);
+        check(131, "one way", true);
+        let peer = |node| peers.get(node).unwrap();
+        assert_eq!(peer(5).impostor_at(second(132)), Some("one way"));
+        assert_eq!(peer(5).impostor_at(second(191)), None);
+        assert_eq!(peer(6).impostor_at(second(132)), None);
+        assert_eq!(peer(5).refusal, None);
     }
 
     #[test]

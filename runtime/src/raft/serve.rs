@@ -195,6 +195,7 @@ async fn shake_hands<E: Env>(
         })
     };
     let mut agreed = None;
+    let mut is_told = false;
     // It is answered in the form in which it called; who used none that is known is told so in the own one.
     let mut answers_in = wire::opening(own);
     let (caller, verdict) = match wire::decode_handshake::<Hello>(&frame, own) {
@@ -213,7 +214,9 @@ async fn shake_hands<E: Env>(
                 return Err(invalid("an introduction with impossible numbers"));
             }
             let vouched = stream.vouches_for(&hello.sender.advertise).and_then(|()| {
-                let impostor = node.impostor(hello.sender.node, stream.certificate().as_ref());
+                let certificate = stream.certificate();
+                let impostor = node.impostor(hello.sender.node, peer, certificate.as_ref());
+                is_told = impostor.is_some();
                 impostor.map_or(Ok(()), Err)
             });
             let verdict = match vouched {
@@ -232,9 +235,7 @@ async fn shake_hands<E: Env>(
         Verdict::Accepted => (None, agreed.map(|protocol| (caller, protocol))),
         Verdict::Introduced => (None, None),
         Verdict::Refused(why) => {
-            let said = (caller, why.text.clone());
-            let is_news = locked(&node.last_refused).replace(said.clone()) != Some(said);
-            if is_news {
+            if !is_told && node.is_news(caller, &why.text) {
                 tracing::info!(peer, from = %NodeId(caller), "raft connection refused: {}", why.text);
             }
             (Some(why), None)
@@ -292,7 +293,9 @@ async fn answer<E: Env>(
             NodeId(from),
             NodeId(named)
         );
-        node.tell_once(from, &why);
+        if node.is_news(from, "it speaks for others") {
+            tracing::warn!("raft request refused: {why}");
+        }
         return Ok(Response::Failed(why));
     }
     let Some(raft) = node.raft.get() else {

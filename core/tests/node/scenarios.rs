@@ -725,7 +725,7 @@ fn every_line_of_a_recovery_carries_its_uid() {
                 line.contains(" is dead (")
                     || line.contains("daemon0") && line.contains(" detected DeadMaster")
                     || line.contains("it was detected as DeadMaster")
-                    || line.contains("DeadPrimary")
+                    || line.contains(" recovery (primary gone) of ")
                     || line.contains(" ended: ")
             })
             .filter(|line| !line.contains("proposes"))

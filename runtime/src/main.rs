@@ -64,8 +64,8 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // A daemon's log goes to the same place.
-            if tracing::dispatcher::has_been_set() {
+            // A daemon's log goes to the same place, if it is not turned off.
+            if tracing::dispatcher::has_been_set() && tracing::enabled!(tracing::Level::ERROR) {
                 tracing::error!("{error:#}");
             } else {
                 eprintln!("orchestrator: {error:#}");

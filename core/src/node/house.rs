@@ -764,6 +764,12 @@ impl Node {
         let _ = self.begin(now, key, command, out);
     }
 
+    /// A recovery or operation runs on its cluster.
+    fn is_being_changed(&self, key: &InstanceKey) -> bool {
+        let record = self.replicated.cluster_of(key);
+        record.is_some_and(|record| self.replicated.running_on(record.key).is_some())
+    }
+
     fn forget_unseen(&mut self, now: Now, out: &mut Output) {
         let limit = self.policy().unseen_forget;
         let keys: Vec<InstanceKey> = self
@@ -775,6 +781,7 @@ impl Node {
                 now.mono.since(since) > limit
                     && !instance.is_last_check_valid()
                     && self.replicated.is_known(&instance.key)
+                    && !self.is_being_changed(&instance.key)
             })
             .map(|instance| instance.key.clone())
             .take(crate::limits::KNOWN_PER_COMMAND_MAX)

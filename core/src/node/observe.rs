@@ -194,10 +194,10 @@ impl Node {
         let is_in_use = self.observed.instances.contains_key(key)
             || self.in_flight.contains_key(key)
             || self.discovering.contains_key(key)
-            || self.replicated.running().any(|recovery| {
-                recovery.server == *key
-                    || recovery.steps.values().any(|(step, _)| step.server == *key)
-            });
+            || self
+                .replicated
+                .running()
+                .any(|recovery| recovery.involves(key));
         if !is_in_use {
             out.effects.push(Effect::Drop { key: key.clone() });
         }

@@ -201,8 +201,11 @@ impl Node {
                 }
             }
             Command::Forget { keys } => {
+                // Those that a recovery needs stay known.
                 for key in keys {
-                    self.forget(now, key, out);
+                    if !self.replicated.is_known(key) {
+                        self.forget(now, key, out);
+                    }
                 }
             }
             Command::SetPolicy(_) => {
@@ -939,7 +942,7 @@ impl View for Seen<'_> {
 
     fn names_whom_it_replaced(&self, key: &InstanceKey) -> bool {
         let instance = self.node.observed.instances.get(key);
-        let source = instance.and_then(Instance::source);
+        let source = instance.and_then(Instance::configured_source);
         let record = self.node.replicated.cluster_of(key);
         let record = record.filter(|record| record.primary == *key);
         record

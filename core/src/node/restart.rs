@@ -288,7 +288,10 @@ impl Node {
     /// died a moment later.
     pub(super) fn is_left_behind(&self, record: &ClusterRecord, source: &InstanceKey) -> bool {
         self.replicated.deposed_at(source).any(|(identity, row)| {
-            row.cluster == record.key && !self.was_apart(identity, row, &record.primary)
+            row.cluster == record.key
+                // Without its record nobody can say what it could not remove.
+                && self.replicated.recovery(&row.by).is_some()
+                && !self.was_apart(identity, row, &record.primary)
         })
     }
 

@@ -271,6 +271,15 @@ pub struct Recovery {
 }
 
 impl Recovery {
+    /// Whether it is about this server, or did or does something there.
+    #[must_use]
+    pub fn involves(&self, key: &InstanceKey) -> bool {
+        self.server == *key
+            || self.candidate.as_ref() == Some(key)
+            || self.replicas.contains(key)
+            || self.steps.values().any(|(step, _)| step.server == *key)
+    }
+
     #[must_use]
     pub fn is_running(&self) -> bool {
         self.end.is_none()

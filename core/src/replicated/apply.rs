@@ -521,10 +521,12 @@ impl Application<'_> {
         }
     }
 
-    /// What runs on the cluster that a server is recorded in.
+    /// What runs on the cluster that a server is recorded in, or came upon it.
     fn running_with(&self, key: &InstanceKey) -> Option<Uid> {
-        let record = self.state.cluster_of(key)?;
-        Some(self.state.running_on(record.key)?.uid.clone())
+        let cluster = self.state.cluster_of(key).map(|record| record.key);
+        let mut running = self.state.running();
+        let with = running.find(|one| Some(one.cluster) == cluster || one.involves(key))?;
+        Some(with.uid.clone())
     }
 
     /// A forgotten server is no member any more, unless it is what its cluster hangs on.

@@ -1599,6 +1599,34 @@ fn a_promoted_server_that_does_not_forget_its_source_at_once_is_asked_again() {
     });
 }
 
+/// The former primary is dead still: what the promoted one names is of no use to anybody, and would be followed when that returns.
+#[test]
+fn a_promoted_server_that_restarts_closed_is_opened_and_freed_of_its_former_source() {
+    for_both(|flavour| {
+        let mut world = World::new(flavour, 3);
+        world
+            .server(2)
+            .refuses
+            .insert("reset replica all".to_string(), 1227);
+        world.kill(1);
+        world.expect(30 * SEC, "a recovery that ended", |world| {
+            let recoveries = world.recoveries();
+            world.running().is_none() && recoveries.iter().any(|one| one.end.is_some())
+        });
+        assert_eq!(world.last().successor, Some(key(2)), "{}", world.story());
+        world.finished = world.recoveries().len();
+        world.server(2).refuses.clear();
+        assert!(world.server(2).channel.is_some(), "{}", world.story());
+        world.run(SEC);
+        world.restart(2);
+        world.server(2).read_only = true;
+        world.expect(20 * SEC, "an open server that names nobody", |world| {
+            let server = &world.fleet.servers[&key(2)];
+            !server.read_only && server.channel.is_none()
+        });
+    });
+}
+
 /// It names its dead source for good: because it refuses to forget it, or because policy leaves that to people.
 #[test]
 fn a_promoted_server_that_keeps_its_former_source_is_replaced_when_it_dies_too() {

@@ -126,6 +126,16 @@ fn a_running_recovery_keeps_its_cluster_in_place() {
     ));
     assert_eq!(key_of(&log, "b"), key_of(&log, "p"));
     assert!(log.state.is_known(&key("b")));
+    // Of others the same command is obeyed.
+    log.done(Command::Know {
+        keys: vec![key("elsewhere")],
+        by_operator: false,
+    });
+    let some = log.answer(Command::Forget {
+        keys: vec![key("a"), key("elsewhere")],
+    });
+    assert_eq!(some, Answer::Changed(1));
+    assert!(log.state.is_known(&key("a")) && !log.state.is_known(&key("elsewhere")));
     log.done(log.end("r1", End::Succeeded, Some("a"), &[]));
     log.done(forget);
     assert!(!log.state.is_known(&key("b")));

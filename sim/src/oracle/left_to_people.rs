@@ -41,7 +41,7 @@ impl LeftToPeople {
         };
         match command {
             Command::Forget { keys } => {
-                for key in keys {
+                for key in keys.iter().filter(|key| !truth.decided.is_known(key)) {
                     self.forgotten.insert(key.clone(), None);
                     if !self.running.is_empty() {
                         self.missed.insert(key.clone());

@@ -7,8 +7,10 @@
 use std::{collections::BTreeMap, fmt::Write as _, fs, path::PathBuf};
 
 use orchestrator_core::{
+    id::{LogPosition, NodeId},
+    node::{Opinion, OpinionKind, PeerMessage, Word},
     replicated::{
-        Command, Protocols, Stamped, WireError,
+        Command, OriginalSummary, Protocols, Stamped, WireError,
         wire::{
             COMMAND_VERSION, decode_answer, decode_command, decode_command_up_to, encode_answer,
             encode_command,
@@ -180,6 +182,93 @@ fn answers_keep_their_bytes() {
         for (bytes, answer) in encodings.iter().zip(&answers) {
             assert_eq!(decode_answer(bytes).as_ref(), Ok(answer));
         }
+    }
+}
+
+/// What daemons say to each other beside raft, as the transport carries it.
+#[test]
+fn messages_between_daemons_keep_their_bytes() {
+    let opinion = |kind, identity, life_ms_ago| Opinion {
+        key: samples::key("db1"),
+        identity,
+        kind,
+        life_ms_ago,
+    };
+    let kinds = [
+        OpinionKind::Alive,
+        OpinionKind::Suspect,
+        OpinionKind::Gone,
+        OpinionKind::Leaving,
+        OpinionKind::Silent,
+        OpinionKind::Abstain,
+    ];
+    let describe = |original| Word::Describe {
+        raft_address: "10.0.0.1:10008".to_owned(),
+        http_uri: "http://10.0.0.1:3000".to_owned(),
+        host_name: "one".to_owned(),
+        build: "0.1.0".to_owned(),
+        reads_command: 2,
+        reads_snapshot: 2,
+        original,
+    };
+    let summary = OriginalSummary {
+        newest: WALL,
+        servers: 3,
+    };
+    let propose = |word| PeerMessage::Propose(word);
+    let messages = [
+        PeerMessage::Opinions(
+            kinds
+                .map(|kind| opinion(kind, Some(samples::identity("db1")), Some(300)))
+                .to_vec(),
+        ),
+        PeerMessage::Opinions(vec![opinion(OpinionKind::Gone, None, None)]),
+        PeerMessage::AskOpinion(samples::key("db2")),
+        PeerMessage::Digest {
+            at: LogPosition {
+                index: 7,
+                term: 3,
+                node: NodeId(1),
+            },
+            digest: [0xd1; 32],
+        },
+        propose(describe(None)),
+        propose(describe(Some(summary))),
+        propose(Word::Declare {
+            entries: vec!["10.0.0.1".to_owned(), "10.0.0.2:10009".to_owned()],
+            identities: vec![NodeId(1), NodeId(2)],
+        }),
+        propose(Word::Adopt {
+            part: 1,
+            is_last: true,
+            rows: Box::new(samples::original_rows(WALL)),
+        }),
+        propose(Word::Speaks(Protocols {
+            oldest: 2,
+            newest: 3,
+        })),
+    ];
+    let encodings: Vec<Vec<u8>> = messages
+        .iter()
+        .map(|message| postcard::to_allocvec(message).expect("messages are data"))
+        .collect();
+    check_golden("peer_messages", &encodings);
+    // A new variant needs a sample.
+    for message in &messages {
+        match message {
+            PeerMessage::Opinions(_)
+            | PeerMessage::AskOpinion(_)
+            | PeerMessage::Digest { .. }
+            | PeerMessage::Propose(
+                Word::Describe { .. } | Word::Declare { .. } | Word::Adopt { .. } | Word::Speaks(_),
+            ) => {}
+        }
+    }
+    for (bytes, message) in encodings.iter().zip(&messages) {
+        assert_eq!(
+            postcard::from_bytes::<PeerMessage>(bytes).as_ref(),
+            Ok(message)
+        );
     }
 }
 

@@ -256,7 +256,7 @@ impl Node {
                 .filter(|key| !self.filters.discovery_ignore_replica.matches_key(key))
                 .chain(source.filter(|key| !self.filters.discovery_ignore_source.matches_key(key)));
             for key in found {
-                if self.may_know(key) && !keys.contains(key) {
+                if self.may_know(now, key) && !keys.contains(key) {
                     keys.push(key.clone());
                 }
             }

@@ -466,7 +466,7 @@ impl Node {
         }
         let mut adopt = adopt;
         if self.leading().is_some() {
-            if !self.replicated.is_known(self_key) && self.may_know(self_key) {
+            if !self.replicated.is_known(self_key) && self.may_know(now, self_key) {
                 adopt = Adopt::Yes;
                 self.propose(
                     now,
@@ -548,7 +548,7 @@ impl Node {
             .iter()
             .filter(|key| !self.filters.discovery_ignore_replica.matches_key(key))
             .chain(source.filter(|key| !self.filters.discovery_ignore_source.matches_key(key)))
-            .filter(|key| self.may_know(key))
+            .filter(|key| self.may_know(now, key))
             .take(limits::KNOWN_PER_COMMAND_MAX)
             .cloned()
             .collect();
@@ -565,12 +565,11 @@ impl Node {
         }
     }
 
-    pub(super) fn may_know(&self, key: &InstanceKey) -> bool {
+    /// What is proposed now is applied as of now: in a quiet log log time is behind.
+    pub(super) fn may_know(&self, now: Now, key: &InstanceKey) -> bool {
         key.is_valid()
             && !self.replicated.is_known(key)
-            && !self
-                .replicated
-                .is_forgotten(key, self.replicated.log_time())
+            && !self.replicated.is_forgotten(key, now.wall)
             && !self.filters.discovery_ignore.matches_key(key)
     }
 

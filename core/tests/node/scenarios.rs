@@ -2492,6 +2492,17 @@ fn a_downtime_that_began_while_a_clock_was_ahead_lasts_no_longer_for_it() {
     world.expect_succeeded(15 * SEC, 2);
 }
 
+/// In a quiet log as well, in which no entry moves its time.
+#[test]
+fn a_forgotten_server_that_is_there_is_found_again_when_the_forgetting_ends() {
+    let mut world = World::new(Flavour::Mysql, 2);
+    world.ask(Request::Decide(Command::Forget { keys: vec![key(3)] }));
+    world.run(14 * SEC);
+    assert!(!world.oracle.is_known(&key(3)), "{}", world.story());
+    world.run(7 * SEC);
+    assert!(world.oracle.is_known(&key(3)), "{}", world.story());
+}
+
 /// The server is read for the request, which takes its time: the daemon may lead no more when that is done.
 #[test]
 fn a_discover_is_answered_when_it_is_committed() {

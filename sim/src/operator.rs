@@ -18,6 +18,7 @@ use crate::{browser, witness};
 
 const PURPOSE: u64 = 0x09e7;
 const RETRY: Duration = Duration::from_millis(100);
+const PRESS_AGAIN: Duration = Duration::from_secs(1);
 /// Of tags, of lengths of downtimes and the like.
 const KINDS: u64 = 5;
 /// Nothing is forgotten before the whole fleet is discovered, which takes so long at most.
@@ -60,7 +61,22 @@ async fn ask_until_done<E: Engine>(daemons: &[String], path: &str) {
     }
 }
 
-/// Changes things until it is this late. What the answers are does not matter: that nothing breaks does.
+/// Asks the daemons, one after another, until one has done it, or it is this late.
+pub async fn press<E: Engine>(daemons: Vec<String>, path: String, until: Duration) {
+    for daemon in daemons.iter().cycle() {
+        if E::elapsed() >= until {
+            return;
+        }
+        let answer = browser::get::<E>(daemon, &path).await;
+        event("operator", format_args!("{daemon} {path}: {answer:?}"));
+        if matches!(answer, Ok((200, _))) {
+            return;
+        }
+        sleep::<E>(PRESS_AGAIN).await;
+    }
+}
+
+/// Changes things until it is this late. What is said to be done must be; whether it is done does not matter.
 pub async fn work<E: Engine>(
     daemons: Vec<String>,
     servers: Vec<String>,
@@ -96,8 +112,12 @@ pub async fn work<E: Engine>(
             }
             _ => "/api/reload-configuration".to_owned(),
         };
+        let sent = E::elapsed();
         let answer = browser::get::<E>(daemon, &path).await;
         let status = answer.map_or(0, |(status, _)| status);
+        if status == 200 {
+            witness::acknowledged(daemon, &path, sent);
+        }
         event("operator", format_args!("{daemon} {path}: {status}"));
     }
 }

@@ -282,6 +282,16 @@ pub(crate) fn tell(event: &Event) {
     with(|witness| witness.observe(event));
 }
 
+/// A daemon told somebody that a change is done, which was asked for at this time.
+pub(crate) fn acknowledged(daemon: &str, path: &str, sent: Duration) {
+    with(|witness| {
+        let answered = witness.oracles.acknowledged.answered(daemon, path, sent);
+        if let Err(broken) = answered {
+            witness.violation.get_or_insert(broken);
+        }
+    });
+}
+
 /// Raft gave an entry to a daemon: the same at the same place on every daemon, in every life of it. Whether it is the first
 /// that was given this one.
 fn is_first(daemon: &str, at: LogPosition, bytes: &[u8]) -> bool {

@@ -24,6 +24,9 @@ use crate::env::{Env, Mutant, spawn};
 const REFUSED_MAX: usize = 64;
 /// Bytes of a remark that are taken from a peer, at most.
 const REMARK_BYTES_MAX: usize = 2_000;
+/// What people are to do of whom there seem to be two. A later start shows by its number which of them is the older.
+const START_AGAIN: &str = "If this directory was restored from an earlier state, start again: it is recognised then, and comes \
+    back as another node. If it was copied to another machine, move it away on one of the two";
 
 /// One daemon's raft.
 pub(super) struct Node<E: Env> {
@@ -346,7 +349,7 @@ impl<E: Env> Node<E> {
         }
         match refusal.kind {
             RefusalKind::OtherNode | RefusalKind::OtherCluster | RefusalKind::Version => {}
-            RefusalKind::Twice => self.fail(text),
+            RefusalKind::Twice => self.fail(format!("{text}. {START_AGAIN}")),
             RefusalKind::WentBack => {
                 let record = {
                     let mut identity = locked(&self.identity);

@@ -16,6 +16,7 @@ use crate::hooks::HooksSetup;
 use crate::model::{Host, Ledger};
 use crate::witness::{Event, Promotion};
 
+pub mod acknowledged;
 pub mod bounds;
 pub mod drained_first;
 pub mod epochs_in_order;
@@ -60,6 +61,7 @@ pub struct Oracles {
     pub same_log: same_log::SameLog,
     pub bounds: bounds::Bounds,
     pub nothing_uncommitted: nothing_uncommitted::NothingUncommitted,
+    pub acknowledged: acknowledged::Acknowledged,
     pub hooks_in_order: hooks_in_order::HooksInOrder,
     pub publications: publications::Publications,
     pub replicas_follow: replicas_follow::ReplicasFollow,
@@ -89,6 +91,7 @@ impl Oracles {
             .collect();
         self.one_leader.observe(at, event)?;
         self.nothing_uncommitted.observe(event);
+        self.acknowledged.observe(at, event);
         self.intent_first.observe(event)?;
         self.epochs_in_order.observe(event)?;
         nothing_forgotten::observe(event)?;

@@ -1,4 +1,4 @@
-//! What was committed stays so, and with it whatever was acknowledged to anybody: no leader of a later term begins at or
+//! What was committed stays so, and with it whatever was acknowledged to anybody (`acknowledged`): no leader of a later term begins at or
 //! before a place where something is committed already, and in the end every daemon that is part of the cluster is at least
 //! as far as any daemon ever was. That each holds the same entry at the same place is looked at entry by entry, as they come;
 //! the entry with which a leader begins says nothing, and so is not among those.

@@ -10,6 +10,7 @@ use orchestrator_core::recovery::{
 use orchestrator_core::replicated::{Command, Detection, Stamped};
 use orchestrator_core::time::Wall;
 
+use super::acknowledged::Acknowledged;
 use super::*;
 use crate::model::server::Account;
 use crate::model::{Kind, Server};
@@ -1444,6 +1445,30 @@ fn the_hooks_of_a_detection_come_before_those_of_its_recovery_and_of_no_other() 
             hook_intended(pre, 2),
             hook_begins("n2", pre),
         ]),
+        Ok(())
+    );
+}
+
+#[test]
+fn an_answer_without_its_commit_is_found() {
+    let mut oracle = Acknowledged::default();
+    let key = key(1);
+    let put = |value: &str| Command::PutTag {
+        key: key.clone(),
+        name: "k".to_owned(),
+        value: value.to_owned(),
+    };
+    let ask = format!("/api/tag/{}/{}?tag=k=v", key.host, key.port);
+    let second = Duration::from_secs;
+    oracle.observe(second(1), &committed(put("v")));
+    oracle.observe(second(3), &committed(put("other")));
+    assert_eq!(oracle.answered("n1", &ask, second(1)), Ok(()));
+    finds(oracle.answered("n1", &ask, second(2)), "acknowledged");
+    oracle.observe(second(4), &committed(put("v")));
+    assert_eq!(oracle.answered("n1", &ask, second(2)), Ok(()));
+    // A read is not judged.
+    assert_eq!(
+        oracle.answered("n1", "/api/audit-recovery", second(9)),
         Ok(())
     );
 }

@@ -186,6 +186,28 @@ impl Directory {
         (Self::Backend, "backend"),
         (Self::Both, "both"),
     ];
+
+    fn name(self) -> &'static str {
+        let row = Self::ALL.iter().find(|(known, _)| *known == self);
+        row.map_or("", |(_, name)| name)
+    }
+
+    /// # Errors
+    /// There is none of this name; the text of the action that has it is told.
+    fn named(name: &str, action: &str) -> Result<Self, String> {
+        let row = Self::ALL.iter().find(|(_, known)| *known == name);
+        row.map(|(known, _)| *known)
+            .ok_or_else(|| format!("'{action}': raft, backend or both"))
+    }
+
+    /// Where it lies in the daemon's folder.
+    pub const fn paths(self) -> &'static [&'static str] {
+        match self {
+            Self::Raft => &["raft"],
+            Self::Backend => &["orchestrator.sqlite3"],
+            Self::Both => &["raft", "orchestrator.sqlite3"],
+        }
+    }
 }
 
 /// A part of what a daemon keeps on its disk.
@@ -312,6 +334,13 @@ pub enum Action {
     Name(String, String),
     /// A request to a daemon's HTTP service.
     Ask(String, String),
+    /// The same by somebody who does not give up: of one daemon after another until one says that it is done, or the script
+    /// is over.
+    Press(String),
+    /// Somebody keeps a copy of what a daemon has on its disk, as it is at this moment.
+    Keep(String),
+    /// What was kept of one daemon is put in the place of what another has, which does not run.
+    Restore(String, String, Directory),
     /// `orchestrator raft form --with` these, typed on a daemon's machine.
     Form(String, Vec<String>),
     /// `orchestrator raft recover` from the raft directory or from the backend, typed on a daemon's machine; the daemon
@@ -324,7 +353,8 @@ impl Action {
     /// them can go on without the others is then another thing than how many there are.
     #[must_use]
     pub fn is_of_members(&self) -> bool {
-        let asks = matches!(self, Self::Ask(_, path) if path.contains("/raft-"));
+        let asks =
+            matches!(self, Self::Ask(_, path) | Self::Press(path) if path.contains("/raft-"));
         asks || matches!(
             self,
             Self::Nodes(..)
@@ -377,6 +407,9 @@ impl Action {
             | Self::Nodes(..)
             | Self::Install(..)
             | Self::Form(..)
+            | Self::Press(_)
+            | Self::Keep(_)
+            | Self::Restore(..)
             | Self::Ask(..) => return None,
         })
     }
@@ -406,10 +439,7 @@ impl fmt::Display for Action {
             Self::Rot(who, part) => write!(f, "rot {who} {}", part.row().1),
             Self::Drift(who, rate) => write!(f, "drift {who} by {rate}ppm"),
             Self::Clock(who, milliseconds) => write!(f, "clock {who} by {milliseconds}ms"),
-            Self::Wipe(who, what) => {
-                let name = Directory::ALL.iter().find(|(known, _)| known == what);
-                write!(f, "wipe {who} {}", name.map_or("", |(_, name)| name))
-            }
+            Self::Wipe(who, what) => write!(f, "wipe {who} {}", what.name()),
             Self::CloneBackend(from, to) => write!(f, "clone-backend {from}>{to}"),
             Self::Applier(who, on) => {
                 write!(f, "applier {who} {}", if *on { "on" } else { "off" })
@@ -428,6 +458,11 @@ impl fmt::Display for Action {
             }
             Self::Name(name, to) => write!(f, "name {name}>{to}"),
             Self::Ask(who, path) => write!(f, "ask {who} {path}"),
+            Self::Press(path) => write!(f, "press {path}"),
+            Self::Keep(who) => write!(f, "keep {who}"),
+            Self::Restore(from, to, what) => {
+                write!(f, "restore {from}>{to} {}", what.name())
+            }
             Self::Form(who, with) => write!(f, "form {who} {}", with.join(",")),
             Self::Logins(who, how) => {
                 let name = Logins::ALL.iter().find(|(known, _)| known == how);
@@ -503,10 +538,11 @@ impl FromStr for Action {
                 let by = parse_duration(by)?.as_millis();
                 Self::Clock(own(who), sign * i64::try_from(by).unwrap_or(i64::MAX))
             }
-            ["wipe", who, what] => {
-                let what = Directory::ALL.iter().find(|(_, name)| name == what);
-                let what = what.ok_or_else(|| format!("'{text}': raft, backend or both"))?;
-                Self::Wipe(own(who), what.0)
+            ["wipe", who, what] => Self::Wipe(own(who), Directory::named(what, text)?),
+            ["keep", who] => Self::Keep(own(who)),
+            ["restore", link, what] => {
+                let what = Directory::named(what, text)?;
+                pair(link).map(|(from, to)| Self::Restore(from, to, what))?
             }
             ["clone-backend", link] => pair(link).map(|(from, to)| Self::CloneBackend(from, to))?,
             ["name", link] => pair(link).map(|(name, to)| Self::Name(name, to))?,
@@ -520,6 +556,7 @@ impl FromStr for Action {
             ["install", who, "this"] => Self::Install(own(who), true),
             ["install", who, "before"] => Self::Install(own(who), false),
             ["ask", who, path] => Self::Ask(own(who), own(path)),
+            ["press", path] => Self::Press(own(path)),
             ["form", who, with] => {
                 Self::Form(own(who), with.split(',').map(str::to_owned).collect())
             }

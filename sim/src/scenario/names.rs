@@ -89,6 +89,7 @@ fn named_by(action: &Action) -> Vec<(&str, Whom)> {
         | Action::FailSync(who, _)
         | Action::Rot(who, _)
         | Action::Wipe(who, _)
+        | Action::Keep(who)
         | Action::Nodes(who, _)
         | Action::Install(who, _)
         | Action::Ask(who, _)
@@ -100,7 +101,10 @@ fn named_by(action: &Action) -> Vec<(&str, Whom)> {
         | Action::Logins(who, _)
         | Action::ReadLock(who, _)
         | Action::Rights(who, _) => vec![(who, Whom::Server)],
-        Action::CloneBackend(from, to) => vec![(from, Whom::Daemon), (to, Whom::Daemon)],
+        Action::Press(_) => Vec::new(),
+        Action::CloneBackend(from, to) | Action::Restore(from, to, _) => {
+            vec![(from, Whom::Daemon), (to, Whom::Daemon)]
+        }
         Action::Name(from, to) => vec![(from, Whom::Machine), (to, Whom::Machine)],
         Action::Cut(from, to)
         | Action::Heal(from, to)

@@ -332,7 +332,7 @@ impl Player {
                 if self.plan.is_calm && !is_discovered {
                     is_discovered = self.is_discovered(&views);
                     if !is_discovered && E::elapsed() > discovered_by && waiting.is_empty() {
-                        return Err(self.undiscovered(&views));
+                        return Err(self.undiscovered::<E>(&views));
                     }
                 }
             }
@@ -340,6 +340,10 @@ impl Player {
             self.supervise::<E>();
             let now = E::elapsed();
             if now >= length {
+                if self.plan.is_calm && !is_discovered && !self.scenario.expect.stands_still {
+                    let views = self.look::<E>().await?;
+                    return Err(self.undiscovered::<E>(&views));
+                }
                 return Ok(());
             }
             let next = due
@@ -359,15 +363,15 @@ impl Player {
         seen.count() >= usize::from(self.scenario.daemons) - self.scenario.asleep.len()
     }
 
-    fn undiscovered(&self, views: &[DaemonView]) -> Failure {
+    fn undiscovered<E: Engine>(&self, views: &[DaemonView]) -> Failure {
         let seen: Vec<_> = views
             .iter()
             .map(|view| (&view.name, view.servers_seen))
             .collect();
         Failure::Liveness(format!(
-            "discovery: not every daemon sees {} servers after {} s: {seen:?}",
+            "discovery: not every daemon saw {} servers by {} s: {seen:?}",
             self.hosts.len(),
-            DISCOVERED_WITHIN.as_secs()
+            E::elapsed().as_secs()
         ))
     }
 
@@ -693,6 +697,8 @@ impl Player {
             Action::Drift(who, rate) => each(who, &|who| Action::Drift(who, *rate)),
             Action::Wipe(who, what) => each(who, &|who| Action::Wipe(who, *what)),
             Action::CloneBackend(from, to) => pairs(from, to, &Action::CloneBackend),
+            Action::Press(_) | Action::Restore(..) => vec![action.clone()],
+            Action::Keep(who) => each(who, &Action::Keep),
             Action::Applier(who, on) => each(who, &|who| Action::Applier(who, *on)),
             Action::PurgeLogs(who) => each(who, &Action::PurgeLogs),
             Action::SlowApplier(who, by) => each(who, &|who| Action::SlowApplier(who, *by)),
@@ -885,6 +891,28 @@ impl Player {
                 );
                 true
             }
+            Action::Keep(who) => {
+                for path in Directory::Both.paths() {
+                    disk::remove_all(&format!("/kept-{who}/{path}"));
+                    disk::copy_all(&format!("/{who}/{path}"), &format!("/kept-{who}/{path}"));
+                }
+                true
+            }
+            Action::Restore(from, to, what) => {
+                if !self.down.contains_key(to) {
+                    self.end::<E>(to, Down::Powerless);
+                }
+                self.wipe(to, *what);
+                // Both machines are the same to the others, and either may be told to end and come back as another.
+                for who in [from, to] {
+                    self.sick.insert(who.clone());
+                    self.forgetful.insert(who.clone());
+                }
+                for name in what.paths() {
+                    disk::copy_all(&format!("/kept-{from}/{name}"), &format!("/{to}/{name}"));
+                }
+                true
+            }
             Action::Applier(who, on) => {
                 let statement = if *on {
                     Statement::StartSqlThread
@@ -922,6 +950,14 @@ impl Player {
             Action::Ask(who, path) => {
                 let answer = browser::get::<E>(who, path).await;
                 event("operator", format_args!("{who} {path}: {answer:?}"));
+                true
+            }
+            Action::Press(path) => {
+                spawn::<E>(operator::press::<E>(
+                    self.scenario.daemon_names(),
+                    path.clone(),
+                    self.scenario.length(),
+                ));
                 true
             }
             Action::Form(who, with) => {
@@ -982,11 +1018,8 @@ impl Player {
     }
 
     fn wipe(&self, who: &str, what: Directory) {
-        if matches!(what, Directory::Raft | Directory::Both) {
-            disk::remove_all(&format!("/{who}/raft"));
-        }
-        if matches!(what, Directory::Backend | Directory::Both) {
-            disk::remove_all(&format!("/{who}/orchestrator.sqlite3"));
+        for name in what.paths() {
+            disk::remove_all(&format!("/{who}/{name}"));
         }
     }
 

@@ -38,11 +38,11 @@ apt_install() {
   local log; log=$(mktemp)
   if [ -z "$updated" ]; then
     say "apt-get update"
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get update -q >"$log" 2>&1 || { tail -n 20 "$log" >&2; rm -f "$log"; die "apt-get update failed; when the network is back, type:  $me $what"; }
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get -o Acquire::Retries=3 update -q >"$log" 2>&1 || { tail -n 20 "$log" >&2; rm -f "$log"; die "apt-get update failed; when the network is back, type:  $me $what"; }
     updated=1
   fi
   say "apt-get install $*"
-  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$@" >"$log" 2>&1 ||
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 install -y -q --no-install-recommends "$@" >"$log" 2>&1 ||
     { tail -n 20 "$log" >&2; rm -f "$log"; die "could not install; to see why, type as root:  apt-get install $*"; }
   rm -f "$log"
 }

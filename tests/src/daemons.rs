@@ -51,6 +51,14 @@ impl DaemonOptions {
         }
     }
 
+    /// The same with timers that bear a machine that stands still for seconds: for tests that compare leaders, terms or single
+    /// answers, and measure no election.
+    pub fn steady() -> DaemonOptions {
+        let mut options = DaemonOptions::default_configuration();
+        options.settings.extend(steady_timers());
+        options
+    }
+
     /// Takes keys of the configuration as `KEY=VALUE`, with values in JSON.
     pub fn set_all(&mut self, settings: &[String]) -> Result<()> {
         for setting in settings {
@@ -62,6 +70,17 @@ impl DaemonOptions {
         }
         Ok(())
     }
+}
+
+/// What makes daemons [steady](DaemonOptions::steady).
+pub fn steady_timers() -> Map<String, Value> {
+    [
+        ("RaftHeartbeatMillis", 300),
+        ("RaftElectionTimeoutMillis", 3_000),
+    ]
+    .map(|(key, value)| (key.to_owned(), Value::from(value)))
+    .into_iter()
+    .collect()
 }
 
 /// Which release a daemon is of. The one before is the program that `ORCHESTRATOR_BINARY_BEFORE` names; without that, it

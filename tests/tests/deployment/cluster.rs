@@ -114,7 +114,10 @@ async fn change(daemons: &Daemons, path: &str) {
 #[tokio::test]
 async fn each_daemon_answers_for_itself() {
     let _turn = TURN.lock().await;
-    let daemons = start(json!({"DefaultRaftPort": 10_009}));
+    let mut options = DaemonOptions::steady();
+    let port = String::from("DefaultRaftPort");
+    options.settings.insert(port, json!(10_009));
+    let daemons = Daemons::start(&options).expect("daemons");
     let leader = daemons.wait_leader(PATIENCE).await.expect("a leader");
     for daemon in daemons.all() {
         wait_healthy(daemon, PATIENCE).await;
@@ -738,7 +741,7 @@ async fn all_crash_at_once_and_nothing_acknowledged_is_lost() {
 #[tokio::test]
 async fn a_follower_that_does_not_reach_the_leaders_api_does_nothing() {
     let _turn = TURN.lock().await;
-    let mut options = DaemonOptions::default_configuration();
+    let mut options = DaemonOptions::steady();
     options.late = options.count;
     let daemons = Daemons::start(&options).expect("prepared");
     for daemon in daemons.all() {

@@ -306,6 +306,21 @@ fn was_bad(looks: &[Looked], from: Instant, to: Instant) -> bool {
     }
 }
 
+/// Whether for a moment nobody said that it leads, though no leader was struck: the machine stood still.
+fn hesitated(looked: &BTreeMap<(usize, usize), Vec<Looked>>, one: &Asked) -> bool {
+    let mut good: Vec<Looked> = looked
+        .iter()
+        .filter(|((_, set_up), _)| *set_up == one.set_up)
+        .flat_map(|(_, looks)| looks.iter().filter(|look| look.is_good).copied())
+        .collect();
+    good.sort_by_key(|look| look.sent);
+    let near =
+        |pair: &&[Looked]| pair[0].answered <= one.answered && pair[1].sent + LAG >= one.answered;
+    good.windows(2)
+        .filter(near)
+        .any(|pair| pair[1].sent.duration_since(pair[0].answered) > 4 * LOOK)
+}
+
 /// Asks for changes, one after another: tags, promotion rules, and tags that are taken away again.
 async fn ask(watched: Arc<Watched>, set_up: usize, proxy: SocketAddr, name: String) {
     let mut number = 0;
@@ -522,7 +537,8 @@ async fn nothing_acknowledged_through_haproxy_is_lost() {
     for one in &asked {
         let was_struck = struck
             .iter()
-            .any(|at| *at <= one.answered && one.answered <= *at + LAG);
+            .any(|at| *at <= one.answered && one.answered <= *at + LAG)
+            || hesitated(&looked, one);
         match one.outcome {
             // As HAProxy cuts whoever waits for a daemon that it marks down (on-marked-down shutdown-sessions), and does not
             // always say 502 first. A daemon that ends a connection without a word is a 502 of HAProxy's.

@@ -47,7 +47,7 @@ fn log(daemon: &Daemon) -> String {
 async fn strangers_are_refused_where_there_are_certificates() {
     let _turn = TURN.lock().await;
     let folder = Scratch::create("raft-port").expect("a folder");
-    let mut options = DaemonOptions::default_configuration();
+    let mut options = DaemonOptions::steady();
     options.spare = 1;
     options.late = options.count;
     options

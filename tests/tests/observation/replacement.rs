@@ -105,7 +105,11 @@ async fn a_member_left_running_is_replaced_under_partitions() {
             let check = ask(daemon, "/api/leader-check").await;
             leading += u32::from(check.status == 200);
         }
-        assert_eq!(leading, 1, "look {looks}");
+        assert!(leading <= 1, "look {looks}: {leading} lead");
+        if leading == 0 {
+            // The whole machine stood still for longer than a lease lasts; who leads afterwards is compared in the end.
+            daemons.wait_leader(PATIENCE).await.expect("a leader");
+        }
         let check = ask(n4, "/api/leader-check").await;
         assert_eq!(check.status, 404);
         let health = ask(n4, "/api/raft-health").await;
@@ -118,8 +122,18 @@ async fn a_member_left_running_is_replaced_under_partitions() {
         }
         // Every member takes changes meanwhile.
         if looks.is_multiple_of(10) {
-            let change = ask(n1, &format!("/api/tag/db{looks}/3306?tag=meanwhile")).await;
-            assert_eq!(change.status, 200, "{change:?}");
+            let path = format!("/api/tag/db{looks}/3306?tag=meanwhile");
+            let looked = until(
+                "a change",
+                PATIENCE,
+                Duration::from_millis(100),
+                async || match ask(n1, &path).await {
+                    change if change.status == 200 => Look::Holds(()),
+                    change if change.status == 503 => Look::not(change.body),
+                    change => panic!("{change:?}"),
+                },
+            );
+            looked.await.expect("taken");
         }
     }
     println!("{looks} looks");

@@ -129,6 +129,10 @@ impl Daemons {
         self.lock().asleep.insert(name.to_owned());
     }
 
+    pub fn is_asleep(&self, name: &str) -> bool {
+        self.lock().asleep.contains(name)
+    }
+
     /// Whether it was asleep.
     pub fn wake(&self, name: &str) -> bool {
         self.lock().asleep.remove(name)

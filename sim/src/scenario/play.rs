@@ -899,7 +899,7 @@ impl Player {
                 true
             }
             Action::Restore(from, to, what) => {
-                if !self.down.contains_key(to) {
+                if !self.down.contains_key(to) && !self.daemons.is_asleep(to) {
                     self.end::<E>(to, Down::Powerless);
                 }
                 self.wipe(to, *what);

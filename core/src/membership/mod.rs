@@ -436,6 +436,9 @@ fn silent_for(view: &View<'_>, node: NodeId) -> Duration {
     view.now.mono.since(since)
 }
 
+/// Of a newcomer: it is becoming a member, or about to.
+pub(crate) const LET_IN: &str = "it is being let in";
+
 /// Why each newcomer that was heard is not a member.
 fn strangers(view: &View<'_>) -> BTreeMap<NodeId, String> {
     let membership = view.replicated.membership();
@@ -459,7 +462,7 @@ fn strangers(view: &View<'_>) -> BTreeMap<NodeId, String> {
         if let Some(change) = view.replicated.member_change()
             && change.wanted.contains(node)
         {
-            reasons.insert(*node, "it is being let in".to_string());
+            reasons.insert(*node, LET_IN.to_string());
             continue;
         }
         let declarers: Vec<NodeId> = view
@@ -472,11 +475,12 @@ fn strangers(view: &View<'_>) -> BTreeMap<NodeId, String> {
                     .is_some_and(|wanted| wanted.contains(node))
             })
             .collect();
-        let by_address = voters
+        let by_address: Option<Result<_, String>> = voters
             .iter()
-            .find_map(|former| swap(view, voters, *former, *node)?.err());
+            .find_map(|former| swap(view, voters, *former, *node));
         let why = match by_address {
-            Some(why) => why,
+            Some(Err(why)) => why,
+            Some(Ok(_)) => LET_IN.to_string(),
             None if declarers.is_empty() => format!(
                 "no member has {} in its RaftNodes: put it there on all members and restart them one after the other, or use \
                  raft-add-peer",

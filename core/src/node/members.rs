@@ -184,7 +184,8 @@ impl Node {
 
     fn tell_of_strangers(&self, strangers: &BTreeMap<NodeId, String>, out: &mut Output) {
         for (node, why) in strangers {
-            if self.members.judgement.strangers.get(node) != Some(why) {
+            let is_news = self.members.judgement.strangers.get(node) != Some(why);
+            if is_news && why != membership::LET_IN {
                 note(
                     out,
                     Level::Warning,

@@ -15,6 +15,9 @@ pub(super) const MIGRATIONS_TABLE: &str = "orchestrator_migrations";
 pub(super) struct Migration {
     pub version: i64,
     pub name: &'static str,
+    /// The oldest release, by the newest step it has, that can use the tables after this one. A step that only adds tables or
+    /// columns leaves this as it was, so that the release before can come back.
+    pub oldest_reader: i64,
     pub tables: &'static [&'static Table],
 }
 
@@ -22,6 +25,7 @@ pub(super) struct Migration {
 pub(super) const MIGRATIONS: &[Migration] = &[Migration {
     version: 1,
     name: "tables",
+    oldest_reader: 1,
     tables: TABLES,
 }];
 
@@ -29,12 +33,19 @@ pub(super) fn newest_version() -> i64 {
     MIGRATIONS.last().map_or(0, |migration| migration.version)
 }
 
-/// The steps that a database lacks, by the checksums of those that it records.
+/// A step as a database records it.
+pub(super) struct Done {
+    pub checksum: String,
+    pub oldest_reader: i64,
+}
+
+/// The steps that a database lacks, by those that it records.
 ///
 /// # Errors
-/// Another build made it, or there is something to do and the configuration forbids it.
+/// Another build made it, a later release changed it in a way that this one cannot live with, or there is something to do
+/// and the configuration forbids it.
 pub(super) fn missing(
-    done: &BTreeMap<i64, String>,
+    done: &BTreeMap<i64, Done>,
     checksum_of: impl Fn(&Migration) -> String,
     place: &Place,
     deploy: Deploy,
@@ -48,8 +59,8 @@ pub(super) fn missing(
         let wanted = checksum_of(migration);
         match done.get(&migration.version) {
             None => missing.push(migration),
-            Some(checksum) if *checksum == wanted => {}
-            Some(checksum) => {
+            Some(Done { checksum, .. }) if *checksum == wanted => {}
+            Some(Done { checksum, .. }) => {
                 return Err(wrong(format!(
                     "its migration {} ({}) has checksum {checksum}, this release's has {wanted}: another build made it",
                     migration.version, migration.name
@@ -57,15 +68,18 @@ pub(super) fn missing(
             }
         }
     }
-    if let Some(newest) = done
-        .keys()
-        .next_back()
-        .filter(|newest| **newest > newest_version())
-    {
+    let known = newest_version();
+    if let Some(newest) = done.keys().next_back().filter(|newest| **newest > known) {
+        let oldest_reader = done.values().map(|done| done.oldest_reader).max();
+        if let Some(oldest) = oldest_reader.filter(|oldest| *oldest > known) {
+            return Err(wrong(format!(
+                "a later release changed its tables (to version {newest}), and this one knows version {known}, where {oldest} \
+                 is the oldest that can use them: install that release again, or give this daemon an empty database, which it \
+                 fills from RaftDataDir"
+            )));
+        }
         tracing::warn!(
-            "{place} has the schema of a later release (version {newest}, this one knows {}); columns are only ever added, \
-             going on",
-            newest_version()
+            "{place} has the tables of a later release (version {newest}, this one knows {known}), which this one can use"
         );
     }
     match deploy {

@@ -21,7 +21,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::by_hand;
 use super::database::{Attempt, Found, Held, Mark, Rewrite, Source, Stamp};
-use super::migrations::{MIGRATIONS_TABLE, Migration, missing, newest_version};
+use super::migrations::{Done, MIGRATIONS_TABLE, Migration, missing, newest_version};
 use super::original;
 use super::question::{Question, Texts, aside_names};
 use super::rows::{Row, Value, Write, hex};
@@ -658,16 +658,26 @@ async fn deploy_locked<E: Env>(
     wall: Wall,
 ) -> Result<Option<Adopted>, BackendError> {
     let is_ours = exists::<E>(session, MIGRATIONS_TABLE).await?;
-    let mut done: BTreeMap<i64, String> = BTreeMap::new();
+    let mut done: BTreeMap<i64, Done> = BTreeMap::new();
     if is_ours {
         let rows = session
-            .ask::<E>(&format!("SELECT version, checksum FROM {MIGRATIONS_TABLE}"))
+            .ask::<E>(&format!(
+                "SELECT version, checksum, oldest_reader FROM {MIGRATIONS_TABLE}"
+            ))
             .await?;
         for row in rows {
             let mut row = row.into_iter().map(Option::unwrap_or_default);
             let version = row.next().and_then(|version| version.parse().ok());
-            if let (Some(version), Some(checksum)) = (version, row.next()) {
-                done.insert(version, checksum);
+            let checksum = row.next();
+            let oldest_reader = row.next().and_then(|oldest| oldest.parse().ok());
+            if let (Some(version), Some(checksum), Some(oldest_reader)) =
+                (version, checksum, oldest_reader)
+            {
+                let recorded = Done {
+                    checksum,
+                    oldest_reader,
+                };
+                done.insert(version, recorded);
             }
         }
     }
@@ -700,7 +710,7 @@ async fn migrate<E: Env>(
         session
             .define::<E>(&format!(
                 "CREATE TABLE IF NOT EXISTS {MIGRATIONS_TABLE} (version bigint NOT NULL PRIMARY KEY, name varchar(64) NOT \
-                 NULL, checksum varchar(64) NOT NULL, app_version varchar(64) NOT NULL, applied_at timestamp NOT NULL DEFAULT \
+                 NULL, checksum varchar(64) NOT NULL, oldest_reader bigint NOT NULL, app_version varchar(64) NOT NULL, applied_at timestamp NOT NULL DEFAULT \
                  '1971-01-01 00:00:00') ENGINE=InnoDB DEFAULT CHARSET=utf8mb4"
             ))
             .await?;
@@ -708,13 +718,14 @@ async fn migrate<E: Env>(
             Value::Number(migration.version),
             migration.name.into(),
             checksum(migration).into(),
+            Value::Number(migration.oldest_reader),
             settings.app_version.clone().into(),
             wall.into(),
         ];
         let values: Vec<String> = values.iter().map(literal).collect();
         session
             .run::<E>(&format!(
-                "INSERT INTO {MIGRATIONS_TABLE} (version, name, checksum, app_version, applied_at) VALUES ({})",
+                "INSERT INTO {MIGRATIONS_TABLE} (version, name, checksum, oldest_reader, app_version, applied_at) VALUES ({})",
                 values.join(", ")
             ))
             .await?;

@@ -22,7 +22,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::by_hand;
 use super::database::{Found, Held, Mark, Rewrite, Stamp};
-use super::migrations::{MIGRATIONS_TABLE, Migration, missing, newest_version};
+use super::migrations::{Done, MIGRATIONS_TABLE, Migration, missing, newest_version};
 use super::original;
 use super::question::{PATIENCE, Question, Texts, aside_names};
 use super::rows::{Row, Value, Write, hex, timestamp};
@@ -698,10 +698,17 @@ fn exists(connection: &Connection, table: &str) -> rusqlite::Result<bool> {
         .map(|row| row.is_some())
 }
 
-fn recorded(connection: &Connection) -> rusqlite::Result<BTreeMap<i64, String>> {
-    let mut statement =
-        connection.prepare(&format!("select version, checksum from {MIGRATIONS_TABLE}"))?;
-    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+fn recorded(connection: &Connection) -> rusqlite::Result<BTreeMap<i64, Done>> {
+    let mut statement = connection.prepare(&format!(
+        "select version, checksum, oldest_reader from {MIGRATIONS_TABLE}"
+    ))?;
+    let rows = statement.query_map([], |row| {
+        let done = Done {
+            checksum: row.get(1)?,
+            oldest_reader: row.get(2)?,
+        };
+        Ok((row.get(0)?, done))
+    })?;
     rows.collect()
 }
 
@@ -731,7 +738,8 @@ fn migrate(
 ) -> rusqlite::Result<Option<Adopted>> {
     connection.execute_batch(&format!(
         "create table if not exists {MIGRATIONS_TABLE} (version integer not null primary key, name varchar(64) not null, \
-         checksum varchar(64) not null, app_version varchar(64) not null, applied_at timestamp not null)"
+         checksum varchar(64) not null, oldest_reader integer not null, app_version varchar(64) not null, applied_at timestamp \
+         not null)"
     ))?;
     let mut adopted = Adopted::default();
     let mut found_tables = false;
@@ -749,13 +757,14 @@ fn migrate(
         }
         connection.execute(
             &format!(
-                "insert into {MIGRATIONS_TABLE} (version, name, checksum, app_version, applied_at) \
-                 values (?1, ?2, ?3, ?4, ?5)"
+                "insert into {MIGRATIONS_TABLE} (version, name, checksum, oldest_reader, app_version, applied_at) \
+                 values (?1, ?2, ?3, ?4, ?5, ?6)"
             ),
             (
                 migration.version,
                 migration.name,
                 checksum(migration),
+                migration.oldest_reader,
                 &settings.app_version,
                 timestamp(wall),
             ),

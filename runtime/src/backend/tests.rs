@@ -1136,9 +1136,27 @@ fn migrations_run_once_and_are_checked() {
         assert_eq!(rows_of(&connection, "sqlite_master"), schema);
 
         connection
-            .execute_batch("insert into orchestrator_migrations values (99, 'later', 'x', '9.9', '2030-01-01 00:00:00')")
+            .execute_batch("insert into orchestrator_migrations values (99, 'later', 'x', 1, '9.9', '2030-01-01 00:00:00')")
             .unwrap();
+        // It only added something.
         drop(open::<E>(settings(&folder.file())).await.unwrap());
+        connection
+            .execute_batch(
+                "update orchestrator_migrations set oldest_reader = 98 where version = 99",
+            )
+            .unwrap();
+        let refused = open::<E>(settings(&folder.file())).await.unwrap_err();
+        assert!(
+            refused
+                .to_string()
+                .contains("a later release changed its tables (to version 99)"),
+            "{refused}"
+        );
+        connection
+            .execute_batch(
+                "update orchestrator_migrations set oldest_reader = 1 where version = 99",
+            )
+            .unwrap();
         connection
             .execute_batch("update orchestrator_migrations set checksum = 'y' where version = 1")
             .unwrap();

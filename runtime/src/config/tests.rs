@@ -1269,6 +1269,10 @@ fn the_sample_configurations_load_without_a_warning() {
             include_str!("../../packaging/conf/orchestrator-raft.conf.json"),
         ),
         (
+            "raft with MySQL",
+            include_str!("../../packaging/conf/orchestrator-raft-mysql.conf.json"),
+        ),
+        (
             "alone",
             include_str!("../../packaging/conf/orchestrator-alone.conf.json"),
         ),

@@ -378,11 +378,12 @@ impl World {
             Running::Step { uid, epoch, step } => (uid, epoch, step),
             Running::Hook {
                 run: HookRun::Detection(number),
+                epoch,
                 hook,
-                ..
             } => {
                 self.step(Input::DetectionHookEnded {
                     number,
+                    epoch,
                     hook,
                     outcome,
                 });

@@ -1,40 +1,60 @@
 //! Hooks, as this daemon has them run: those of the detections that it registered as the leader, those of recoveries
 //! that have ended, and what each is told. Which comes next is decided in [`hook`].
 //!
-//! A detection's hooks are run once, by the leader that registered it; where that leader ends before they do, the next
-//! one does not repeat them, and the recovery goes on without them. A recovery waits for the hooks of its detection, and
-//! is not attempted if one fails: the next attempt begins with that hook.
+//! A recovery waits for the hooks of its detection, and is not attempted if one fails: the next attempt begins with that
+//! hook. They are on record ([`Telling`]) as those of a recovery are: where the leader that runs one ends, the next one
+//! runs it once more, and those after it. The registration begins the first, and each further entry says how one ended
+//! and which begins, so that there are as many entries more as there are hooks, and none without hooks.
+//!
+//! While version 1 is in force the record has no place for them, and they are remembered by the leader that registered
+//! the detection: where it ends before they do, the next one does not repeat them, and the recovery goes on without them.
 
 use alloc::{
     borrow::ToOwned,
     boxed::Box,
+    collections::BTreeSet,
     format,
     string::{String, ToString},
     vec::Vec,
 };
 use core::time::Duration;
 
-use super::{Cause, Effect, HookRun, Level, Node, Output, note};
+use super::{
+    Cause, Effect, HookRun, Level, Node, Output, Proposal, note, repair::MOVE_AGAIN_AFTER,
+};
 use crate::{
     analysis::{code::Code, diagnose::InstanceType},
     id::{Epoch, InstanceKey, StepId, Uid},
     recovery::{
-        Hook, HookFacts, HookList, Outcome, Recovery, Stage,
+        Hook, HookFacts, HookList, Outcome, Phase, Recovery, Stage, Telling,
         dead_primary::{self, hook_step, hooks_after},
         hook::{self, Successor},
     },
-    replicated::{Command, Detection},
-    time::Now,
+    replicated::{Answer, Command, Detection},
+    time::{Mono, Now},
 };
 
-/// Detections whose hooks are remembered; the oldest are forgotten first.
+/// Detections whose hooks are looked after; the oldest are forgotten first.
 const TELLING_MAX: usize = 1_024;
-/// Nobody is served by the hooks of a recovery that ended so long ago, by the log's time.
+/// The version of commands with which the hooks of a detection are put on record.
+const TELLING_SINCE: u32 = 2;
+/// Nobody is served by the hooks of a recovery that ended so long ago, or of a detection that old, by the log's time.
 const ANNOUNCE_AGE_MAX: Duration = Duration::from_secs(3_600);
 
-/// Where the hooks of a detection stand.
+/// What this leader knows of the hooks of a detection beside their record.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Unrecorded {
+    /// How the run of this number ended.
+    ended: Option<(u32, Outcome)>,
+    /// A recovery began anew after a hook had failed: it is tried again.
+    is_asked_again: bool,
+    /// They are not thought over before this time.
+    wait_until: Option<Mono>,
+}
+
+/// Where the hooks of a detection stand that are not on record.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Telling {
+pub(super) struct Remembered {
     place: u32,
     state: State,
 }
@@ -47,6 +67,21 @@ enum State {
 }
 
 impl Node {
+    fn detection_hooks(&self) -> u32 {
+        self.hooks.get(HookList::OnFailureDetection)
+    }
+
+    fn telling(&self, number: u64) -> Option<&Telling> {
+        self.replicated.detection(number)?.telling.as_ref()
+    }
+
+    /// The record with which a detection is registered: its first hook is begun, where it has any.
+    pub(super) fn first_telling(&self) -> Option<Telling> {
+        let epoch = self.leading()?;
+        let has_room = self.replicated.versions().command >= TELLING_SINCE;
+        (has_room && self.detection_hooks() > 0).then(|| Telling::begun(epoch))
+    }
+
     /// A detection was registered: its hooks are run by the leader that found it.
     pub(super) fn tell_detection(
         &mut self,
@@ -55,15 +90,23 @@ impl Node {
         detection: &Detection,
         out: &mut Output,
     ) {
-        let is_mine = detection.processing_token == self.identification.token;
-        if self.leading().is_none() || !is_mine || self.hooks.get(HookList::OnFailureDetection) == 0
+        if let Some(Telling {
+            phase: Phase::Intended(epoch),
+            ..
+        }) = self.telling(number)
         {
+            let epoch = *epoch;
+            self.detection_hook_begins(now, number, epoch, out);
             return;
         }
-        while self.telling.len() >= TELLING_MAX {
-            self.telling.pop_first();
+        let is_mine = detection.processing_token == self.identification.token;
+        if self.leading().is_none() || !is_mine || self.detection_hooks() == 0 {
+            return;
         }
-        self.run_detection_hook(now, number, 0, out);
+        while self.remembered.len() >= TELLING_MAX {
+            self.remembered.pop_first();
+        }
+        self.run_remembered(now, number, 0, out);
     }
 
     /// A recovery began anew after a hook of its detection had failed: that hook is tried again.
@@ -75,25 +118,25 @@ impl Node {
         else {
             return;
         };
-        if let Some(Telling {
+        if let (Some(telling), Some(epoch)) = (self.telling(number), self.leading()) {
+            let next = telling.next(self.detection_hooks(), epoch);
+            if matches!(next, hook::Next::Failed(_)) {
+                self.unrecorded.entry(number).or_default().is_asked_again = true;
+            }
+            return;
+        }
+        if let Some(Remembered {
             place,
             state: State::Failed(_),
-        }) = self.telling.get(&number)
+        }) = self.remembered.get(&number)
         {
-            self.run_detection_hook(now, number, *place, out);
+            self.run_remembered(now, number, *place, out);
         }
     }
 
-    fn run_detection_hook(&mut self, now: Now, number: u64, place: u32, out: &mut Output) {
-        let (Some(epoch), Some(detection)) =
-            (self.leading(), self.replicated.detection(number).cloned())
-        else {
-            return;
-        };
-        let hook = Hook {
-            list: HookList::OnFailureDetection,
-            place,
-        };
+    /// What running a hook of a detection is.
+    fn detection_effect(&self, now: Now, number: u64, epoch: Epoch, hook: Hook) -> Option<Effect> {
+        let detection = self.replicated.detection(number)?;
         let facts = HookFacts {
             idempotency_key: format!("detection-{number}/{hook}"),
             ..self.facts(
@@ -104,58 +147,72 @@ impl Node {
                 &detection.replicas,
             )
         };
-        self.telling.insert(
-            number,
-            Telling {
-                place,
-                state: State::Running,
-            },
-        );
-        out.effects.push(Effect::RunHook {
+        Some(Effect::RunHook {
             run: HookRun::Detection(number),
             epoch,
             hook,
             facts: Box::new(facts),
-        });
+        })
     }
 
-    pub(super) fn detection_hook_ended(
+    fn run_remembered(&mut self, now: Now, number: u64, place: u32, out: &mut Output) {
+        let hook = Hook {
+            list: HookList::OnFailureDetection,
+            place,
+        };
+        let effect = self
+            .leading()
+            .and_then(|epoch| self.detection_effect(now, number, epoch, hook));
+        let Some(effect) = effect else { return };
+        let state = State::Running;
+        self.remembered.insert(number, Remembered { place, state });
+        out.effects.push(effect);
+    }
+
+    /// It is on record that a hook of a detection was begun under this epoch.
+    fn detection_hook_begins(&mut self, now: Now, number: u64, epoch: Epoch, out: &mut Output) {
+        let Some((run, hook)) = self
+            .telling(number)
+            .map(|telling| (telling.run, telling.hook()))
+        else {
+            return;
+        };
+        if self.leading() == Some(epoch) {
+            self.unrecorded.remove(&number);
+            out.effects
+                .extend(self.detection_effect(now, number, epoch, hook));
+        } else if self.last_led == Some(epoch) {
+            // Nobody runs it, should this daemon lead on under this epoch.
+            let outcome = Outcome::Refused {
+                code: 0,
+                reason: "not run: its leader had no quorum when it was committed".to_owned(),
+            };
+            let unrecorded = Unrecorded {
+                ended: Some((run, outcome)),
+                ..Unrecorded::default()
+            };
+            self.unrecorded.insert(number, unrecorded);
+        }
+    }
+
+    /// The record of a detection's hooks went on.
+    pub(super) fn telling_went_on(
         &mut self,
         now: Now,
         number: u64,
-        hook: Hook,
-        outcome: Outcome,
+        epoch: Epoch,
+        next: Option<u32>,
         out: &mut Output,
     ) {
-        let leads = self.leading().is_some();
-        let Some(telling) = self.telling.get_mut(&number) else {
+        if next.is_some() {
+            self.detection_hook_begins(now, number, epoch, out);
             return;
-        };
-        let failure = hook::failure_of(&outcome);
-        match failure {
-            Some(why) => {
-                let why = format!("{hook}: {why}");
-                note(
-                    out,
-                    Level::Error,
-                    None,
-                    format!("detection {number}: {why}; no recovery is attempted without it"),
-                );
-                telling.state = State::Failed(why);
-            }
-            // It may lead on under the same epoch: what was not run is then run before another attempt.
-            None if hook.place + 1 < self.hooks.get(HookList::OnFailureDetection) && !leads => {
-                telling.place = hook.place + 1;
-                telling.state = State::Failed(format!(
-                    "the hooks after {hook} were not run: this daemon did not lead"
-                ));
-            }
-            None if hook.place + 1 < self.hooks.get(HookList::OnFailureDetection) => {
-                self.run_detection_hook(now, number, hook.place + 1, out);
-                return;
-            }
-            None => telling.state = State::Done,
         }
+        self.unrecorded.remove(&number);
+        self.wake_waiting(now, number);
+    }
+
+    fn wake_waiting(&mut self, now: Now, number: u64) {
         let waiting: Vec<Uid> = self
             .replicated
             .running()
@@ -167,12 +224,209 @@ impl Node {
         }
     }
 
-    /// Where the hooks of a detection stand, as far as this leader knows.
+    pub(super) fn detection_hook_ended(
+        &mut self,
+        now: Now,
+        (number, epoch, hook): (u64, Epoch, Hook),
+        outcome: Outcome,
+        out: &mut Output,
+    ) {
+        // One that ends while the quorum is lost counts: without a successor this daemon leads on under the same epoch.
+        if self.last_led != Some(epoch) {
+            return;
+        }
+        let failure = hook::failure_of(&outcome).map(|why| format!("{hook}: {why}"));
+        if let Some(why) = &failure {
+            note(
+                out,
+                Level::Error,
+                None,
+                format!("detection {number}: {why}; no recovery is attempted without it"),
+            );
+        }
+        match self.telling(number) {
+            Some(telling) => {
+                if telling.hook() == hook && telling.phase == Phase::Intended(epoch) {
+                    let ended = Some((telling.run, outcome));
+                    let unrecorded = self.unrecorded.entry(number).or_default();
+                    unrecorded.ended = ended;
+                    unrecorded.wait_until = None;
+                }
+            }
+            None => self.remembered_ended(now, number, hook, failure, out),
+        }
+    }
+
+    fn remembered_ended(
+        &mut self,
+        now: Now,
+        number: u64,
+        hook: Hook,
+        failure: Option<String>,
+        out: &mut Output,
+    ) {
+        let leads = self.leading().is_some();
+        let has_next = hook.place + 1 < self.detection_hooks();
+        let Some(remembered) = self.remembered.get_mut(&number) else {
+            return;
+        };
+        match failure {
+            Some(why) => remembered.state = State::Failed(why),
+            // It may lead on under the same epoch: what was not run is then run before another attempt.
+            None if has_next && !leads => {
+                remembered.place = hook.place + 1;
+                remembered.state = State::Failed(format!(
+                    "the hooks after {hook} were not run: this daemon did not lead"
+                ));
+            }
+            None if has_next => {
+                self.run_remembered(now, number, hook.place + 1, out);
+                return;
+            }
+            None => remembered.state = State::Done,
+        }
+        self.wake_waiting(now, number);
+    }
+
+    /// Where the hooks of a detection stand, for a recovery that comes after them.
     pub(super) fn told(&self, number: u64) -> hook::Next {
-        match self.telling.get(&number).map(|telling| &telling.state) {
+        if let Some(telling) = self.telling(number) {
+            let is_asked_again = self
+                .unrecorded
+                .get(&number)
+                .is_some_and(|unrecorded| unrecorded.is_asked_again);
+            let next = self
+                .leading()
+                .map(|epoch| telling.next(self.detection_hooks(), epoch));
+            return match next {
+                Some(hook::Next::Failed(why)) if !is_asked_again => hook::Next::Failed(why),
+                Some(hook::Next::Finished) => hook::Next::Finished,
+                Some(hook::Next::Wait | hook::Next::Run(_) | hook::Next::Failed(_)) | None => {
+                    hook::Next::Wait
+                }
+            };
+        }
+        match self
+            .remembered
+            .get(&number)
+            .map(|remembered| &remembered.state)
+        {
             Some(State::Running) => hook::Next::Wait,
             Some(State::Failed(why)) => hook::Next::Failed(why.clone()),
             Some(State::Done) | None => hook::Next::Finished,
+        }
+    }
+
+    // --- hooks of detections, as their record says ---
+
+    /// The hooks of detections go on that are young enough to serve somebody, and those that a recovery waits for. What is
+    /// older stays as it is.
+    pub(super) fn drive_tellings(&mut self, now: Now, epoch: Epoch, out: &mut Output) {
+        let replicated = &self.replicated;
+        let is_open = |number: &u64| {
+            replicated
+                .detection(*number)
+                .is_some_and(|detection| detection.telling.is_some())
+        };
+        self.unrecorded.retain(|number, _| is_open(number));
+        let young = replicated
+            .telling_newest_first()
+            .take(TELLING_MAX)
+            .take_while(|detection| now.wall.since(detection.at) <= ANNOUNCE_AGE_MAX)
+            .map(|detection| detection.number);
+        let awaited = replicated.running().map(|recovery| recovery.detection);
+        let numbers: BTreeSet<u64> = young.chain(awaited.filter(is_open)).collect();
+        for number in numbers {
+            let is_due = self
+                .unrecorded
+                .get(&number)
+                .and_then(|unrecorded| unrecorded.wait_until)
+                .is_none_or(|at| at <= now.mono);
+            if is_due && !self.is_telling(number) {
+                self.drive_telling(now, number, epoch, out);
+            }
+        }
+    }
+
+    /// When the hooks of a detection may go on by time alone.
+    pub(super) fn next_telling(&self) -> Option<Mono> {
+        self.unrecorded
+            .iter()
+            .filter(|(number, _)| !self.is_telling(**number))
+            .filter_map(|(_, unrecorded)| unrecorded.wait_until)
+            .min()
+    }
+
+    fn is_telling(&self, number: u64) -> bool {
+        self.proposals
+            .values()
+            .any(|(cause, _)| *cause == Cause::Telling(number))
+    }
+
+    fn drive_telling(&mut self, now: Now, number: u64, epoch: Epoch, out: &mut Output) {
+        let Some(telling) = self.telling(number).cloned() else {
+            return;
+        };
+        let unrecorded = self.unrecorded.entry(number).or_default();
+        unrecorded.wait_until = None;
+        let is_mine = telling.phase == Phase::Intended(epoch);
+        unrecorded
+            .ended
+            .take_if(|(run, _)| !is_mine || *run != telling.run);
+        let ended = unrecorded.ended.clone();
+        let is_asked_again = unrecorded.is_asked_again;
+        let mut then = telling.clone();
+        if let Some((_, outcome)) = &ended {
+            then.phase = Phase::Settled(outcome.clone());
+        }
+        let next = match then.next(self.detection_hooks(), epoch) {
+            hook::Next::Wait => return,
+            hook::Next::Run(hook) => Some(hook.place),
+            hook::Next::Failed(_) if ended.is_some() => None,
+            hook::Next::Failed(_) if is_asked_again => Some(then.place),
+            hook::Next::Failed(_) => return,
+            hook::Next::Finished => None,
+        };
+        if let (Phase::Intended(by), Some(_)) = (&then.phase, next) {
+            let hook = then.hook();
+            let text = format!(
+                "detection {number}: {hook} is run once more: epoch {by}, which ran it, is over"
+            );
+            note(out, Level::Info, None, text);
+        }
+        // Thought over again when the proposal has ended, or in a while if it could not be made.
+        self.unrecorded.entry(number).or_default().wait_until =
+            Some(now.mono + super::HOUSE_INTERVAL);
+        let command = Command::TellOfDetection {
+            number,
+            epoch,
+            run: telling.run,
+            ended: ended.map(|(_, outcome)| outcome),
+            next,
+        };
+        self.propose(now, Cause::Telling(number), command, out);
+    }
+
+    /// A step of a detection's hooks was committed, or not.
+    pub(super) fn telling_proposed(
+        &mut self,
+        now: Now,
+        number: u64,
+        outcome: &Proposal,
+        out: &mut Output,
+    ) {
+        let is_committed = match outcome {
+            Proposal::Committed(Answer::Refused(refusal)) => {
+                let text =
+                    format!("detection {number}: a move of its hooks was refused: {refusal}");
+                note(out, Level::Warning, None, text);
+                false
+            }
+            Proposal::Committed(_) => true,
+            Proposal::Refused | Proposal::Unknown => false,
+        };
+        if let Some(unrecorded) = self.unrecorded.get_mut(&number) {
+            unrecorded.wait_until = (!is_committed).then(|| now.mono + MOVE_AGAIN_AFTER);
         }
     }
 

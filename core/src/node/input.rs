@@ -36,9 +36,10 @@ pub enum Input {
     /// How appending members, or handing leadership over, ended.
     Seated(Result<(), String>),
     StepEnded(StepEnd),
-    /// A hook of this detection ended.
+    /// A hook of this detection ended, which was run under this epoch.
     DetectionHookEnded {
         number: u64,
+        epoch: Epoch,
         hook: Hook,
         outcome: Outcome,
     },

@@ -797,6 +797,7 @@ impl Node {
             processing_token: self.identification.token.clone(),
             at: now.wall,
             is_active: true,
+            telling: self.first_telling(),
         }))
     }
 }

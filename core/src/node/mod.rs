@@ -36,7 +36,7 @@ use core::time::Duration;
 use agreement::Agreement;
 use backoff::Backoff;
 pub use effect::{Effect, Fatal, HookRun, Level, Note, Output, PeerMessage, Reply, Word};
-use hooks::Telling;
+use hooks::{Remembered, Unrecorded};
 pub use input::{
     Input, Opinion, OpinionKind, ProbeEnd, Proposal, RaftView, Request, Sign, StepEnd,
 };
@@ -108,6 +108,8 @@ enum Cause {
         uid: Uid,
         begin: Box<Command>,
     },
+    /// How the hooks of this detection go on; nothing else is planned for them meanwhile.
+    Telling(u64),
     /// A change of the daemons' own membership, or of what is known of them.
     Members,
     /// The same, begun for an operator.
@@ -205,8 +207,10 @@ pub struct Node {
     agreement: Agreement,
     /// Of this daemon's own file.
     hooks: HookCounts,
-    /// Detections that this leader registered, and where their hooks stand.
-    telling: BTreeMap<u64, Telling>,
+    /// Detections that this leader registered while there was no place on record for where their hooks stand.
+    remembered: BTreeMap<u64, Remembered>,
+    /// Of detections whose hooks are on record.
+    unrecorded: BTreeMap<u64, Unrecorded>,
     /// It was told which right is missing to see whom a fence would not stop.
     is_told_of_fences: bool,
     /// Steps taken so far.
@@ -279,7 +283,8 @@ impl Node {
             dialled_until: BTreeMap::new(),
             agreement: Agreement::default(),
             hooks: HookCounts::default(),
-            telling: BTreeMap::new(),
+            remembered: BTreeMap::new(),
+            unrecorded: BTreeMap::new(),
             is_told_of_fences: false,
             steps: 0,
             partly_seen: BTreeMap::new(),
@@ -319,9 +324,10 @@ impl Node {
             Input::Asked(id, request) => self.asked(now, id, request, out),
             Input::DetectionHookEnded {
                 number,
+                epoch,
                 hook,
                 outcome,
-            } => self.detection_hook_ended(now, number, hook, outcome, out),
+            } => self.detection_hook_ended(now, (number, epoch, hook), outcome, out),
             Input::LocalPolicy(policy) => self.local_policy = *policy,
             Input::LocalHooks(counts) => self.hooks = counts,
             Input::LocalOriginal(original) => self.original = Some(original),

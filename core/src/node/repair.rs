@@ -30,7 +30,7 @@ use crate::{
 /// Least pause between two thoughts about one recovery.
 const WAIT_MIN: core::time::Duration = core::time::Duration::from_millis(1);
 /// Pause after a move that was refused or not committed.
-const MOVE_AGAIN_AFTER: core::time::Duration = core::time::Duration::from_millis(100);
+pub(super) const MOVE_AGAIN_AFTER: core::time::Duration = core::time::Duration::from_millis(100);
 
 pub(super) fn unknown() -> Reply {
     Reply::Unknown("it was proposed, and whether it was committed is not known".to_string())
@@ -47,7 +47,8 @@ impl Node {
         if self.raft.leading.is_some() && self.raft.leading != self.last_led {
             self.progress.clear();
             self.outcomes.clear();
-            self.telling.clear();
+            self.remembered.clear();
+            self.unrecorded.clear();
             self.last_led = self.raft.leading;
         }
         self.wait_until.clear();
@@ -380,6 +381,12 @@ impl Node {
                     ),
                 );
             }
+            Command::TellOfDetection {
+                number,
+                epoch,
+                next,
+                ..
+            } => self.telling_went_on(now, *number, *epoch, *next, out),
             Command::Adopt { rows, .. } => {
                 for key in &rows.known {
                     if self.replicated.is_known(key) {
@@ -594,6 +601,7 @@ impl Node {
             Cause::Discover(key, requests) => {
                 self.discover_proposed(&key, requests, &outcome, out);
             }
+            Cause::Telling(number) => self.telling_proposed(now, number, &outcome, out),
             Cause::House | Cause::Members => {}
             Cause::MembersFor(request) => self.change_proposed(request, outcome, out),
         }
@@ -659,6 +667,7 @@ impl Node {
             .chain(self.replicated.announced())
             .filter(|recovery| !self.is_moving(&recovery.uid))
             .filter_map(|recovery| self.wait_until.get(&recovery.uid).copied())
+            .chain(self.next_telling())
             .min()
     }
 
@@ -668,9 +677,10 @@ impl Node {
             .any(|(cause, _)| matches!(cause, Cause::Recovery(moving) if moving == uid))
     }
 
-    /// Moves every recovery that may move.
+    /// Moves every recovery that may move, and what comes before it.
     pub(super) fn drive_all(&mut self, now: Now, out: &mut Output) {
         let Some(epoch) = self.leading() else { return };
+        self.drive_tellings(now, epoch, out);
         let running: Vec<Uid> = self
             .replicated
             .running()

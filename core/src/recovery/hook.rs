@@ -6,6 +6,9 @@
 //!
 //! A hook cannot be looked at again. One that was intended by a leader that ended may have run, or not: it is run once
 //! more, under the same idempotency key, which the hook finds in its environment.
+//!
+//! The hooks of a detection come before there is a recovery with steps. Their record is a [`Telling`] of the detection,
+//! under the same rules.
 
 use alloc::{format, string::String, vec::Vec};
 use core::fmt;
@@ -128,7 +131,7 @@ pub enum Next {
 
 /// Intents of one hook, at most: the one that its leader may not have lived to see the end of, or under which it was not
 /// begun, and another.
-const TRIES: usize = 2;
+const TRIES: u32 = 2;
 
 /// Refused by the daemon itself: it was not sure to lead, or the program could not be started.
 const NOT_RUN: u16 = 0;
@@ -147,20 +150,11 @@ pub fn next(recovery: &Recovery, lists: &[HookList], counts: &HookCounts, mine: 
                     last = Some(phase);
                 }
             }
-            let failure = match last {
+            let failure = match last.map(|last| stands(hook, last, tries, mine)) {
                 None => return Next::Run(hook),
-                Some(Phase::Intended(epoch)) if *epoch == mine => return Next::Wait,
-                Some(
-                    Phase::Intended(_) | Phase::Settled(Outcome::Refused { code: NOT_RUN, .. }),
-                ) if tries < TRIES => return Next::Run(hook),
-                Some(Phase::Settled(Outcome::Done)) => continue,
-                Some(Phase::Intended(_)) => {
-                    format!("{hook}: the leaders that ran it ended before it did")
-                }
-                Some(Phase::Settled(Outcome::Refused { code, reason })) => {
-                    format!("{hook} failed ({code}): {reason}")
-                }
-                Some(Phase::Settled(Outcome::Unknown { reason })) => format!("{hook}: {reason}"),
+                Some(Stands::Done) => continue,
+                Some(Stands::Next(next)) => return next,
+                Some(Stands::Failed(why)) => why,
             };
             if list.is_a_gate() {
                 return Next::Failed(failure);
@@ -168,6 +162,104 @@ pub fn next(recovery: &Recovery, lists: &[HookList], counts: &HookCounts, mine: 
         }
     }
     Next::Finished
+}
+
+/// What the newest intent of a hook means for what comes next.
+enum Stands {
+    Done,
+    /// It runs, or is to be run again.
+    Next(Next),
+    Failed(String),
+}
+
+fn stands(hook: Hook, last: &Phase, tries: u32, mine: Epoch) -> Stands {
+    match last {
+        Phase::Intended(epoch) if *epoch == mine => Stands::Next(Next::Wait),
+        Phase::Intended(_) | Phase::Settled(Outcome::Refused { code: NOT_RUN, .. })
+            if tries < TRIES =>
+        {
+            Stands::Next(Next::Run(hook))
+        }
+        Phase::Settled(Outcome::Done) => Stands::Done,
+        Phase::Intended(_) => Stands::Failed(format!(
+            "{hook}: the leaders that ran it ended before it did"
+        )),
+        Phase::Settled(Outcome::Refused { code, reason }) => {
+            Stands::Failed(format!("{hook} failed ({code}): {reason}"))
+        }
+        Phase::Settled(Outcome::Unknown { reason }) => Stands::Failed(format!("{hook}: {reason}")),
+    }
+}
+
+/// Where the hooks of a detection stand, on record from its registration until all have run: the newest that was begun.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Telling {
+    /// In `OnFailureDetectionProcesses`.
+    pub place: u32,
+    /// How many runs of these hooks were begun, this one included. It names this run: what is said of an earlier one, or
+    /// decided without knowing of it, is void.
+    pub run: u32,
+    /// How often it was begun since it last came to an end of its own.
+    pub tries: u32,
+    pub phase: Phase,
+}
+
+impl Telling {
+    /// The first hook is begun under this epoch.
+    #[must_use]
+    pub const fn begun(epoch: Epoch) -> Self {
+        Self {
+            place: 0,
+            run: 1,
+            tries: 1,
+            phase: Phase::Intended(epoch),
+        }
+    }
+
+    #[must_use]
+    pub const fn hook(&self) -> Hook {
+        Hook {
+            list: HookList::OnFailureDetection,
+            place: self.place,
+        }
+    }
+
+    /// The hook at this place is begun: the same again, or another.
+    pub fn begin(&mut self, place: u32, epoch: Epoch) {
+        let has_not_run = matches!(
+            self.phase,
+            Phase::Intended(_) | Phase::Settled(Outcome::Refused { code: NOT_RUN, .. })
+        );
+        *self = Self {
+            place,
+            run: self.run.saturating_add(1),
+            tries: if place == self.place && has_not_run {
+                self.tries.saturating_add(1)
+            } else {
+                1
+            },
+            phase: Phase::Intended(epoch),
+        };
+    }
+
+    /// The next hook, where the list has so many.
+    #[must_use]
+    pub fn next(&self, count: u32, mine: Epoch) -> Next {
+        match stands(self.hook(), &self.phase, self.tries, mine) {
+            Stands::Next(Next::Wait) => Next::Wait,
+            // The list became shorter.
+            Stands::Next(_) | Stands::Failed(_) if self.place >= count => Next::Finished,
+            Stands::Next(next) => next,
+            Stands::Failed(why) => Next::Failed(why),
+            Stands::Done => match self.place.checked_add(1) {
+                Some(place) if place < count => Next::Run(Hook {
+                    place,
+                    ..self.hook()
+                }),
+                Some(_) | None => Next::Finished,
+            },
+        }
+    }
 }
 
 /// What a hook is told, in its environment and in its text.

@@ -16,5 +16,5 @@ pub mod statement;
 pub use document::{
     AuditLine, DeadKind, End, Outcome, Phase, Purpose, Recovery, Stage, Step, StepKind,
 };
-pub use hook::{Hook, HookCounts, HookFacts, HookList};
+pub use hook::{Hook, HookCounts, HookFacts, HookList, Telling};
 pub use statement::{Lane, SourcePosition, Statement};

@@ -39,7 +39,7 @@ use crate::{
     },
     recovery::{
         AuditLine, End, Outcome, Phase, Purpose, Recovery, Stage, Statement, Step, StepKind,
-        document::Acknowledgement,
+        Telling, document::Acknowledgement,
     },
     time::Wall,
 };
@@ -343,6 +343,13 @@ impl Application<'_> {
                 Ok(Answer::Done)
             }
             Command::RegisterDetection(detection) => self.register_detection(detection),
+            Command::TellOfDetection {
+                number,
+                epoch,
+                run,
+                ended,
+                next,
+            } => self.tell_of_detection((*number, *run), *epoch, ended.as_ref(), *next),
             Command::BeginRecovery {
                 uid,
                 purpose,
@@ -1040,6 +1047,22 @@ impl Application<'_> {
     /// Numbered when it is new; Changed(0) when an equal one is active: only the first has hooks run.
     fn register_detection(&mut self, detection: &Detection) -> Decision {
         check_key(&detection.server)?;
+        let telling = match &detection.telling {
+            // Its registration is not refused for it: its leader runs them, as with every one of version 1.
+            Some(_) if self.state.form < 2 => None,
+            Some(Telling {
+                phase: Phase::Intended(epoch),
+                ..
+            }) => {
+                self.check_term(*epoch)?;
+                Some(Telling::begun(*epoch))
+            }
+            Some(Telling {
+                phase: Phase::Settled(_),
+                ..
+            }) => return Err(invalid("a detection's hooks are begun with it")),
+            None => None,
+        };
         if self
             .state
             .active_detection(
@@ -1071,9 +1094,14 @@ impl Application<'_> {
             processing_token: text(&detection.processing_token),
             at: self.now,
             is_active: true,
+            telling,
         };
         let now = self.now;
+        let is_telling = row.telling.is_some();
         let index = self.index();
+        if is_telling {
+            index.telling.insert(number);
+        }
         index
             .active_detections
             .entry(detection.server.clone())
@@ -1083,6 +1111,85 @@ impl Application<'_> {
         let row = self.state.detections.put(number, row);
         self.changes.push(Change::Detection(number, Some(row)));
         Ok(Answer::Numbered(number))
+    }
+
+    /// Everything is looked at before anything is changed. Who says it twice changes nothing by it: a run is settled once,
+    /// and a hook that is begun, done or closed is not begun or closed again.
+    fn tell_of_detection(
+        &mut self,
+        (number, run): (u64, u32),
+        epoch: Epoch,
+        ended: Option<&Outcome>,
+        next: Option<u32>,
+    ) -> Decision {
+        self.check_term(epoch)?;
+        let row = self
+            .state
+            .detections
+            .get(&number)
+            .ok_or_else(|| Refusal::NotFound(format!("detection {number}")))?;
+        let held = row.telling.as_ref().ok_or(Refusal::Ended)?;
+        let mut telling = held.clone();
+        let hook = held.hook();
+        if run != held.run {
+            return Err(invalid(format!(
+                "run {run} of the hooks of detection {number} is not the newest"
+            )));
+        }
+        if let Some(outcome) = ended {
+            let outcome = bounded_outcome(outcome);
+            match &held.phase {
+                Phase::Intended(by) if *by != epoch => {
+                    return Err(Refusal::NotOwner { owner: *by });
+                }
+                Phase::Settled(held) if *held != outcome => {
+                    return Err(invalid(format!(
+                        "{hook} of detection {number} is settled already"
+                    )));
+                }
+                Phase::Intended(_) | Phase::Settled(_) => {
+                    telling.phase = Phase::Settled(outcome);
+                }
+            }
+        }
+        match &telling.phase {
+            Phase::Intended(by) if *by == epoch => {
+                return Err(invalid(format!(
+                    "{hook} of detection {number} is intended under this epoch already"
+                )));
+            }
+            Phase::Intended(by) if *by > epoch => {
+                return Err(Refusal::NotOwner { owner: *by });
+            }
+            Phase::Intended(_) | Phase::Settled(_) => {}
+        }
+        let is_done = telling.phase == Phase::Settled(Outcome::Done);
+        let telling = match next {
+            Some(place) => {
+                let wanted = telling.place.checked_add(u32::from(is_done));
+                if Some(place) != wanted {
+                    return Err(invalid(format!(
+                        "hook {place} of detection {number} is out of order after {hook}"
+                    )));
+                }
+                telling.begin(place, epoch);
+                Some(telling)
+            }
+            None if ended.is_some() && !is_done => Some(telling),
+            None => None,
+        };
+        if telling.as_ref() == Some(held) {
+            return Ok(Answer::Done);
+        }
+        if telling.is_none() {
+            self.index().telling.remove(&number);
+        }
+        self.state
+            .detections
+            .edit(&number, |row| row.telling = telling);
+        let row = self.state.detections.shared(&number);
+        self.changes.push(Change::Detection(number, row));
+        Ok(Answer::Done)
     }
 
     fn deactivate_detection(&mut self, number: u64) {
@@ -1844,6 +1951,7 @@ impl Application<'_> {
                 break;
             }
             self.unindex_detection(&server, at, number);
+            self.index().telling.remove(&number);
             self.state.detections.remove(&number);
             self.changes.push(Change::Detection(number, None));
         }

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     id::{Epoch, Identity, InstanceKey, NodeId, StepId, Uid},
     policy::Policy,
-    recovery::{End, Outcome, Purpose, Stage, Step},
+    recovery::{End, Outcome, Purpose, Stage, Step, Telling},
     time::Wall,
     topology::PromotionRule,
 };
@@ -42,6 +42,9 @@ pub struct Detection {
     pub at: Wall,
     /// Cleared by acknowledgement, a completed recovery or age.
     pub is_active: bool,
+    /// Where its hooks stand; none: there are none to be run, or all have run. Said once version 2 is in force: with the
+    /// registration the first one is begun, under an epoch of its entry's term.
+    pub telling: Option<Telling>,
 }
 
 /// Which recoveries a person acknowledges.
@@ -169,6 +172,18 @@ pub enum Command {
         enabled: bool,
     },
     RegisterDetection(Detection),
+    /// How the hooks of a detection go on. None is run before its beginning is committed, in this or in the registration.
+    /// Exists since version 2.
+    TellOfDetection {
+        number: u64,
+        epoch: Epoch,
+        /// The newest run ([`Telling::run`]), as the proposer knows it.
+        run: u32,
+        /// How that run ended, which this epoch had begun.
+        ended: Option<Outcome>,
+        /// The hook at this place is begun. None: nothing is left to run, unless the one that ended failed.
+        next: Option<u32>,
+    },
     /// Opens a recovery or an operation; refused while the cluster has one running, in cool-down, or when stopped.
     BeginRecovery {
         uid: Uid,

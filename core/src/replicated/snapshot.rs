@@ -13,7 +13,7 @@ use super::{
 };
 
 /// The newest snapshot version that this release reads and, once `SetVersion` has switched it on, writes. Version 2 tells of
-/// each member which raft protocols it speaks.
+/// each member which raft protocols it speaks, and of each detection where its hooks stand.
 pub const SNAPSHOT_VERSION: u8 = 2;
 
 const MAGIC: &[u8; 8] = b"orchsnap";

@@ -324,6 +324,8 @@ pub(super) struct Index {
     /// Recoveries that have ended and have hooks to run.
     pub(super) announced: BTreeSet<u64>,
     pub(super) active_detections: BTreeMap<InstanceKey, BTreeSet<u64>>,
+    /// Detections whose hooks have not all run.
+    pub(super) telling: BTreeSet<u64>,
     pub(super) ends: BTreeSet<(Wall, Ending)>,
     /// By registration, since their time to live is policy.
     pub(super) candidates_by_age: BTreeSet<(Wall, InstanceKey)>,
@@ -363,6 +365,9 @@ impl Index {
             }
         }
         for (number, detection) in state.detections.iter() {
+            if detection.telling.is_some() {
+                index.telling.insert(*number);
+            }
             if detection.is_active {
                 index
                     .active_detections
@@ -666,6 +671,12 @@ impl Replicated {
 
     pub fn detections_newest_first(&self) -> impl Iterator<Item = &Detection> {
         self.detections.iter().rev().map(|(_, row)| row)
+    }
+
+    /// Detections whose hooks have not all run, newest first.
+    pub fn telling_newest_first(&self) -> impl Iterator<Item = &Detection> {
+        let numbers = self.index.telling.iter().rev();
+        numbers.filter_map(|number| self.detections.get(number))
     }
 
     /// The active detection of this server with this analysis, unless it is too old to count.

@@ -28,14 +28,14 @@ use crate::{
     policy::{DeposedAction, Policy, ReturnPolicy},
     recovery::{
         AuditLine, DeadKind, End, Hook, HookList, Lane, Outcome, Phase, Purpose, Recovery,
-        SourcePosition, Stage, Statement, Step, StepKind, document::Acknowledgement,
+        SourcePosition, Stage, Statement, Step, StepKind, Telling, document::Acknowledgement,
     },
     time::Wall,
     topology::PromotionRule,
 };
 
 /// The newest command version that this release reads and, once `SetVersion` has switched it on, writes.
-/// Version 2 has [`Command::DescribeProtocols`].
+/// Version 2 has [`Command::DescribeProtocols`], [`Command::TellOfDetection`] and [`Detection::telling`].
 pub const COMMAND_VERSION: u8 = 2;
 
 // A newcomer says one number in its handshake, which stands for both.
@@ -292,6 +292,12 @@ record!(Recovery {
     was_read_only,
     ending,
 });
+record!(Telling {
+    place,
+    run,
+    tries,
+    phase,
+});
 record!(Detection {
     number,
     server,
@@ -304,6 +310,7 @@ record!(Detection {
     processing_token,
     at,
     is_active,
+    telling since 2,
 });
 record!(Policy {
     poll,
@@ -399,6 +406,7 @@ choice!(Command {
     31 => Adopt { node, part, is_last, rows },
     32 => ChooseOriginal { node },
     33 => DescribeProtocols { node, protocols } since 2,
+    34 => TellOfDetection { number, epoch, run, ended, next } since 2,
 });
 choice!(Answer {
     0 => Done,

@@ -1,8 +1,8 @@
-//! Hooks around a recovery: their order, what they are told, what their failure does, and what a leader that ends in
-//! the middle of them leaves to the next.
+//! Hooks of detections and around a recovery: their order, what they are told, what their failure does, and what a leader
+//! that ends in the middle of them leaves to the next.
 
 use orchestrator_core::{
-    recovery::{End, Hook, HookList, Stage, StepKind},
+    recovery::{End, Hook, HookList, Phase, Stage, StepKind},
     topology::Flavour,
 };
 
@@ -17,9 +17,44 @@ const ALL_OF_A_FAILOVER: [(HookList, usize); 5] = [
 ];
 
 fn world() -> World {
+    let mut world = world_of_version_1();
+    world.switch_on_version_2();
+    world
+}
+
+fn world_of_version_1() -> World {
     let mut world = World::new(Flavour::Mysql, 3);
     world.have_hooks(&ALL_OF_A_FAILOVER);
     world
+}
+
+const fn of_detection(place: u32) -> Hook {
+    Hook {
+        list: HookList::OnFailureDetection,
+        place,
+    }
+}
+
+/// The leader is killed, and another daemon is elected.
+fn next_leader(world: &mut World) -> usize {
+    let leader = world.leader.expect("a leader");
+    world.kill_daemon(leader);
+    let next = (leader + 1) % 3;
+    world.elect(next);
+    next
+}
+
+/// By whom each hook of a detection was begun, in this order.
+fn told(world: &World) -> Vec<(usize, u32)> {
+    let hooks = world.hooks.iter();
+    hooks
+        .filter(|ran| ran.hook.list == HookList::OnFailureDetection)
+        .map(|ran| (ran.by, ran.hook.place))
+        .collect()
+}
+
+fn is_told(world: &World) -> bool {
+    world.oracle.telling_newest_first().next().is_none()
 }
 
 fn hook(list: HookList, place: u32) -> Hook {
@@ -342,50 +377,327 @@ fn hooks_are_told_of_replicas_that_are_turned_away() {
 #[test]
 fn a_leader_that_ends_during_a_hook_is_followed_by_one_that_goes_on() {
     for nth in 0..7 {
+        let world = world();
+        goes_on_after(nth, world, true);
+    }
+}
+
+/// The record of that version has no place for the hooks of detections.
+#[test]
+fn under_version_1_the_hooks_of_a_detection_end_with_their_leader() {
+    for nth in 0..7 {
+        let world = world_of_version_1();
+        goes_on_after(nth, world, false);
+    }
+}
+
+fn goes_on_after(nth: usize, mut world: World, detections_too: bool) {
+    world.hook_takes = SEC;
+    world.kill(1);
+    let reached = world.run_until(30 * SEC, |world| world.hooks.len() > nth);
+    assert!(reached, "hook {nth}\n{}", world.story());
+    world.run(100 * MS);
+    let leader = world.leader.expect("a leader");
+    world.kill_daemon(leader);
+    world.elect((leader + 1) % 3);
+    world.expect_succeeded(60 * SEC, 2);
+    world.run(20 * SEC);
+    let is_of_detection = world.hooks[nth].hook.list == HookList::OnFailureDetection;
+    let mut runs: std::collections::BTreeMap<String, usize> = Default::default();
+    for ran in &world.hooks {
+        *runs.entry(ran.facts.idempotency_key.clone()).or_default() += 1;
+    }
+    let interrupted = world.hooks[nth].facts.idempotency_key.clone();
+    let by: Vec<usize> = world
+        .hooks
+        .iter()
+        .filter(|ran| ran.facts.idempotency_key == interrupted)
+        .map(|ran| ran.by)
+        .collect();
+    assert_eq!(by[0], leader);
+    assert!(!by[1..].contains(&leader), "{by:?}");
+    for (ran, count) in &runs {
+        let most = if *ran == interrupted && (detections_too || !is_of_detection) {
+            2
+        } else {
+            1
+        };
+        assert_eq!(
+            *count,
+            most,
+            "{ran} with hook {nth} interrupted\n{}",
+            world.story()
+        );
+    }
+    let posts = ["PostMasterFailoverProcesses[1]", "PostFailoverProcesses[0]"];
+    for post in posts {
+        assert!(world.ran().contains(&String::from(post)), "{post}, {nth}");
+    }
+    assert_eq!(world.promoted.len(), 1);
+    assert_eq!(world.last().stage, Stage::Closed, "{}", world.story());
+    if detections_too {
+        let places: Vec<u32> = told(&world).iter().map(|(_, place)| *place).collect();
+        let wanted: &[u32] = match nth {
+            0 => &[0, 0, 1],
+            1 => &[0, 1, 1],
+            _ => &[0, 1],
+        };
+        assert_eq!(places, wanted, "{}", world.story());
+    }
+    assert!(is_told(&world), "{}", world.story());
+}
+
+/// The one that was interrupted, then the next, and only then what the recovery itself does.
+#[test]
+fn a_recovery_waits_for_the_hooks_that_a_former_leader_left() {
+    let mut world = world();
+    world.hook_takes = SEC;
+    world.kill(1);
+    world.expect(3 * SEC, "a hook", |world| !world.hooks.is_empty());
+    world.run(100 * MS);
+    next_leader(&mut world);
+    world.expect_succeeded(20 * SEC, 2);
+    let ran = world.ran();
+    assert_eq!(
+        ran[..4],
+        [
+            "OnFailureDetectionProcesses[0]",
+            "OnFailureDetectionProcesses[0]",
+            "OnFailureDetectionProcesses[1]",
+            "PreFailoverProcesses[0]",
+        ],
+        "{}",
+        world.story()
+    );
+    let keys: Vec<&str> = world
+        .hooks
+        .iter()
+        .map(|ran| ran.facts.idempotency_key.as_str())
+        .collect();
+    assert_eq!(keys[0], keys[1]);
+    assert_eq!(keys[0], "detection-1/OnFailureDetectionProcesses[0]");
+    assert_eq!(world.hooks[1].facts.failed, key(1));
+    assert_eq!(world.hooks[1].facts.orchestrator_host, "daemon1");
+    assert!(world.hooks[3].at >= world.hooks[2].at + SEC);
+}
+
+/// What said no to one leader says no to the next one's attempt as well, until it is asked again and says yes.
+#[test]
+fn a_detection_hook_that_failed_holds_the_recovery_of_the_next_leader() {
+    let mut world = world();
+    world.hooks_that_fail.insert(of_detection(1));
+    world.kill(1);
+    world.expect(5 * SEC, "an attempt that ended", |world| {
+        let all = world.recoveries();
+        all.last().is_some_and(|recovery| recovery.end.is_some())
+    });
+    let before = told(&world).len();
+    let next = next_leader(&mut world);
+    world.run(20 * SEC);
+    assert!(nothing_was_done(&world), "{}", world.story());
+    let later = told(&world).split_off(before);
+    assert!(!later.is_empty(), "{}", world.story());
+    assert!(later.iter().all(|ran| *ran == (next, 1)), "{later:?}");
+    let attempts = world.recoveries().len();
+    assert!(attempts >= later.len(), "{attempts} of {later:?}");
+    world.hooks_that_fail.clear();
+    world.finished = world.recoveries().len();
+    world.expect_succeeded(60 * SEC, 2);
+    assert!(is_told(&world));
+}
+
+/// The leader dies in the attempt whose hook failed, before that is on record as the attempt's end.
+#[test]
+fn a_recovery_that_is_taken_over_knows_of_a_detection_hook_that_failed() {
+    let mut world = world();
+    world.hooks_that_fail.insert(of_detection(0));
+    world.kill(1);
+    world.expect(5 * SEC, "a failure on record", |world| {
+        let mut open = world.oracle.telling_newest_first();
+        let telling = open.next().and_then(|detection| detection.telling.as_ref());
+        telling.is_some_and(|telling| matches!(telling.phase, Phase::Settled(_)))
+    });
+    assert!(world.running().is_some(), "{}", world.story());
+    let uid = world.last().uid.clone();
+    next_leader(&mut world);
+    world.expect(5 * SEC, "its end", |world| world.running().is_none());
+    let ended = world.recoveries().into_iter().find(|one| one.uid == uid);
+    assert!(
+        matches!(&ended.expect("it is kept").end, Some((_, End::Failed { reason })) if reason.contains("OnFailureDetectionProcesses[0]")),
+        "{}",
+        world.story()
+    );
+    world.run(10 * SEC);
+    assert!(nothing_was_done(&world), "{}", world.story());
+    assert!(told(&world).len() >= 2, "{}", world.story());
+}
+
+/// Whoever is paged by such a hook is paged of failures, too, that nobody may repair.
+#[test]
+fn the_hooks_of_a_detection_without_a_recovery_are_taken_up_as_well() {
+    let mut world = world();
+    let mut policy = world.policy.clone();
+    policy.observe_only = true;
+    world.set_policy(&policy);
+    world.run(2 * SEC);
+    world.hook_takes = SEC;
+    world.kill(1);
+    world.expect(5 * SEC, "a hook", |world| !world.hooks.is_empty());
+    world.run(100 * MS);
+    let leader = world.leader.expect("a leader");
+    let next = next_leader(&mut world);
+    world.run(20 * SEC);
+    assert_eq!(
+        told(&world),
+        [(leader, 0), (next, 0), (next, 1)],
+        "{}",
+        world.story()
+    );
+    assert!(is_told(&world) && world.recoveries().is_empty());
+    // All have run: nothing is left to the one after it.
+    world.restart_daemon(leader);
+    next_leader(&mut world);
+    world.run(20 * SEC);
+    assert_eq!(told(&world).len(), 3, "{}", world.story());
+}
+
+/// A hook that ends while its daemon has no quorum is not run again if that daemon leads on, and the next one is begun only
+/// then.
+#[test]
+fn a_leader_without_quorum_begins_no_hook_of_a_detection() {
+    let mut world = world();
+    world.hook_takes = SEC;
+    world.kill(1);
+    world.expect(5 * SEC, "a hook", |world| !world.hooks.is_empty());
+    let former = world.depose();
+    world.run(5 * SEC);
+    assert_eq!(told(&world), [(former, 0)], "{}", world.story());
+    world.regain(former);
+    world.expect_succeeded(20 * SEC, 2);
+    assert_eq!(
+        told(&world),
+        [(former, 0), (former, 1)],
+        "{}",
+        world.story()
+    );
+}
+
+/// Its beginning is committed while it has no quorum: nobody ran that one.
+#[test]
+fn a_hook_that_was_committed_without_a_leader_is_run_by_one() {
+    for leads_on in [true, false] {
+        let mut world = world();
+        world.orphans_survive = true;
+        world.detection_takes = 40 * MS;
+        world.kill(1);
+        let proposed = |world: &World| {
+            let mut lines = world.trace.iter();
+            lines.any(|line| line.contains("proposes RegisterDetection"))
+        };
+        world.expect(5 * SEC, "a detection on its way", |world| proposed(world));
+        let former = world.depose();
+        world.run(SEC);
+        assert_eq!(told(&world), [], "{}", world.story());
+        let leader = if leads_on {
+            world.regain(former);
+            former
+        } else {
+            let next = (former + 1) % 3;
+            world.elect(next);
+            next
+        };
+        world.expect_succeeded(20 * SEC, 2);
+        assert_eq!(
+            told(&world),
+            [(leader, 0), (leader, 1)],
+            "{}",
+            world.story()
+        );
+    }
+}
+
+/// It is run once more, and a third time only when a recovery is attempted anew: it may be what ends its leaders.
+#[test]
+fn a_detection_hook_that_two_leaders_did_not_outlive_failed() {
+    let mut world = world();
+    let mut policy = world.policy.clone();
+    policy.observe_only = true;
+    world.set_policy(&policy);
+    world.run(2 * SEC);
+    world.hook_takes = SEC;
+    world.kill(1);
+    for ran in 1..=2 {
+        world.expect(5 * SEC, "a hook", |world| world.hooks.len() == ran);
+        let leader = world.leader.expect("a leader");
+        next_leader(&mut world);
+        world.restart_daemon(leader);
+    }
+    world.run(20 * SEC);
+    let places: Vec<u32> = told(&world).iter().map(|(_, place)| *place).collect();
+    assert_eq!(places, [0, 0], "{}", world.story());
+    policy.observe_only = false;
+    world.set_policy(&policy);
+    world.expect_succeeded(60 * SEC, 2);
+    let places: Vec<u32> = told(&world).iter().map(|(_, place)| *place).collect();
+    assert_eq!(places, [0, 0, 0, 1], "{}", world.story());
+}
+
+#[test]
+fn nobody_is_told_of_a_detection_of_yesterday() {
+    for (hours, wanted) in [(0, 3), (2, 1)] {
+        let mut world = world();
+        let mut policy = world.policy.clone();
+        policy.observe_only = true;
+        world.set_policy(&policy);
+        world.run(2 * SEC);
+        world.hook_takes = SEC;
+        world.kill(1);
+        world.expect(5 * SEC, "a hook", |world| !world.hooks.is_empty());
+        let leader = world.leader.expect("a leader");
+        world.kill_daemon(leader);
+        world.clocks_ahead = hours * 3_600 * SEC;
+        world.elect((leader + 1) % 3);
+        world.run(5 * SEC);
+        let first = told(&world);
+        let of_it = world.hooks.iter().filter(|ran| {
+            let key = &ran.facts.idempotency_key;
+            key.starts_with("detection-1/")
+        });
+        assert_eq!(of_it.count(), wanted, "{first:?}\n{}", world.story());
+    }
+}
+
+/// What comes next is what the new leader's file has.
+#[test]
+fn the_next_leader_may_have_other_hooks() {
+    for (count, wanted) in [(0, vec![0]), (1, vec![0, 0]), (3, vec![0, 0, 1, 2])] {
         let mut world = world();
         world.hook_takes = SEC;
         world.kill(1);
-        let reached = world.run_until(30 * SEC, |world| world.hooks.len() > nth);
-        assert!(reached, "hook {nth}\n{}", world.story());
-        world.run(100 * MS);
-        let leader = world.leader.expect("a leader");
-        world.kill_daemon(leader);
-        world.elect((leader + 1) % 3);
-        world.expect_succeeded(60 * SEC, 2);
-        world.run(20 * SEC);
-        let is_of_detection = world.hooks[nth].hook.list == HookList::OnFailureDetection;
-        let mut runs: std::collections::BTreeMap<String, usize> = Default::default();
-        for ran in &world.hooks {
-            *runs.entry(ran.facts.idempotency_key.clone()).or_default() += 1;
-        }
-        let interrupted = world.hooks[nth].facts.idempotency_key.clone();
-        let by: Vec<usize> = world
-            .hooks
-            .iter()
-            .filter(|ran| ran.facts.idempotency_key == interrupted)
-            .map(|ran| ran.by)
-            .collect();
-        assert_eq!(by[0], leader);
-        assert!(!by[1..].contains(&leader), "{by:?}");
-        for (ran, count) in &runs {
-            let most = if *ran == interrupted && !is_of_detection {
-                2
-            } else {
-                1
-            };
-            assert_eq!(
-                *count,
-                most,
-                "{ran} with hook {nth} interrupted\n{}",
-                world.story()
-            );
-        }
-        let posts = ["PostMasterFailoverProcesses[1]", "PostFailoverProcesses[0]"];
-        for post in posts {
-            assert!(world.ran().contains(&String::from(post)), "{post}, {nth}");
-        }
-        assert_eq!(world.promoted.len(), 1);
-        assert_eq!(world.last().stage, Stage::Closed, "{}", world.story());
+        world.expect(5 * SEC, "a hook", |world| !world.hooks.is_empty());
+        world.have_hooks(&[(HookList::OnFailureDetection, count)]);
+        next_leader(&mut world);
+        world.expect_succeeded(20 * SEC, 2);
+        let places: Vec<u32> = told(&world).iter().map(|(_, place)| *place).collect();
+        assert_eq!(places, wanted, "{}", world.story());
+        assert!(is_told(&world));
+    }
+}
+
+/// As many entries as there are hooks, and none for what is not configured.
+#[test]
+fn the_log_says_of_a_detections_hooks_no_more_than_it_must() {
+    for (count, wanted) in [(0, 0), (1, 1), (2, 2)] {
+        let mut world = World::new(Flavour::Mysql, 3);
+        world.switch_on_version_2();
+        world.have_hooks(&[(HookList::OnFailureDetection, count)]);
+        world.kill(1);
+        world.expect_succeeded(5 * SEC, 2);
+        world.run(5 * SEC);
+        let lines = world.trace.iter();
+        let found = lines.filter(|line| line.contains("proposes TellOfDetection"));
+        assert_eq!(found.count(), wanted, "{}", world.story());
+        assert_eq!(world.hooks.len(), count);
     }
 }
 

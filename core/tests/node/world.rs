@@ -429,6 +429,20 @@ impl World {
         }
     }
 
+    /// Version 2 of commands and snapshots is switched on.
+    pub fn switch_on_version_2(&mut self) {
+        self.ask(Request::Decide(Command::SetVersion {
+            command: 2,
+            snapshot: 2,
+        }));
+        self.expect(SEC, "version 2", |world| {
+            world.daemons.iter().all(|daemon| {
+                let versions = daemon.node.replicated().versions();
+                (versions.command, versions.snapshot) == (2, 2)
+            })
+        });
+    }
+
     /// The hooks that were run so far, as text.
     pub fn ran(&self) -> Vec<String> {
         self.hooks.iter().map(|ran| ran.hook.to_string()).collect()
@@ -840,17 +854,26 @@ impl World {
                 hook,
                 facts,
             } => {
-                if let HookRun::Step { uid, step } = &run {
-                    let held = self
+                let held = match &run {
+                    HookRun::Step { uid, step } => self
                         .oracle
                         .recovery(uid)
-                        .and_then(|recovery| recovery.steps.get(step));
-                    assert!(
-                        matches!(held, Some((_, Phase::Intended(by))) if *by == epoch),
-                        "{hook} has no committed intent under {epoch}\n{}",
-                        self.story()
-                    );
-                }
+                        .and_then(|recovery| recovery.steps.get(step))
+                        .map(|(_, phase)| phase),
+                    HookRun::Detection(number) => self
+                        .oracle
+                        .detection(*number)
+                        .and_then(|detection| detection.telling.as_ref())
+                        .filter(|telling| telling.hook() == hook)
+                        .map(|telling| &telling.phase),
+                };
+                let needs_none =
+                    matches!(run, HookRun::Detection(_)) && self.oracle.versions().command < 2;
+                assert!(
+                    needs_none || held == Some(&Phase::Intended(epoch)),
+                    "{hook} has no committed intent under {epoch}\n{}",
+                    self.story()
+                );
                 self.say(format!("daemon{number} runs {hook}"));
                 let led = self.epoch_of(number) == Some(epoch);
                 if led {
@@ -885,6 +908,7 @@ impl World {
                     }),
                     HookRun::Detection(number) => Input::DetectionHookEnded {
                         number,
+                        epoch,
                         hook,
                         outcome,
                     },

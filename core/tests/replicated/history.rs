@@ -2,8 +2,8 @@
 
 use orchestrator_core::{
     id::{Epoch, InstanceKey, LogPosition, NodeId, StepId},
-    recovery::{DeadKind, End, Outcome, Purpose, Stage, StepKind},
-    replicated::{AckScope, Answer, Change, Command, Replicated, Stamped, wire},
+    recovery::{DeadKind, End, Outcome, Phase, Purpose, Stage, StepKind, Telling},
+    replicated::{AckScope, Answer, Change, Command, Detection, Replicated, Stamped, wire},
     time::Wall,
     topology::PromotionRule,
 };
@@ -172,6 +172,14 @@ fn recovery_command() -> impl Strategy<Value = Command> {
             detection.is_actionable = is_actionable;
             Command::RegisterDetection(detection)
         }),
+        2 => (server(), epoch()).prop_map(|(server, epoch)| Command::RegisterDetection(Detection {
+            server,
+            telling: Some(Telling::begun(epoch)),
+            ..crate::samples::detection()
+        })),
+        4 => (1..4u64, epoch(), 1..4u32, prop::option::of(outcome()), prop::option::of(0..3u32)).prop_map(
+            |(number, epoch, run, ended, next)| Command::TellOfDetection { number, epoch, run, ended, next }
+        ),
     ]
 }
 
@@ -278,6 +286,14 @@ fn fix(command: &mut Command, term: u64) {
     | Command::Intend { epoch, .. }
     | Command::Settle { epoch, .. }
     | Command::Remark { epoch, .. }
+    | Command::TellOfDetection { epoch, .. }
+    | Command::RegisterDetection(Detection {
+        telling: Some(Telling {
+            phase: Phase::Intended(epoch),
+            ..
+        }),
+        ..
+    })
     | Command::EndRecovery { epoch, .. } = command
         && epoch.term == 0
     {

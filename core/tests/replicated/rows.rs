@@ -2,9 +2,13 @@
 
 use core::time::Duration;
 use orchestrator_core::{
-    limits::{AUDIT_ENTRIES_MAX, KNOWN_PER_COMMAND_MAX, TAGS_PER_INSTANCE_MAX, TEXT_BYTES_MAX},
+    limits::{
+        AUDIT_ENTRIES_MAX, ERROR_TEXT_BYTES_MAX, KNOWN_PER_COMMAND_MAX, TAGS_PER_INSTANCE_MAX,
+        TEXT_BYTES_MAX,
+    },
     policy::Policy,
-    replicated::{Answer, Change, Command, LOST_IN_RECOVERY, Refusal},
+    recovery::{Outcome, Phase, Telling},
+    replicated::{Answer, Change, Command, Detection, LOST_IN_RECOVERY, Refusal},
     time::Wall,
     topology::PromotionRule,
 };
@@ -206,6 +210,166 @@ fn tags_are_counted_and_deleted_by_value_everywhere() {
         Some(TEXT_BYTES_MAX)
     );
     assert_eq!(log.state.tags_of(&key("x")).count(), TAGS_PER_INSTANCE_MAX);
+}
+
+/// Registers a failure whose hooks are begun by the leader of this log's term.
+fn told(log: &mut Log, server: &str) -> Answer {
+    log.answer(Command::RegisterDetection(Detection {
+        server: key(server),
+        telling: Some(Telling::begun(log.epoch())),
+        ..samples::detection()
+    }))
+}
+
+fn tell(log: &Log, run: u32, ended: Option<Outcome>, next: Option<u32>) -> Command {
+    Command::TellOfDetection {
+        number: 1,
+        epoch: log.epoch(),
+        run,
+        ended,
+        next,
+    }
+}
+
+fn log_of_version_2() -> Log {
+    let mut log = Log::new();
+    log.done(Command::SetVersion {
+        command: 2,
+        snapshot: 2,
+    });
+    log
+}
+
+fn telling(log: &Log) -> Option<Telling> {
+    log.state.detection(1).expect("it is kept").telling.clone()
+}
+
+fn refused_with(code: u16) -> Outcome {
+    Outcome::Refused {
+        code,
+        reason: "no".into(),
+    }
+}
+
+#[test]
+fn hooks_of_a_detection_are_on_record_one_after_another() {
+    let mut log = log_of_version_2();
+    assert_eq!(told(&mut log, "p"), Answer::Numbered(1));
+    let first = telling(&log).expect("begun with it");
+    assert_eq!(first, Telling::begun(log.epoch()));
+    let on = tell(&log, 1, Some(Outcome::Done), Some(1));
+    let applied = log.done(on.clone());
+    assert!(matches!(
+        applied.changes[..],
+        [Change::Detection(1, Some(_))]
+    ));
+    let second = telling(&log).expect("the second runs");
+    assert_eq!((second.place, second.run, second.tries), (1, 2, 1));
+    assert_eq!(second.phase, Phase::Intended(log.epoch()));
+    // The same again, as a leader proposes that does not know what became of it.
+    assert!(matches!(log.refused(on), Refusal::Invalid(_)));
+    assert_eq!(telling(&log), Some(second));
+    // Not before the one that runs has ended, and none is left out.
+    for wrong in [
+        tell(&log, 2, None, Some(1)),
+        tell(&log, 2, None, None),
+        tell(&log, 1, None, Some(0)),
+        tell(&log, 1, Some(Outcome::Done), None),
+        tell(&log, 2, Some(Outcome::Done), Some(1)),
+        tell(&log, 2, Some(Outcome::Done), Some(3)),
+        tell(&log, 2, Some(refused_with(1)), Some(2)),
+    ] {
+        assert!(matches!(log.refused(wrong), Refusal::Invalid(_)));
+    }
+    let failed = tell(&log, 2, Some(refused_with(1)), None);
+    log.done(failed.clone());
+    let third = telling(&log).expect("it is to be run again");
+    assert_eq!(third.phase, Phase::Settled(refused_with(1)));
+    assert_eq!(log.done(failed).changes, [], "said twice");
+    log.done(tell(&log, 2, None, Some(1)));
+    let again = telling(&log).expect("it runs");
+    assert_eq!((again.place, again.run, again.tries), (1, 3, 1));
+    let last = tell(&log, 3, Some(Outcome::Done), None);
+    log.done(last.clone());
+    assert_eq!(telling(&log), None);
+    assert_eq!(log.state.telling_newest_first().count(), 0);
+    assert_eq!(log.refused(last), Refusal::Ended);
+    let unknown = Command::TellOfDetection {
+        number: 2,
+        epoch: log.epoch(),
+        run: 1,
+        ended: None,
+        next: None,
+    };
+    assert!(matches!(log.refused(unknown), Refusal::NotFound(_)));
+}
+
+#[test]
+fn a_former_leader_says_nothing_of_the_hooks_of_a_detection() {
+    let mut log = log_of_version_2();
+    assert_eq!(told(&mut log, "p"), Answer::Numbered(1));
+    let former = tell(&log, 1, Some(Outcome::Done), None);
+    let stale = Command::RegisterDetection(Detection {
+        server: key("q"),
+        telling: Some(Telling::begun(log.epoch())),
+        ..samples::detection()
+    });
+    log.term += 1;
+    assert!(matches!(log.refused(former), Refusal::NotOwner { .. }));
+    assert!(matches!(log.refused(stale), Refusal::NotOwner { .. }));
+    // Nor does the next one say how a run ended that it did not begin.
+    let foreign = tell(&log, 1, Some(Outcome::Done), None);
+    assert!(matches!(log.refused(foreign), Refusal::NotOwner { .. }));
+    assert!(matches!(
+        log.refused(tell(&log, 1, None, Some(1))),
+        Refusal::Invalid(_)
+    ));
+    log.done(tell(&log, 1, None, Some(0)));
+    // One that does not know of it decides nothing.
+    assert!(matches!(
+        log.refused(tell(&log, 1, None, Some(0))),
+        Refusal::Invalid(_)
+    ));
+    let again = telling(&log).expect("it runs once more");
+    assert_eq!((again.place, again.run, again.tries), (0, 2, 2));
+    // What its own daemon did not run counts as a try too, what said no does not.
+    log.done(tell(&log, 2, Some(refused_with(0)), Some(0)));
+    assert_eq!(telling(&log).map(|telling| telling.tries), Some(3));
+    log.done(tell(&log, 3, Some(refused_with(9)), None));
+    log.done(tell(&log, 3, None, Some(0)));
+    assert_eq!(telling(&log).map(|telling| telling.tries), Some(1));
+    // A leader that has no such hooks has nothing to run.
+    log.term += 1;
+    log.done(tell(&log, 4, None, None));
+    assert_eq!(telling(&log), None);
+}
+
+#[test]
+fn what_a_hook_of_a_detection_said_has_a_bound() {
+    let mut log = log_of_version_2();
+    assert_eq!(told(&mut log, "p"), Answer::Numbered(1));
+    let outcome = Outcome::Unknown {
+        reason: "x".repeat(ERROR_TEXT_BYTES_MAX + 9),
+    };
+    let command = tell(&log, 1, Some(outcome), None);
+    log.done(command.clone());
+    let Some(Phase::Settled(Outcome::Unknown { reason })) =
+        telling(&log).map(|telling| telling.phase)
+    else {
+        panic!("it is on record");
+    };
+    assert!(reason.len() <= ERROR_TEXT_BYTES_MAX);
+    assert_eq!(log.done(command).changes, [], "said twice");
+}
+
+/// The detection is registered all the same, and its leader remembers its hooks by itself.
+#[test]
+fn version_1_has_no_place_for_hooks_of_a_detection() {
+    let mut log = Log::new();
+    assert_eq!(told(&mut log, "p"), Answer::Numbered(1));
+    assert_eq!(telling(&log), None);
+    let on = tell(&log, 1, Some(Outcome::Done), None);
+    assert_eq!(log.refused(on), Refusal::Ended);
 }
 
 #[test]

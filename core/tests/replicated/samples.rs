@@ -9,7 +9,7 @@ use orchestrator_core::{
     policy::{DeposedAction, Policy, ReturnPolicy},
     recovery::{
         AuditLine, DeadKind, End, Hook, HookList, Lane, Outcome, Purpose, Recovery, SourcePosition,
-        Stage, Statement, Step, StepKind,
+        Stage, Statement, Step, StepKind, Telling,
     },
     replicated::{
         AckScope, Answer, Candidate, ChangeCause, Command, Detection, Downtime, Maintenance,
@@ -131,6 +131,7 @@ pub fn detection() -> Detection {
         processing_token: "token".into(),
         at: Wall::from_nanos(1_800_000_000_123_456_789),
         is_active: true,
+        telling: None,
     }
 }
 
@@ -210,6 +211,7 @@ pub const fn kind(command: &Command) -> &'static str {
         Command::DeleteTag { .. } => "delete_tag",
         Command::SetRecoveriesEnabled { .. } => "set_recoveries_enabled",
         Command::RegisterDetection(_) => "register_detection",
+        Command::TellOfDetection { .. } => "tell_of_detection",
         Command::BeginRecovery { .. } => "begin_recovery",
         Command::TakeOver { .. } => "take_over",
         Command::Intend { .. } => "intend",
@@ -226,7 +228,7 @@ pub const fn kind(command: &Command) -> &'static str {
     }
 }
 
-pub const KINDS: usize = 34;
+pub const KINDS: usize = 35;
 
 fn begin(name: &str, purpose: Purpose) -> Command {
     Command::BeginRecovery {
@@ -509,6 +511,36 @@ pub fn commands() -> Vec<Command> {
         Command::SetRecoveriesEnabled { enabled: false },
         Command::SetRecoveriesEnabled { enabled: true },
         Command::RegisterDetection(detection()),
+        // Of another server, so that it is another failure.
+        Command::RegisterDetection(Detection {
+            server: key("q"),
+            telling: Some(Telling::begun(epoch(3))),
+            ..detection()
+        }),
+        Command::TellOfDetection {
+            number: 300,
+            epoch: epoch(3),
+            run: 300,
+            ended: None,
+            next: None,
+        },
+        Command::TellOfDetection {
+            number: 6,
+            epoch: epoch(3),
+            run: 1,
+            ended: Some(Outcome::Done),
+            next: Some(1),
+        },
+        Command::TellOfDetection {
+            number: 6,
+            epoch: epoch(3),
+            run: 2,
+            ended: Some(Outcome::Refused {
+                code: 1,
+                reason: "exit code 1".into(),
+            }),
+            next: None,
+        },
         begin(
             "r1",
             Purpose::DeadPrimary {

@@ -275,6 +275,7 @@ fn detection(row: &Texts) -> Option<Detection> {
         processing_token: text(row, 5),
         at: time(row, 3)?,
         is_active: false,
+        telling: None,
     })
 }
 

@@ -224,6 +224,7 @@ fn history() -> Vec<Command> {
             processing_token: text("token1"),
             at: Wall::EPOCH,
             is_active: true,
+            telling: None,
         }));
     }
     commands.push(Command::SetRecoveriesEnabled { enabled: false });

@@ -147,6 +147,7 @@ impl<E: Env, F: Fleet, C: Consensus> Executor<E, F, C> {
                         }),
                         HookRun::Detection(number) => Input::DetectionHookEnded {
                             number,
+                            epoch,
                             hook,
                             outcome,
                         },

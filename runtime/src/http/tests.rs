@@ -1866,6 +1866,7 @@ fn failures_and_recoveries() {
             processing_token: "token".into(),
             at: NOW.wall,
             is_active: true,
+            telling: None,
         })) else {
             panic!("no detection");
         };

@@ -166,6 +166,8 @@ impl Application<'_> {
             processing_node: text(&detection.processing_node),
             processing_token: text(&detection.processing_token),
             is_active: false,
+            // Its hooks were the original's.
+            telling: None,
             ..detection.clone()
         };
         self.state.last_detection = number;

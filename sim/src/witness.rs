@@ -23,7 +23,12 @@ use crate::oracle::{Oracles, Truth, same_log};
 #[derive(Debug)]
 pub enum Event {
     /// Raft gave a committed entry to a daemon; told at the first daemon that is given it.
-    Committed { at: LogPosition, command: Command },
+    Committed {
+        at: LogPosition,
+        command: Command,
+        /// What applying it came to: no refusal.
+        answer: Answer,
+    },
     /// The same of an entry whose command is refused wherever it is applied: it decides nothing.
     Refused { at: LogPosition },
     /// A daemon became the leader of a term.
@@ -341,10 +346,12 @@ pub(crate) fn committed(daemon: &str, at: LogPosition, bytes: &[u8]) {
                     );
                     tell(&Event::Refused { at });
                 }
-                _ => tell(&Event::Committed {
+                Some(answer) => tell(&Event::Committed {
                     at,
                     command: stamped.command,
+                    answer,
                 }),
+                None => {}
             }
         }
         Err(error) => violated(same_log::unreadable(at, &error)),

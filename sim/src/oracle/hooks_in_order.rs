@@ -2,13 +2,16 @@
 //! `PostMasterFailoverProcesses` and `PostFailoverProcesses` after the promotion, `PostUnsuccessfulFailoverProcesses` after
 //! an end without one; one at a time, and none after one that said no before the failover. No hook runs without its
 //! committed intent, each intent brings at most one run, none follows a run that is on record as done, and none is begun by
-//! a daemon while another leads a later term. At the end every hook of a recovery has had its chance.
+//! a daemon while another leads a later term. At the end every hook of a recovery has had its chance, and so has every
+//! hook of a detection that was begun, whichever leaders ended during it.
+//!
+//! While version 1 is in force the hooks of a detection are on no record: they are run by the leader that registered it.
 
 use std::collections::BTreeMap;
 
 use orchestrator_core::id::{Epoch, InstanceKey, StepId, Uid};
-use orchestrator_core::recovery::{End, Hook, HookList, Outcome, Statement, Step, StepKind};
-use orchestrator_core::replicated::Command;
+use orchestrator_core::recovery::{End, Hook, HookList, Outcome, Phase, Statement, Step, StepKind};
+use orchestrator_core::replicated::{Answer, Command, Detection};
 
 use super::Ended;
 use crate::hooks::HooksSetup;
@@ -29,7 +32,8 @@ struct Run {
 
 #[derive(Debug)]
 struct Intent {
-    step: StepId,
+    /// None of those of a detection.
+    step: Option<StepId>,
     hook: Hook,
     epoch: Epoch,
     was_run: bool,
@@ -50,13 +54,24 @@ struct Of {
     end: Option<End>,
 }
 
-/// A detection whose hooks were run.
+/// A detection, as far as hooks are concerned.
 #[derive(Debug)]
 struct Detected {
     server: String,
+    /// Of the daemon that registered it.
+    token: String,
     /// Its place among the registered.
     place: usize,
+    /// Where its hooks are on record.
+    record: Option<OnRecord>,
     runs: Vec<Run>,
+}
+
+#[derive(Debug, Default)]
+struct OnRecord {
+    intents: Vec<Intent>,
+    /// All have run.
+    is_closed: bool,
 }
 
 /// What was run.
@@ -68,8 +83,6 @@ pub struct HooksInOrder {
     /// The latest leader of each cluster.
     newest: BTreeMap<String, (u64, String)>,
     recoveries: BTreeMap<Uid, Of>,
-    /// Servers, and the tokens of the daemons that registered a detection there, in their order.
-    detected: Vec<(String, String)>,
     /// By number.
     detections: BTreeMap<u64, Detected>,
 }
@@ -79,8 +92,10 @@ impl HooksInOrder {
     /// A hook out of its turn, or a change before the hooks that come first.
     pub fn observe(&mut self, event: &Event) -> Result<(), String> {
         match event {
-            Event::Committed { command, .. } => {
-                self.committed(command);
+            Event::Committed {
+                command, answer, ..
+            } => {
+                self.committed(command, answer);
                 Ok(())
             }
             Event::Leads {
@@ -127,13 +142,32 @@ impl HooksInOrder {
         }
     }
 
-    fn committed(&mut self, command: &Command) {
+    fn committed(&mut self, command: &Command, answer: &Answer) {
         match command {
             Command::RegisterDetection(detection) => {
-                self.detected.push((
-                    detection.server.host.clone(),
-                    detection.processing_token.clone(),
-                ));
+                if let Answer::Numbered(number) = answer {
+                    let detected = detected(detection, self.detections.len());
+                    self.detections.insert(*number, detected);
+                }
+            }
+            Command::TellOfDetection {
+                number,
+                epoch,
+                ended,
+                next,
+                ..
+            } => {
+                let detected = self.detections.get_mut(number);
+                if let Some(record) = detected.and_then(|one| one.record.as_mut()) {
+                    let is_done = *ended == Some(Outcome::Done);
+                    if let Some(newest) = record.intents.last_mut() {
+                        newest.is_done |= is_done;
+                    }
+                    match next {
+                        Some(place) => record.intents.push(begun(*place, *epoch)),
+                        None => record.is_closed |= is_done || ended.is_none(),
+                    }
+                }
             }
             Command::BeginRecovery {
                 uid,
@@ -141,7 +175,7 @@ impl HooksInOrder {
                 server,
                 ..
             } if purpose.is_recovery() => {
-                let detections_before = self.detected.len();
+                let detections_before = self.detections.len();
                 self.recoveries.entry(uid.clone()).or_insert_with(|| Of {
                     server: server.clone(),
                     detections_before,
@@ -165,7 +199,11 @@ impl HooksInOrder {
                     return;
                 };
                 for (step, outcome) in outcomes {
-                    for intent in of.intents.iter_mut().filter(|intent| intent.step == *step) {
+                    for intent in of
+                        .intents
+                        .iter_mut()
+                        .filter(|intent| intent.step == Some(*step))
+                    {
                         intent.is_done |= *outcome == Outcome::Done;
                     }
                 }
@@ -255,38 +293,74 @@ impl HooksInOrder {
     }
 
     fn of_detection(&mut self, number: u64, server: &str, run: Run) -> Result<(), String> {
-        let own = (server.to_owned(), format!("token-of-{}", run.daemon));
-        let Some(place) = self.detected.iter().rposition(|one| *one == own) else {
-            return Err(format!("this daemon registered no detection of {server}"));
+        let Some(detected) = self.detections.get_mut(&number) else {
+            return Err(format!("there is no detection {number}"));
         };
-        let runs = &mut self
-            .detections
-            .entry(number)
-            .or_insert_with(|| Detected {
-                server: server.to_owned(),
-                place,
-                runs: Vec::new(),
-            })
-            .runs;
-        if let Some(running) = runs.iter().find(|one| one.is_done.is_none()) {
+        if detected.server != server {
+            return Err(format!(
+                "detection {number} is of {}, and it is told of {server}",
+                detected.server
+            ));
+        }
+        // What a leader that ended had begun may be at its work still, or was done without anybody to say so.
+        let counts = |one: &&Run| detected.record.is_none() || one.term == run.term;
+        if let Some(running) = detected
+            .runs
+            .iter()
+            .filter(counts)
+            .find(|one| one.is_done.is_none())
+        {
             return Err(format!(
                 "detection {number}: {} has not ended",
                 running.hook
             ));
         }
-        if runs
+        if detected
+            .runs
             .iter()
+            .filter(counts)
             .any(|one| one.hook == run.hook && one.is_done == Some(true))
         {
             return Err(format!("detection {number}: it was done before"));
         }
-        if run.hook.place > 0 && !is_done(runs, earlier(run.hook)) {
+        if run.hook.place > 0 && !is_done(&detected.runs, earlier(run.hook)) {
             return Err(format!(
                 "detection {number}: {} is not done",
                 earlier(run.hook)
             ));
         }
-        runs.push(run);
+        match &mut detected.record {
+            Some(record) => {
+                let is_of = |intent: &&mut Intent| intent.hook == run.hook;
+                if record
+                    .intents
+                    .iter_mut()
+                    .filter(is_of)
+                    .any(|one| one.is_done)
+                {
+                    return Err(format!("detection {number}: it is on record as done"));
+                }
+                let intent = record
+                    .intents
+                    .iter_mut()
+                    .filter(is_of)
+                    .find(|intent| intent.epoch.term == run.term && !intent.was_run);
+                let Some(intent) = intent else {
+                    return Err(format!(
+                        "detection {number}: nothing committed in term {} that was not run stands behind it",
+                        run.term
+                    ));
+                };
+                intent.was_run = true;
+            }
+            None if detected.token != format!("token-of-{}", run.daemon) => {
+                return Err(format!(
+                    "detection {number} is on no record, and another daemon registered it"
+                ));
+            }
+            None => {}
+        }
+        detected.runs.push(run);
         Ok(())
     }
 
@@ -330,8 +404,8 @@ impl HooksInOrder {
                 {
                     return Err(format!("{uid}: {before} is not done"));
                 }
-                // A recovery is of the newest detection before it; what its leader detected since has hooks of its own. Those of
-                // a detection are run by the leader that registered it, and by no other.
+                // A recovery is of the newest detection before it; what its leader detected since has hooks of its own. Those
+                // that are on no record are run by the leader that registered it, and by no other.
                 let newest = self
                     .detections
                     .iter()
@@ -341,12 +415,18 @@ impl HooksInOrder {
                     .max_by_key(|(number, _)| **number);
                 if let Some((number, detected)) = newest {
                     let is_mine = |one: &&Run| one.daemon == run.daemon && one.term == run.term;
-                    let last = detected.runs.iter().rfind(is_mine);
-                    if let Some(open) = last.filter(|one| one.is_done != Some(true)) {
-                        return Err(format!(
-                            "{uid}: {} of detection {number} is not done",
-                            open.hook
-                        ));
+                    let open = match &detected.record {
+                        Some(record) if record.is_closed => None,
+                        Some(record) => record.intents.last().map(|newest| newest.hook),
+                        None => detected
+                            .runs
+                            .iter()
+                            .rfind(is_mine)
+                            .filter(|one| one.is_done != Some(true))
+                            .map(|one| one.hook),
+                    };
+                    if let Some(open) = open {
+                        return Err(format!("{uid}: {open} of detection {number} is not done"));
                     }
                 }
             }
@@ -445,7 +525,60 @@ impl HooksInOrder {
                 }
             }
         }
+        let newest = self.newest.values().map(|(term, _)| *term).max();
+        for (number, detected) in &self.detections {
+            if let Some(left) = left(detected, newest.unwrap_or_default()) {
+                return Err(format!(
+                    "hooks in order: {left} of detection {number} was left by a leader that ended, and by the next one"
+                ));
+            }
+        }
         Ok(())
+    }
+}
+
+fn detected(detection: &Detection, place: usize) -> Detected {
+    let record = detection.telling.as_ref().map(|telling| {
+        let epoch = match telling.phase {
+            Phase::Intended(epoch) => epoch,
+            Phase::Settled(_) => Epoch::default(),
+        };
+        OnRecord {
+            intents: vec![begun(telling.place, epoch)],
+            is_closed: false,
+        }
+    });
+    Detected {
+        server: detection.server.host.clone(),
+        token: detection.processing_token.clone(),
+        place,
+        record,
+        runs: Vec::new(),
+    }
+}
+
+/// The hook that was begun last, where the leader of an earlier term did so and nobody has seen its end or tried often enough.
+fn left(detected: &Detected, newest: u64) -> Option<Hook> {
+    let record = detected.record.as_ref()?;
+    let last = record.intents.last()?;
+    let of_it = record.intents.iter().filter(|one| one.hook == last.hook);
+    let run = detected.runs.last().filter(|run| run.hook == last.hook);
+    let said_no = run.is_some_and(|run| run.is_done == Some(false));
+    let is_left =
+        !record.is_closed && last.epoch.term < newest && of_it.count() < INTENTS_MAX && !said_no;
+    is_left.then_some(last.hook)
+}
+
+fn begun(place: u32, epoch: Epoch) -> Intent {
+    Intent {
+        step: None,
+        hook: Hook {
+            list: HookList::OnFailureDetection,
+            place,
+        },
+        epoch,
+        was_run: false,
+        is_done: false,
     }
 }
 
@@ -458,7 +591,7 @@ fn intent(step: &Step, epoch: Epoch) -> Option<Intent> {
         return None;
     };
     Some(Intent {
-        step: step.id,
+        step: Some(step.id),
         hook: *hook,
         epoch,
         was_run: false,

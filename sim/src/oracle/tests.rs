@@ -6,8 +6,9 @@ use std::time::Duration;
 use orchestrator_core::id::{ClusterKey, Epoch, LogPosition, NodeId, StepId, Uid};
 use orchestrator_core::recovery::{
     DeadKind, End, Hook, HookList, Lane, Outcome, Purpose, Stage, Statement, Step, StepKind,
+    Telling,
 };
-use orchestrator_core::replicated::{Command, Detection, Stamped};
+use orchestrator_core::replicated::{Answer, Command, Detection, Stamped};
 use orchestrator_core::time::Wall;
 
 use super::acknowledged::Acknowledged;
@@ -68,6 +69,10 @@ const PROMOTE: [Statement; 3] = [
 ];
 
 fn committed(command: Command) -> Event {
+    answered(command, Answer::Done)
+}
+
+fn answered(command: Command, answer: Answer) -> Event {
     Event::Committed {
         at: LogPosition {
             index: 1,
@@ -75,6 +80,7 @@ fn committed(command: Command) -> Event {
             node: NodeId(0),
         },
         command,
+        answer,
     }
 }
 
@@ -724,7 +730,7 @@ fn leads(daemon: &str, term: u64) -> Event {
 }
 
 fn dies() -> Event {
-    let Event::Committed { at, command } = begun() else {
+    let Event::Committed { command, .. } = begun() else {
         panic!("a commit");
     };
     let Command::BeginRecovery { .. } = &command else {
@@ -736,7 +742,7 @@ fn dies() -> Event {
             kind: DeadKind::Gone,
         };
     }
-    Event::Committed { at, command }
+    committed(command)
 }
 
 const fn first(list: HookList) -> Hook {
@@ -1391,59 +1397,220 @@ fn a_hook_that_was_never_run_is_found() {
     );
 }
 
-#[test]
-fn the_hooks_of_a_detection_come_before_those_of_its_recovery_and_of_no_other() {
-    let hook = first(HookList::OnFailureDetection);
-    let key_of = |number: u64| format!("detection-{number}/{hook}");
-    let detected = |daemon: &str| {
-        committed(Command::RegisterDetection(Detection {
-            number: 0,
-            server: key(1),
-            analysis: String::new(),
-            cluster_name: String::new(),
-            cluster_alias: String::new(),
-            replicas: Vec::new(),
-            is_actionable: true,
-            is_active: true,
-            at: Wall::from_secs(1),
-            processing_node: daemon.to_owned(),
-            processing_token: format!("token-of-{daemon}"),
-        }))
-    };
-    let begins = |daemon: &str, number: u64| Event::HookBegan {
+/// On no record, or begun under this epoch.
+fn detected(daemon: &str, number: u64, under: Option<u64>) -> Event {
+    let command = Command::RegisterDetection(Detection {
+        number: 0,
+        server: key(1),
+        analysis: String::new(),
+        cluster_name: String::new(),
+        cluster_alias: String::new(),
+        replicas: Vec::new(),
+        is_actionable: true,
+        is_active: true,
+        at: Wall::from_secs(1),
+        processing_node: daemon.to_owned(),
+        processing_token: format!("token-of-{daemon}"),
+        telling: under.map(|term| Telling::begun(epoch(term))),
+    });
+    answered(command, Answer::Numbered(number))
+}
+
+fn tells(number: u64, term: u64, ended: Option<Outcome>, next: Option<u32>) -> Event {
+    committed(Command::TellOfDetection {
+        number,
+        epoch: epoch(term),
+        run: 1,
+        ended,
+        next,
+    })
+}
+
+fn detection_begins(daemon: &str, number: u64, place: u32) -> Event {
+    let hook = of_detection(place);
+    Event::HookBegan {
         daemon: daemon.to_owned(),
         hook,
         environment: std::collections::BTreeMap::from([
-            ("ORC_IDEMPOTENCY_KEY", key_of(number)),
+            ("ORC_IDEMPOTENCY_KEY", format!("detection-{number}/{hook}")),
             ("ORC_ORCHESTRATOR_HOST", daemon.to_owned()),
             ("ORC_FAILED_HOST", "m1".to_owned()),
         ]),
-    };
+    }
+}
+
+fn detection_ends(daemon: &str, number: u64, place: u32, is_done: bool) -> Event {
+    let hook = of_detection(place);
+    Event::HookEnded {
+        daemon: daemon.to_owned(),
+        hook,
+        key: format!("detection-{number}/{hook}"),
+        is_done,
+    }
+}
+
+const fn of_detection(place: u32) -> Hook {
+    Hook {
+        list: HookList::OnFailureDetection,
+        place,
+    }
+}
+
+#[test]
+fn the_hooks_of_a_detection_on_no_record_come_before_those_of_its_recovery_and_of_no_other() {
     let pre = HookList::PreFailover;
-    let before = || vec![leads("n1", 1), detected("n1"), begins("n1", 1), dies()];
+    let before = || {
+        vec![
+            leads("n1", 1),
+            detected("n1", 1, None),
+            detection_begins("n1", 1, 0),
+            dies(),
+        ]
+    };
     let and = |more: Vec<Event>| told(&before().into_iter().chain(more).collect::<Vec<_>>());
     finds(
         and(vec![hook_intended(pre, 1), hook_begins("n1", pre)]),
         "hooks in order",
     );
-    let ended = Event::HookEnded {
-        daemon: "n1".to_owned(),
-        hook,
-        key: key_of(1),
-        is_done: true,
-    };
     assert_eq!(
-        and(vec![ended, hook_intended(pre, 1), hook_begins("n1", pre)]),
+        and(vec![
+            detection_ends("n1", 1, 0, true),
+            hook_intended(pre, 1),
+            hook_begins("n1", pre),
+        ]),
         Ok(())
     );
     // The next leader takes the recovery over, and detects something of its own at the same server.
     assert_eq!(
         and(vec![
             leads("n2", 2),
-            detected("n2"),
-            begins("n2", 2),
+            detected("n2", 2, None),
+            detection_begins("n2", 2, 0),
             hook_intended(pre, 2),
             hook_begins("n2", pre),
+        ]),
+        Ok(())
+    );
+    finds(
+        and(vec![leads("n2", 2), detection_begins("n2", 1, 0)]),
+        "hooks in order",
+    );
+}
+
+#[test]
+fn the_hooks_of_a_detection_are_run_as_its_record_says() {
+    let pre = HookList::PreFailover;
+    let before = || {
+        vec![
+            leads("n1", 1),
+            detected("n1", 1, Some(1)),
+            detection_begins("n1", 1, 0),
+            dies(),
+            leads("n2", 2),
+        ]
+    };
+    let and = |more: Vec<Event>| told(&before().into_iter().chain(more).collect::<Vec<_>>());
+    let again = || vec![tells(1, 2, None, Some(0)), detection_begins("n2", 1, 0)];
+    let and_again = |more: Vec<Event>| and(again().into_iter().chain(more).collect());
+    let done = || Some(Outcome::Done);
+    assert_eq!(
+        and_again(vec![
+            detection_ends("n2", 1, 0, true),
+            tells(1, 2, done(), Some(1)),
+            detection_begins("n2", 1, 1),
+            detection_ends("n2", 1, 1, true),
+            tells(1, 2, done(), None),
+            hook_intended(pre, 2),
+            hook_begins("n2", pre),
+        ]),
+        Ok(())
+    );
+    for (found, why) in [
+        (
+            and(vec![detection_begins("n2", 1, 0)]),
+            "nothing committed in term 2",
+        ),
+        (
+            and_again(vec![detection_begins("n2", 1, 0)]),
+            "has not ended",
+        ),
+        // The recovery goes on without them.
+        (
+            and(vec![hook_intended(pre, 2), hook_begins("n2", pre)]),
+            "of detection 1 is not done",
+        ),
+        (
+            and_again(vec![hook_intended(pre, 2), hook_begins("n2", pre)]),
+            "of detection 1 is not done",
+        ),
+        // Out of order.
+        (
+            and_again(vec![
+                detection_ends("n2", 1, 0, false),
+                tells(1, 2, done(), Some(1)),
+                detection_begins("n2", 1, 1),
+            ]),
+            "is not done",
+        ),
+        // Done on record, and by another leader once more.
+        (
+            and_again(vec![
+                detection_ends("n2", 1, 0, true),
+                tells(1, 2, done(), Some(1)),
+                leads("n3", 3),
+                tells(1, 3, None, Some(0)),
+                detection_begins("n3", 1, 0),
+            ]),
+            "on record as done",
+        ),
+    ] {
+        let text: String = found.expect_err(why);
+        assert!(
+            text.starts_with("hooks in order: ") && text.contains(why),
+            "{text}, wanted {why}"
+        );
+    }
+}
+
+/// Whoever leads at the end has taken up what an earlier leader had begun.
+#[test]
+fn hooks_of_a_detection_that_no_next_leader_took_up_are_found() {
+    let judge = |events: &[Event]| {
+        let mut oracle = hooks_in_order::HooksInOrder::default();
+        for event in events {
+            oracle.observe(event)?;
+        }
+        oracle.end(&ended(Vec::new()))
+    };
+    let and = |more: Vec<Event>| {
+        let mut events = vec![
+            leads("n1", 1),
+            detected("n1", 1, Some(1)),
+            detection_begins("n1", 1, 0),
+        ];
+        events.extend(more);
+        judge(&events)
+    };
+    assert_eq!(and(Vec::new()), Ok(()));
+    finds(and(vec![leads("n2", 2)]), "hooks in order");
+    assert_eq!(
+        and(vec![
+            leads("n2", 2),
+            tells(1, 2, None, Some(0)),
+            detection_begins("n2", 1, 0),
+        ]),
+        Ok(())
+    );
+    // Its end is known, or two leaders tried.
+    assert_eq!(
+        and(vec![detection_ends("n1", 1, 0, false), leads("n2", 2)]),
+        Ok(())
+    );
+    assert_eq!(
+        and(vec![
+            leads("n2", 2),
+            tells(1, 2, None, Some(0)),
+            leads("n3", 3),
         ]),
         Ok(())
     );

@@ -11,6 +11,7 @@ mod command_line;
 mod disk;
 mod failover;
 mod far;
+mod guide;
 mod https;
 mod names;
 mod network;

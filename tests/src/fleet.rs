@@ -545,7 +545,7 @@ impl Server {
         match signal {
             Signal::Stop => self.frozen.store(true, Ordering::Relaxed),
             Signal::Continue | Signal::Kill => self.frozen.store(false, Ordering::Relaxed),
-            Signal::Terminate | Signal::Hangup => {}
+            Signal::Terminate | Signal::Interrupt | Signal::Hangup => {}
         }
         match &self.body {
             Body::Real { process, .. } => match locked(process).as_mut() {
@@ -563,7 +563,11 @@ impl Server {
                     (Signal::Stop, ModelProcess::Running) => server.freeze(),
                     (Signal::Continue, ModelProcess::Frozen) => server.thaw(),
                     (
-                        Signal::Terminate | Signal::Stop | Signal::Continue | Signal::Hangup,
+                        Signal::Terminate
+                        | Signal::Interrupt
+                        | Signal::Stop
+                        | Signal::Continue
+                        | Signal::Hangup,
                         ModelProcess::Running
                         | ModelProcess::Frozen
                         | ModelProcess::Stopping(_)

@@ -20,6 +20,7 @@ use anyhow::{Context, Result};
 pub enum Signal {
     Kill,
     Terminate,
+    Interrupt,
     Hangup,
     Stop,
     Continue,
@@ -30,6 +31,7 @@ impl Signal {
         match self {
             Signal::Kill => libc::SIGKILL,
             Signal::Terminate => libc::SIGTERM,
+            Signal::Interrupt => libc::SIGINT,
             Signal::Hangup => libc::SIGHUP,
             Signal::Stop => libc::SIGSTOP,
             Signal::Continue => libc::SIGCONT,

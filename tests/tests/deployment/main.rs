@@ -1,4 +1,5 @@
-//! What a deployment relies on, on real processes: the files in `runtime/packaging`, proxies, HTTPS, the command line.
+//! What a deployment relies on, on real processes: the files in `runtime/packaging`, proxies, HTTPS, the command line; and
+//! the demonstration.
 #![allow(clippy::disallowed_methods)]
 
 use std::net::SocketAddr;
@@ -8,6 +9,7 @@ use orchestrator_tests::reserve::free_ports;
 
 mod cluster;
 mod command_line;
+mod demo;
 mod disk;
 mod failover;
 mod far;

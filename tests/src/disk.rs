@@ -1,7 +1,9 @@
-//! Disks that fail: full ones, ones that can only be read, and ones that never answer. Real file systems, of their own; needs root.
+//! Disks that fail: full ones, ones that can only be read, ones that answer with errors, and ones that never answer. Real file
+//! systems, of their own; needs root.
 
 use std::fs;
 use std::io::Write as _;
+use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -13,13 +15,15 @@ pub struct Disk {
     path: PathBuf,
 }
 
+const PROGRAMS: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// `_IOR('X', 125, __u32)` of the kernel's ext4, and how: what was not synchronised is lost.
+const EXT4_IOC_SHUTDOWN: libc::Ioctl = 0x8004_587d_u32 as libc::Ioctl;
+const EXT4_GOING_FLAGS_NOLOGFLUSH: u32 = 2;
+
 fn run(program: &str, words: &[&str]) -> Result<()> {
     let output = Command::new(program)
         .args(words)
-        .env(
-            "PATH",
-            "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-        )
+        .env("PATH", PROGRAMS)
         .output();
     let output = output.with_context(|| {
         format!("{program}; as root, type:  apt-get install mount util-linux e2fsprogs")
@@ -31,6 +35,12 @@ fn run(program: &str, words: &[&str]) -> Result<()> {
         String::from_utf8_lossy(&output.stderr).trim()
     );
     Ok(())
+}
+
+/// Ext4 that lets nobody write once it has found an error, as installers have it.
+fn mount(image: &Path, place: &Path) -> Result<()> {
+    let (image, place) = (image.display().to_string(), place.display().to_string());
+    run("mount", &["-o", "loop,errors=remount-ro", &image, &place])
 }
 
 impl Disk {
@@ -50,9 +60,8 @@ impl Disk {
         fs::create_dir_all(path)?;
         let image = path.with_extension("image");
         fs::File::create(&image)?.set_len(u64::from(mebibytes) << 20)?;
-        let (image, place) = (image.display().to_string(), path.display().to_string());
-        run("mkfs.ext4", &["-q", "-F", &image])?;
-        run("mount", &["-o", "loop", &image, &place])?;
+        run("mkfs.ext4", &["-q", "-F", &image.display().to_string()])?;
+        mount(&image, path)?;
         Ok(Disk {
             path: path.to_owned(),
         })
@@ -89,6 +98,59 @@ impl Disk {
 
     pub fn unprotect(&self) -> Result<()> {
         self.remount("remount,rw")
+    }
+
+    /// Ext4 finds itself damaged, and lets nobody write any more, whoever has files open.
+    pub fn damage(&self) -> Result<()> {
+        let place = self.path.display().to_string();
+        let device = Command::new("findmnt")
+            .args(["-n", "-o", "SOURCE", &place])
+            .output()?;
+        let device = String::from_utf8(device.stdout)?;
+        let device = Path::new(device.trim())
+            .file_name()
+            .with_context(|| format!("nothing is mounted at {place}"))?;
+        let trigger = Path::new("/sys/fs/ext4")
+            .join(device)
+            .join("trigger_fs_error");
+        fs::write(&trigger, "of a test").with_context(|| trigger.display().to_string())
+    }
+
+    /// The device under ext4 is gone: whatever is written or synchronised is answered with an input/output error.
+    pub fn break_off(&self) -> Result<()> {
+        let folder = fs::File::open(&self.path)?;
+        let how = EXT4_GOING_FLAGS_NOLOGFLUSH;
+        // SAFETY: plain system call on a file that is open, which reads the number that it is given the place of.
+        let done = unsafe { libc::ioctl(folder.as_raw_fd(), EXT4_IOC_SHUTDOWN, &raw const how) };
+        ensure!(
+            done == 0,
+            "{}: {}",
+            self.path.display(),
+            std::io::Error::last_os_error()
+        );
+        Ok(())
+    }
+
+    /// What an operator does with a damaged ext4: taken off, checked, and put back. Nobody may use it.
+    pub fn mend(&self) -> Result<()> {
+        let (image, place) = (self.image(), self.path.display().to_string());
+        run("umount", &[&place])?;
+        let checked = Command::new("e2fsck")
+            .args(["-f", "-p", &image.display().to_string()])
+            .env("PATH", PROGRAMS)
+            .output()?;
+        // 1: errors were found, and corrected.
+        ensure!(
+            matches!(checked.status.code(), Some(0 | 1)),
+            "e2fsck: {}",
+            String::from_utf8_lossy(&checked.stdout)
+        );
+        mount(&image, &self.path)
+    }
+
+    /// What it is kept in, if it is ext4.
+    fn image(&self) -> PathBuf {
+        self.path.with_extension("image")
     }
 
     fn remount(&self, option: &str) -> Result<()> {

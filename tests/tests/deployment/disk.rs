@@ -153,3 +153,72 @@ async fn a_leader_whose_disk_hangs_leads_no_more() {
         .await
         .expect("back");
 }
+
+/// A daemon whose file system fails under it says so with its last words and ends; the other two go on, and lose nothing. On
+/// the mended file system it is what it was.
+async fn a_file_system_fails(fail: fn(&Disk) -> anyhow::Result<()>) {
+    let _turn = TURN.lock().await;
+    let scratch = Scratch::create("disks").expect("a folder");
+    let disks = [1, 2, 3].map(|number| {
+        Disk::in_file(&scratch.path().join(format!("disk{number}")), 32).expect("a disk")
+    });
+    let daemons = start(&disks).await;
+    // First of the leader, then of a follower.
+    for is_leader in [true, false] {
+        let leader = daemons.wait_leader(PATIENCE).await.expect("a leader").url();
+        let mut places = daemons.all().iter();
+        let place = places
+            .position(|one| (one.url() == leader) == is_leader)
+            .expect("one of them");
+        let (struck, disk) = (&daemons.all()[place], &disks[place]);
+        let node = struck.node().await.expect("an identity");
+        fail(disk).expect("it fails");
+        let before = tag_until(&daemons, "it ends", async || !struck.is_running()).await;
+        let code = struck.wait_ended(PATIENCE).await.expect("it ends");
+        assert!(code.is_some_and(|code| code > 0), "{code:?}");
+        let log = fs::read_to_string(struck.log()).expect("a log");
+        let last = log.lines().last().unwrap_or_default();
+        assert!(
+            last.contains("cannot be written") && last.contains("free the disk or replace it"),
+            "{last}"
+        );
+        // It is not started on what failed, either, and says which directory that is.
+        struck.start().expect("started");
+        let code = struck.wait_ended(PATIENCE).await.expect("it ends");
+        assert!(code.is_some_and(|code| code > 0), "{code:?}");
+        let log = fs::read_to_string(struck.log()).expect("a log");
+        let last = log.lines().last().unwrap_or_default();
+        assert!(last.contains(&disk.path().display().to_string()), "{last}");
+        let next = daemons.wait_leader(PATIENCE).await.expect("a leader");
+        holds_all(next, before).await;
+        let more = tag_until(&daemons, "more is decided", {
+            let mut asked = 0;
+            async move || {
+                asked += 1;
+                asked > 5
+            }
+        })
+        .await;
+        assert!(more > 0, "nothing is decided by the other two");
+
+        disk.mend().expect("mended");
+        struck.start().expect("started");
+        wait_applied(&daemons, struck, PATIENCE)
+            .await
+            .expect("back");
+        holds_all(struck, before.max(more)).await;
+        assert_eq!(struck.node().await.expect("an identity"), node);
+        let all: Vec<&Daemon> = daemons.all().iter().collect();
+        wait_members(&all, PATIENCE).await.expect("three members");
+    }
+}
+
+#[tokio::test]
+async fn a_file_system_that_turns_read_only_ends_its_daemon_and_loses_nothing() {
+    a_file_system_fails(Disk::damage).await;
+}
+
+#[tokio::test]
+async fn a_file_system_with_errors_ends_its_daemon_and_loses_nothing() {
+    a_file_system_fails(Disk::break_off).await;
+}

@@ -17,7 +17,7 @@ cd "$(dirname "$0")/.."
 # One profile for everything: the dependencies are optimised once, our own code builds quickly.
 target=${CARGO_TARGET_DIR:-target}/debug
 seeds=${ORCHESTRATOR_SIM_SEEDS:-5}
-first=${ORCHESTRATOR_SIM_FIRST:-14378688}
+first=${ORCHESTRATOR_SIM_FIRST:-14378800}
 times=()
 
 part() {

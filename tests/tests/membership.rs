@@ -4,16 +4,18 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, chown};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use orchestrator_tests::daemons::{Daemon, DaemonOptions, Daemons, wait_applied, wait_members};
 use orchestrator_tests::process::Signal;
 use orchestrator_tests::wait::{Look, until};
-use serde_json::json;
+use serde_json::{Value, json};
 
 const PATIENCE: Duration = Duration::from_secs(120);
 const ASK: Duration = Duration::from_secs(5);
+/// Whoever would campaign does so some times in it.
+const WATCHED: Duration = Duration::from_secs(10);
 /// A user, and a group, that every machine has and nobody is.
 const NOBODY: u32 = 65_534;
 
@@ -509,4 +511,160 @@ async fn a_daemon_is_replaced_by_another_in_one_step() -> Result<()> {
     }
     says(n3, "/api/raft-health", "no member has").await?;
     holds(&daemons, &["before"]).await
+}
+
+/// Asks for a change of members until it is done. Who asks once more, since the answer was lost with the leader, may be told
+/// so by a refusal of what is `done` already.
+async fn change_members(daemons: &Daemons, path: &str, done: &str) -> Result<()> {
+    let mut asked_before = false;
+    until(path, PATIENCE, Duration::from_millis(200), async || {
+        let asked = async {
+            let leader = daemons.wait_leader(PATIENCE).await?;
+            leader.get(path, PATIENCE).await
+        };
+        match asked.await {
+            Ok(reply) if reply.status == 200 => Look::Holds(()),
+            Ok(reply) if asked_before && reply.body.contains(done) => Look::Holds(()),
+            other => {
+                asked_before = true;
+                Look::not(format!("{other:?}"))
+            }
+        }
+    })
+    .await
+}
+
+/// Waits until this daemon's `raft-status` shows exactly this stranger with this reason, or with `None` no stranger.
+async fn shows_stranger(daemon: &Daemon, wanted: Option<(&Daemon, &str)>) -> Result<()> {
+    let wanted = match wanted {
+        None => Vec::new(),
+        Some((stranger, why)) => vec![(stranger.raft(), stranger.node().await?, why)],
+    };
+    let what = format!("{} shows the strangers {wanted:?}", daemon.url());
+    until(&what, PATIENCE, Duration::from_millis(100), async || {
+        let status = match daemon.status().await {
+            Ok(status) => status,
+            Err(error) => return Look::not(format!("{error:#}")),
+        };
+        let rows = status["Strangers"].as_array().cloned().unwrap_or_default();
+        let is_wanted = |row: &Value, (address, node, why): &(String, String, &str)| {
+            row["Address"] == *address
+                && row["Node"] == *node
+                && row["Reason"]
+                    .as_str()
+                    .is_some_and(|said| said.contains(why))
+        };
+        if rows.len() == wanted.len()
+            && rows
+                .iter()
+                .zip(&wanted)
+                .all(|(row, one)| is_wanted(row, one))
+        {
+            Look::Holds(())
+        } else {
+            Look::not(format!("{:#}", status))
+        }
+    })
+    .await
+}
+
+/// What was changed online stands, though no file shows it: not one member that is started again with its old list brings back
+/// whom the others removed, or loses whom they let in.
+#[tokio::test]
+async fn members_changed_online_stay_so_whatever_their_files_say() -> Result<()> {
+    let daemons = Daemons::start(&options(1, 0))?;
+    let [n1, n2, n3, n4] = daemons.all() else {
+        anyhow::bail!("four daemons");
+    };
+    daemons.wait_leader(PATIENCE).await?;
+    members(&[n1, n2, n3]).await?;
+    write(&daemons, "before").await?;
+
+    // The stranger is shown with the reason, to itself and to each member, and costs them no term.
+    let before = n1.status().await?["Term"].clone();
+    n4.set_nodes(&[n1, n2, n3, n4])?;
+    n4.start()?;
+    says(n4, "/api/raft-health", "no member has").await?;
+    ensure!(n4.get("/api/raft-health", ASK).await?.status == 500);
+    let status = n4.status().await?;
+    let reason = status["Reason"].as_str().unwrap_or_default();
+    ensure!(reason.contains("waits for a member"), "{status:#}");
+    for member in [n1, n2, n3] {
+        shows_stranger(member, Some((n4, "no member has"))).await?;
+    }
+    ensure!(
+        n1.status().await?["Term"] == before,
+        "the stranger cost a term"
+    );
+    change_members(
+        &daemons,
+        &format!("/api/raft-add-peer/{}", n4.raft()),
+        "is a member already",
+    )
+    .await?;
+    members(&[n1, n2, n3, n4]).await?;
+    for member in [n1, n2, n3, n4] {
+        shows_stranger(member, None).await?;
+    }
+    write(&daemons, "between").await?;
+    change_members(
+        &daemons,
+        &format!("/api/raft-remove-peer/{}", n3.raft()),
+        "no member has",
+    )
+    .await?;
+    members(&[n1, n2, n4]).await?;
+    says(n3, "/api/raft-health", "no member has").await?;
+    write(&daemons, "after").await?;
+
+    // One after the other, as an upgrade does it, then all at once, as a power cut does.
+    for daemon in [n1, n2, n4] {
+        daemon.signal(Signal::Terminate);
+        daemon.wait_ended(PATIENCE).await?;
+        daemon.start_until_healthy(PATIENCE).await?;
+        members(&[n1, n2, n4]).await?;
+    }
+    for daemon in [n1, n2, n4] {
+        daemon.kill().await?;
+    }
+    for daemon in [n1, n2, n4] {
+        daemon.start()?;
+    }
+    members(&[n1, n2, n4]).await?;
+    holds(&daemons, &["before", "between", "after"]).await?;
+
+    // The one that was removed goes on dialling them, and is told why; that costs no term, however long.
+    for member in [n1, n2, n4] {
+        shows_stranger(member, Some((n3, "no member has"))).await?;
+    }
+    says(n3, "/api/raft-health", "no member has").await?;
+    let led = n1.status().await?;
+    let began = Instant::now();
+    let mut pace = tokio::time::interval(Duration::from_millis(100));
+    while began.elapsed() < WATCHED {
+        pace.tick().await;
+        let health = n3.get("/api/raft-health", ASK).await?;
+        ensure!(health.status == 500, "{health:?}");
+        let check = n3.get("/api/leader-check", ASK).await?;
+        ensure!(check.status == 404, "{check:?}");
+    }
+    says(n3, "/api/raft-status", "no member has").await?;
+    for member in [n1, n2, n4] {
+        let status = member.status().await?;
+        ensure!(
+            (&status["Term"], &status["Leader"]) == (&led["Term"], &led["Leader"]),
+            "{led:#} {status:#}"
+        );
+    }
+    members(&[n1, n2, n4]).await?;
+
+    // It is let in again when somebody says so.
+    change_members(
+        &daemons,
+        &format!("/api/raft-add-peer/{}", n3.raft()),
+        "is a member already",
+    )
+    .await?;
+    members(&[n1, n2, n3, n4]).await?;
+    holds(&daemons, &["before", "between", "after"]).await
 }

@@ -192,6 +192,18 @@ impl World {
         delay: Duration,
         expectation: &Expectation,
     ) -> Result<Aftermath> {
+        self.strike_and(strike, delay, expectation, async |_| Ok(()))
+            .await
+    }
+
+    /// The same, and then something else that is done at once.
+    pub async fn strike_and(
+        &mut self,
+        strike: Strike,
+        delay: Duration,
+        expectation: &Expectation,
+        then: impl AsyncFnOnce(&World) -> Result<()>,
+    ) -> Result<Aftermath> {
         ensure!(
             strike.strikes_primary(),
             "a strike that leaves the primary alone has no aftermath"
@@ -206,6 +218,7 @@ impl World {
         let received = ReceivedWatch::start(&self.fleet, old, &origin).await?;
         let struck = self.signal(strike).await?;
         let verdict = self.watch_verdict(old, struck);
+        then(self).await?;
 
         let first = ledger
             .wait_acknowledged_elsewhere(struck, old, PATIENCE)

@@ -5,13 +5,15 @@
 //! and keep honest times.
 #![allow(clippy::disallowed_methods)]
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use orchestrator_tests::daemons::{DaemonOptions, Recovery};
+use orchestrator_tests::checks::{greatest_number, origin};
+use orchestrator_tests::daemons::{DaemonOptions, Recovery, wait_applied};
 use orchestrator_tests::fleet::{Flavour, FleetOptions, ReplicationTiming, Server, Thread};
 use orchestrator_tests::ledger::WriteOutcome;
 use orchestrator_tests::process::Signal;
-use orchestrator_tests::sql::{APP, REPLICATION, Sql};
+use orchestrator_tests::sql::{APP, HARNESS, REPLICATION, Sql};
 use orchestrator_tests::wait::{Look, until};
 use orchestrator_tests::world::{Aftermath, Expectation, PATIENCE, Strike, World};
 
@@ -121,6 +123,276 @@ async fn primary_and_leader_killed(flavour: Flavour) {
         .await
         .expect("recovery");
     check(&aftermath);
+}
+
+/// A session that keeps a replica from applying what it receives.
+struct Held {
+    port: u16,
+    sql: Sql,
+}
+
+/// Keeps every replica from applying: each has received a transaction, which it waits to apply.
+async fn hold_appliers(world: &World) -> Vec<Held> {
+    let flavour = world.fleet.flavour();
+    let primary = world.fleet.server(world.primary()).expect("server");
+    let origin = origin(primary).await.expect("an origin");
+    let mut held = Vec::new();
+    for server in world.fleet.live_except(world.primary()) {
+        let mut sql = server.harness().await.expect("login");
+        sql.run("LOCK TABLES app.ledger READ, app.note READ")
+            .await
+            .expect("locked");
+        held.push(Held {
+            port: server.port(),
+            sql,
+        });
+    }
+    let (committed, received) = match flavour {
+        Flavour::MariaDb => ("SELECT @@GLOBAL.gtid_binlog_state", "Gtid_IO_Pos"),
+        Flavour::MySql => ("SELECT @@GLOBAL.gtid_executed", "Retrieved_Gtid_Set"),
+    };
+    let mut sql = primary.harness().await.expect("login");
+    sql.run("INSERT INTO app.note (text) VALUES ('received')")
+        .await
+        .expect("committed");
+    let committed = sql.value(committed).await.expect("a set");
+    let last = greatest_number(flavour, &committed, &origin);
+    for one in &mut held {
+        let what = format!("{} has received what it cannot apply", one.port);
+        let pace = Duration::from_millis(10);
+        let looked = until(&what, PATIENCE, pace, async || {
+            match one.sql.rows(flavour.show_replica_status()).await {
+                Ok(rows) => {
+                    let received = rows.first().map_or("", |row| row.text(&[received]));
+                    if greatest_number(flavour, received, &origin) >= last {
+                        Look::Holds(())
+                    } else {
+                        Look::not(format!("{received}, not {last}"))
+                    }
+                }
+                Err(error) => Look::not(error),
+            }
+        });
+        looked.await.expect("received");
+    }
+    held
+}
+
+/// Somebody's stop of that replica's applier, which waits for it as long as it is held, and a start of it afterwards, since what
+/// was received is not to be left behind with both threads stopped (F1). Meanwhile every other stop of a thread there waits, too.
+async fn stop_in_vain(world: &World, port: u16) -> tokio::task::JoinHandle<()> {
+    let server = world.fleet.server(port).expect("server");
+    let mut stopping = Sql::connect(port, HARNESS, PATIENCE).await.expect("login");
+    let waits = tokio::spawn(async move {
+        stopping
+            .run_all(["STOP SLAVE SQL_THREAD", "START SLAVE SQL_THREAD"])
+            .await
+            .expect("stopped and started");
+        stopping.close().await;
+    });
+    let mut sql = server.harness().await.expect("login");
+    let text =
+        "SELECT COUNT(*) FROM information_schema.processlist WHERE info = 'STOP SLAVE SQL_THREAD'";
+    let pace = Duration::from_millis(5);
+    let looked = until("a stop that waits", PATIENCE, pace, async || {
+        match sql.value(text).await {
+            Ok(count) if count == "1" => Look::Holds(()),
+            other => Look::not(format!("{other:?}")),
+        }
+    });
+    looked.await.expect("it waits");
+    sql.close().await;
+    waits
+}
+
+/// A session of the leader's on a replica: its number, whether it was killed or is gone, and what it does.
+async fn session(sql: &mut Sql, id: &str) -> anyhow::Result<(bool, String)> {
+    let text = format!("SELECT command, info FROM information_schema.processlist WHERE id = {id}");
+    let rows = sql.rows(&text).await?;
+    let ended = rows
+        .first()
+        .is_none_or(|row| row.text(&["command", "COMMAND"]) == "Killed");
+    let does = rows.first().map_or("", |row| row.text(&["info", "INFO"]));
+    Ok((ended, does.to_owned()))
+}
+
+/// The leader is stopped in the midst of a recovery, when it has every replica's lock, and goes on when another has ended that
+/// recovery: neither what it left in the servers nor what it still had in mind does harm. On MariaDB it leaves a statement that
+/// waits in a server.
+async fn leader_frozen_amid_a_recovery(flavour: Flavour) {
+    let _turn = TURN.lock().await;
+    let mut world = world(flavour, ReplicationTiming::Quick).await;
+    // The recovery cannot get beyond the drain, and on MariaDB one halt waits.
+    let mut held = hold_appliers(&world).await;
+    let waits = match flavour {
+        Flavour::MariaDb => {
+            let port = held.last().expect("a replica").port;
+            Some((held.len() - 1, stop_in_vain(&world, port).await))
+        }
+        Flavour::MySql => None,
+    };
+    let (mut frozen, mut sessions) = (None, Vec::new());
+    let expectation = Expectation::default();
+    let then = async |world: &World| {
+        let pace = Duration::from_millis(1);
+        sessions = until(
+            "the leader acts on each replica",
+            PATIENCE,
+            pace,
+            async || {
+                let mut holders = Vec::new();
+                for (place, one) in held.iter_mut().enumerate() {
+                    let holder = one.sql.value("SELECT IS_USED_LOCK('orchestrator/act')");
+                    let id = match holder.await {
+                        Ok(id) if !id.is_empty() => id,
+                        other => return Look::not(format!("{}: {other:?}", one.port)),
+                    };
+                    if waits.as_ref().is_some_and(|(waiting, _)| *waiting == place) {
+                        match session(&mut one.sql, &id).await {
+                            Ok((_, does)) if does == "STOP SLAVE IO_THREAD" => {}
+                            other => return Look::not(format!("{}: {other:?}", one.port)),
+                        }
+                    }
+                    holders.push((one.port, id));
+                }
+                Look::Holds(holders)
+            },
+        )
+        .await?;
+        let leader = world.daemons.wait_leader(PATIENCE).await?;
+        leader.signal(Signal::Stop);
+        frozen = Some(leader.url());
+        // Whoever is frozen does not say that it leads.
+        world.daemons.wait_leader(PATIENCE).await?;
+        if let Some((place, _)) = waits.as_ref() {
+            let (_, id) = &sessions[*place];
+            let sql = &mut held[*place].sql;
+            until(
+                "the next leader evicts the former",
+                PATIENCE,
+                pace,
+                async || match session(sql, id).await {
+                    Ok((true, _)) => Look::Holds(()),
+                    other => Look::not(format!("{other:?}")),
+                },
+            )
+            .await?;
+        }
+        for one in held {
+            one.sql.close().await;
+        }
+        if let Some((_, waits)) = waits {
+            waits.await?;
+        }
+        Ok(())
+    };
+    let strike = world.strike_and(Strike::KillPrimary, Duration::ZERO, &expectation, then);
+    let aftermath = strike.await.expect("recovery");
+    check(&aftermath);
+    let url = frozen.expect("a frozen leader");
+    let mut daemons = world.daemons.all().iter();
+    let former = daemons.find(|one| one.url() == url).expect("a daemon");
+    assert!(former.is_running());
+    // Two leaders had a part in it, and one made one server writeable.
+    let intended = || {
+        let steps = aftermath.steps.iter();
+        steps.filter(|step| step.contains(": intended "))
+    };
+    let epochs: BTreeSet<&str> = intended()
+        .filter_map(|step| Some(step.rsplit_once(" (epoch ")?.1))
+        .collect();
+    assert!(epochs.len() > 1, "{:#?}", aftermath.steps);
+    let opened = intended().filter(|step| step.contains("make writeable"));
+    assert_eq!(opened.count(), 1, "{:#?}", aftermath.steps);
+    // Its sessions are gone, although its end of them is open.
+    for (port, id) in &sessions {
+        let server = world.fleet.server(*port).expect("server");
+        let mut sql = server.harness().await.expect("login");
+        let (ended, does) = session(&mut sql, id).await.expect("a list");
+        assert!(ended, "session {id} of {port} goes on: {does}");
+        sql.close().await;
+    }
+
+    // It goes on with what it had in mind, under the eyes of clients.
+    let ledger = world.clients();
+    ledger
+        .wait_acknowledged(Instant::now(), Some(aftermath.promoted), PATIENCE)
+        .await
+        .expect("the promoted server serves");
+    former.signal(Signal::Continue);
+    let next = world.daemons.wait_leader(PATIENCE).await.expect("a leader");
+    let term = next.status().await.expect("a status")["Term"].as_u64();
+    let what = "the former leader follows";
+    let pace = Duration::from_millis(50);
+    let follows = until(what, PATIENCE, pace, async || match former.status().await {
+        Ok(status)
+            if status["Healthy"] == true
+                && status["State"] == "Follower"
+                && status["Term"].as_u64() >= term =>
+        {
+            Look::Holds(())
+        }
+        other => Look::not(format!("{other:?}")),
+    });
+    follows.await.expect("it follows");
+    wait_applied(&world.daemons, former, PATIENCE)
+        .await
+        .expect("it knows what was decided meanwhile");
+    world
+        .wait_settled(&[aftermath.old])
+        .await
+        .expect("three daemons watch the fleet");
+    ledger
+        .wait_acknowledged(Instant::now(), Some(aftermath.promoted), PATIENCE)
+        .await
+        .expect("the promoted server serves");
+    let journal = ledger.end().await;
+    let mut writes = journal.acknowledged();
+    assert!(writes.all(|write| write.port == aftermath.promoted));
+    assert_eq!(wait_one_primary(&world).await, aftermath.promoted);
+    wait_equal(&world).await;
+    let recoveries = world.daemons.audit_recovery().await.expect("audit");
+    assert_eq!(recoveries, aftermath.recoveries);
+}
+
+/// Waits until every live server holds the same transactions.
+async fn wait_equal(world: &World) {
+    let held = match world.fleet.flavour() {
+        Flavour::MariaDb => "SELECT @@GLOBAL.gtid_binlog_state",
+        Flavour::MySql => "SELECT @@GLOBAL.gtid_executed",
+    };
+    let pace = Duration::from_millis(100);
+    let looked = until("equal servers", PATIENCE, pace, async || {
+        let mut sets = BTreeMap::new();
+        for server in world.fleet.servers() {
+            if !server.is_running() {
+                continue;
+            }
+            let looked: anyhow::Result<String> = async {
+                let mut sql = server.harness().await?;
+                let held = sql.value(held).await?;
+                sql.close().await;
+                Ok(held)
+            }
+            .await;
+            match looked {
+                Ok(held) => {
+                    let mut held: Vec<_> = held.split(',').map(str::trim).collect();
+                    held.sort_unstable();
+                    sets.entry(held.join(","))
+                        .or_insert_with(Vec::new)
+                        .push(server.port());
+                }
+                Err(error) => return Look::not(format!("{error:#}")),
+            }
+        }
+        if sets.len() == 1 {
+            Look::Holds(())
+        } else {
+            Look::not(format!("{sets:?}"))
+        }
+    });
+    looked.await.expect("no transaction of its own anywhere");
 }
 
 /// The leader dies and the primary lives: another daemon leads, clients notice nothing, nothing is
@@ -389,7 +661,7 @@ async fn primary_restarts_at_once(flavour: Flavour) {
         .rows("SELECT client, number FROM app.ledger")
         .await
         .expect("rows");
-    let present: std::collections::BTreeSet<(String, String)> = present
+    let present: BTreeSet<(String, String)> = present
         .iter()
         .map(|row| {
             (
@@ -425,7 +697,7 @@ async fn primary_restarts_at_once(flavour: Flavour) {
     );
 }
 
-/// Waits until exactly one server is writable, and every other replicates from it or is read-only
+/// Waits until exactly one running server is writable, and every other replicates from it or is read-only
 /// and replicates from nobody (the deposed primary).
 async fn wait_one_primary(world: &World) -> u16 {
     let looked = until(
@@ -435,7 +707,7 @@ async fn wait_one_primary(world: &World) -> u16 {
         async || {
             let mut writable = Vec::new();
             let mut sources = Vec::new();
-            for server in world.fleet.servers() {
+            for server in world.fleet.servers().iter().filter(|one| one.is_running()) {
                 let looked: anyhow::Result<_> = async {
                     let mut sql = server.harness().await?;
                     let read_only = sql.value("SELECT @@GLOBAL.read_only").await?;
@@ -695,6 +967,7 @@ on_both!(
     primary_killed,
     primary_and_leader_killed,
     leader_killed,
+    leader_frozen_amid_a_recovery,
     primary_frozen,
     unapplied_relay_log,
     errant_replica,

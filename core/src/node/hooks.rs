@@ -328,7 +328,8 @@ impl Node {
                 .detection(*number)
                 .is_some_and(|detection| detection.telling.is_some())
         };
-        self.unrecorded.retain(|number, _| is_open(number));
+        self.unrecorded
+            .retain(|number, known| is_open(number) && *known != Unrecorded::default());
         let young = replicated
             .telling_newest_first()
             .take(TELLING_MAX)
@@ -336,6 +337,12 @@ impl Node {
             .map(|detection| detection.number);
         let awaited = replicated.running().map(|recovery| recovery.detection);
         let numbers: BTreeSet<u64> = young.chain(awaited.filter(is_open)).collect();
+        // What nobody looks after any more has nothing to wait for.
+        for (number, known) in &mut self.unrecorded {
+            if !numbers.contains(number) {
+                known.wait_until = None;
+            }
+        }
         for number in numbers {
             let is_due = self
                 .unrecorded
@@ -352,8 +359,9 @@ impl Node {
     pub(super) fn next_telling(&self) -> Option<Mono> {
         self.unrecorded
             .iter()
+            .filter_map(|(number, known)| known.wait_until.map(|at| (number, at)))
             .filter(|(number, _)| !self.is_telling(**number))
-            .filter_map(|(_, unrecorded)| unrecorded.wait_until)
+            .map(|(_, at)| at)
             .min()
     }
 
@@ -364,9 +372,14 @@ impl Node {
     }
 
     fn drive_telling(&mut self, now: Now, number: u64, epoch: Epoch, out: &mut Output) {
-        let Some(telling) = self.telling(number).cloned() else {
+        let Some(telling) = self.telling(number) else {
             return;
         };
+        // Failed hooks stay on record for long: there may be many, and this comes with each step.
+        if telling.rests(self.detection_hooks(), epoch) && !self.unrecorded.contains_key(&number) {
+            return;
+        }
+        let telling = telling.clone();
         let unrecorded = self.unrecorded.entry(number).or_default();
         unrecorded.wait_until = None;
         let is_mine = telling.phase == Phase::Intended(epoch);

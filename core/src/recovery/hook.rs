@@ -242,6 +242,19 @@ impl Telling {
         };
     }
 
+    /// Whether [`next`](Self::next) is to wait, or to leave a hook that failed as it is.
+    #[must_use]
+    pub fn rests(&self, count: u32, mine: Epoch) -> bool {
+        let has_failed = match &self.phase {
+            Phase::Intended(epoch) if *epoch == mine => return true,
+            Phase::Intended(_) | Phase::Settled(Outcome::Refused { code: NOT_RUN, .. }) => {
+                self.tries >= TRIES
+            }
+            Phase::Settled(outcome) => *outcome != Outcome::Done,
+        };
+        has_failed && self.place < count
+    }
+
     /// The next hook, where the list has so many.
     #[must_use]
     pub fn next(&self, count: u32, mine: Epoch) -> Next {

@@ -2,7 +2,8 @@
 //! that ends in the middle of them leaves to the next.
 
 use orchestrator_core::{
-    recovery::{End, Hook, HookList, Phase, Stage, StepKind},
+    id::{Epoch, NodeId},
+    recovery::{End, Hook, HookList, Outcome, Phase, Stage, StepKind, Telling, hook::Next},
     topology::Flavour,
 };
 
@@ -734,4 +735,42 @@ fn a_recovery_has_its_detection_however_late_that_is_committed() {
     world.hooks_that_fail.clear();
     world.finished = world.recoveries().len();
     world.expect_succeeded(20 * SEC, 2);
+}
+
+/// What is looked at in each step says the same as what decides.
+#[test]
+fn hooks_of_a_detection_rest_where_nothing_comes_next() {
+    let epoch = |term| Epoch {
+        term,
+        node: NodeId(1),
+        boot: 1,
+    };
+    let refused = |code| Outcome::Refused {
+        code,
+        reason: String::from("no"),
+    };
+    let unknown = Outcome::Unknown {
+        reason: String::from("late"),
+    };
+    let phases = [
+        Phase::Intended(epoch(1)),
+        Phase::Intended(epoch(2)),
+        Phase::Settled(Outcome::Done),
+        Phase::Settled(refused(0)),
+        Phase::Settled(refused(1)),
+        Phase::Settled(unknown),
+    ];
+    let mut rested = 0;
+    for phase in phases {
+        for (tries, place) in [(1, 0), (1, 1), (1, 2), (2, 0), (2, 1), (2, 2)] {
+            let mut telling = Telling::begun(epoch(1));
+            telling.phase = phase.clone();
+            (telling.tries, telling.place) = (tries, place);
+            let next = telling.next(2, epoch(1));
+            let wanted = matches!(next, Next::Wait | Next::Failed(_));
+            assert_eq!(telling.rests(2, epoch(1)), wanted, "{telling:?}: {next:?}");
+            rested += u32::from(wanted);
+        }
+    }
+    assert_eq!(rested, 18);
 }

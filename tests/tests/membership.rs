@@ -1,5 +1,6 @@
 //! Members that come and go, with real daemons on loopback and no fleet: a wiped one, one replaced by another by restarts
 //! or in one step, one that is missing at first, and a cluster of which only one memory or one backend is left.
+#![allow(clippy::disallowed_methods)]
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, chown};

@@ -481,29 +481,44 @@ fn strangers(view: &View<'_>) -> BTreeMap<NodeId, String> {
         let why = match by_address {
             Some(Err(why)) => why,
             Some(Ok(_)) => LET_IN.to_string(),
-            None if declarers.is_empty() => format!(
-                "no member has {} in its RaftNodes: put it there on all members and restart them one after the other, or use \
-                 raft-add-peer",
-                if seen.address.is_empty() {
-                    "it"
+            None if declarers.is_empty() => {
+                let address = match seen.address.as_str() {
+                    "" => "it",
+                    address => address,
+                };
+                let naming = view
+                    .replicated
+                    .declarations()
+                    .filter(|(_, row)| row.entries.contains(&seen.address));
+                let naming = names(view, naming.map(|(declarer, _)| declarer));
+                if naming.is_empty() {
+                    format!(
+                        "no member has {address} in its RaftNodes: put it there on all members and restart them one after the \
+                         other, or use raft-add-peer"
+                    )
                 } else {
-                    &seen.address
+                    format!(
+                        "{address} is no member since the members were changed last, and the RaftNodes that name it are older \
+                         ({naming}): use raft-add-peer to let it in, or take it out of them"
+                    )
                 }
-            ),
+            }
             None => format!(
                 "{} of {} members have it in their RaftNodes ({}), a majority must: restart the others with the same list",
                 declarers.len(),
                 voters.len(),
-                declarers
-                    .iter()
-                    .map(|node| view.sight.name(*node))
-                    .collect::<Vec<_>>()
-                    .join(", ")
+                names(view, declarers.iter().copied())
             ),
         };
         reasons.insert(*node, why);
     }
     reasons
+}
+
+/// The daemons as people know them, in a row.
+fn names(view: &View<'_>, nodes: impl Iterator<Item = NodeId>) -> String {
+    let names: Vec<String> = nodes.map(|node| view.sight.name(node)).collect();
+    names.join(", ")
 }
 
 /// Where daemons are to be looked for beside the own list: a leader that a list leaves out is not in the newcomers' lists

@@ -426,13 +426,11 @@ impl Node {
     // --- what operators ask for ---
 
     pub(super) fn add_peer(&mut self, now: Now, id: RequestId, address: &str, out: &mut Output) {
-        let Some(node) = self.newcomer_at(address) else {
-            let why = if self.member_at(address).is_some() {
-                format!("{address} is a member already")
-            } else {
-                nobody_waits(address)
-            };
-            return refuse(id, why, out);
+        let Some(node) = self
+            .member_at(address)
+            .or_else(|| self.newcomer_at(address))
+        else {
+            return refuse(id, nobody_waits(address), out);
         };
         let request = format!("an operator adds {address}");
         self.change_to(now, id, request, out, |wanted| {
@@ -441,12 +439,13 @@ impl Node {
     }
 
     pub(super) fn remove_peer(&mut self, now: Now, id: RequestId, address: &str, out: &mut Output) {
-        let Some(node) = self.member_at(address) else {
-            return refuse(id, format!("no member has the address {address}"), out);
-        };
+        let leaves = self.member_at(address);
+        if leaves.is_none() && !self.knows_of(address) {
+            return refuse(id, no_member(address), out);
+        }
         let request = format!("an operator removes {address}");
         self.change_to(now, id, request, out, |wanted| {
-            wanted.remove(&node);
+            wanted.retain(|node| Some(*node) != leaves);
         });
     }
 
@@ -469,17 +468,13 @@ impl Node {
         let Some(node) = is_in.or_else(|| self.newcomer_at(newcomer)) else {
             return refuse(id, nobody_waits(newcomer), out);
         };
-        let Some(leaves) = self.member_at(former) else {
-            if is_in.is_some() {
-                // Asked for once more after it was done.
-                let done = Reply::Decided(Answer::Done);
-                return out.effects.push(Effect::Answer(id, done));
-            }
-            return refuse(id, format!("no member has the address {former}"), out);
-        };
+        let leaves = self.member_at(former);
+        if leaves.is_none() && is_in.is_none() {
+            return refuse(id, no_member(former), out);
+        }
         let request = format!("an operator replaces {former} by {newcomer}");
         self.change_to(now, id, request, out, |wanted| {
-            wanted.remove(&leaves);
+            wanted.retain(|member| Some(*member) != leaves);
             wanted.insert(node);
         });
     }
@@ -505,13 +500,23 @@ impl Node {
             .map(|(node, _)| node)
     }
 
+    /// Whether this raft address is a known one: of a daemon that is seen, or in the own list. One that is neither is a typing
+    /// error rather than the address of somebody who left.
+    fn knows_of(&self, address: &str) -> bool {
+        let sight = &self.members.sight;
+        sight.listed.iter().any(|listed| listed.entry == address)
+            || sight.nodes.values().any(|seen| seen.address == address)
+    }
+
+    /// Begins the change that `edit` makes of the members, and answers when it is done: at once where nothing is left to do,
+    /// as when somebody asks once more who did not hear what became of it.
     fn change_to(
         &mut self,
         now: Now,
         id: RequestId,
         request: String,
         out: &mut Output,
-        edit: impl FnOnce(&mut BTreeSet<NodeId>),
+        edit: impl Fn(&mut BTreeSet<NodeId>),
     ) {
         let Some(epoch) = self.leading() else { return };
         let membership = self.replicated.membership();
@@ -530,6 +535,17 @@ impl Node {
             // Asked for once more while it is done.
             self.members.waiting.push(id);
             return;
+        }
+        let is_edited = |members: &BTreeSet<NodeId>| {
+            let mut edited = members.clone();
+            edit(&mut edited);
+            edited == *members
+        };
+        if membership.members.settled().is_some_and(is_edited)
+            && change.is_none_or(|change| is_edited(&change.wanted.iter().copied().collect()))
+        {
+            let done = Reply::Decided(Answer::Done);
+            return out.effects.push(Effect::Answer(id, done));
         }
         let Some(voters) = membership.members.settled() else {
             return refuse(id, "a change of members is being finished".to_string(), out);
@@ -589,6 +605,10 @@ impl Node {
 
 fn nobody_waits(address: &str) -> String {
     format!("no daemon that waits to be let in answers at {address}: start it first")
+}
+
+fn no_member(address: &str) -> String {
+    format!("no member has the address {address}")
 }
 
 fn refuse(id: RequestId, why: String, out: &mut Output) {

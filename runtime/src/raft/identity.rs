@@ -120,7 +120,9 @@ impl Identity {
 
     /// Writes the record durably. Blocks.
     pub(super) fn save<E: Env>(&self, directory: &Path) -> io::Result<()> {
-        replace_file::<E>(&path(directory), &encode(self))
+        let path = path(directory);
+        replace_file::<E>(&path, &encode(self))
+            .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
     }
 }
 

@@ -396,8 +396,9 @@ async fn write_jobs<E: Env>(
                 }
                 Err(error) => {
                     let text = format!(
-                        "the raft log cannot be written ({error}); free the disk or replace it, then start again: what was \
-                         acknowledged is kept"
+                        "the raft log {} cannot be written ({error}); free the disk or replace it, then start again: what \
+                         was acknowledged is kept",
+                        connection.path().unwrap_or_default()
                     );
                     shared.failed = Some(text.clone());
                     Some(text)

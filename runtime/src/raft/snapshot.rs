@@ -91,8 +91,9 @@ impl SnapshotFile {
                 io::Error::new(
                     error.kind(),
                     format!(
-                        "the snapshot cannot be written ({error}); free the disk or replace it, then start again: what was \
-                         acknowledged is kept"
+                        "the snapshot {} cannot be written ({error}); free the disk or replace it, then start again: what \
+                         was acknowledged is kept",
+                        self.path.display()
                     ),
                 )
             })?;

@@ -4,12 +4,13 @@
 # each part took.
 #
 #   tests/run.sh                 everything
-#   tests/run.sh PART...         some of: setup format lint build determinism unit simulation real proof bench
+#   tests/run.sh PART...         some of: setup format lint build determinism unit simulation real proof bench seeds
 #
 # "proof" is simulation and real, one beside the other: servers wait most of the time, and the simulator takes what they leave.
 #
-# ORCHESTRATOR_SIM_SEEDS sets how many seeds each scenario is played with (4), ORCHESTRATOR_SIM_FIRST the first of them: it
-# is moved on by hand whenever the code was played from there, so that a run of the tests is no lottery.
+# ORCHESTRATOR_SIM_SEEDS sets how many seeds each scenario is played with (4), ORCHESTRATOR_SIM_FIRST the first of them. By
+# default that follows from the code: other code is played from another seed, and whoever changes it plays the very seeds that
+# others will, so that a run of the tests is no lottery. "tests/run.sh seeds" says which they are.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -17,7 +18,14 @@ cd "$(dirname "$0")/.."
 # One profile for everything: the dependencies are optimised once, our own code builds quickly.
 target=${CARGO_TARGET_DIR:-target}/debug
 seeds=${ORCHESTRATOR_SIM_SEEDS:-4}
-first=${ORCHESTRATOR_SIM_FIRST:-14378800}
+
+# Of everything that a run of the simulator is made of: its files as they are, committed or not.
+first_seed() {
+  local sum
+  sum=$(find Cargo.lock core/src runtime/src sim/src sim/scenarios -type f | LC_ALL=C sort | xargs sha256sum | sha256sum) || return 1
+  echo $((16#${sum:0:6}))
+}
+first=${ORCHESTRATOR_SIM_FIRST:-$(first_seed)}
 times=()
 
 part() {
@@ -35,23 +43,25 @@ part_format() { cargo fmt --all --check; }
 part_lint() { cargo clippy --workspace --all-targets --locked -- -D warnings; }
 
 # The simulator is built twice: with assertions, and as it is released, without our own and raft's (many of which are
-# in validit, that looks at raft's whole state whenever something reads it). The other dependencies are the same; the second
-# build is put beside the first.
+# in validit, that looks at raft's whole state whenever something reads it). The other dependencies are the same: programs
+# alone would have some with other features than programs and tests have, hence a small test with the first. What that builds
+# is put beside the other.
 part_build() {
-  cargo build --workspace --bin orchestrator-sim --locked --config profile.dev.debug-assertions=false \
-    --config profile.dev.package.openraft.debug-assertions=false \
-    --config profile.dev.package.validit.debug-assertions=false || return 1
+  local plain=() package
+  for package in orchestrator-core orchestrator orchestrator-sim openraft validit; do
+    plain+=(--config "profile.dev.package.$package.debug-assertions=false")
+  done
+  cargo build --workspace --bin orchestrator-sim --test analysis_cases --locked "${plain[@]}" || return 1
   mv -f "$target/orchestrator-sim" "$target/orchestrator-sim-plain"
-  # Programs and tests in one go: programs built alone have other features, and everything below them is built anew.
   cargo build --workspace --bins --tests --locked
 }
 
 # Before anything else is believed: every scenario on each engine, twice, in two processes: one with its trace kept and no
-# logs, one without the trace and with all logs; one with assertions and one without: the same trace. Seed 1 has MariaDB,
-# hooks and a key-value store, seed 2 MySQL and neither.
+# logs, one without the trace and with all logs; one with assertions and one without: the same trace. On madsim the fleet is
+# MariaDB (seed 1: with hooks and a key-value store), on turmoil it is MySQL (seed 6).
 part_determinism() {
-  "$target/orchestrator-sim" twice 1..3 --with "$target/orchestrator-sim-plain" --engine madsim &&
-    "$target/orchestrator-sim" twice 6..7 --with "$target/orchestrator-sim-plain" --engine turmoil &&
+  "$target/orchestrator-sim" twice 1 --with "$target/orchestrator-sim-plain" --engine madsim &&
+    "$target/orchestrator-sim" twice 6 --with "$target/orchestrator-sim-plain" --engine turmoil &&
     "$target/orchestrator-sim" twice 1 sim/scenarios/primary_killed.toml
 }
 
@@ -81,19 +91,31 @@ part_simulation() {
     "$target/orchestrator-sim-plain" mutants any-target --seeds 300
 }
 
-# One fleet at a time: they share the machine's cores, and times are judged. What is watched for ten minutes, and does little
-# meanwhile, is watched beside them.
+part_seeds() { echo "$first..$((first + seeds))"; }
+
+# One fleet of daemons' own at a time: they share the machine's cores, and times are judged. Beside them runs what does little or
+# judges no time: leaders that are watched for ten minutes, and what servers were seen to do.
 part_real() {
-  local binary told=$target/observation.log real=0 observation=0 watching
-  cargo test --workspace --test observation --locked -- --test-threads=2 >"$told" 2>&1 &
-  watching=$!
-  for binary in facts grants oracle real hooks backend daemons provisioning client deployment; do
+  local binary real=0 beside=()
+  for binary in observation facts; do
+    cargo test --workspace --test "$binary" --locked -- --test-threads=2 >"$target/$binary.log" 2>&1 &
+    beside+=("$binary $!")
+  done
+  for binary in grants oracle real hooks backend daemons provisioning client deployment; do
     cargo test --workspace --test "$binary" --locked -- --test-threads=1 || { real=1; break; }
   done
-  wait "$watching" || observation=1
-  printf '\n--- the observation beside it:\n'
-  if [ "$observation" = 0 ]; then grep '^test' "$told"; else cat "$told"; fi
-  [ "$real" = 0 ] && [ "$observation" = 0 ]
+  for binary in "${beside[@]}"; do
+    local told=$target/${binary% *}.log
+    if wait "${binary#* }"; then
+      printf '\n--- beside it: %s\n' "${binary% *}"
+      grep '^test' "$told"
+    else
+      printf '\n--- beside it: %s FAILED\n' "${binary% *}"
+      cat "$told"
+      real=1
+    fi
+  done
+  [ "$real" = 0 ]
 }
 
 # The simulator, which measures no time but its own, gives way to whatever else wants a core.

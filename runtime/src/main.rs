@@ -64,6 +64,7 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
+            wiring::notify_status(&format!("{error:#}"));
             // A daemon's log goes to the same place, if it is not turned off.
             if tracing::dispatcher::has_been_set() && tracing::enabled!(tracing::Level::ERROR) {
                 tracing::error!("{error:#}");

@@ -71,10 +71,20 @@ pub fn process_token<E: Env>() -> anyhow::Result<String> {
 
 /// Tells systemd that the listeners are up; nothing without one.
 pub fn notify_ready() {
+    tell_manager("READY=1");
+}
+
+/// Tells the service manager why this daemon serves less than it should, or ends: `systemctl status` does not show its last
+/// lines while it is tried again.
+pub fn notify_status(text: &str) {
+    tell_manager(&format!("STATUS={}", text.replace('\n', " ")));
+}
+
+fn tell_manager(what: &str) {
     let Ok(path) = std::env::var("NOTIFY_SOCKET") else {
         return;
     };
-    if let Err(error) = notify(&path, b"READY=1") {
+    if let Err(error) = notify(&path, what.as_bytes()) {
         let _ = writeln!(std::io::stderr(), "NOTIFY_SOCKET {path}: {error}");
     }
 }

@@ -472,10 +472,7 @@ impl fmt::Display for Action {
                 write!(f, "read-lock {who} {}", if *on { "on" } else { "off" })
             }
             Self::Rights(who, all) => write!(f, "{} {who}", if *all { "grant" } else { "revoke" }),
-            Self::Recover(who, from) => {
-                let name = Directory::ALL.iter().find(|(known, _)| known == from);
-                write!(f, "recover {who} {}", name.map_or("", |(_, name)| name))
-            }
+            Self::Recover(who, from) => write!(f, "recover {who} {}", from.name()),
         }
     }
 }

@@ -36,6 +36,9 @@ use crate::{
 
 /// Detections whose hooks are looked after; the oldest are forgotten first.
 const TELLING_MAX: usize = 1_024;
+/// Steps of them that are proposed at a time: at a change of leader many may be due, and what else is proposed must not wait
+/// behind all of them.
+const TELLINGS_AT_ONCE: usize = 16;
 /// The version of commands with which the hooks of a detection are put on record.
 const TELLING_SINCE: u32 = 2;
 /// Nobody is served by the hooks of a recovery that ended so long ago, or of a detection that old, by the log's time.
@@ -48,6 +51,8 @@ pub(super) struct Unrecorded {
     ended: Option<(u32, Outcome)>,
     /// A recovery began anew after a hook had failed: it is tried again.
     is_asked_again: bool,
+    /// It was said that its hook is not run again.
+    is_given_up: bool,
     /// They are not thought over before this time.
     wait_until: Option<Mono>,
 }
@@ -237,12 +242,18 @@ impl Node {
         }
         let failure = hook::failure_of(&outcome).map(|why| format!("{hook}: {why}"));
         if let Some(why) = &failure {
-            note(
-                out,
-                Level::Error,
-                None,
-                format!("detection {number}: {why}; no recovery is attempted without it"),
-            );
+            let is_run_again = self.telling(number).is_some_and(|telling| {
+                let mut then = telling.clone();
+                then.phase = Phase::Settled(outcome.clone());
+                telling.hook() == hook && !then.rests(self.detection_hooks(), epoch)
+            });
+            let then = if is_run_again {
+                "it is run again"
+            } else {
+                "no recovery is attempted without it"
+            };
+            let text = format!("detection {number}: {why}; {then}");
+            note(out, Level::Error, None, text);
         }
         match self.telling(number) {
             Some(telling) => {
@@ -330,29 +341,46 @@ impl Node {
         };
         self.unrecorded
             .retain(|number, known| is_open(number) && *known != Unrecorded::default());
-        let young = replicated
-            .telling_newest_first()
-            .take(TELLING_MAX)
-            .take_while(|detection| now.wall.since(detection.at) <= ANNOUNCE_AGE_MAX)
+        let young = self
+            .tellings_of_the_last_hour(now)
             .map(|detection| detection.number);
         let awaited = replicated.running().map(|recovery| recovery.detection);
-        let numbers: BTreeSet<u64> = young.chain(awaited.filter(is_open)).collect();
+        let awaited: BTreeSet<u64> = awaited.filter(is_open).collect();
+        let numbers: BTreeSet<u64> = young.chain(awaited.iter().copied()).collect();
         // What nobody looks after any more has nothing to wait for.
         for (number, known) in &mut self.unrecorded {
             if !numbers.contains(number) {
                 known.wait_until = None;
             }
         }
-        for number in numbers {
+        let under_way = self.proposals.values();
+        let mut room = TELLINGS_AT_ONCE.saturating_sub(
+            under_way
+                .filter(|(cause, _)| matches!(cause, Cause::Telling(_)))
+                .count(),
+        );
+        // What a recovery waits for does not stand in the queue.
+        for number in awaited.iter().chain(numbers.difference(&awaited)) {
+            let (number, is_awaited) = (*number, awaited.contains(number));
             let is_due = self
                 .unrecorded
                 .get(&number)
                 .and_then(|unrecorded| unrecorded.wait_until)
                 .is_none_or(|at| at <= now.mono);
-            if is_due && !self.is_telling(number) {
+            if is_due && (room > 0 || is_awaited) && !self.is_telling(number) {
                 self.drive_telling(now, number, epoch, out);
+                if self.is_telling(number) {
+                    room = room.saturating_sub(1);
+                }
             }
         }
+    }
+
+    fn tellings_of_the_last_hour(&self, now: Now) -> impl Iterator<Item = &Detection> {
+        self.replicated
+            .telling_newest_first()
+            .take(TELLING_MAX)
+            .take_while(move |detection| now.wall.since(detection.at) <= ANNOUNCE_AGE_MAX)
     }
 
     /// When the hooks of a detection may go on by time alone.
@@ -376,8 +404,10 @@ impl Node {
             return;
         };
         // Failed hooks stay on record for long: there may be many, and this comes with each step.
-        if telling.rests(self.detection_hooks(), epoch) && !self.unrecorded.contains_key(&number) {
-            return;
+        let known = self.unrecorded.get(&number);
+        let goes_on = known.is_some_and(|known| known.is_asked_again || known.ended.is_some());
+        if !goes_on && telling.rests(self.detection_hooks(), epoch) {
+            return self.rest(number, epoch, out);
         }
         let telling = telling.clone();
         let unrecorded = self.unrecorded.entry(number).or_default();
@@ -418,6 +448,26 @@ impl Node {
             next,
         };
         self.propose(now, Cause::Telling(number), command, out);
+    }
+
+    /// Nothing is to be done about these hooks by themselves; of one that is not run again, whoever ran it did not live to
+    /// say so.
+    fn rest(&mut self, number: u64, epoch: Epoch, out: &mut Output) {
+        let mut known = self.unrecorded.remove(&number).unwrap_or_default();
+        known.wait_until = None;
+        let left = self
+            .telling(number)
+            .filter(|telling| matches!(telling.phase, Phase::Intended(_)) && !known.is_given_up);
+        if let Some(hook::Next::Failed(why)) =
+            left.map(|telling| telling.next(self.detection_hooks(), epoch))
+        {
+            let text = format!("detection {number}: {why}; it is run again only before a recovery");
+            note(out, Level::Error, None, text);
+            known.is_given_up = true;
+        }
+        if known != Unrecorded::default() {
+            self.unrecorded.insert(number, known);
+        }
     }
 
     /// A step of a detection's hooks was committed, or not.

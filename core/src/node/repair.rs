@@ -29,6 +29,9 @@ use crate::{
 
 /// Least pause between two thoughts about one recovery.
 const WAIT_MIN: core::time::Duration = core::time::Duration::from_millis(1);
+/// What was decided so long before it is heard of is told as what it is: a daemon that is started reads its log once more, and
+/// whoever is woken by its warnings must not be woken by these.
+const OLD_NEWS: core::time::Duration = core::time::Duration::from_secs(10);
 /// Pause after a move that was refused or not committed.
 pub(super) const MOVE_AGAIN_AFTER: core::time::Duration = core::time::Duration::from_millis(100);
 
@@ -117,6 +120,7 @@ impl Node {
             let newest = u8::try_from(self.reads.command).unwrap_or(u8::MAX);
             match wire::decode_command_up_to(newest, &bytes) {
                 Ok(stamped) => {
+                    let told = out.notes.len();
                     let applied = self.replicated.apply(at, &stamped);
                     if let Err(fatal) = self.check_versions(at) {
                         out.fatal = Some(fatal);
@@ -150,6 +154,13 @@ impl Node {
                     }
                     out.applied.push(applied.answer);
                     out.changes.extend(applied.changes);
+                    let age = now.wall.since(stamped.wall);
+                    if age >= OLD_NEWS {
+                        for note in out.notes.iter_mut().skip(told) {
+                            note.level = note.level.min(Level::Info);
+                            note.text = format!("{} s ago: {}", age.as_secs(), note.text);
+                        }
+                    }
                 }
                 Err(error) => {
                     out.fatal = Some(Fatal {
@@ -680,7 +691,6 @@ impl Node {
     /// Moves every recovery that may move, and what comes before it.
     pub(super) fn drive_all(&mut self, now: Now, out: &mut Output) {
         let Some(epoch) = self.leading() else { return };
-        self.drive_tellings(now, epoch, out);
         let running: Vec<Uid> = self
             .replicated
             .running()
@@ -693,6 +703,7 @@ impl Node {
                 self.drive(now, &uid, epoch, out);
             }
         }
+        self.drive_tellings(now, epoch, out);
     }
 
     /// How steps ended of which the record does not know it; others are forgotten.

@@ -29,6 +29,18 @@ fn world_of_version_1() -> World {
     world
 }
 
+/// Nobody repairs, and the hooks of the detection are about to run.
+fn dead_primary_that_is_only_observed() -> World {
+    let mut world = world();
+    let mut policy = world.policy.clone();
+    policy.observe_only = true;
+    world.set_policy(&policy);
+    world.run(2 * SEC);
+    world.hook_takes = SEC;
+    world.kill(1);
+    world
+}
+
 const fn of_detection(place: u32) -> Hook {
     Hook {
         list: HookList::OnFailureDetection,
@@ -536,13 +548,7 @@ fn a_recovery_that_is_taken_over_knows_of_a_detection_hook_that_failed() {
 /// Whoever is paged by such a hook is paged of failures, too, that nobody may repair.
 #[test]
 fn the_hooks_of_a_detection_without_a_recovery_are_taken_up_as_well() {
-    let mut world = world();
-    let mut policy = world.policy.clone();
-    policy.observe_only = true;
-    world.set_policy(&policy);
-    world.run(2 * SEC);
-    world.hook_takes = SEC;
-    world.kill(1);
+    let mut world = dead_primary_that_is_only_observed();
     world.expect(5 * SEC, "a hook", |world| !world.hooks.is_empty());
     world.run(100 * MS);
     let leader = world.leader.expect("a leader");
@@ -620,22 +626,22 @@ fn a_hook_that_was_committed_without_a_leader_is_run_by_one() {
 /// It is run once more, and a third time only when a recovery is attempted anew: it may be what ends its leaders.
 #[test]
 fn a_detection_hook_that_two_leaders_did_not_outlive_failed() {
-    let mut world = world();
-    let mut policy = world.policy.clone();
-    policy.observe_only = true;
-    world.set_policy(&policy);
-    world.run(2 * SEC);
-    world.hook_takes = SEC;
-    world.kill(1);
+    let mut world = dead_primary_that_is_only_observed();
     for ran in 1..=2 {
         world.expect(5 * SEC, "a hook", |world| world.hooks.len() == ran);
         let leader = world.leader.expect("a leader");
         next_leader(&mut world);
         world.restart_daemon(leader);
     }
+    let given_up =
+        "the leaders that ran it ended before it did; it is run again only before a recovery";
+    world.run(SEC);
+    let story = world.story();
+    assert_eq!(story.matches(given_up).count(), 1, "{story}");
     world.run(20 * SEC);
     let places: Vec<u32> = told(&world).iter().map(|(_, place)| *place).collect();
     assert_eq!(places, [0, 0], "{}", world.story());
+    let mut policy = world.policy.clone();
     policy.observe_only = false;
     world.set_policy(&policy);
     world.expect_succeeded(60 * SEC, 2);
@@ -646,13 +652,7 @@ fn a_detection_hook_that_two_leaders_did_not_outlive_failed() {
 #[test]
 fn nobody_is_told_of_a_detection_of_yesterday() {
     for (hours, wanted) in [(0, 3), (2, 1)] {
-        let mut world = world();
-        let mut policy = world.policy.clone();
-        policy.observe_only = true;
-        world.set_policy(&policy);
-        world.run(2 * SEC);
-        world.hook_takes = SEC;
-        world.kill(1);
+        let mut world = dead_primary_that_is_only_observed();
         world.expect(5 * SEC, "a hook", |world| !world.hooks.is_empty());
         let leader = world.leader.expect("a leader");
         world.kill_daemon(leader);

@@ -2828,3 +2828,30 @@ fn a_daemon_that_replays_the_log_fences_nobody() {
         world.story()
     );
 }
+
+/// Whoever is woken by what a daemon logs is not woken by what it reads in its log once more.
+#[test]
+fn what_a_daemon_replays_is_told_as_old_news() {
+    let mut world = World::new(Flavour::Mysql, 3);
+    world.kill(1);
+    world.expect_succeeded(8 * SEC, 2);
+    let detected = |world: &World| {
+        let lines = world.trace.iter();
+        lines
+            .filter(|line| line.contains("detected DeadMaster on db1"))
+            .cloned()
+            .collect::<Vec<_>>()
+    };
+    let at_first = detected(&world);
+    let is_old_news = |line: &String| line.contains(" s ago: ");
+    let is_detection = |text: &String| text.contains("detected DeadMaster on db1");
+    assert!(world.warnings.iter().any(is_detection) && !at_first.iter().any(is_old_news));
+    world.run(60 * SEC);
+    world.trace.clear();
+    world.warnings.clear();
+    world.restart_daemon(1);
+    world.run(SEC);
+    let later = detected(&world);
+    assert_eq!((at_first.len(), later.len()), (3, 1), "{}", world.story());
+    assert!(later.iter().all(is_old_news) && !world.warnings.iter().any(is_detection));
+}

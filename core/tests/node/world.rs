@@ -11,8 +11,8 @@ use orchestrator_core::{
     analysis::{Code, StructureCode},
     id::{Epoch, InstanceKey, LogPosition, NodeId, ProposalId, RequestId, Uid},
     node::{
-        Effect, HookRun, Identification, Input, Node, Output, PeerMessage, ProbeEnd, Proposal,
-        RaftView, Reply, Request, Sign, StepEnd,
+        Effect, HookRun, Identification, Input, Level, Node, Output, PeerMessage, ProbeEnd,
+        Proposal, RaftView, Reply, Request, Sign, StepEnd,
     },
     policy::Policy,
     recovery::{
@@ -119,6 +119,8 @@ pub struct World {
     /// What was decided, as a further member would have it.
     pub oracle: Replicated,
     pub trace: Vec<String>,
+    /// What daemons logged as warnings and errors.
+    pub warnings: Vec<String>,
     pub replies: BTreeMap<RequestId, Reply>,
     pub policy: Policy,
     last_request: u64,
@@ -224,6 +226,7 @@ impl World {
             cut: BTreeSet::new(),
             oracle: Replicated::default(),
             trace: Vec::new(),
+            warnings: Vec::new(),
             replies: BTreeMap::new(),
             policy,
             last_request: 0,
@@ -701,6 +704,9 @@ impl World {
         assert!(!is_hot, "daemon{number} loops\n{}", self.story());
         assert_eq!(out.fatal, None);
         for note in out.notes {
+            if note.level >= Level::Warning {
+                self.warnings.push(note.text.clone());
+            }
             self.say(format!("daemon{number}: {note}"));
         }
         for effect in out.effects {

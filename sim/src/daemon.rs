@@ -1,6 +1,7 @@
 //! The whole daemon as a program of a simulated machine: driver, raft, HTTP, and a fleet of model servers.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,7 +14,9 @@ use orchestrator::env::{Mutant, sleep, spawn};
 use orchestrator::hooks::{Hooks, NoHooks};
 use orchestrator::http;
 use orchestrator::kv::{AfterPublication, Publisher};
-use orchestrator::raft::{self, Entry, RaftSettings, Release, ReplicaRequest};
+use orchestrator::raft::{
+    self, Entry, LogBounds, RaftHandle, RaftSettings, Release, ReplicaRequest,
+};
 use orchestrator::trace::event;
 use orchestrator_core::id::{InstanceKey, LogPosition, NodeId};
 use orchestrator_core::node::Identification;
@@ -34,8 +37,8 @@ const RAFT_PORT: u16 = 10_008;
 #[derive(Debug, Clone, Default)]
 pub struct DaemonsSetup {
     pub policy: Policy,
-    /// Raft makes a snapshot after so many entries and keeps as many; none: as in production.
-    pub snapshot_entries: Option<u64>,
+    /// How much log is kept.
+    pub log: LogBounds,
     /// `RaftReplaceSilentSeconds`; none: as in production.
     pub replace_silent: Option<Duration>,
     pub hooks: HooksSetup,
@@ -69,12 +72,55 @@ struct Shared {
     asleep: BTreeSet<String>,
     /// Their programs do nothing: asking them would wait for ever.
     frozen: BTreeSet<String>,
-    running: BTreeMap<String, DriverHandle>,
+    running: BTreeMap<String, Running>,
     stops: BTreeMap<String, watch::Sender<bool>>,
     /// Daemons that ended by themselves, and why.
     ended: Vec<(String, String)>,
     /// Nothing is to go wrong from here on.
     is_healed: bool,
+}
+
+/// A daemon that can be asked.
+#[derive(Clone)]
+struct Running {
+    driver: DriverHandle,
+    /// Looks at its log; to be called on its machine.
+    log: Arc<dyn Fn() -> LogView + Send + Sync>,
+}
+
+impl fmt::Debug for Running {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Running").finish_non_exhaustive()
+    }
+}
+
+/// Raft's log of a daemon. The ends are indexes of the entries behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogView {
+    /// The number of this run of the daemon's identity.
+    pub boot: u64,
+    pub bytes: u64,
+    /// Its first entry: those before were cut off.
+    pub first: u64,
+    pub end: u64,
+    pub applied_end: u64,
+    /// What is before is in the newest snapshot.
+    pub snapshot_end: u64,
+}
+
+impl LogView {
+    fn of<E: Engine>(raft: &RaftHandle<E>) -> Self {
+        let status = raft.status();
+        let behind = |index: Option<u64>| index.map_or(0, |index| index + 1);
+        Self {
+            boot: status.boot,
+            bytes: status.log_bytes,
+            first: behind(status.purged),
+            end: behind(status.last_log_index),
+            applied_end: behind(status.applied),
+            snapshot_end: behind(status.snapshot),
+        }
+    }
 }
 
 /// What one daemon decided so far.
@@ -87,6 +133,7 @@ pub struct DaemonView {
     /// Its identity in raft, and those of the voters as it knows them.
     pub node: NodeId,
     pub voters: Vec<NodeId>,
+    pub log: LogView,
     /// It leads, or hears its leader, and is a voter.
     pub hears_leader: bool,
     pub recoveries: Vec<Recovery>,
@@ -171,10 +218,7 @@ impl Daemons {
         if shared.older.contains(name) {
             settings.release = Release::BEFORE;
         }
-        if let Some(entries) = shared.setup.snapshot_entries {
-            settings.log.snapshot_entries = entries;
-            settings.log.keep_entries = entries;
-        }
+        settings.log = shared.setup.log;
         if let Some(silent) = shared.setup.replace_silent {
             settings.replace_silent = silent;
         }
@@ -205,22 +249,23 @@ impl Daemons {
 
     /// Looks at every daemon that is up.
     pub async fn views<E: Engine>(&self) -> Vec<DaemonView> {
-        let running: Vec<(String, DriverHandle)> = {
+        let running: Vec<(String, Running)> = {
             let shared = self.lock();
             let up = shared.running.iter();
             up.filter(|(name, _)| !shared.frozen.contains(*name))
-                .map(|(name, handle)| (name.clone(), handle.clone()))
+                .map(|(name, running)| (name.clone(), running.clone()))
                 .collect()
         };
         let mut views = Vec::new();
-        for (name, handle) in running {
-            let view = handle.look(move |node, _| DaemonView {
+        for (name, Running { driver, log }) in running {
+            let view = driver.look(move |node, _| DaemonView {
                 name,
                 at: node.replicated().applied(),
                 digest: node.replicated().digest(),
                 leads: node.raft().leading.is_some(),
                 node: node.raft().node,
                 voters: node.raft().voters.clone(),
+                log: log(),
                 hears_leader: node.raft().healthy,
                 recoveries: node
                     .replicated()
@@ -337,13 +382,16 @@ impl Daemons {
         let (raft, report) = raft::start::<E>(settings_of_raft, replica)
             .await
             .map_err(|error| error.to_string())?;
+        let shown = raft.clone();
         let running = attachable.attach(raft, report).await?;
         if let Some(publisher) = publisher {
             spawn::<E>(publisher.run::<E>(running.handle.clone(), None));
         }
-        self.lock()
-            .running
-            .insert(name.to_owned(), running.handle.clone());
+        let asked = Running {
+            driver: running.handle.clone(),
+            log: Arc::new(move || LogView::of(&shown)),
+        };
+        self.lock().running.insert(name.to_owned(), asked);
         spawn::<E>(reload(
             asked_to_reload,
             running.handle.clone(),
@@ -399,6 +447,9 @@ async fn listen(
                     Entry::Blank => witness::begins(daemon, *at),
                 }
             }
+        }
+        if let (Some(daemon), ReplicaRequest::Install { at, .. }) = (&told, &request) {
+            witness::ask(|oracles, _| oracles.bounds.installed(daemon, *at));
         }
         if driver.send(request).await.is_err() {
             return;

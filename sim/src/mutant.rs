@@ -64,7 +64,7 @@ impl FoundBy {
 }
 
 /// Every mistake.
-pub const ALL: [FoundBy; 27] = [
+pub const ALL: [FoundBy; 30] = [
     FoundBy {
         mistake: Mutant::AnyTarget,
         name: "any-target",
@@ -270,6 +270,27 @@ pub const ALL: [FoundBy; 27] = [
         name: "no-last-words",
         scenario: "disk_full.toml",
         finds: &[by("safety: last words")],
+        within: OFTEN,
+    },
+    FoundBy {
+        mistake: Mutant::LogUnbounded,
+        name: "log-unbounded",
+        scenario: "log_bounded.toml",
+        finds: &[by("safety: bounds: the log of")],
+        within: OFTEN,
+    },
+    FoundBy {
+        mistake: Mutant::LogEmptied,
+        name: "log-emptied",
+        scenario: "log_bounded.toml",
+        finds: &[by("safety: bounds: ")],
+        within: OFTEN,
+    },
+    FoundBy {
+        mistake: Mutant::SnapshotAged,
+        name: "snapshot-aged",
+        scenario: "operators.toml",
+        finds: &[by("safety: bounds: the snapshot of")],
         within: OFTEN,
     },
 ];

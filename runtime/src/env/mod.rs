@@ -78,6 +78,12 @@ pub enum Mutant {
     MisnamedEnd,
     /// Whoever ends by a fault does not say what is to be done.
     NoLastWords,
+    /// Nobody looks how large the log is.
+    LogUnbounded,
+    /// A log that is too large is cut up to the snapshot, and not to half of what it may hold.
+    LogEmptied,
+    /// Nobody looks how old the snapshot is.
+    SnapshotAged,
 }
 
 /// One kind of world. All functions are associated: an implementation is a marker type, and where several machines

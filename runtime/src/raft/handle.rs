@@ -808,8 +808,9 @@ async fn watch_over<E: Env>(
         }
         if E::mono() >= upkeep_at {
             upkeep_at = E::mono() + UPKEEP_INTERVAL;
-            let due =
-                applied > snapshot && E::mono() >= snapshot_at + node.settings.log.snapshot_age_max;
+            let due = applied > snapshot
+                && E::mono() >= snapshot_at + node.settings.log.snapshot_age_max
+                && !E::has(Mutant::SnapshotAged);
             keep_bounds(&node, &raft, snapshot, due).await;
             note_progress(&node, &raft);
             let longest = node.store.take_commit_longest();
@@ -883,8 +884,13 @@ impl Above {
 /// Snapshot when the log is too big or the last one too old; cut the log behind it.
 async fn keep_bounds<E: Env>(node: &Node<E>, raft: &Raft<E>, snapshot: Option<u64>, due: bool) {
     let bounds = node.settings.log;
-    let cut = (node.store.bytes() > bounds.bytes_max)
-        .then(|| node.store.index_to_purge_for(bounds.bytes_max / 2));
+    let kept = if E::has(Mutant::LogEmptied) {
+        0
+    } else {
+        bounds.bytes_max / 2
+    };
+    let is_too_large = node.store.bytes() > bounds.bytes_max && !E::has(Mutant::LogUnbounded);
+    let cut = is_too_large.then(|| node.store.index_to_purge_for(kept));
     let cut = cut.flatten();
     if due || cut > snapshot {
         let _ = raft.trigger().snapshot().await;

@@ -120,7 +120,8 @@ impl Oracles {
         self.same_digest.look(daemons)?;
         self.one_primary.look(daemons, truth)?;
         one_recovery::look(daemons)?;
-        self.bounds.look(truth.hosts, daemons.len())
+        self.bounds.look(truth.hosts, daemons.len())?;
+        self.bounds.look_at_logs(truth.at, daemons)
     }
 
     /// Judges the end.

@@ -3,6 +3,7 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use orchestrator::raft::LogBounds;
 use orchestrator_core::id::{ClusterKey, Epoch, LogPosition, NodeId, StepId, Uid};
 use orchestrator_core::recovery::{
     DeadKind, End, Hook, HookList, Lane, Outcome, Purpose, Stage, Statement, Step, StepKind,
@@ -13,6 +14,7 @@ use orchestrator_core::time::Wall;
 
 use super::acknowledged::Acknowledged;
 use super::*;
+use crate::daemon::LogView;
 use crate::model::server::Account;
 use crate::model::{Kind, Server};
 use crate::store::Store;
@@ -685,11 +687,98 @@ fn view(name: &str, index: u64, digest: u8) -> DaemonView {
         leads: false,
         node: NodeId(1),
         voters: Vec::new(),
+        log: LogView {
+            boot: 1,
+            bytes: 0,
+            first: 0,
+            end: index + 1,
+            applied_end: index + 1,
+            snapshot_end: 0,
+        },
         hears_leader: true,
         recoveries: Vec::new(),
         servers_seen: 3,
         named: Vec::new(),
     }
+}
+
+/// A daemon's log, looked at every tenth of a second: it gets an entry of 100 bytes each time, and `change` cuts it and makes
+/// snapshots. At one time the daemon is sent one.
+fn logs(change: impl Fn(u64, &mut LogView)) -> Result<(), String> {
+    let mut bounds = bounds::Bounds {
+        log: LogBounds {
+            snapshot_entries: 1_000,
+            keep_entries: 20,
+            bytes_max: 12_000,
+            snapshot_age_max: Duration::from_secs(10),
+        },
+        ..bounds::Bounds::default()
+    };
+    let sent = view("n1", 400, 1).at;
+    bounds.installed("n1", sent);
+    let mut log = view("n1", 0, 1).log;
+    (0..500).try_for_each(|look| {
+        (log.end, log.applied_end) = (look + 1, look + 1);
+        change(look, &mut log);
+        log.bytes = 100 * (log.end - log.first);
+        let daemon = DaemonView {
+            log,
+            ..view("n1", look, 1)
+        };
+        bounds.look_at_logs(Duration::from_millis(100 * look), &[daemon])
+    })
+}
+
+#[test]
+fn a_log_that_is_cut_behind_snapshots_keeps_entries() {
+    let keeps = |kept: u64| {
+        move |look: u64, log: &mut LogView| {
+            if look % 30 == 29 {
+                log.snapshot_end = look;
+                log.first = log.first.max(look.saturating_sub(kept));
+            }
+        }
+    };
+    assert_eq!(logs(keeps(20)), Ok(()));
+    finds(logs(keeps(5)), "bounds: n1 cut its log up to 414");
+    // A snapshot that is sent takes the place of what was there.
+    let is_sent = |look: u64, log: &mut LogView| {
+        keeps(20)(look, log);
+        if look == 401 {
+            (log.first, log.snapshot_end) = (401, 401);
+        }
+    };
+    assert_eq!(logs(is_sent), Ok(()));
+}
+
+#[test]
+fn a_log_that_is_too_large_or_cut_too_far_is_found() {
+    let leaves = |left: u64| {
+        move |_: u64, log: &mut LogView| {
+            if log.end - log.first > 125 {
+                log.first = log.end - left;
+                log.snapshot_end = log.first + 5;
+            }
+        }
+    };
+    assert_eq!(logs(leaves(60)), Ok(()));
+    finds(logs(leaves(5)), "bounds: n1 cut its log to 500 bytes");
+    let never = |look: u64, log: &mut LogView| log.snapshot_end = look;
+    finds(logs(never), "bounds: the log of n1 holds");
+}
+
+#[test]
+fn an_old_snapshot_is_found_where_there_is_something_to_cover() {
+    let holds = |end: u64| {
+        move |_: u64, log: &mut LogView| {
+            (log.end, log.applied_end, log.snapshot_end) = (end, end, 100);
+        }
+    };
+    assert_eq!(logs(holds(100)), Ok(()));
+    finds(logs(holds(101)), "bounds: the snapshot of n1 is");
+    // It is as old as it may be long before it is needed.
+    let late = |look: u64, log: &mut LogView| holds(if look < 460 { 100 } else { 101 })(look, log);
+    assert_eq!(logs(late), Ok(()));
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use orchestrator::env::Mutant;
+use orchestrator::raft::LogBounds;
 use serde::{Deserialize, Serialize};
 
 use super::action::{Planned, parse_duration};
@@ -202,6 +203,12 @@ pub struct Scenario {
     /// Raft makes a snapshot after so many entries, and keeps as many behind it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot_entries: Option<u64>,
+    /// Raft cuts a log that holds more, to half of it. A daemon counts it in megabytes, more than comes together here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_bytes_max: Option<u64>,
+    /// Raft makes a snapshot when the last one is so old. A daemon counts it in hours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot_age_max: Option<String>,
     /// `RaftReplaceSilentSeconds`
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replace_silent: Option<String>,
@@ -311,6 +318,9 @@ impl Scenario {
         if let Some(within) = &self.unsynced {
             parse_duration(within)?;
         }
+        if let Some(age) = &self.snapshot_age_max {
+            parse_duration(age)?;
+        }
         if let Some(within) = &self.expect.writable_within {
             parse_duration(within)?;
         }
@@ -341,6 +351,21 @@ impl Scenario {
 
     fn script(&self) -> Result<Vec<Planned>, String> {
         lines(&self.script)
+    }
+
+    /// How much log the daemons keep; what is not said as in production.
+    #[must_use]
+    pub fn log_bounds(&self) -> LogBounds {
+        let production = LogBounds::default();
+        let age_max = self.snapshot_age_max.as_ref();
+        LogBounds {
+            snapshot_entries: self.snapshot_entries.unwrap_or(production.snapshot_entries),
+            keep_entries: self.snapshot_entries.unwrap_or(production.keep_entries),
+            bytes_max: self.log_bytes_max.unwrap_or(production.bytes_max),
+            snapshot_age_max: age_max
+                .and_then(|age| parse_duration(age).ok())
+                .unwrap_or(production.snapshot_age_max),
+        }
     }
 
     /// The hooks and the store of a seed.

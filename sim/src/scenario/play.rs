@@ -73,7 +73,7 @@ pub(super) fn world<E: Engine>(scenario: Arc<Scenario>, plan: Plan) -> (Vec<Mach
     let daemons = Daemons::new(DaemonsSetup {
         replace_silent: replace_silent.or(loses.then_some(REPLACE_SILENT)),
         policy,
-        snapshot_entries: scenario.snapshot_entries,
+        log: scenario.log_bounds(),
         hooks,
         store: announcements
             .store
@@ -102,6 +102,7 @@ pub(super) fn world<E: Engine>(scenario: Arc<Scenario>, plan: Plan) -> (Vec<Mach
     let store = announcements.store.then(Store::default);
     machines.extend(store.iter().map(Store::machine::<E>));
     witness::begin(E::elapsed, hosts.clone(), hooks);
+    witness::ask(|oracles, _| oracles.bounds.log = scenario.log_bounds());
     let player = Player {
         scenario,
         plan,

@@ -280,6 +280,22 @@ fn on_the_line_of(primary: &ProbeReport, position: &MariadbGtidSet) -> (MariadbG
     (common, is_foreign)
 }
 
+/// MariaDB: both threads are stopped above relay logs that are not applied, and starting either would throw them away (F1).
+/// So does somebody's stop of the applier leave it that takes effect while a recovery halts it.
+pub(super) fn cannot_apply(report: &ProbeReport) -> Option<String> {
+    let status = report.replication.as_ref()?;
+    let are_stopped = status.io == ThreadState::Stopped && status.sql == ThreadState::Stopped;
+    if report.flavour != Flavour::Mariadb || !are_stopped || !report.has_unapplied() {
+        return None;
+    }
+    Some(format!(
+        "holds unapplied relay logs with both threads stopped; salvaging them is not supported by this version: starting either \
+         thread would throw them away, unless CHANGE MASTER TO MASTER_USE_GTID=no, RELAY_LOG_FILE='{}', RELAY_LOG_POS={} comes \
+         first",
+        status.relay.file, status.relay.position
+    ))
+}
+
 fn is_needed_in_a_recovery(purpose: Purpose) -> bool {
     match purpose {
         Purpose::Halt | Purpose::Fence | Purpose::Promote | Purpose::Kill => true,
@@ -331,16 +347,8 @@ pub fn ineligible(
     {
         return Some(String::from("is a member of a replication group"));
     }
-    if report.flavour == Flavour::Mariadb
-        && let Some(status) = replication
-        && status.io == ThreadState::Stopped
-        && status.sql == ThreadState::Stopped
-        && report.has_unapplied()
-    {
-        // Starting either thread would throw the relay log away (F1).
-        return Some(String::from(
-            "holds unapplied relay logs with both threads stopped; salvaging them is not supported by this version",
-        ));
+    if let Some(why) = cannot_apply(report) {
+        return Some(why);
     }
     if let Some(status) = replication
         && status.sql_delay_s > 0

@@ -18,8 +18,8 @@ use core::time::Duration;
 use super::{
     audit,
     candidate::{
-        Choice, Contender, Failed, choose, lacks_purged, missing_of, unapplied, without_errant,
-        without_gtid,
+        Choice, Contender, Failed, cannot_apply, choose, lacks_purged, missing_of, unapplied,
+        without_errant, without_gtid,
     },
     document::{DeadKind, End, Outcome, Phase, Purpose, Recovery, Stage, Step, StepKind},
     hook::{self, Hook, HookCounts, HookList},
@@ -262,9 +262,12 @@ impl<V: View> Plan<'_, V> {
                 };
             }
             return self.fence_returned_early(progress).unwrap_or_else(|| {
-                self.undo(End::Undone {
-                    reason: String::from("the primary answered before the promotion"),
-                })
+                self.undo(
+                    End::Undone {
+                        reason: String::from("the primary answered before the promotion"),
+                    },
+                    progress,
+                )
             });
         }
         match stage {
@@ -769,7 +772,7 @@ impl<V: View> Plan<'_, V> {
                 .map(|reading| reading.report),
         };
         if let Some(reason) = self.semi_sync_refusal() {
-            return self.undo(End::Failed { reason });
+            return self.undo(End::Failed { reason }, progress);
         }
         let choice = choose(&contenders, failed, self.view.policy());
         let mut possible_loss = Vec::new();
@@ -793,18 +796,17 @@ impl<V: View> Plan<'_, V> {
                 if let Some(wait) = self.wait_for_halts(progress) {
                     return wait;
                 }
-                return self.undo(End::Failed {
-                    reason: format!(
-                        "possible loss and RefuseLossyPromotion is set: {}",
-                        possible_loss.join("; ")
-                    ),
-                });
+                let reason = format!(
+                    "possible loss and RefuseLossyPromotion is set: {}",
+                    possible_loss.join("; ")
+                );
+                return self.undo(End::Failed { reason }, progress);
             }
         }
         match choice {
             Choice::Refuse { reason } => self
                 .wait_for_halts(progress)
-                .unwrap_or_else(|| self.undo(End::Failed { reason })),
+                .unwrap_or_else(|| self.undo(End::Failed { reason }, progress)),
             Choice::Promote {
                 candidate,
                 because,
@@ -975,6 +977,10 @@ impl<V: View> Plan<'_, V> {
                 status.sql_errno, status.sql_error
             );
             return self.pass_over(&candidate, &why, progress);
+        }
+        // Somebody stopped it since it was chosen.
+        if let Some(why) = cannot_apply(report) {
+            return self.pass_over(&candidate, &format!("it {why}"), progress);
         }
         let left = unapplied(report);
         let is_first = progress
@@ -1398,9 +1404,8 @@ impl<V: View> Plan<'_, V> {
             };
         }
         // What was told already may not have been committed.
-        let is_told = |why: &String| self.recovery.lines.iter().any(|line| line.message == *why);
         let untold = left_behind.iter().map(|(_, why)| why.clone());
-        lines.extend(untold.filter(|why| !is_told(why)));
+        lines.extend(untold.filter(|why| !self.is_told(why)));
         lines.push(format!("{candidate} is the primary"));
         Move::End {
             end: End::Succeeded,
@@ -1699,7 +1704,7 @@ impl<V: View> Plan<'_, V> {
 
     // --- undo ---
 
-    fn undo(&self, end: End) -> Move {
+    fn undo(&self, end: End, progress: &Progress) -> Move {
         if !self.recovery.has_acted() {
             return Move::End {
                 end,
@@ -1740,36 +1745,23 @@ impl<V: View> Plan<'_, V> {
                 REOPEN_DEADLINE,
             ));
         }
-        let halted: BTreeSet<&InstanceKey> = self
-            .recovery
-            .steps_of(StepKind::Halt)
-            .filter(|(step, _)| step.statements.contains(&Statement::StopIoThread))
-            .map(|(step, _)| &step.server)
-            .collect();
-        for key in halted {
-            // The receiver may be started only beside a running applier on MariaDB (F1).
-            if self
-                .view
-                .reading(key)
-                .is_some_and(|reading| !may_receive(reading.report))
-            {
-                lines.push(format!(
-                    "{key}: its applier does not run; left halted so that nothing received is purged"
-                ));
-                continue;
+        let mut is_waiting = false;
+        for key in self.halted() {
+            match self.resume(key, progress) {
+                Resume::Yes => {
+                    let offset = steps.len() as u64;
+                    steps.push(self.resume_step(offset, key));
+                }
+                Resume::Look => {
+                    lines.push(format!(
+                        "{key} was not read since its halt ended: its receiver is started when its applier is seen to run"
+                    ));
+                    is_waiting = true;
+                }
+                Resume::No(why) => lines.push(why),
             }
-            let statements = vec![Statement::StartIoThread];
-            let offset = steps.len() as u64;
-            steps.push(self.step(
-                offset,
-                StepKind::Resume,
-                key,
-                Lane::Act,
-                statements,
-                REPOINT_DEADLINE,
-            ));
         }
-        if steps.is_empty() {
+        if steps.is_empty() && !is_waiting {
             return Move::End {
                 end,
                 successor: None,
@@ -1783,6 +1775,73 @@ impl<V: View> Plan<'_, V> {
             steps,
             lines,
         }
+    }
+
+    /// Replicas whose receivers this recovery stopped, or tried to.
+    fn halted(&self) -> BTreeSet<&InstanceKey> {
+        self.recovery
+            .steps_of(StepKind::Halt)
+            .filter(|(step, _)| step.statements.contains(&Statement::StopIoThread))
+            .map(|(step, _)| &step.server)
+            .collect()
+    }
+
+    /// Whether the receiver of a replica that this recovery halted is to be started. On MariaDB that throws the relay log away
+    /// unless the applier runs (F1), and a stop of the applier that was under way when the halt came takes effect before the
+    /// halt does, since the one waits for the other: only what was read after the halt had ended tells.
+    fn resume(&self, key: &InstanceKey, progress: &Progress) -> Resume {
+        let Some(reading) = self.view.reading(key) else {
+            return Resume::Yes;
+        };
+        if reading.report.flavour != Flavour::Mariadb {
+            return Resume::Yes;
+        }
+        let last = self.recovery.steps.values().rfind(|(step, _)| {
+            step.server == *key && matches!(step.kind, StepKind::Halt | StepKind::Resume)
+        });
+        if let Some((step, phase)) = last {
+            let is_pending = matches!(phase, Phase::Intended(epoch) if *epoch == self.mine);
+            if is_pending || reading.seen < self.ended(step, progress) {
+                return Resume::Look;
+            }
+            // A halt without an outcome may still wait there.
+            let receives = reading
+                .report
+                .replication
+                .as_ref()
+                .is_some_and(|status| status.io != ThreadState::Stopped);
+            if receives && !is_known(phase) {
+                return Resume::Look;
+            }
+        }
+        if may_receive(reading.report) {
+            Resume::Yes
+        } else {
+            Resume::No(format!(
+                "{key}: its applier does not run; left halted so that nothing received is purged"
+            ))
+        }
+    }
+
+    /// One that does not answer is left to whoever starts it when it does.
+    fn is_worth_a_look(&self, key: &InstanceKey, progress: &Progress) -> bool {
+        self.now.since(progress.stage_since) < REGROUP_PATIENCE && !self.is_unread(key)
+    }
+
+    fn is_told(&self, line: &str) -> bool {
+        let mut told = self.recovery.lines.iter();
+        told.any(|told| told.message == line)
+    }
+
+    fn resume_step(&self, offset: u64, key: &InstanceKey) -> Step {
+        self.step(
+            offset,
+            StepKind::Resume,
+            key,
+            Lane::Act,
+            vec![Statement::StartIoThread],
+            REPOINT_DEADLINE,
+        )
     }
 
     fn after_undo(&self, progress: &mut Progress) -> Move {
@@ -1802,15 +1861,17 @@ impl<V: View> Plan<'_, V> {
                 || step.kind == StepKind::Reopen
                     && self.recovery.may_have_closed()
                     && self.now.since(progress.stage_since) < PROMOTE_PATIENCE;
-            let is_safe = step.kind != StepKind::Resume
-                || self
-                    .view
-                    .reading(&step.server)
-                    .is_none_or(|reading| may_receive(reading.report));
+            let resume = if step.kind == StepKind::Resume {
+                self.resume(&step.server, progress)
+            } else {
+                Resume::Yes
+            };
+            let is_read_on = resume == Resume::Yes
+                || resume == Resume::Look && self.is_worth_a_look(&step.server, progress);
             match self.state(step, phase, progress) {
                 // Nothing is left halted because a leader or a connection ended.
                 State::NotDone(_)
-                    if is_safe
+                    if resume == Resume::Yes
                         && is_tried_on
                         && progress
                             .ended_at
@@ -1827,7 +1888,7 @@ impl<V: View> Plan<'_, V> {
                         step.deadline,
                     ));
                 }
-                State::NotDone(_) if is_safe && is_tried_on => {
+                State::NotDone(_) if is_read_on && is_tried_on => {
                     look.push(step.server.clone());
                 }
                 State::Pending => {
@@ -1841,6 +1902,23 @@ impl<V: View> Plan<'_, V> {
                 State::LookAfter(_) => errors.push(format!("{step}: cannot be verified")),
                 State::NotDone(why) => errors.push(format!("{step}: {why}")),
                 State::Done => {}
+            }
+        }
+        for key in self.halted() {
+            if self.tries(StepKind::Resume, key) > 0 {
+                continue;
+            }
+            match self.resume(key, progress) {
+                Resume::Yes => {
+                    let offset = steps.len() as u64;
+                    steps.push(self.resume_step(offset, key));
+                }
+                Resume::Look if self.is_worth_a_look(key, progress) => look.push(key.clone()),
+                Resume::Look => errors.push(format!(
+                    "{key}: whether its applier runs since it was halted is not known; its receiver is not started"
+                )),
+                Resume::No(why) if self.is_told(&why) => {}
+                Resume::No(why) => errors.push(why),
             }
         }
         if !steps.is_empty() {
@@ -2040,6 +2118,16 @@ enum Sibling {
     Lost(String),
 }
 
+/// Whether a replica that was halted is made to receive again.
+#[derive(PartialEq, Eq)]
+enum Resume {
+    Yes,
+    /// Only a reading of it tells.
+    Look,
+    /// That would throw away what it received: what the record says of it.
+    No(String),
+}
+
 /// Whether a replica can be pointed elsewhere.
 pub(crate) enum Ready {
     Now(Vec<Statement>),
@@ -2119,6 +2207,9 @@ pub(crate) fn repoint(
             "its applier stopped on error {}: {}",
             status.sql_errno, status.sql_error
         ));
+    }
+    if let Some(why) = cannot_apply(report) {
+        return Ready::Never(format!("it {why}"));
     }
     match report.flavour {
         Flavour::Mariadb => {

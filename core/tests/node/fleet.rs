@@ -100,6 +100,8 @@ pub struct Server {
     pub statements: Vec<String>,
     /// Statements that do nothing and answer with this error, by their display.
     pub refuses: BTreeMap<String, u16>,
+    /// The statement, by its display, together with which somebody's stop of the applier takes effect.
+    pub applier_stops_with: Option<String>,
 }
 
 impl Server {
@@ -180,6 +182,12 @@ impl Server {
         self.statements.push(text.clone());
         if let Some(code) = self.refuses.get(&text) {
             return Err((*code, format!("the model refuses {text}")));
+        }
+        if self.applier_stops_with.as_ref() == Some(&text)
+            && let Some(channel) = &mut self.channel
+        {
+            self.applier_stops_with = None;
+            channel.sql = false;
         }
         let is_mariadb = self.flavour == Flavour::Mariadb;
         let threads = self

@@ -210,6 +210,127 @@ fn a_stopped_applier_is_drained_and_its_relay_log_kept() {
     });
 }
 
+/// MariaDB, with two replicas of which the first received what it cannot apply, and the second less where it is `deaf`.
+fn an_applier_is_held(deaf: bool) -> World {
+    let mut world = World::new(Flavour::Mariadb, 2);
+    world.server(2).stuck = true;
+    world.server(3).deaf = deaf;
+    world.run(SEC);
+    assert!(world.server(2).has_unapplied());
+    world
+}
+
+/// Its relay log is whole (the model of the servers asserts that), and nothing was done that would have thrown it away.
+#[track_caller]
+fn assert_left_with_its_relay_log(world: &mut World, number: u16) {
+    let server = world.server(number);
+    let channel = server.channel.as_ref().expect("a replica");
+    assert!(!channel.io && !channel.sql, "{channel:?}");
+    assert_eq!(channel.source, key(1));
+    assert!(server.has_unapplied());
+}
+
+const BOTH_STOPPED: &str = "holds unapplied relay logs with both threads stopped";
+
+/// Somebody's stop of the applier that had waited for it takes effect with the halt: both threads are stopped, and starting
+/// either would purge the relay log (F1). It alone holds the most.
+#[test]
+fn an_applier_that_somebody_stops_during_the_halt_keeps_its_relay_log() {
+    let mut world = an_applier_is_held(true);
+    world.server(2).applier_stops_with = Some(Statement::StopIoThread.to_string());
+    world.kill(1);
+    world.expect(3 * SEC, "a refused recovery", |world| {
+        world.running().is_none() && !world.recoveries().is_empty()
+    });
+    let reason = match &world.last().end {
+        Some((_, End::Failed { reason })) => reason.clone(),
+        other => panic!("{other:?}\n{}", world.story()),
+    };
+    assert!(reason.contains(BOTH_STOPPED), "{reason}");
+    assert!(reason.contains("RELAY_LOG_FILE"), "{reason}");
+    world.run(60 * SEC);
+    assert_left_with_its_relay_log(&mut world, 2);
+    assert_eq!(world.promoted, []);
+}
+
+/// Another holds the same and is promoted: it is lost, at once and for that reason.
+#[test]
+fn a_replica_whose_applier_somebody_stopped_during_the_halt_is_lost_and_named() {
+    let mut world = an_applier_is_held(false);
+    world.server(2).applier_stops_with = Some(Statement::StopIoThread.to_string());
+    world.kill(1);
+    world.expect_succeeded(5 * SEC, 3);
+    assert_eq!(world.last().lost, [key(2)]);
+    let errors = &world.last().errors;
+    assert!(
+        says(errors, "db2:3306 is not pointed at", BOTH_STOPPED),
+        "{errors:?}"
+    );
+    world.run(60 * SEC);
+    assert_left_with_its_relay_log(&mut world, 2);
+    assert_nothing_lost(&mut world, 3);
+}
+
+/// It takes effect a moment later, while the candidate is drained: nothing can be expected of it any more.
+#[test]
+fn a_candidate_whose_applier_somebody_stops_is_left_for_its_equal_at_once() {
+    let mut world = World::new(Flavour::Mariadb, 2);
+    for number in 2..=3 {
+        world.server(number).stuck = true;
+    }
+    world.run(SEC);
+    world.kill(1);
+    world.expect(3 * SEC, "a drain", |world| {
+        world
+            .running()
+            .is_some_and(|recovery| recovery.candidate == Some(key(2)))
+    });
+    world.run(SEC);
+    world.server(2).channel.as_mut().expect("a replica").sql = false;
+    world.server(3).stuck = false;
+    world.expect(SEC, "the promotion of its equal", |world| {
+        world.writeable() == [key(3)]
+    });
+    world.expect_succeeded(5 * SEC, 3);
+    let lines = lines_of(&world);
+    let passed_over = format!("was passed over: it {BOTH_STOPPED}");
+    assert!(
+        says(&lines, "db3:3306 over db2:3306", &passed_over),
+        "{lines:#?}"
+    );
+    world.run(60 * SEC);
+    assert_left_with_its_relay_log(&mut world, 2);
+    assert_nothing_lost(&mut world, 3);
+}
+
+/// The halt waits behind the stop when nobody can be promoted, and what was read before shows an applier that runs: the receiver
+/// is not started on the strength of that.
+#[test]
+fn a_receiver_whose_halt_waits_behind_a_stop_of_its_applier_is_not_started_unread() {
+    for returns in [false, true] {
+        let mut world = World::with(Flavour::Mariadb, 2, |policy| {
+            policy.promotion_ignore_hosts = vec![String::from(".")];
+        });
+        world.server(2).stuck = true;
+        world.run(SEC);
+        world.server(2).applier_stops_with = Some(Statement::StopIoThread.to_string());
+        world.late_steps.insert(key(2), 4 * SEC);
+        world.kill(1);
+        world.expect(6 * SEC, "an undo", |world| {
+            world
+                .running()
+                .is_some_and(|recovery| recovery.stage == Stage::Undo)
+        });
+        assert!(world.server(2).channel.as_ref().expect("a replica").io);
+        if returns {
+            world.restart(1);
+        }
+        world.expect(60 * SEC, "an end", |world| world.running().is_none());
+        world.run(60 * SEC);
+        assert_left_with_its_relay_log(&mut world, 2);
+    }
+}
+
 /// Past the point of no return nobody else is promoted: a refusal that passes is waited for.
 #[test]
 fn a_promotion_that_is_refused_for_a_while_is_tried_on() {

@@ -204,6 +204,7 @@ impl World {
                 arrives_at: 0,
                 statements: Vec::new(),
                 refuses: BTreeMap::new(),
+                applier_stops_with: None,
             };
             fleet.servers.insert(server.key.clone(), server);
         }

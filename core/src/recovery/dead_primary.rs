@@ -300,12 +300,29 @@ impl<V: View> Plan<'_, V> {
                     }
                     State::Pending => String::from("it has not ended"),
                     State::Done => String::from("looked at again: done"),
-                    State::NotDone(why) => why,
-                    State::LookAfter(_) => String::from("it was not looked at again"),
+                    State::NotDone(why) => self.done_later(step, progress).unwrap_or(why),
+                    State::LookAfter(_) => self
+                        .done_later(step, progress)
+                        .unwrap_or_else(|| String::from("it was not looked at again")),
                 },
             )
         })
         .collect()
+    }
+
+    /// The later step that did on that server what this one was to do: its next attempt, or, of a halt, what undid it or pointed
+    /// the halted replica elsewhere, which makes it receive again, so that it looks as if it had never been halted.
+    fn done_later(&self, step: &Step, progress: &Progress) -> Option<String> {
+        let mut later = self.recovery.steps.values().filter(|(other, _)| {
+            let follows_a_halt = step.kind == StepKind::Halt
+                && matches!(other.kind, StepKind::Repoint | StepKind::Resume);
+            other.id > step.id
+                && other.server == step.server
+                && (other.kind == step.kind || follows_a_halt)
+        });
+        later
+            .find(|(other, phase)| self.state(other, phase, progress) == State::Done)
+            .map(|(other, _)| format!("{} was done there later", other.id))
     }
 
     fn failed(&self) -> &InstanceKey {

@@ -210,6 +210,38 @@ fn a_stopped_applier_is_drained_and_its_relay_log_kept() {
     });
 }
 
+/// Its leader ends before it has done what it intended, and the next one does it: the record says so, and not that it was never
+/// done.
+#[test]
+fn a_halt_that_the_next_leader_does_again_reads_as_done_later() {
+    for_both(|flavour| {
+        let mut world = World::new(flavour, 2);
+        world.late_steps.insert(key(3), 4 * SEC);
+        world.kill(1);
+        world.expect(3 * SEC, "a halt on its way", |world| {
+            world
+                .running()
+                .is_some_and(|recovery| recovery.stage == Stage::FenceAndHalt)
+        });
+        let leader = world.depose();
+        world.kill_daemon(leader);
+        world.late_steps.clear();
+        world.elect((leader + 1) % 3);
+        world.expect_succeeded(20 * SEC, 2);
+        assert_follow(&mut world, &[3], 2);
+        let lines = lines_of(&world);
+        assert!(
+            says(
+                &lines,
+                "on db3:3306: stop IO thread: no outcome is known; step-",
+                "was done there later"
+            ),
+            "{lines:#?}"
+        );
+        assert!(!says(&lines, "not done", ""), "{lines:#?}");
+    });
+}
+
 /// MariaDB, with two replicas of which the first received what it cannot apply, and the second less where it is `deaf`.
 fn an_applier_is_held(deaf: bool) -> World {
     let mut world = World::new(Flavour::Mariadb, 2);

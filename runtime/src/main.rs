@@ -261,6 +261,7 @@ async fn hold(
     mut hang_up: Signal,
 ) -> anyhow::Result<()> {
     tracing::error!("{reason}");
+    wiring::notify_status(&format!("only HTTP is served: {reason}"));
     let held = attachable.hold(reason).await.map_err(anyhow::Error::msg)?;
     tracing::error!("only HTTP is served, at {}", held.http_address);
     wiring::notify_ready();

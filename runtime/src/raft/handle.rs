@@ -894,7 +894,9 @@ async fn keep_bounds<E: Env>(node: &Node<E>, raft: &Raft<E>, snapshot: Option<u6
     let cut = cut.flatten();
     if due || cut > snapshot {
         let _ = raft.trigger().snapshot().await;
-    } else if let Some(upto) = cut {
+    }
+    // As far as the one that there is goes: where much is written a new one is out of date when it is looked for.
+    if let Some(upto) = cut.min(snapshot) {
         let _ = raft.trigger().purge_log(upto).await;
     }
 }

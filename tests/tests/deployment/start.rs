@@ -15,7 +15,8 @@ use serde_json::json;
 
 use super::{DEADLINE, PATIENCE, TURN, free_address};
 
-/// What systemd waits for and Kubernetes asks: a daemon that waits for the others is ready and alive, and unhealthy.
+/// What systemd waits for and Kubernetes asks: a daemon that waits for the others is ready and alive, and unhealthy. One that
+/// does not start tells systemd why.
 #[tokio::test]
 async fn a_daemon_that_waits_for_the_others_is_ready_and_alive() {
     let _turn = TURN.lock().await;
@@ -48,27 +49,35 @@ async fn waits(socket: &SocketAddr, notify_socket: &str) {
     fs::write(&configuration, text.to_string()).expect("written");
     let notified = UnixDatagram::bind_addr(socket).expect("a socket");
     notified.set_nonblocking(true).expect("set");
-    let mut command = Command::new(daemons::binary().expect("built"));
-    command
-        .arg("-config")
-        .arg(&configuration)
-        .arg("http")
-        .env("NOTIFY_SOCKET", notify_socket)
-        .current_dir(folder.path());
-    let mut daemon = Process::start(command, &folder.path().join("daemon.log")).expect("started");
-    let ready = until(
-        "readiness is told",
-        PATIENCE,
-        Duration::from_millis(10),
-        async || {
-            let mut told = [0; 64];
-            match notified.recv(&mut told) {
-                Ok(length) => Look::Holds(String::from_utf8_lossy(&told[..length]).into_owned()),
-                Err(error) => Look::not(error),
-            }
-        },
-    );
-    assert_eq!(ready.await.expect("told"), "READY=1");
+    let start = || {
+        let mut command = Command::new(daemons::binary().expect("built"));
+        command
+            .arg("-config")
+            .arg(&configuration)
+            .arg("http")
+            .env("NOTIFY_SOCKET", notify_socket)
+            .current_dir(folder.path());
+        Process::start(command, &folder.path().join("daemon.log")).expect("started")
+    };
+    let told = async || {
+        let told = until(
+            "something is told",
+            PATIENCE,
+            Duration::from_millis(10),
+            async || {
+                let mut told = [0; 4_096];
+                match notified.recv(&mut told) {
+                    Ok(length) => {
+                        Look::Holds(String::from_utf8_lossy(&told[..length]).into_owned())
+                    }
+                    Err(error) => Look::not(error),
+                }
+            },
+        );
+        told.await.expect("told")
+    };
+    let mut daemon = start();
+    assert_eq!(told().await, "READY=1");
     for (path, status) in [
         ("/api/lb-check", 200),
         ("/api/raft-health", 500),
@@ -80,6 +89,18 @@ async fn waits(socket: &SocketAddr, notify_socket: &str) {
     daemon.signal(Signal::Terminate);
     let ended = daemon.wait(PATIENCE).await.expect("it ends");
     assert_eq!(ended.code(), Some(0));
+
+    text["SQLite3DataFile"] = json!(folder.path().join("raft"));
+    fs::write(&configuration, text.to_string()).expect("written");
+    let mut daemon = start();
+    let ended = daemon.wait(PATIENCE).await.expect("it ends");
+    assert_eq!(ended.code(), Some(1));
+    let status = told().await;
+    let why = format!("SQLite3DataFile: {}", folder.path().join("raft").display());
+    assert!(
+        status.starts_with("STATUS=") && status.contains(&why),
+        "{status}"
+    );
 }
 
 fn alone(settings: serde_json::Value) -> Daemons {

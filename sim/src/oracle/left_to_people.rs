@@ -1,5 +1,5 @@
 //! No promise, but what others leave out: a replica that was unknown while a recovery ran, because people had the daemons forget
-//! it, or because it was down whenever they looked, is left where it was. Nobody halts it, reads it or points it at the
+//! it, or because it was down or turned them away whenever they looked, is left where it was. Nobody halts it, reads it or points it at the
 //! promoted server, and it is for people to mend. One that is found in time is a replica like the others.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -58,8 +58,10 @@ impl LeftToPeople {
             Command::BeginRecovery { uid, purpose, .. } if purpose.is_recovery() => {
                 self.running.insert(uid.clone());
                 let keys = truth.hosts.iter().map(Host::key);
-                let (known, unknown): (Vec<_>, Vec<_>) =
-                    keys.partition(|key| truth.decided.is_known(key));
+                // Of one that was known and never read nobody knows whose replica it is.
+                let (known, unknown): (Vec<_>, Vec<_>) = keys.partition(|key| {
+                    truth.decided.is_known(key) && truth.decided.cluster_of(key).is_some()
+                });
                 if !known.is_empty() {
                     self.missed.extend(unknown.into_iter().cloned());
                 }

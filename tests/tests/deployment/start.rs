@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use orchestrator_tests::daemons::{self, DaemonOptions, Daemons, get};
+use orchestrator_tests::daemons::{self, Daemon, DaemonOptions, Daemons, get};
 use orchestrator_tests::process::{Process, Scratch, Signal};
 use orchestrator_tests::wait::{Look, until};
 use serde_json::json;
@@ -103,30 +103,32 @@ async fn waits(socket: &SocketAddr, notify_socket: &str) {
     );
 }
 
-fn alone(settings: serde_json::Value) -> Daemons {
-    let mut options = DaemonOptions::default_configuration();
-    options.count = 1;
-    options.settings = settings.as_object().expect("an object").clone();
-    Daemons::start(&options).expect("started")
-}
-
-/// Two daemons of a cluster on one SQLite file: the second is refused while the first writes.
+/// A member whose configuration names the SQLite file of another one is refused, with the reason, and the other two go on. On a file
+/// of its own it is what it was.
 #[tokio::test]
 async fn a_database_file_is_used_by_one_daemon() {
     let _turn = TURN.lock().await;
-    let folder = Scratch::create("shared").expect("a folder");
-    let file = folder.path().join("orchestrator.db");
-    let first = alone(json!({"SQLite3DataFile": file}));
-    let leader = first.wait_leader(PATIENCE).await.expect("it runs alone");
-    let second = alone(json!({"SQLite3DataFile": file}));
-    let second = &second.all()[0];
-    let code = second.wait_ended(PATIENCE).await.expect("it refuses");
+    let daemons = Daemons::start(&DaemonOptions::steady()).expect("daemons");
+    let led = daemons.wait_whole(PATIENCE).await.expect("whole");
+    let first = &daemons.all()[led];
+    let later = &daemons.all()[(led + 1) % 3];
+    later.kill().await.expect("killed");
+    let of = |daemon: &Daemon| daemon.database().display().to_string();
+    later.set("SQLite3DataFile", of(first)).expect("written");
+    later.start().expect("started");
+    let code = later.wait_ended(PATIENCE).await.expect("it refuses");
     assert_ne!(code, Some(0));
-    let log = fs::read_to_string(second.log()).expect("a log");
+    let log = fs::read_to_string(later.log()).expect("a log");
     let last = log.lines().next_back().unwrap_or_default();
     assert!(last.contains("is in use by another daemon"), "{last}");
-    assert!(last.contains("orchestrator.db"), "{last}");
-    assert!(leader.is_running());
+    assert!(last.contains(&of(first)), "{last}");
+    assert!(last.contains("a file of its own"), "{last}");
+    let reply = first.get("/api/tag/db1/3306?tag=kept", DEADLINE).await;
+    assert_eq!(reply.expect("an answer").status, 200);
+
+    later.set("SQLite3DataFile", of(later)).expect("written");
+    later.start().expect("started");
+    daemons.wait_whole(PATIENCE).await.expect("whole");
 }
 
 /// Runs a daemon as a user who may write nothing of others; how it ended, how long that took, and the last line it said.

@@ -681,7 +681,7 @@ async fn each_daemon_has_a_database_of_its_own() {
     let leader = &world.daemons.all()[led];
     let looked = until(
         "leadership is yielded",
-        Duration::from_secs(12),
+        Duration::from_secs(8),
         Duration::from_millis(50),
         async || match leader.is_leader().await {
             true => Look::not("it leads"),
@@ -693,6 +693,25 @@ async fn each_daemon_has_a_database_of_its_own() {
         "yielded {:?} after the death of its database",
         killed.elapsed()
     );
+
+    // While it still runs, another one leads, and the others go on reading each server.
+    let looked = until(
+        "another one leads",
+        Duration::from_secs(10),
+        Duration::from_millis(50),
+        async || match world.daemons.leader().await {
+            Some(next) if next.http() != leader.http() => Look::Holds(()),
+            other => Look::not(format!("{other:?}")),
+        },
+    );
+    looked.await.expect("a leader");
+    for daemon in (0..3).filter(|daemon| *daemon != led) {
+        let latest = says(daemon, "SELECT max(last_seen) FROM database_instance").await;
+        let all_later = format!("SELECT min(last_seen) > '{latest}' FROM database_instance");
+        all_say(&all_later, "1", &[daemon]).await;
+    }
+    assert!(leader.is_running(), "{:?}", killed.elapsed());
+
     let code = leader
         .wait_ended(Duration::from_secs(45))
         .await
@@ -700,7 +719,7 @@ async fn each_daemon_has_a_database_of_its_own() {
     println!("ended {:?} after it", killed.elapsed());
     assert_ne!(code, Some(0));
     assert!(
-        killed.elapsed() > Duration::from_secs(20),
+        (Duration::from_secs(20)..Duration::from_secs(45)).contains(&killed.elapsed()),
         "{:?}",
         killed.elapsed()
     );
@@ -736,6 +755,7 @@ async fn each_daemon_has_a_database_of_its_own() {
     );
     looked.await.expect("it holds it");
     wait_healthy(leader).await;
+    world.daemons.wait_whole(PATIENCE).await.expect("whole");
 }
 
 async fn wait_healthy(daemon: &Daemon) {

@@ -811,8 +811,32 @@ async fn a_new_server_without_grants_joins_once_they_are_there() {
     let before = term().await;
     let mut sql = backends.servers()[0].harness().await.expect("login");
 
-    // A right that is taken away: the next start names it.
+    // Its configuration is the leader's: it is refused while that one writes there.
     new.kill().await.expect("killed");
+    let led = daemons
+        .all()
+        .iter()
+        .position(|daemon| daemon.http() == http);
+    let configure = |number: usize| {
+        for (key, value) in [
+            ("MySQLOrchestratorDatabase", format!("orc{number}")),
+            ("MySQLOrchestratorUser", format!("orc{number}")),
+            ("MySQLOrchestratorPassword", format!("secret{number}")),
+        ] {
+            new.set(key, value).expect("written");
+        }
+    };
+    let shared = led.expect("one of them") + 1;
+    configure(shared);
+    new.start().expect("started");
+    let last = refusal(new).await;
+    assert!(last.contains("is in use by another daemon"), "{last}");
+    assert!(last.contains(&format!("orc{shared}")), "{last}");
+    assert!(last.contains("a schema of its own"), "{last}");
+    assert_eq!(term().await, before);
+    configure(number);
+
+    // A right that is taken away: the next start names it.
     let revoke = format!("REVOKE ALL PRIVILEGES ON orc{number}.* FROM 'orc{number}'@'%'");
     sql.run(&revoke).await.expect("revoked");
     new.start().expect("started");

@@ -266,7 +266,8 @@ impl Drop for Network {
     }
 }
 
-/// The way from a machine to a port of 127.0.0.1 here, by the same address there.
+/// The way from a machine to a port of 127.0.0.1 here, by the same address there. Whoever listens here sees the machine's
+/// connections come from [`Machine::address_here`].
 #[derive(Debug)]
 pub struct Gate {
     open: Arc<AtomicBool>,
@@ -275,6 +276,12 @@ pub struct Gate {
 }
 
 impl Machine {
+    /// The address of its own by which it is seen at the end of its gates: 127.D.S.1 and on.
+    pub fn address_here(&self) -> Ipv4Addr {
+        let [_, second, third, last] = self.address.octets();
+        Ipv4Addr::new(127, second, third, last)
+    }
+
     /// Opens a way.
     pub fn gate(&self, port: u16) -> Result<Gate> {
         let gate = Gate {
@@ -307,11 +314,12 @@ impl Machine {
         is_bound.recv()??;
         // From a thread of this network: those of the other one would dial there.
         let (open, count) = (gate.open.clone(), gate.connections.clone());
+        let from = self.address_here();
         std::thread::spawn(move || {
             for stream in connections {
                 count.fetch_add(1, Ordering::Relaxed);
                 let open = open.clone();
-                std::thread::spawn(move || pass(stream, port, &open).ok());
+                std::thread::spawn(move || pass(stream, from, port, &open).ok());
             }
         });
         Ok(gate)
@@ -351,13 +359,28 @@ fn listen_in(namespace: &File, port: u16) -> Result<TcpListener> {
     Ok(listener)
 }
 
-fn pass(near: TcpStream, port: u16, open: &Arc<AtomicBool>) -> std::io::Result<()> {
+/// Connects from an address of this machine to 127.0.0.1.
+fn dial(from: Ipv4Addr, port: u16) -> std::io::Result<TcpStream> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()?;
+    let stream = runtime.block_on(async {
+        let socket = tokio::net::TcpSocket::new_v4()?;
+        socket.bind((from, 0).into())?;
+        let stream = socket.connect((Ipv4Addr::LOCALHOST, port).into()).await?;
+        stream.into_std()
+    })?;
+    stream.set_nonblocking(false)?;
+    Ok(stream)
+}
+
+fn pass(near: TcpStream, from: Ipv4Addr, port: u16, open: &Arc<AtomicBool>) -> std::io::Result<()> {
     near.set_nonblocking(false)?;
     if !open.load(Ordering::Relaxed) {
         // Until whoever dialled gives up.
         return pump(&near, None, open);
     }
-    let far = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+    let far = dial(from, port)?;
     let (there, back) = ((near.try_clone()?, far.try_clone()?), open.clone());
     std::thread::spawn(move || {
         let (near, far) = there;

@@ -144,6 +144,41 @@ fn told(collector: &Path) -> Vec<String> {
     text.lines().map(str::to_owned).collect()
 }
 
+/// The first words of each probe of a MariaDB server.
+const PROBE: &str = "SELECT @@global.server_id, @@global.hostname";
+
+/// Server by server, how many probes of each daemon its log has since it was `since` there.
+async fn probes(network: &Network, fleet: &Fleet, since: &[String]) -> Vec<Vec<u64>> {
+    let mut counts = Vec::new();
+    for (server, since) in fleet.servers().iter().zip(since) {
+        let mut sql = server.harness().await.expect("login");
+        let mut of_server = Vec::new();
+        for machine in network.machines() {
+            let query = format!(
+                "SELECT count(*) FROM mysql.general_log WHERE event_time >= '{since}' AND user_host LIKE 'orchestrator[%[{}]' \
+                 AND argument LIKE '{PROBE}%'",
+                machine.address_here()
+            );
+            let count = sql.value(&query).await.expect("a count");
+            of_server.push(count.parse().expect("a number"));
+        }
+        sql.close().await;
+        counts.push(of_server);
+    }
+    counts
+}
+
+/// The time at each server.
+async fn clocks(fleet: &Fleet) -> Vec<String> {
+    let mut clocks = Vec::new();
+    for server in fleet.servers() {
+        let mut sql = server.harness().await.expect("login");
+        clocks.push(sql.value("SELECT now(6)").await.expect("a time"));
+        sql.close().await;
+    }
+    clocks
+}
+
 /// Three machines, each with its database on 127.0.0.1, that reach each other and the fleet. Every daemon watches every
 /// server; what one of them alone does not see is not repaired, be it the leader; and a leader that is cut off
 /// before a failure leaves it to the next.
@@ -243,12 +278,24 @@ async fn what_one_daemon_alone_does_not_see_is_not_repaired() {
         looked.await.expect(&what);
     }
 
+    for server in world.fleet.servers() {
+        let mut sql = server.harness().await.expect("login");
+        sql.run_all([
+            "SET GLOBAL log_output = 'TABLE'",
+            "SET GLOBAL general_log = ON",
+        ])
+        .await
+        .expect("each statement is logged");
+        sql.close().await;
+    }
+
     // The primary is lost to a follower, then to the leader.
     for of_leader in [false, true] {
         let led = place_of_leader(&world.daemons).await;
         let blind = if of_leader { led } else { (led + 1) % 3 };
         gates[blind][place].close();
         let cut = Instant::now();
+        let since = clocks(&world.fleet).await;
         let query = format!(
             "SELECT last_seen < last_checked FROM database_instance WHERE port = {primary}"
         );
@@ -280,6 +327,24 @@ async fn what_one_daemon_alone_does_not_see_is_not_repaired() {
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
         assert_eq!(world.daemons.audit_recovery().await.expect("audit"), []);
+        // The servers saw each daemon about every `InstancePollSeconds`, but for the one that did not see the primary, which looks
+        // all the more at the others meanwhile.
+        let counts = probes(&network, &world.fleet, &since).await;
+        let seconds = cut.elapsed().as_secs();
+        println!("in {seconds} s the servers were probed {counts:?} times");
+        for (server, of_server) in counts.iter().enumerate() {
+            for (daemon, count) in of_server.iter().enumerate() {
+                let (least, most) = match (server == place, daemon == blind) {
+                    (true, true) => (0, 0),
+                    (false, true) => (seconds / 2, u64::MAX),
+                    (true | false, false) => (seconds / 2, seconds * 3 / 2),
+                };
+                assert!(
+                    (least..=most).contains(count),
+                    "{counts:?}: {count} is not {least} to {most}"
+                );
+            }
+        }
         gates[blind][place].open();
         world.wait_settled(&[]).await.expect("settled");
     }

@@ -20,6 +20,7 @@ pub mod fleet;
 pub mod ledger;
 pub mod network;
 pub mod process;
+pub mod relay;
 #[cfg(test)]
 mod requirements;
 pub mod reserve;

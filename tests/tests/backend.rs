@@ -10,6 +10,7 @@ use orchestrator_tests::authority::Authority;
 use orchestrator_tests::daemons::{Daemon, DaemonOptions, Daemons, wait_members};
 use orchestrator_tests::fleet::{Flavour, Fleet, FleetOptions, ReplicationTiming};
 use orchestrator_tests::process::{Scratch, Signal};
+use orchestrator_tests::relay;
 use orchestrator_tests::sql::{HARNESS, Sql};
 use orchestrator_tests::wait::{Look, until};
 use orchestrator_tests::world::{Expectation, PATIENCE, Strike, World};
@@ -147,6 +148,29 @@ async fn failover(flavour: Flavour) {
         "role=main",
     )
     .await;
+
+    // What the leader tells of all this, each follower passes on to the byte.
+    let (port, cluster) = (
+        aftermath.promoted.to_string(),
+        format!("127.0.0.1:{}", aftermath.promoted),
+    );
+    let began = Instant::now();
+    let values = [
+        (":host", "127.0.0.1"),
+        (":port", &port),
+        (":clusterHint", &cluster),
+        (":clusterName", &cluster),
+        (":clusterAlias", "fleet"),
+        (":searchString", "127.0.0.1"),
+        (":tagName", "role"),
+        (":page", "0"),
+        (":uid", &uid),
+    ];
+    let compared = relay::compare(&world.daemons, &values, "tag=role&s=127.0.0.1")
+        .await
+        .expect("the same answers");
+    println!("{compared:?} within {:?}", began.elapsed());
+    assert!(compared.telling > 50, "{compared:?}");
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ use orchestrator::http::routes::{Action, Answered, Kind, ROUTES};
 use orchestrator_tests::authority::Authority;
 use orchestrator_tests::daemons::{Daemon, DaemonOptions, Daemons};
 use orchestrator_tests::process::Scratch;
+use orchestrator_tests::relay::filled;
 use orchestrator_tests::wait::{Look, until};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
@@ -104,23 +105,12 @@ async fn roles<'a>(daemons: &'a Daemons, dba: &Asker<'_>) -> (&'a Daemon, &'a Da
     (&all[leader], &all[(leader + 1) % all.len()])
 }
 
-/// A path of the route, with something in the place of each parameter.
-fn filled(path: &str) -> String {
-    let segments = path.split('/').map(|segment| match segment {
-        ":host" => "db1",
-        ":port" => "3306",
-        segment if segment.starts_with(':') => "1",
-        segment => segment,
-    });
-    segments.collect::<Vec<_>>().join("/")
-}
-
 #[tokio::test]
 async fn daemons_relay_over_https_with_client_certificates() {
     let _turn = TURN.lock().await;
     let folder = Scratch::create("https").expect("a folder");
     let folder = folder.path();
-    let mut options = DaemonOptions::default_configuration();
+    let mut options = DaemonOptions::steady();
     options.late = options.count;
     let settings = json!({
         "UseSSL": true,
@@ -134,7 +124,8 @@ async fn daemons_relay_over_https_with_client_certificates() {
         "HTTPAuthUser": "ann",
         "HTTPAuthPassword": "s:cret",
     });
-    options.settings = settings.as_object().expect("an object").clone();
+    let settings = settings.as_object().expect("an object").clone();
+    options.settings.extend(settings);
     let daemons = Daemons::start(&options).expect("prepared");
     let authority = Authority::new(folder);
     authority.certify("dba", "ann", "dba");
@@ -175,20 +166,27 @@ async fn daemons_relay_over_https_with_client_certificates() {
     let tagged: Value = serde_json::from_str(&body).expect(&body);
     assert_eq!(tagged[0]["Hostname"], "db1", "{tagged}");
 
-    // Everything that the leader answers is answered the same by way of a follower.
+    // Everything that the leader answers is answered the same by way of each follower, over that address.
+    let before = counts[led].load(Ordering::Relaxed);
     let mut asked = 0;
     for route in ROUTES {
         let is_look = route.answered == Answered::ByLeader && route.kind == Kind::Read;
         if !is_look || route.action == Action::NotServed {
             continue;
         }
-        let path = format!("/orc{}", filled(route.path));
+        let path = filled(route.path, &[(":host", "db1"), (":port", "3306")]);
+        let path = format!("/orc{path}");
         let by_leader = dba.ask(leader, &path).await;
         assert_ne!(by_leader.0, 0, "{path}");
-        assert_eq!(dba.ask(follower, &path).await, by_leader, "{path}");
-        asked += 1;
+        for follower in daemons.all() {
+            if follower.http() != leader.http() {
+                assert_eq!(dba.ask(follower, &path).await, by_leader, "{path}");
+                asked += 1;
+            }
+        }
     }
-    assert!(asked > 40, "{asked}");
+    assert!(asked > 80, "{asked}");
+    assert!(counts[led].load(Ordering::Relaxed) >= before + asked);
 
     // Nobody else is let in, whatever they show; but anybody with the password to the status.
     for (who, user, path, wanted) in [

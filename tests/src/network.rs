@@ -22,6 +22,8 @@ mod distance;
 
 /// Where nobody listens.
 const NOWHERE: &str = "02:00:00:00:00:fe";
+/// The routing table of a machine by which all goes there.
+const NOWHERE_TABLE: &str = "100";
 
 /// Machines that are joined. Their addresses are 10.D.S.1 and on, this process's own is 10.D.S.254.
 #[derive(Debug)]
@@ -38,6 +40,15 @@ pub struct Machine {
     address: Ipv4Addr,
     /// In the place of its `/etc/hosts`.
     hosts: Option<PathBuf>,
+}
+
+/// What a firewall between two machines lets pass, by the TCP ports of either end.
+#[derive(Clone, Copy, Debug)]
+pub enum Firewall<'a> {
+    /// Everything else.
+    Without(u16),
+    /// Nothing else.
+    Only(&'a [u16]),
 }
 
 /// The names and addresses of one network.
@@ -174,6 +185,24 @@ impl Network {
         self.machines[other].finds(self.machines[one].address)
     }
 
+    /// What the firewall does not let pass is lost both ways, without an error, until it is [removed](Network::remove).
+    pub fn put(&self, one: usize, other: usize, firewall: Firewall) -> Result<()> {
+        for (from, to) in [(one, other), (other, one)] {
+            let (from, to) = (&self.machines[from], self.machines[to].address);
+            from.lay_nowhere()?;
+            from.filter("add", to, firewall)?;
+        }
+        Ok(())
+    }
+
+    /// Takes away what was [put](Network::put) there.
+    pub fn remove(&self, one: usize, other: usize, firewall: Firewall) -> Result<()> {
+        for (from, to) in [(one, other), (other, one)] {
+            self.machines[from].filter("delete", self.machines[to].address, firewall)?;
+        }
+        Ok(())
+    }
+
     /// Cuts one machine from all others; this process still reaches it.
     pub fn isolate(&self, one: usize) -> Result<()> {
         self.others(one).try_for_each(|other| self.cut(one, other))
@@ -248,6 +277,40 @@ impl Machine {
     /// What it sends there arrives again.
     pub fn finds(&self, address: Ipv4Addr) -> Result<()> {
         self.neighbour(&["delete", &address.to_string()])
+    }
+
+    /// It has the table by which all goes nowhere.
+    fn lay_nowhere(&self) -> Result<()> {
+        let [a, b, c, _] = self.address.octets();
+        let nobody = Ipv4Addr::new(a, b, c, 253);
+        self.loses(nobody)?;
+        let nobody = nobody.to_string();
+        let by = ["route", "replace", "default", "via", &nobody];
+        let table = ["dev", "eth0", "table", NOWHERE_TABLE];
+        ip(&[["-n", &self.namespace].as_slice(), &by, &table].concat())
+    }
+
+    /// Adds or deletes the rules by which what it sends to an address goes nowhere. They hold for connections that there are, too.
+    fn filter(&self, verb: &str, to: Ipv4Addr, firewall: Firewall) -> Result<()> {
+        let to = to.to_string();
+        let rule = |priority: &str, of: &[&str], table: &str| {
+            let words = ["-n", &self.namespace, "rule", verb, "priority", priority];
+            let to = ["to", to.as_str()];
+            ip(&[words.as_slice(), &to, of, &["lookup", table]].concat())
+        };
+        let (ports, table) = match &firewall {
+            Firewall::Without(port) => (std::slice::from_ref(port), NOWHERE_TABLE),
+            Firewall::Only(ports) => (*ports, "main"),
+        };
+        for port in ports.iter().map(u16::to_string) {
+            for end in ["dport", "sport"] {
+                rule("10", &["ipproto", "tcp", end, &port], table)?;
+            }
+        }
+        match firewall {
+            Firewall::Without(_) => Ok(()),
+            Firewall::Only(_) => rule("20", &[], NOWHERE_TABLE),
+        }
     }
 
     fn neighbour(&self, words: &[&str]) -> Result<()> {

@@ -3,15 +3,22 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use orchestrator_tests::daemons::{Daemon, DaemonOptions, Daemons};
-use orchestrator_tests::network::Network;
+use orchestrator_tests::daemons::{Daemon, DaemonOptions, Daemons, wait_applied};
+use orchestrator_tests::network::{Firewall, Machine, Network};
 use orchestrator_tests::wait::{Look, until};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{DEADLINE, PATIENCE, TURN};
 
 /// Within this a change is answered, whatever happens to the network.
 const ANSWERED: Duration = Duration::from_secs(15);
+/// `DefaultRaftPort` of these daemons, and the port of their API.
+const RAFT_PORT: u16 = 10_008;
+const HTTP_PORT: u16 = 3000;
+/// The machine on which no daemon runs.
+const CLIENT: usize = 3;
+/// The pairs of daemons.
+const PAIRS: [(usize, usize); 3] = [(0, 1), (0, 2), (1, 2)];
 
 fn start(network: &Network) -> Daemons {
     let mut options = DaemonOptions::default_configuration();
@@ -22,6 +29,8 @@ fn start(network: &Network) -> Daemons {
     ] {
         options.settings.insert(key.to_owned(), value.into());
     }
+    // Each request is in the log of whoever was asked.
+    options.settings.insert(String::from("Debug"), true.into());
     Daemons::start_on(network, &options).expect("daemons")
 }
 
@@ -34,14 +43,174 @@ async fn tagged(daemon: &Daemon, tag: &str) -> bool {
     reply.body.contains("Hostname")
 }
 
+/// Waits until another one than `led` leads; its place.
+async fn wait_another_leads(daemons: &Daemons, led: usize) -> usize {
+    let looked = until(
+        "another one leads",
+        PATIENCE,
+        Duration::from_millis(50),
+        async || {
+            for (place, daemon) in daemons.all().iter().enumerate() {
+                if place != led && daemon.is_running() && daemon.is_leader().await {
+                    return Look::Holds(place);
+                }
+            }
+            Look::not("none")
+        },
+    );
+    looked.await.expect("a leader")
+}
+
+async fn term(daemon: &Daemon) -> Value {
+    let health = daemon.get("/api/v2/health", DEADLINE).await;
+    health.expect("an answer").json().expect("a document")["Term"].clone()
+}
+
+/// What the client prints on a machine, when it knows these daemons.
+async fn client(machine: &Machine, daemons: &[&Daemon], arguments: &[&str]) -> String {
+    let script =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../runtime/packaging/bin/orchestrator-client");
+    let apis: Vec<String> = daemons.iter().map(|daemon| daemon.url()).collect();
+    let output = tokio::process::Command::from(machine.command(script))
+        .args(arguments)
+        .env("ORCHESTRATOR_API", apis.join(" "))
+        .env("ORCHESTRATOR_CLIENT_PROFILE", "/nonexistent")
+        .output()
+        .await
+        .expect("bash, curl and jq; type:  tests/setup.sh client");
+    assert!(output.status.success(), "{arguments:?}: {output:?}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Everything works where daemons reach each other's raft port and nothing else, and a client's machine reaches their API and
+/// nothing else; where they reach each other's API too, each of them takes what a client asks for and passes it on.
+async fn works_behind_firewalls(network: &Network, daemons: &Daemons) {
+    let all: Vec<&Daemon> = daemons.all().iter().collect();
+    let machine = &network.machines()[CLIENT];
+    let (raft, http) = (Firewall::Only(&[RAFT_PORT]), Firewall::Only(&[HTTP_PORT]));
+    for (one, other) in PAIRS {
+        network.put(one, other, raft).expect("firewalls");
+    }
+    for place in 0..3 {
+        network.put(place, CLIENT, http).expect("firewalls");
+    }
+    // The raft port is not there for the client, and the API is.
+    for (port, code) in [(RAFT_PORT, 28), (HTTP_PORT, 0)] {
+        let url = format!("http://{}:{port}/api/lb-check", all[0].address());
+        let ended = tokio::process::Command::from(machine.command("curl"))
+            .args(["--silent", "--output", "/dev/null"])
+            .args(["--connect-timeout", "1", &url])
+            .status();
+        let ended = ended.await.expect("curl; type:  tests/setup.sh client");
+        assert_eq!(ended.code(), Some(code), "{url}");
+    }
+    let tag = ["-c", "tag", "-i", "db1", "-t", "by-client"];
+    assert_eq!(client(machine, &all, &tag).await, "db1:3306\n");
+    // So much is open that leaders are elected, and that whoever comes back catches up.
+    let led = daemons.wait_whole(PATIENCE).await.expect("whole");
+    all[led].kill().await.expect("killed");
+    let tag = ["-c", "tag", "-i", "db2", "-t", "by-client"];
+    assert_eq!(client(machine, &all, &tag).await, "db2:3306\n");
+    all[led].start().expect("started");
+    let looked = wait_applied(daemons, all[led], PATIENCE).await;
+    looked.expect("it catches up");
+    let led = daemons.wait_whole(PATIENCE).await.expect("whole");
+
+    let both = Firewall::Only(&[RAFT_PORT, HTTP_PORT]);
+    for (one, other) in PAIRS {
+        network.remove(one, other, raft).expect("firewalls");
+        network.put(one, other, both).expect("firewalls");
+    }
+    for (place, daemon) in all.iter().enumerate() {
+        let server = format!("passed-on-by-{place}");
+        let tag = ["-c", "tag", "-i", &server, "-t", "by-client"];
+        let said = client(machine, &[daemon], &tag).await;
+        assert_eq!(said, format!("{server}:3306\n"));
+        let from = if place == led { CLIENT } else { place };
+        let from = format!("peer={}", network.machines()[from].address());
+        let log = std::fs::read_to_string(all[led].log()).expect("a log");
+        let asked = log.lines().find(|line| line.contains(&server));
+        let asked = asked.expect("the leader was asked");
+        assert!(asked.contains(&from), "not {from}: {asked}");
+    }
+    for (one, other) in PAIRS {
+        network.remove(one, other, both).expect("firewalls");
+    }
+    for place in 0..3 {
+        network.remove(place, CLIENT, http).expect("firewalls");
+    }
+}
+
+/// A daemon whose raft port is blocked, and which the others reach otherwise, says that it is cut off, and takes no change; the others
+/// go on, be it a follower or the leader.
+async fn is_cut_off_without_its_raft_port(network: &Network, daemons: &Daemons) {
+    let all = daemons.all();
+    let ask = async |place: usize, path: &str| {
+        let reply = all[place].get(path, ANSWERED).await;
+        reply.expect("an answer")
+    };
+    for is_leader in [false, true] {
+        let led = daemons.wait_whole(PATIENCE).await.expect("whole");
+        let struck = if is_leader { led } else { (led + 1) % 3 };
+        let others = [(struck + 1) % 3, (struck + 2) % 3];
+        let before = term(&all[led]).await;
+        for other in others {
+            let blocked = Firewall::Without(RAFT_PORT);
+            network.put(struck, other, blocked).expect("blocked");
+        }
+        all[struck]
+            .wait_status("/api/raft-health", 500, Duration::from_secs(5))
+            .await
+            .expect("unhealthy");
+        let leads = if is_leader {
+            wait_another_leads(daemons, led).await
+        } else {
+            led
+        };
+        for other in others {
+            all[other]
+                .wait_status("/api/routed-leader-check", 200, PATIENCE)
+                .await
+                .expect("it knows the leader");
+            assert_eq!(ask(other, "/api/raft-health").await.status, 200);
+            let reply = ask(other, "/api/tag/db1/3306?tag=with-two").await;
+            assert_eq!(reply.status, 200, "{}", reply.body);
+        }
+        // It reaches the API of the last leader it heard, for as long as it takes that for the leader.
+        all[struck]
+            .wait_status("/api/routed-leader-check", 404, PATIENCE)
+            .await
+            .expect("it knows no leader");
+        let reply = ask(struck, "/api/tag/db1/3306?tag=alone").await;
+        assert_eq!(reply.status, 503, "{}", reply.body);
+        assert!(reply.body.contains("nothing was done"), "{}", reply.body);
+        for other in others {
+            let blocked = Firewall::Without(RAFT_PORT);
+            network.remove(struck, other, blocked).expect("opened");
+        }
+        assert_eq!(daemons.wait_whole(PATIENCE).await.expect("whole"), leads);
+        if !is_leader {
+            assert_eq!(term(&all[led]).await, before, "its return cost a term");
+        }
+        assert!(tagged(&all[struck], "with-two").await);
+        assert!(!tagged(&all[struck], "alone").await);
+    }
+}
+
 /// A daemon that is cut off says so, and takes no change; what the others decide meanwhile it learns when it is back. Cut off
 /// or not, a change is answered, and never with OK by a leader that lost its quorum.
 #[tokio::test]
 async fn whoever_is_cut_off_says_so_and_changes_nothing() {
     let _turn = TURN.lock().await;
-    let network = Network::lay(3).expect("a network");
+    let network = Network::lay(4).expect("a network");
     let daemons = start(&network);
     let all = daemons.all();
+    daemons.wait_whole(PATIENCE).await.expect("whole");
+    let began = Instant::now();
+    is_cut_off_without_its_raft_port(&network, &daemons).await;
+    println!("ports are blocked for {:?}", began.elapsed());
+    works_behind_firewalls(&network, &daemons).await;
+    println!("firewalls are up until {:?}", began.elapsed());
     let led = daemons.wait_whole(PATIENCE).await.expect("whole");
     let follower = (led + 1) % 3;
 
@@ -73,22 +242,13 @@ async fn whoever_is_cut_off_says_so_and_changes_nothing() {
     let reply = reply.expect("an answer");
     assert_eq!(reply.status, 503, "{}", reply.body);
     assert!(reply.body.contains("nothing was done"), "{}", reply.body);
-    let term = all[led]
-        .get("/api/v2/health", DEADLINE)
-        .await
-        .expect("an answer");
-    let term = term.json().expect("a document")["Term"].clone();
+    let before = term(&all[led]).await;
     network.rejoin(follower).expect("joined");
     all[follower]
         .wait_status("/api/raft-health", 200, PATIENCE)
         .await
         .expect("so");
-    let after = all[led]
-        .get("/api/v2/health", DEADLINE)
-        .await
-        .expect("an answer");
-    let after = after.json().expect("a document")["Term"].clone();
-    assert_eq!(term, after, "its return cost a term");
+    assert_eq!(term(&all[led]).await, before, "its return cost a term");
     assert!(!tagged(&all[led], "stranded").await);
 
     // The leader, which is asked for a change at the moment of the cut, and after it.
@@ -117,20 +277,7 @@ async fn whoever_is_cut_off_says_so_and_changes_nothing() {
         .wait_status("/api/raft-health", 500, Duration::from_secs(5))
         .await
         .expect("so");
-    let looked = until(
-        "another one leads",
-        PATIENCE,
-        Duration::from_millis(50),
-        async || {
-            for (place, daemon) in all.iter().enumerate() {
-                if place != led && daemon.is_leader().await {
-                    return Look::Holds(place);
-                }
-            }
-            Look::not("none")
-        },
-    );
-    let next = looked.await.expect("a leader");
+    let next = wait_another_leads(&daemons, led).await;
     println!("another one leads after {:?}", cut.elapsed());
     let reply = all[next]
         .get("/api/tag/db1/3306?tag=meanwhile", DEADLINE)
@@ -161,20 +308,7 @@ async fn whoever_is_cut_off_says_so_and_changes_nothing() {
         .wait_status("/api/leader-check", 404, Duration::from_secs(5))
         .await
         .expect("so");
-    let looked = until(
-        "another one leads",
-        PATIENCE,
-        Duration::from_millis(50),
-        async || {
-            for (place, daemon) in all.iter().enumerate() {
-                if place != led && daemon.is_leader().await {
-                    return Look::Holds(());
-                }
-            }
-            Look::not("none")
-        },
-    );
-    looked.await.expect("a leader");
+    wait_another_leads(&daemons, led).await;
 }
 
 /// Leadership goes where people ask for it, by address or host name, and nowhere when nobody is there who is meant.

@@ -141,8 +141,8 @@ async fn works_behind_firewalls(network: &Network, daemons: &Daemons) {
     }
 }
 
-/// A daemon whose raft port is blocked, and which the others reach otherwise, says that it is cut off, and takes no change; the others
-/// go on, be it a follower or the leader.
+/// A daemon whose raft port is blocked, and which the others reach otherwise, says that it is cut off, and takes no change; the
+/// others go on, be it a follower or the leader.
 async fn is_cut_off_without_its_raft_port(network: &Network, daemons: &Daemons) {
     let all = daemons.all();
     let ask = async |place: usize, path: &str| {

@@ -8,8 +8,9 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use orchestrator_tests::daemons::{Daemon, DaemonOptions, Daemons, wait_applied, wait_members};
-use orchestrator_tests::http::Reply;
+use orchestrator_tests::daemons::{
+    Daemon, DaemonOptions, Daemons, Reply, wait_applied, wait_members,
+};
 use orchestrator_tests::process::Signal;
 use orchestrator_tests::wait::{Look, until};
 use serde_json::{Value, json};

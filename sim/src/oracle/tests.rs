@@ -705,14 +705,12 @@ fn view(name: &str, index: u64, digest: u8) -> DaemonView {
 /// A daemon's log, looked at every tenth of a second: it gets an entry of 100 bytes each time, and `change` cuts it and makes
 /// snapshots. At one time the daemon is sent one.
 fn logs(change: impl Fn(u64, &mut LogView)) -> Result<(), String> {
-    let mut bounds = bounds::Bounds {
-        log: LogBounds {
-            snapshot_entries: 1_000,
-            keep_entries: 20,
-            bytes_max: 12_000,
-            snapshot_age_max: Duration::from_secs(10),
-        },
-        ..bounds::Bounds::default()
+    let mut bounds = bounds::Bounds::default();
+    bounds.log = LogBounds {
+        snapshot_entries: 1_000,
+        keep_entries: 20,
+        bytes_max: 12_000,
+        snapshot_age_max: Duration::from_secs(10),
     };
     let sent = view("n1", 400, 1).at;
     bounds.installed("n1", sent);

@@ -52,7 +52,7 @@ part_build() {
     plain+=(--config "profile.dev.package.$package.debug-assertions=false")
   done
   cargo build --workspace --bin orchestrator-sim --test analysis_cases --locked "${plain[@]}" || return 1
-  mv -f "$target/orchestrator-sim" "$target/orchestrator-sim-plain"
+  mv -f "$target/orchestrator-sim" "$target/orchestrator-sim-plain" || return 1
   cargo build --workspace --bins --tests --locked
 }
 

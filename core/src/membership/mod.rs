@@ -372,8 +372,8 @@ fn check_swap(view: &View<'_>, former: NodeId, seen: &Seen) -> Result<(), String
     let swaps = view.replicated.swaps_of(address, view.now.wall);
     if swaps as u64 >= view.sight.replace_per_hour {
         return Err(format!(
-            "{address} was replaced {swaps} times within an hour (RaftReplacePerHour): raft-add-peer and raft-remove-peer \
-             do it by hand"
+            "{address} was replaced {swaps} times within an hour (RaftReplacePerHour): raft-remove-peer and then \
+             raft-add-peer do it by hand"
         ));
     }
     Ok(())

@@ -367,7 +367,12 @@ impl Node {
                 .get(&number)
                 .and_then(|unrecorded| unrecorded.wait_until)
                 .is_none_or(|at| at <= now.mono);
-            if is_due && (room > 0 || is_awaited) && !self.is_telling(number) {
+            if is_due && room == 0 && !is_awaited {
+                // The end of one that is on its way calls, not the clock.
+                if let Some(known) = self.unrecorded.get_mut(&number) {
+                    known.wait_until = None;
+                }
+            } else if is_due && !self.is_telling(number) {
                 self.drive_telling(now, number, epoch, out);
                 if self.is_telling(number) {
                     room = room.saturating_sub(1);

@@ -426,6 +426,9 @@ impl Node {
     // --- what operators ask for ---
 
     pub(super) fn add_peer(&mut self, now: Now, id: RequestId, address: &str, out: &mut Output) {
+        if let Some(why) = self.lost_its_memory(now, address) {
+            return refuse(id, why, out);
+        }
         let Some(node) = self
             .member_at(address)
             .or_else(|| self.newcomer_at(address))
@@ -439,8 +442,8 @@ impl Node {
     }
 
     pub(super) fn remove_peer(&mut self, now: Now, id: RequestId, address: &str, out: &mut Output) {
-        let leaves = self.member_at(address);
-        if leaves.is_none() && !self.knows_of(address) {
+        let leaves = self.member_at(address).or_else(|| self.joining_at(address));
+        if leaves.is_none() && !self.is_no_members(now, address) {
             return refuse(id, no_member(address), out);
         }
         let request = format!("an operator removes {address}");
@@ -464,12 +467,15 @@ impl Node {
             );
             return refuse(id, why, out);
         }
+        if let Some(why) = self.lost_its_memory(now, newcomer) {
+            return refuse(id, why, out);
+        }
         let is_in = self.member_at(newcomer);
         let Some(node) = is_in.or_else(|| self.newcomer_at(newcomer)) else {
             return refuse(id, nobody_waits(newcomer), out);
         };
         let leaves = self.member_at(former);
-        if leaves.is_none() && is_in.is_none() {
+        if leaves.is_none() && (is_in.is_none() || !self.is_no_members(now, former)) {
             return refuse(id, no_member(former), out);
         }
         let request = format!("an operator replaces {former} by {newcomer}");
@@ -491,21 +497,75 @@ impl Node {
             .map(|(node, _)| *node)
     }
 
-    /// The voter with this raft address.
+    /// The voter with this raft address: as the log has it, or the own list, or as it is seen while neither knows it.
     fn member_at(&self, address: &str) -> Option<NodeId> {
         let members = &self.replicated.membership().members;
-        self.replicated
-            .members()
-            .find(|(node, row)| row.raft_address == address && members.is_voter(*node))
+        let sight = &self.members.sight;
+        let described = self.replicated.members();
+        let described = described.filter(|(_, row)| row.raft_address == address);
+        let listed = sight.listed.iter().filter(|listed| listed.entry == address);
+        let seen = sight
+            .nodes
+            .iter()
+            .filter(|(_, seen)| seen.address == address);
+        described
             .map(|(node, _)| node)
+            .chain(listed.filter_map(|listed| listed.node))
+            .chain(seen.map(|(node, _)| *node))
+            .find(|node| members.is_voter(*node))
     }
 
-    /// Whether this raft address is a known one: of a daemon that is seen, or in the own list. One that is neither is a typing
-    /// error rather than the address of somebody who left.
-    fn knows_of(&self, address: &str) -> bool {
+    /// Who becomes a member by the change that is under way, and is seen at this raft address.
+    fn joining_at(&self, address: &str) -> Option<NodeId> {
+        let wanted = self.replicated.member_change()?.wanted.iter();
+        let nodes = &self.members.sight.nodes;
+        wanted
+            .copied()
+            .find(|node| nodes.get(node).is_some_and(|seen| seen.address == address))
+    }
+
+    /// The member with this raft address is gone, and another identity answers there: which of them is meant is not known.
+    fn lost_its_memory(&self, now: Now, address: &str) -> Option<String> {
+        let member = self.member_at(address)?;
+        let newcomer = self.newcomer_at(address)?;
+        let answered = |node| self.members.sight.nodes.get(&node)?.answers;
+        let last = answered(newcomer)?;
+        (member != self.raft.node
+            && answered(member) < Some(last)
+            && now.mono.since(last) <= membership::ANSWERS)
+            .then(|| {
+                format!(
+                    "the member at {address} is gone, and another identity answers there: it takes that place by itself \
+                     (raft-health says for what it waits), or by raft-remove-peer and then raft-add-peer"
+                )
+            })
+    }
+
+    /// Whether this raft address is a known one and no member's: of a daemon that is seen, or of the own list. One that is
+    /// neither is a typing error rather than the address of somebody who left; and an entry where nobody answers may be another
+    /// name of a member that is gone.
+    fn is_no_members(&self, now: Now, address: &str) -> bool {
         let sight = &self.members.sight;
-        sight.listed.iter().any(|listed| listed.entry == address)
-            || sight.nodes.values().any(|seen| seen.address == address)
+        if sight.nodes.values().any(|seen| seen.address == address) {
+            return true;
+        }
+        let voters = self.replicated.membership().members.voters.iter().flatten();
+        let is_named = |node: NodeId| {
+            let row = self.replicated.member(node);
+            sight.listed.iter().any(|listed| {
+                listed.node == Some(node) || row.is_some_and(|row| row.raft_address == listed.entry)
+            })
+        };
+        let is_heard = |node: NodeId| {
+            let heard = sight.nodes.get(&node).and_then(|seen| seen.heard);
+            node == self.raft.node
+                || heard.is_some_and(|at| now.mono.since(at) < membership::LIVING)
+        };
+        let all_are_accounted_for = voters.copied().all(|node| is_named(node) || is_heard(node));
+        let mut listed = sight.listed.iter();
+        listed.any(|listed| {
+            listed.entry == address && (listed.node.is_some() || all_are_accounted_for)
+        })
     }
 
     /// Begins the change that `edit` makes of the members, and answers when it is done: at once where nothing is left to do,

@@ -30,8 +30,9 @@ use crate::{
 /// Least pause between two thoughts about one recovery.
 const WAIT_MIN: core::time::Duration = core::time::Duration::from_millis(1);
 /// What was decided so long before it is heard of is told as what it is: a daemon that is started reads its log once more, and
-/// whoever is woken by its warnings must not be woken by these.
-const OLD_NEWS: core::time::Duration = core::time::Duration::from_secs(10);
+/// whoever is woken by its warnings must not be woken by these. Clocks of daemons may differ by as much without a word, and a
+/// leader is the first to hear of what took long to be committed.
+const OLD_NEWS: core::time::Duration = core::time::Duration::from_secs(60);
 /// Pause after a move that was refused or not committed.
 pub(super) const MOVE_AGAIN_AFTER: core::time::Duration = core::time::Duration::from_millis(100);
 
@@ -155,7 +156,7 @@ impl Node {
                     out.applied.push(applied.answer);
                     out.changes.extend(applied.changes);
                     let age = now.wall.since(stamped.wall);
-                    if age >= OLD_NEWS {
+                    if age >= OLD_NEWS && self.leading().is_none() {
                         for note in out.notes.iter_mut().skip(told) {
                             note.level = note.level.min(Level::Info);
                             note.text = format!("{} s ago: {}", age.as_secs(), note.text);

@@ -1808,7 +1808,7 @@ impl<V: View> Plan<'_, V> {
     /// halt does, since the one waits for the other: only what was read after the halt had ended tells.
     fn resume(&self, key: &InstanceKey, progress: &Progress) -> Resume {
         let Some(reading) = self.view.reading(key) else {
-            return Resume::Yes;
+            return Resume::Look;
         };
         if reading.report.flavour != Flavour::Mariadb {
             return Resume::Yes;
@@ -1840,9 +1840,11 @@ impl<V: View> Plan<'_, V> {
         }
     }
 
-    /// One that does not answer is left to whoever starts it when it does.
+    /// A halt has ended by then, or was killed, and a look takes a moment. One that does not answer is left to whoever starts
+    /// it when it does.
     fn is_worth_a_look(&self, key: &InstanceKey, progress: &Progress) -> bool {
-        self.now.since(progress.stage_since) < REGROUP_PATIENCE && !self.is_unread(key)
+        let patience = self.halt_step_deadline() + UNREAD_MAX;
+        self.now.since(progress.stage_since) < patience && !self.is_unread(key)
     }
 
     fn is_told(&self, line: &str) -> bool {
@@ -1864,6 +1866,7 @@ impl<V: View> Plan<'_, V> {
     fn after_undo(&self, progress: &mut Progress) -> Move {
         let mut look = Vec::new();
         let mut errors = Vec::new();
+        let mut pending = None;
         let mut steps: Vec<Step> = Vec::new();
         let newest: BTreeMap<(StepKind, &InstanceKey), (&Step, &Phase)> = self
             .recovery
@@ -1908,11 +1911,7 @@ impl<V: View> Plan<'_, V> {
                 State::NotDone(_) if is_read_on && is_tried_on => {
                     look.push(step.server.clone());
                 }
-                State::Pending => {
-                    return Move::Wait {
-                        until: self.now + step.deadline,
-                    };
-                }
+                State::Pending => pending = pending.max(Some(self.now + step.deadline)),
                 State::LookAfter(_) if self.now.since(progress.stage_since) < REGROUP_PATIENCE => {
                     look.push(step.server.clone());
                 }
@@ -1951,6 +1950,9 @@ impl<V: View> Plan<'_, V> {
                 keys: look,
                 until: self.now + LOOK_INTERVAL * 2,
             };
+        }
+        if let Some(until) = pending {
+            return Move::Wait { until };
         }
         Move::End {
             end: self.recovery.ending.clone().unwrap_or(End::Undone {

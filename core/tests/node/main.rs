@@ -4,6 +4,7 @@ mod agreement;
 mod choice;
 mod fleet;
 mod hooks;
+mod members;
 mod random;
 mod scenarios;
 mod versions;

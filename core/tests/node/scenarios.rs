@@ -2999,7 +2999,7 @@ fn what_a_daemon_replays_is_told_as_old_news() {
     let is_old_news = |line: &String| line.contains(" s ago: ");
     let is_detection = |text: &String| text.contains("detected DeadMaster on db1");
     assert!(world.warnings.iter().any(is_detection) && !at_first.iter().any(is_old_news));
-    world.run(60 * SEC);
+    world.run(90 * SEC);
     world.trace.clear();
     world.warnings.clear();
     world.restart_daemon(1);

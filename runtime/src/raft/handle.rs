@@ -310,6 +310,7 @@ async fn start_with<E: Env>(
         own_entries: Mutex::default(),
         explained: Mutex::default(),
         greeted: Mutex::default(),
+        snapshot: file.clone(),
         remarks: Mutex::default(),
         joining: tokio::sync::Mutex::default(),
         backend_cluster: settings.backend.and_then(|backend| backend.cluster),
@@ -1058,7 +1059,11 @@ impl<E: Env> RaftHandle<E> {
             last_log_index: None,
             applied: None,
             committed: None,
-            snapshot: None,
+            snapshot: node
+                .snapshot
+                .newest()
+                .and_then(|head| head.last)
+                .map(|last| last.index),
             purged: node.store.purged().map(|id| id.index),
             log_bytes: node.store.bytes(),
             summary,
@@ -1073,7 +1078,6 @@ impl<E: Env> RaftHandle<E> {
             view.last_log_index = metrics.last_log_index;
             view.applied = metrics.last_applied.map(|id| id.index);
             view.committed = metrics.local_committed.map(|id| id.index);
-            view.snapshot = metrics.snapshot.map(|id| id.index);
         }
         view
     }

@@ -13,6 +13,7 @@ use super::link::Pool;
 use super::log::LogStore;
 use super::peers::{Judgement, Peers};
 use super::sight;
+use super::snapshot::SnapshotFile;
 use super::strangers::Strangers;
 use super::tls::{Certificate, Security};
 use super::types::{Metrics, Raft, metrics_of};
@@ -38,6 +39,7 @@ pub(super) struct Node<E: Env> {
     pub(super) directory: PathBuf,
     pub(super) identity: Mutex<Identity>,
     pub(super) store: LogStore<E>,
+    pub(super) snapshot: SnapshotFile,
     pub(super) peers: Mutex<Peers>,
     pub(super) strangers: Mutex<Strangers>,
     /// The clusters that the entries of the own list belong to, by the last round of dialling them.

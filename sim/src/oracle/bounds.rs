@@ -130,8 +130,7 @@ impl Bounds {
             log: now,
             ..*before
         };
-        // What was cut when it was last looked: what it says of its snapshot may be a little older than that, and a snapshot
-        // that it was sent is installed after the log was cut. Until the snapshot reaches the cut nothing is judged.
+        // What was cut when it was last looked: of a snapshot that it was sent one hears a moment after the log was cut.
         let installed = self.installed.get(name).copied().unwrap_or_default();
         let cut = before.log.first;
         let is_near = cut <= now.snapshot_end && cut + bounds.keep_entries > now.snapshot_end;

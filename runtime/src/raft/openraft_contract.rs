@@ -8,7 +8,7 @@ use std::ops::RangeBounds;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures_util::{Stream, TryStreamExt};
+use futures_util::{FutureExt as _, Stream, TryStreamExt};
 use openraft::errors::{RPCError, RaftError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::impls::{EmptyNode, leader_id_adv, leader_id_std};
 use openraft::network::RPCOption;
@@ -68,15 +68,17 @@ fn membership(nodes: &[u64]) -> Membership {
 }
 
 /// What a log holds, shared with the test.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 struct Log(Arc<Mutex<Held>>);
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Held {
     vote: Option<Vote<TokioEnv>>,
     committed: Option<LogId<TokioEnv>>,
     purged: Option<LogId<TokioEnv>>,
     entries: BTreeMap<u64, Entry<TokioEnv>>,
+    /// What waits for a disk that takes its time; none: entries are on it at once.
+    unflushed: Option<Vec<IOFlushed<C>>>,
 }
 
 impl Log {
@@ -161,8 +163,12 @@ impl RaftLogStorage<C> for Log {
         I::IntoIter: OptionalSend,
     {
         let entries = entries.into_iter().map(|entry| (entry.log_id.index, entry));
-        self.held().entries.extend(entries);
-        callback.io_completed(Ok(()));
+        let mut held = self.held();
+        held.entries.extend(entries);
+        match &mut held.unflushed {
+            Some(unflushed) => unflushed.push(callback),
+            None => callback.io_completed(Ok(())),
+        }
         Ok(())
     }
 
@@ -571,6 +577,53 @@ fn what_is_meant_for_another_node_is_taken() {
             "{answer:?}"
         );
         assert_eq!(log.held().entries.len(), 1);
+        raft.shutdown().await.unwrap();
+    });
+}
+
+/// Why the answer to a snapshot waits for the own log: one that tells nothing new is answered while the entries that it covers
+/// are not on disk, and its sender counts them as held.
+#[test]
+fn an_old_snapshot_is_answered_before_the_log_is_flushed() {
+    run(async {
+        let log = Log::with(None, vec![members(id(1, 0), &[OWN, 2, 3])]);
+        log.held().unflushed = Some(Vec::new());
+        let raft = start(&log, State::default(), Nobody::new()).await.unwrap();
+        let vote = Vote::<TokioEnv>::new_committed(2, 2);
+        let append = AppendEntriesRequest::<C> {
+            vote,
+            prev_log_id: Some(id(1, 0)),
+            entries: vec![command(id(2, 1)), command(id(2, 2))],
+            leader_commit: Some(id(2, 2)),
+        };
+        let mut appending = Box::pin(raft.append_entries(append));
+        assert!((&mut appending).now_or_never().is_none());
+        let taken = raft.wait(Some(PATIENCE));
+        taken
+            .log_index(Some(2), "the entries are taken")
+            .await
+            .unwrap();
+
+        let meta = SnapshotMeta::<TokioEnv> {
+            last_log_id: Some(id(2, 2)),
+            last_membership: StoredMembership::<TokioEnv>::new(
+                Some(id(1, 0)),
+                membership(&[OWN, 2, 3]),
+            ),
+        };
+        let snapshot = Snapshot::<TokioEnv> {
+            meta,
+            snapshot: Vec::new(),
+        };
+        let installed = raft.install_full_snapshot(vote, snapshot);
+        within("an answer", installed).await.unwrap();
+        assert!((&mut appending).now_or_never().is_none(), "it is flushed");
+        let unflushed = log.held().unflushed.take();
+        for callback in unflushed.into_iter().flatten() {
+            callback.io_completed(Ok(()));
+        }
+        let answer = within("an answer", appending).await;
+        assert!(matches!(answer, Ok(AppendEntriesResponse::Success)));
         raft.shutdown().await.unwrap();
     });
 }

@@ -394,7 +394,7 @@ async fn answer<E: Env>(
             let incoming = snapshot
                 .take()
                 .ok_or_else(|| invalid("the end of no snapshot"))?;
-            install::<E>(raft, incoming).await
+            install(node, raft, incoming).await
         }
         Request::Tell(bytes) => {
             let message = PeerMessage {
@@ -481,7 +481,11 @@ async fn append<E: Env>(
     }))
 }
 
-async fn install<E: Env>(raft: &Raft<E>, incoming: Incoming) -> io::Result<Response> {
+async fn install<E: Env>(
+    node: &Node<E>,
+    raft: &Raft<E>,
+    incoming: Incoming,
+) -> io::Result<Response> {
     let Incoming {
         vote,
         last,
@@ -516,10 +520,21 @@ async fn install<E: Env>(raft: &Raft<E>, incoming: Incoming) -> io::Result<Respo
             },
         )
         .await;
-    Ok(match installed {
-        Ok(response) => Response::SnapshotInstalled(wire::mirror_vote::<E>(&response.vote)),
-        Err(error) => Response::Failed(error.to_string()),
-    })
+    let response = match installed {
+        Ok(response) => response,
+        Err(error) => return Ok(Response::Failed(error.to_string())),
+    };
+    // One that tells nothing new is not installed, and answered at once, while the entries that it covers may still be on their
+    // way to the disk; the leader counts all of them as held here.
+    let held = node.snapshot.newest().and_then(|head| head.last);
+    if let Some(last) = last.filter(|last| held < Some(*last))
+        && let Err(error) = node.store.flushed_to(last.index).await
+    {
+        return Ok(Response::Failed(error.to_string()));
+    }
+    Ok(Response::SnapshotInstalled(wire::mirror_vote::<E>(
+        &response.vote,
+    )))
 }
 
 /// In whose name a request is made, where it decides who leads. Everybody speaks for itself: a candidate and a leader send

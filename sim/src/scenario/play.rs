@@ -1014,6 +1014,17 @@ impl Player {
             .await
             .map_err(|error| error.to_string())?;
         self.wipe(who, Directory::Backend);
+        // Whoever chose what is kept may have chosen what was behind, and says again what is missing in it.
+        if self.store.is_some()
+            && !state
+                .clusters()
+                .any(|cluster| cluster.shown_alias() == ALIAS)
+        {
+            let daemons = self.scenario.daemon_names();
+            spawn::<E>(async move {
+                operator::name_cluster::<E>(&daemons, &key("m1"), ALIAS).await;
+            });
+        }
         witness::recovered(state, last);
         Ok(format!("cluster {cluster} holds what it held at {last}"))
     }

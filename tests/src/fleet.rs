@@ -449,17 +449,27 @@ async fn initialise(program: &Program, folder: &Path, accounts: &[String]) -> Re
     Ok(())
 }
 
+/// Of a data folder. What describes tables is never written in place (a server that changes a table writes another file), so
+/// one file serves all: most of a folder's files are such, and to make and remove them took a fifth of the tests' time.
 fn copy_folder(from: &Path, to: &Path) -> Result<()> {
-    let output = Command::new("cp")
-        .args(["-a", "--reflink=auto"])
-        .args([from, to])
-        .output()
-        .context("cp")?;
-    ensure!(
-        output.status.success(),
-        "cp: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    fs::create_dir(to)
+        .and_then(|()| fs::set_permissions(to, fs::metadata(from)?.permissions()))
+        .with_context(|| format!("creating {}", to.display()))?;
+    for entry in fs::read_dir(from).with_context(|| format!("reading {}", from.display()))? {
+        let entry = entry?;
+        let (source, target) = (entry.path(), to.join(entry.file_name()));
+        if entry.file_type()?.is_dir() {
+            copy_folder(&source, &target)?;
+            continue;
+        }
+        let describes = source
+            .extension()
+            .is_some_and(|extension| extension == "frm" || extension == "sdi");
+        // Not across file systems.
+        if !describes || fs::hard_link(&source, &target).is_err() {
+            fs::copy(&source, &target).with_context(|| format!("copying {}", source.display()))?;
+        }
+    }
     Ok(())
 }
 

@@ -253,7 +253,11 @@ fn common_options(program: &Program, folder: &Path) -> Vec<String> {
         lines.push("user=root".to_owned());
     }
     match program.flavour {
-        Flavour::MariaDb => lines.push("innodb-log-file-size=16M".to_owned()),
+        Flavour::MariaDb => lines.extend([
+            "innodb-log-file-size=16M".to_owned(),
+            // A server that starts removes what looks like a temporary table there, and one that uses it crashes.
+            format!("tmpdir={}", at("data")),
+        ]),
         Flavour::MySql => {
             let under = |name: &str| program.root.join(name).display().to_string();
             lines.extend([

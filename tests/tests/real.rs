@@ -178,10 +178,6 @@ async fn hold_appliers(world: &World) -> Vec<Held> {
     held
 }
 
-/// Not out of information_schema: MariaDB 10.11 was seen to crash (signal 11, while it dropped the temporary table that it makes
-/// for such a query) when sessions were killed meanwhile.
-const PROCESSES: &str = "SHOW FULL PROCESSLIST";
-
 /// Somebody's stop of that replica's applier, which waits for it as long as it is held, and a start of it afterwards, since what
 /// was received is not to be left behind with both threads stopped (F1). Meanwhile every other stop of a thread there waits, too.
 async fn stop_in_vain(world: &World, port: u16) -> tokio::task::JoinHandle<()> {
@@ -195,17 +191,13 @@ async fn stop_in_vain(world: &World, port: u16) -> tokio::task::JoinHandle<()> {
         stopping.close().await;
     });
     let mut sql = server.harness().await.expect("login");
+    let text =
+        "SELECT COUNT(*) FROM information_schema.processlist WHERE info = 'STOP SLAVE SQL_THREAD'";
     let pace = Duration::from_millis(5);
     let looked = until("a stop that waits", PATIENCE, pace, async || {
-        let rows = match sql.rows(PROCESSES).await {
-            Ok(rows) => rows,
-            Err(error) => return Look::not(error),
-        };
-        let mut does = rows.iter().map(|row| row.text(&["Info"]));
-        if does.any(|does| does == "STOP SLAVE SQL_THREAD") {
-            Look::Holds(())
-        } else {
-            Look::not("no session does that")
+        match sql.value(text).await {
+            Ok(count) if count == "1" => Look::Holds(()),
+            other => Look::not(format!("{other:?}")),
         }
     });
     looked.await.expect("it waits");
@@ -215,10 +207,12 @@ async fn stop_in_vain(world: &World, port: u16) -> tokio::task::JoinHandle<()> {
 
 /// A session of the leader's on a replica: its number, whether it was killed or is gone, and what it does.
 async fn session(sql: &mut Sql, id: &str) -> anyhow::Result<(bool, String)> {
-    let rows = sql.rows(PROCESSES).await?;
-    let row = rows.iter().find(|row| row.text(&["Id"]) == id);
-    let ended = row.is_none_or(|row| row.text(&["Command"]) == "Killed");
-    let does = row.map_or("", |row| row.text(&["Info"]));
+    let text = format!("SELECT command, info FROM information_schema.processlist WHERE id = {id}");
+    let rows = sql.rows(&text).await?;
+    let ended = rows
+        .first()
+        .is_none_or(|row| row.text(&["command", "COMMAND"]) == "Killed");
+    let does = rows.first().map_or("", |row| row.text(&["info", "INFO"]));
     Ok((ended, does.to_owned()))
 }
 

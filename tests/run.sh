@@ -93,29 +93,29 @@ part_simulation() {
 
 part_seeds() { echo "$first..$((first + seeds))"; }
 
-# One fleet of daemons' own at a time: they share the machine's cores, and times are judged. Beside them runs what does little or
-# judges no time: leaders that are watched for ten minutes, and what servers were seen to do.
+# One fleet at a time: they share the machine's cores, and times are judged. Beside them runs what does little or judges no time:
+# leaders that are watched for ten minutes, and what servers were seen to do. The former are at an end before the deployment's
+# tests take disks off: a network of its own has a copy of all mounts, and keeps them in use.
 part_real() {
-  local binary real=0 beside=()
-  for binary in observation facts; do
-    cargo test --workspace --test "$binary" --locked -- --test-threads=2 >"$target/$binary.log" 2>&1 &
-    beside+=("$binary $!")
-  done
-  for binary in grants oracle real hooks backend daemons provisioning client deployment; do
+  local binary observation facts real=0 watched=0 seen=0
+  beside observation & observation=$!
+  beside facts & facts=$!
+  for binary in grants oracle real hooks backend daemons provisioning client; do
     cargo test --workspace --test "$binary" --locked -- --test-threads=1 || { real=1; break; }
   done
-  for binary in "${beside[@]}"; do
-    local told=$target/${binary% *}.log
-    if wait "${binary#* }"; then
-      printf '\n--- beside it: %s\n' "${binary% *}"
-      grep '^test' "$told"
-    else
-      printf '\n--- beside it: %s FAILED\n' "${binary% *}"
-      cat "$told"
-      real=1
-    fi
-  done
-  [ "$real" = 0 ]
+  wait "$observation" || watched=1
+  [ "$real" = 1 ] || cargo test --workspace --test deployment --locked -- --test-threads=1 || real=1
+  wait "$facts" || seen=1
+  told observation "$watched"
+  told facts "$seen"
+  [ "$real" = 0 ] && [ "$watched" = 0 ] && [ "$seen" = 0 ]
+}
+
+beside() { cargo test --workspace --test "$1" --locked -- --test-threads=2 >"$target/$1.log" 2>&1; }
+
+told() {
+  printf '\n--- beside it: %s\n' "$1"
+  if [ "$2" = 0 ]; then grep '^test' "$target/$1.log"; else cat "$target/$1.log"; fi
 }
 
 # The simulator, which measures no time but its own, gives way to whatever else wants a core.

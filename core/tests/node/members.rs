@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use orchestrator_core::{
     id::{Epoch, LogPosition, NodeId, RequestId},
-    membership::{Listed, Own, Seen, Sight, Standing},
+    membership::{Listed, Seen, Sight, Standing},
     node::{Effect, Identification, Input, Node, Output, RaftView, Reply, Request},
     policy::Policy,
     replicated::{Answer, ChangeCause, Command, Members, Replicated, Stamped, wire},
@@ -37,23 +37,24 @@ impl Leader {
     fn of(voters: &[u64]) -> Self {
         let mut leader = Self {
             state: Replicated::default(),
-            sight: Sight {
-                own: Own::default(),
-                ..Sight::default()
-            },
+            sight: Sight::default(),
             index: 0,
         };
-        let members = Members {
-            voters: vec![voters.iter().copied().map(NodeId).collect()],
-            learners: BTreeSet::new(),
-        };
-        let at = leader.position();
-        leader.state.seat(at, &members);
+        leader.seat(voters);
         for node in voters {
             leader.describe(*node, &format!("n{node}"));
             leader.see(*node, &format!("n{node}"), Duration::ZERO);
         }
         leader
+    }
+
+    fn seat(&mut self, voters: &[u64]) {
+        let members = Members {
+            voters: vec![voters.iter().copied().map(NodeId).collect()],
+            learners: BTreeSet::new(),
+        };
+        let at = self.position();
+        self.state.seat(at, &members);
     }
 
     fn position(&mut self) -> LogPosition {
@@ -232,12 +233,7 @@ fn what_was_done_is_done() {
 #[test]
 fn a_member_is_known_by_either_of_its_names() {
     let mut leader = Leader::of(&[1, 2]);
-    let members = Members {
-        voters: vec![[1, 2, 3].map(NodeId).into()],
-        learners: BTreeSet::new(),
-    };
-    let at = leader.position();
-    leader.state.seat(at, &members);
+    leader.seat(&[1, 2, 3]);
     leader.describe(3, "10.0.0.3");
     leader.see(3, "10.0.0.3", Duration::ZERO);
     leader.list(&[("n1", Some(1)), ("n2", Some(2)), ("n3", Some(3))]);
@@ -264,12 +260,7 @@ fn a_member_is_not_taken_for_who_came_in_its_place() {
     begins(leader.ask(remove("n3")), &[1, 2]);
     // It took that place, and what it was before is remembered for a while.
     let mut leader = Leader::of(&[1, 2]);
-    let members = Members {
-        voters: vec![[1, 2, 13].map(NodeId).into()],
-        learners: BTreeSet::new(),
-    };
-    let at = leader.position();
-    leader.state.seat(at, &members);
+    leader.seat(&[1, 2, 13]);
     leader.describe(13, "n3");
     leader.see(3, "n3", Duration::from_secs(10));
     leader.see(13, "n3", Duration::ZERO);

@@ -123,7 +123,11 @@ fn tests_that_are_run(package: &Path) -> BTreeSet<String> {
         .lines()
         .filter_map(|line| line.trim().split_once("cargo test --workspace --test "))
         .filter_map(|(_, rest)| rest.split(' ').next());
-    let run: BTreeSet<&str> = in_turn.chain(by_name).collect();
+    let beside = script
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("beside "))
+        .filter_map(|rest| rest.split(' ').next());
+    let run: BTreeSet<&str> = in_turn.chain(by_name).chain(beside).collect();
     let value = |line: &str, key: &str| {
         let text = line.strip_prefix(key)?.strip_prefix(" = \"")?;
         text.strip_suffix('"').map(str::to_owned)

@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// Who was heard within this time counts as living.
-pub const LIVING: Duration = Duration::from_secs(3);
+const LIVING: Duration = Duration::from_secs(3);
 /// An address leads to a newcomer if it did so within this time.
 pub const ANSWERS: Duration = Duration::from_secs(15);
 /// A newcomer holds the log in time, or the change is given up.
@@ -48,6 +48,15 @@ pub struct View<'a> {
     pub sight: &'a Sight,
     /// Since when this daemon leads without a break; none: it does not.
     pub leading_since: Option<Mono>,
+}
+
+impl View<'_> {
+    /// It was heard lately, or is this daemon.
+    #[must_use]
+    pub fn is_living(&self, node: NodeId) -> bool {
+        let heard = self.sight.nodes.get(&node).and_then(|seen| seen.heard);
+        node == self.own || heard.is_some_and(|at| self.now.mono.since(at) < LIVING)
+    }
 }
 
 /// What the leader does next.
@@ -225,7 +234,7 @@ fn advance(
                 view.sight.name(*node)
             ));
         }
-        if !is_living(view, *node) {
+        if !view.is_living(*node) {
             return Err(format!("{} is not heard", view.sight.name(*node)));
         }
     }
@@ -288,7 +297,7 @@ pub fn check_begin(
     wanted: &BTreeSet<NodeId>,
 ) -> Result<(), String> {
     for node in wanted.difference(voters) {
-        if !is_living(view, *node) {
+        if !view.is_living(*node) {
             return Err(format!(
                 "{} is to be added and does not answer",
                 view.sight.name(*node)
@@ -302,7 +311,7 @@ pub fn check_begin(
 }
 
 fn check_majority(view: &View<'_>, wanted: &BTreeSet<NodeId>) -> Result<(), String> {
-    let living = wanted.iter().filter(|node| is_living(view, **node)).count();
+    let living = wanted.iter().filter(|node| view.is_living(**node)).count();
     if living * 2 > wanted.len() {
         Ok(())
     } else {
@@ -386,7 +395,7 @@ fn switch_on(view: &View<'_>, voters: &BTreeSet<NodeId>) -> Option<Versions> {
     let mut common: Option<Versions> = None;
     for node in voters {
         let member = view.replicated.member(*node)?;
-        if !is_living(view, *node) {
+        if !view.is_living(*node) {
             return None;
         }
         // What it says in a handshake is newer than what the log holds of it.
@@ -421,11 +430,6 @@ fn unfit(view: &View<'_>, node: NodeId) -> Option<String> {
     Some(format!(
         "reads version {reads} of commands and snapshots, and {needed} is in use: upgrade it"
     ))
-}
-
-fn is_living(view: &View<'_>, node: NodeId) -> bool {
-    let heard = view.sight.nodes.get(&node).and_then(|seen| seen.heard);
-    node == view.own || heard.is_some_and(|at| view.now.mono.since(at) < LIVING)
 }
 
 /// How long nothing was heard of a daemon; counted from when this one began to lead, if that is later: before, it was not

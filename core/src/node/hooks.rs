@@ -458,20 +458,26 @@ impl Node {
     /// Nothing is to be done about these hooks by themselves; of one that is not run again, whoever ran it did not live to
     /// say so.
     fn rest(&mut self, number: u64, epoch: Epoch, out: &mut Output) {
-        let mut known = self.unrecorded.remove(&number).unwrap_or_default();
-        known.wait_until = None;
+        if let Some(known) = self.unrecorded.get_mut(&number)
+            && known.is_given_up
+        {
+            known.wait_until = None;
+            return;
+        }
+        self.unrecorded.remove(&number);
         let left = self
             .telling(number)
-            .filter(|telling| matches!(telling.phase, Phase::Intended(_)) && !known.is_given_up);
+            .filter(|telling| matches!(telling.phase, Phase::Intended(_)));
         if let Some(hook::Next::Failed(why)) =
             left.map(|telling| telling.next(self.detection_hooks(), epoch))
         {
             let text = format!("detection {number}: {why}; it is run again only before a recovery");
             note(out, Level::Error, None, text);
-            known.is_given_up = true;
-        }
-        if known != Unrecorded::default() {
-            self.unrecorded.insert(number, known);
+            let given_up = Unrecorded {
+                is_given_up: true,
+                ..Unrecorded::default()
+            };
+            self.unrecorded.insert(number, given_up);
         }
     }
 

@@ -76,15 +76,19 @@ impl Node {
         }
     }
 
-    pub(super) fn keep_members(&mut self, now: Now, out: &mut Output) {
-        self.say_own(now, out);
-        let view = View {
+    fn membership_view(&self, now: Now) -> View<'_> {
+        View {
             now,
             own: self.raft.node,
             replicated: &self.replicated,
             sight: &self.members.sight,
             leading_since: self.members.leading_since,
-        };
+        }
+    }
+
+    pub(super) fn keep_members(&mut self, now: Now, out: &mut Output) {
+        self.say_own(now, out);
+        let view = self.membership_view(now);
         let judgement = membership::judge(&view);
         if judgement.strangers != self.members.judgement.strangers {
             self.tell_of_strangers(&judgement.strangers, out);
@@ -246,11 +250,8 @@ impl Node {
         }
         words.extend(self.part_to_adopt());
         let view = View {
-            now,
-            own,
-            replicated: &self.replicated,
-            sight: &self.members.sight,
             leading_since: None,
+            ..self.membership_view(now)
         };
         let mut not_declared = None;
         match membership::word(&view) {
@@ -556,12 +557,10 @@ impl Node {
                 listed.node == Some(node) || row.is_some_and(|row| row.raft_address == listed.entry)
             })
         };
-        let is_heard = |node: NodeId| {
-            let heard = sight.nodes.get(&node).and_then(|seen| seen.heard);
-            node == self.raft.node
-                || heard.is_some_and(|at| now.mono.since(at) < membership::LIVING)
-        };
-        let all_are_accounted_for = voters.copied().all(|node| is_named(node) || is_heard(node));
+        let view = self.membership_view(now);
+        let all_are_accounted_for = voters
+            .copied()
+            .all(|node| is_named(node) || view.is_living(node));
         let mut listed = sight.listed.iter();
         listed.any(|listed| {
             listed.entry == address && (listed.node.is_some() || all_are_accounted_for)
@@ -596,13 +595,13 @@ impl Node {
             self.members.waiting.push(id);
             return;
         }
-        let is_edited = |members: &BTreeSet<NodeId>| {
+        let is_so_already = |members: &BTreeSet<NodeId>| {
             let mut edited = members.clone();
             edit(&mut edited);
             edited == *members
         };
-        if membership.members.settled().is_some_and(is_edited)
-            && change.is_none_or(|change| is_edited(&change.wanted.iter().copied().collect()))
+        if membership.members.settled().is_some_and(is_so_already)
+            && change.is_none_or(|change| is_so_already(&change.wanted))
         {
             let done = Reply::Decided(Answer::Done);
             return out.effects.push(Effect::Answer(id, done));
@@ -610,13 +609,7 @@ impl Node {
         let Some(voters) = membership.members.settled() else {
             return refuse(id, "a change of members is being finished".to_string(), out);
         };
-        let view = View {
-            now,
-            own: self.raft.node,
-            replicated: &self.replicated,
-            sight: &self.members.sight,
-            leading_since: self.members.leading_since,
-        };
+        let view = self.membership_view(now);
         if let Err(why) = membership::check_begin(&view, voters, &wanted) {
             return refuse(id, why, out);
         }

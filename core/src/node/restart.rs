@@ -346,7 +346,7 @@ impl Node {
     fn may_reopen(&self, now: Now, record: &ClusterRecord) -> bool {
         self.policy().reopen_restarted_primary
             && self.may_change(record)
-            && !self.observed.edges.replicas_of(&record.primary).is_empty()
+            && self.is_primary_of_its_servers(record)
             && self
                 .replicated
                 .downtime_of(&record.primary, now.wall)
@@ -355,6 +355,45 @@ impl Node {
                 .replicated
                 .maintenance_of(&record.primary, now.wall)
                 .is_none()
+    }
+
+    /// Servers follow it; or the cluster's newest promotion made it the primary, and nobody who might follow it is another's.
+    fn is_primary_of_its_servers(&self, record: &ClusterRecord) -> bool {
+        let primary = &record.primary;
+        if !self.observed.edges.replicas_of(primary).is_empty() {
+            return true;
+        }
+        let promotion = self.replicated.recoveries_newest_first().find(|recovery| {
+            recovery.cluster == record.key
+                && recovery.is_successful()
+                && recovery.successor.is_some()
+        });
+        promotion.is_some_and(|promotion| {
+            promotion.successor.as_ref() == Some(primary)
+                && !promotion
+                    .replicas
+                    .iter()
+                    .filter(|replica| *replica != primary)
+                    .any(|replica| self.is_anothers(replica))
+        })
+    }
+
+    /// It is open, or follows a server that answers. What was deposed makes nobody another's.
+    fn is_anothers(&self, key: &InstanceKey) -> bool {
+        let in_use = |key: &InstanceKey| {
+            let server = self.observed.instances.get(key);
+            server.filter(|server| {
+                let identity = server.identity();
+                server.is_last_check_valid()
+                    && !identity.is_some_and(|identity| self.replicated.is_deposed(identity))
+            })
+        };
+        in_use(key).is_some_and(|server| {
+            !server.read_only()
+                || server
+                    .source()
+                    .is_some_and(|source| in_use(source).is_some())
+        })
     }
 
     /// Whether servers of the cluster may be changed without being asked: where people did not ask for recoveries, or

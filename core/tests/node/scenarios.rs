@@ -1402,6 +1402,43 @@ fn a_primary_closed_by_its_restart_that_cannot_be_opened_is_not_tried_without_pa
     });
 }
 
+/// Of its cluster's servers there is one left.
+#[test]
+fn a_server_that_was_promoted_and_restarts_read_only_is_opened_without_a_replica() {
+    for_both(|flavour| {
+        let mut world = World::new(flavour, 1);
+        world.run(20 * SEC);
+        world.kill(1);
+        world.expect_succeeded(30 * SEC, 2);
+        world.run(3600 * SEC);
+        world.server(2).starts_read_only = true;
+        world.restart(2);
+        world.expect(20 * SEC, "the primary open again", |world| {
+            world.writeable() == [key(2)]
+        });
+    });
+}
+
+/// They took its replica away from it.
+#[test]
+fn a_server_that_was_promoted_and_restarts_read_only_is_not_opened_when_people_serve_from_another()
+{
+    for_both(|flavour| {
+        let mut world = World::new(flavour, 2);
+        world.run(20 * SEC);
+        world.kill(1);
+        world.expect_succeeded(30 * SEC, 2);
+        world.run(20 * SEC);
+        world.server(3).channel = None;
+        world.server(3).read_only = false;
+        world.run(20 * SEC);
+        world.server(2).starts_read_only = true;
+        world.restart(2);
+        world.run(60 * SEC);
+        assert_eq!(world.writeable(), [key(3)], "{}", world.story());
+    });
+}
+
 /// While it is in a downtime nobody opens it, and when that ends its uptime says little.
 #[test]
 fn a_primary_that_was_opened_a_moment_before_its_restart_is_opened_after_its_downtime() {

@@ -125,11 +125,23 @@ impl Bounds {
     }
 
     fn look_again(&self, at: Duration, daemon: &DaemonView, before: &Seen) -> Result<Seen, String> {
-        let (name, now, bounds) = (&daemon.name, daemon.log, self.log);
         let mut seen = Seen {
-            log: now,
+            log: daemon.log,
             ..*before
         };
+        self.look_at_cut(daemon, before, &mut seen)?;
+        self.look_at_bytes(at, daemon, &mut seen)?;
+        self.look_at_snapshot(at, daemon, before, &mut seen)?;
+        Ok(seen)
+    }
+
+    fn look_at_cut(
+        &self,
+        daemon: &DaemonView,
+        before: &Seen,
+        seen: &mut Seen,
+    ) -> Result<(), String> {
+        let (name, now, bounds) = (&daemon.name, daemon.log, self.log);
         // What was cut when it was last looked: of a snapshot that it was sent one hears a moment after the log was cut.
         let installed = self.installed.get(name).copied().unwrap_or_default();
         let cut = before.log.first;
@@ -153,9 +165,19 @@ impl Bounds {
                 ));
             }
         }
+        Ok(())
+    }
+
+    fn look_at_bytes(
+        &self,
+        at: Duration,
+        daemon: &DaemonView,
+        seen: &mut Seen,
+    ) -> Result<(), String> {
+        let (name, now, bounds) = (&daemon.name, daemon.log, self.log);
         // Who hears no leader has entries that are committed nowhere, and cuts none of them.
         let is_too_large = now.bytes > bounds.bytes_max && daemon.hears_leader;
-        seen.too_large_since = is_too_large.then(|| before.too_large_since.unwrap_or(at));
+        seen.too_large_since = is_too_large.then(|| seen.too_large_since.unwrap_or(at));
         if let Some(since) = seen.too_large_since
             && at > since + LOG_CUT_WITHIN
         {
@@ -166,11 +188,22 @@ impl Bounds {
                 at.saturating_sub(since).as_millis()
             ));
         }
+        Ok(())
+    }
+
+    fn look_at_snapshot(
+        &self,
+        at: Duration,
+        daemon: &DaemonView,
+        before: &Seen,
+        seen: &mut Seen,
+    ) -> Result<(), String> {
+        let (name, now, bounds) = (&daemon.name, daemon.log, self.log);
         if now.snapshot_end != before.log.snapshot_end {
             seen.snapshot_since = at;
         }
         let is_uncovered = now.applied_end > now.snapshot_end;
-        seen.uncovered_since = is_uncovered.then(|| before.uncovered_since.unwrap_or(at));
+        seen.uncovered_since = is_uncovered.then(|| seen.uncovered_since.unwrap_or(at));
         if let Some(since) = seen.uncovered_since
             && at > since.max(seen.snapshot_since + bounds.snapshot_age_max) + SNAPSHOT_WITHIN
         {
@@ -180,7 +213,7 @@ impl Bounds {
                 bounds.snapshot_age_max.as_millis()
             ));
         }
-        Ok(seen)
+        Ok(())
     }
 }
 

@@ -240,8 +240,11 @@ fn advance(
     }
     check_majority(view, &change.wanted)?;
     if !change.wanted.contains(&view.own) {
-        let kept = change.wanted.intersection(voters).copied().collect();
-        return Ok(Some(Move::HandOver(kept)));
+        let kept: BTreeSet<NodeId> = change.wanted.intersection(voters).copied().collect();
+        // Where nobody stays, this daemon leads until those that come are voters.
+        if !kept.is_empty() {
+            return Ok(Some(Move::HandOver(kept)));
+        }
     }
     let members = Members {
         voters: vec![voters.clone(), change.wanted.clone()],

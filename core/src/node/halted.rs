@@ -1,14 +1,16 @@
-//! Replicas that an undone recovery left halted: it stopped their receivers, and they did not answer, or refused, while it was
-//! undone. The leader starts them when they answer, unless people have touched them since.
+//! Replicas that a recovery left halted which promoted nobody: it stopped their receivers, and they did not answer, or refused,
+//! while it was undone, or it failed at the promotion. The leader starts them when they answer and their primary does, unless
+//! people have touched them since.
 //!
-//! Holds between calls: what is held was halted by the newest recovery of its cluster, and was not seen receiving since.
+//! Holds between calls: what is held was halted by a recovery of its cluster, nobody was promoted since, and it was not seen
+//! receiving since.
 
 use alloc::{
     collections::{BTreeMap, BTreeSet},
     format,
     vec::Vec,
 };
-use core::time::Duration;
+use core::{ops::RangeInclusive, time::Duration};
 
 use super::{Level, Node, Output, backoff::Backoff, note};
 use crate::{
@@ -24,6 +26,8 @@ const RESUME_AGAIN: Duration = Duration::from_secs(5);
 const RESUME_DOUBLINGS: u32 = 6;
 /// What stands for so long was seen by people, and is theirs.
 const RESUMED_WITHIN: Duration = Duration::from_secs(3600);
+/// A receiver that was stopped while it tried to connect shows the last of these ever since: it did not stop by itself.
+const CONNECTING_FAILED: RangeInclusive<u32> = 2000..=2999;
 
 #[derive(Debug, Default)]
 pub(super) struct LeftHalted {
@@ -73,10 +77,10 @@ impl LeftHalted {
         if !recovery.purpose.is_recovery() {
             return;
         }
-        self.replicas
-            .retain(|_, halted| halted.cluster != recovery.cluster);
         let is_promoted = recovery.steps_of(StepKind::Promote).next().is_some();
-        if recovery.is_successful() || is_promoted {
+        if recovery.is_successful() || is_promoted && recovery.successor.is_some() {
+            self.replicas
+                .retain(|_, halted| halted.cluster != recovery.cluster);
             return;
         }
         let halted: BTreeSet<&InstanceKey> = recovery
@@ -89,7 +93,9 @@ impl LeftHalted {
                 .steps_of(StepKind::Resume)
                 .filter(|(step, _)| step.server == *key)
                 .last();
-            if !matches!(resumed, Some((_, Phase::Settled(Outcome::Done)))) {
+            if matches!(resumed, Some((_, Phase::Settled(Outcome::Done)))) {
+                self.replicas.remove(key);
+            } else {
                 let halted = Halted {
                     cluster: recovery.cluster,
                     since: *since,
@@ -119,7 +125,7 @@ impl Node {
                         Level::Warning,
                         None,
                         format!(
-                            "{key} was left halted by a recovery that was undone, and answers: starting its IO thread"
+                            "{key} was left halted by a recovery that promoted nobody, and answers: starting its IO thread"
                         ),
                     );
                     self.open(now, &key, Purpose::Rejoin { primary: source }, "", out);
@@ -157,11 +163,14 @@ impl Node {
         };
         if status.source != record.primary
             || status.io != ThreadState::Stopped
-            || status.io_errno != 0
+            || status.io_errno != 0 && !CONNECTING_FAILED.contains(&status.io_errno)
         {
             return Look::Over;
         }
-        if !self.may_change(record)
+        let primary = self.observed.instances.get(&record.primary);
+        let is_served = primary.is_some_and(|primary| primary.is_last_check_valid());
+        if !is_served
+            || !self.may_change(record)
             || !may_receive(report)
             || self.replicated.downtime_of(key, now.wall).is_some()
             || self.replicated.maintenance_of(key, now.wall).is_some()

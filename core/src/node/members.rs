@@ -121,7 +121,7 @@ impl Node {
         let is_pending = self
             .proposals
             .values()
-            .any(|(cause, _)| matches!(cause, Cause::Members | Cause::MembersFor(_)));
+            .any(|(cause, _)| matches!(cause, Cause::Members | Cause::MembersFor(..)));
         if let Some(next) = next
             && !is_pending
         {
@@ -476,6 +476,14 @@ impl Node {
             return refuse(id, nobody_waits(newcomer), out);
         };
         let leaves = self.member_at(former);
+        if let (Some(leaver), Some(member)) = (leaves, is_in)
+            && self.stay_both(leaver, member)
+        {
+            let why = format!(
+                "{newcomer} is a member already and can take nobody's place: raft-remove-peer takes {former} out"
+            );
+            return refuse(id, why, out);
+        }
         if leaves.is_none() && (is_in.is_none() || !self.is_no_members(now, former)) {
             return refuse(id, no_member(former), out);
         }
@@ -484,6 +492,15 @@ impl Node {
             wanted.retain(|member| Some(*member) != leaves);
             wanted.insert(node);
         });
+    }
+
+    /// Two members of which the change that is under way, if there is one, takes neither out.
+    fn stay_both(&self, one: NodeId, other: NodeId) -> bool {
+        let goal = self.replicated.membership().members.voters.last();
+        let change = self.replicated.member_change().map(|change| &change.wanted);
+        goal.into_iter()
+            .chain(change)
+            .all(|members| members.contains(&one) && members.contains(&other))
     }
 
     /// The daemon that waits to be let in and answers at this raft address.
@@ -616,10 +633,11 @@ impl Node {
         let command = Command::BeginMemberChange {
             epoch,
             base: membership.at.index,
-            wanted: wanted.into_iter().collect(),
+            wanted: wanted.iter().copied().collect(),
             cause: ChangeCause::Operator { request },
         };
-        if let Err(refusal) = self.try_propose(now, Cause::MembersFor(id), command, out) {
+        let cause = Cause::MembersFor(id, wanted);
+        if let Err(refusal) = self.try_propose(now, cause, command, out) {
             out.effects
                 .push(Effect::Answer(id, Reply::Refused(refusal)));
         }
@@ -628,6 +646,7 @@ impl Node {
     pub(super) fn change_proposed(
         &mut self,
         request: RequestId,
+        wanted: &BTreeSet<NodeId>,
         outcome: Proposal,
         out: &mut Output,
     ) {
@@ -641,7 +660,13 @@ impl Node {
                     self.members.waiting.push(request);
                     return;
                 }
-                Reply::Decided(Answer::Done)
+                // Whoever led meanwhile went on with it.
+                if self.replicated.membership().members.settled() == Some(wanted) {
+                    Reply::Decided(Answer::Done)
+                } else {
+                    let why = "the change of members was begun, and what became of it is not known";
+                    Reply::Unknown(why.to_string())
+                }
             }
             Proposal::Committed(Answer::Refused(refusal)) => Reply::Refused(refusal),
             Proposal::Committed(answer) => Reply::Decided(answer),

@@ -113,7 +113,7 @@ enum Cause {
     /// A change of the daemons' own membership, or of what is known of them.
     Members,
     /// The same, begun for an operator.
-    MembersFor(RequestId),
+    MembersFor(RequestId, BTreeSet<NodeId>),
     House,
 }
 

@@ -12,7 +12,6 @@ use super::{
     note,
 };
 use crate::{
-    analysis::verdict::Watched,
     id::{Epoch, InstanceKey, LogPosition, ProposalId, StepId, Uid},
     node::input::OpinionKind,
     policy::Policy,
@@ -68,7 +67,7 @@ impl Node {
         for id in void {
             match self.proposals.remove(&id) {
                 Some((Cause::Begin(_, uid), _)) => self.answer_operation(&uid, unknown(), out),
-                Some((Cause::MembersFor(request), _)) => {
+                Some((Cause::MembersFor(request, _), _)) => {
                     out.effects.push(Effect::Answer(request, unknown()));
                 }
                 Some(_) | None => {}
@@ -615,7 +614,9 @@ impl Node {
             }
             Cause::Telling(number) => self.telling_proposed(now, number, &outcome, out),
             Cause::House | Cause::Members => {}
-            Cause::MembersFor(request) => self.change_proposed(request, outcome, out),
+            Cause::MembersFor(request, wanted) => {
+                self.change_proposed(request, &wanted, outcome, out);
+            }
         }
     }
 
@@ -1011,9 +1012,15 @@ impl View for Seen<'_> {
     }
 
     fn last_failed_dial(&self) -> Option<Mono> {
-        self.node
-            .watched
-            .get(&self.recovery.server)
-            .and_then(Watched::last_failed_dial)
+        let watched = self.node.watched.get(&self.recovery.server)?;
+        // Where another server answers, nobody dials any more, and the old one is not there.
+        let is_anothers = watched.identity.is_some()
+            && self.recovery.identity.is_some()
+            && watched.identity != self.recovery.identity
+            && watched.missing_since().is_none();
+        if is_anothers {
+            return watched.last_life();
+        }
+        watched.last_failed_dial()
     }
 }

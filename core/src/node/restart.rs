@@ -9,16 +9,20 @@
 //!
 //! Holds between calls: `Learned` has each row as it was applied last, or nothing for what this process began with.
 
-use alloc::{collections::BTreeMap, format, vec::Vec};
+use alloc::{
+    collections::{BTreeMap, BTreeSet},
+    format,
+    vec::Vec,
+};
 use core::time::Duration;
 
 use super::{Cause, Level, Node, Output, backoff::Backoff, house::PROPOSALS_PER_ROUND, note};
 use crate::{
     id::{ClusterKey, Identity, InstanceKey},
-    recovery::{Outcome, Phase, Purpose, StepKind},
+    recovery::{Outcome, Phase, Purpose, Recovery, StepKind},
     replicated::{Change, ClusterRecord, Command, Deposed, Sighting},
     time::{Mono, Now},
-    topology::Instance,
+    topology::{Instance, ThreadState},
 };
 
 /// Uptimes are whole seconds, and readings take a while.
@@ -30,6 +34,8 @@ const REOPEN_AGAIN: Duration = Duration::from_secs(5);
 const REOPEN_DOUBLINGS: u32 = 4;
 /// A primary that a recovery closed and that stays closed for so long was seen by people, and is theirs.
 const LEFT_CLOSED_FOR: Duration = Duration::from_secs(3600);
+/// A server that has no replica is opened so long after a recovery promoted it; later, people may serve from another.
+const PROMOTED_WITHIN: Duration = Duration::from_secs(600);
 /// Wall clocks of daemons may differ by so much without a word.
 const CLOCKS_DIFFER: Duration = Duration::from_secs(60);
 
@@ -357,7 +363,7 @@ impl Node {
                 .is_none()
     }
 
-    /// Servers follow it; or the cluster's newest promotion made it the primary, and nobody who might follow it is another's.
+    /// Servers follow it; or it was promoted a moment ago, and none of those that might follow it is another's.
     fn is_primary_of_its_servers(&self, record: &ClusterRecord) -> bool {
         let primary = &record.primary;
         if !self.observed.edges.replicas_of(primary).is_empty() {
@@ -368,32 +374,50 @@ impl Node {
                 && recovery.is_successful()
                 && recovery.successor.is_some()
         });
-        promotion.is_some_and(|promotion| {
-            promotion.successor.as_ref() == Some(primary)
-                && !promotion
-                    .replicas
-                    .iter()
-                    .filter(|replica| *replica != primary)
-                    .any(|replica| self.is_anothers(replica))
-        })
+        let Some(promotion) = promotion.filter(|promotion| {
+            let is_recent = promotion.end.as_ref().is_some_and(|(ended, _)| {
+                self.replicated.log_time().since(*ended) < PROMOTED_WITHIN
+            });
+            promotion.successor.as_ref() == Some(primary) && is_recent
+        }) else {
+            return false;
+        };
+        let split = self
+            .replicated
+            .clusters()
+            .filter(|other| other.split_from == Some(record.key));
+        let others: BTreeSet<&InstanceKey> = split
+            .chain([record])
+            .flat_map(|cluster| &cluster.members)
+            .chain(&promotion.replicas)
+            .chain([&promotion.server])
+            .filter(|key| *key != primary)
+            .collect();
+        others.iter().all(|key| self.is_free(record, &others, key))
     }
 
-    /// It is open, or follows a server that answers. What was deposed makes nobody another's.
-    fn is_anothers(&self, key: &InstanceKey) -> bool {
-        let in_use = |key: &InstanceKey| {
-            let server = self.observed.instances.get(key);
-            server.filter(|server| {
-                let identity = server.identity();
-                server.is_last_check_valid()
-                    && !identity.is_some_and(|identity| self.replicated.is_deposed(identity))
-            })
+    /// One that does not answer since the promotion takes no writes that this program could know of; one that was not looked at
+    /// may. By its last reading a server takes none that is closed and replicates from nobody else than its like.
+    fn is_free(
+        &self,
+        record: &ClusterRecord,
+        others: &BTreeSet<&InstanceKey>,
+        key: &InstanceKey,
+    ) -> bool {
+        let Some(server) = self.observed.instances.get(key) else {
+            return true;
         };
-        in_use(key).is_some_and(|server| {
-            !server.read_only()
-                || server
-                    .source()
-                    .is_some_and(|source| in_use(source).is_some())
-        })
+        let answered = server.seen > self.learned.settled_since(record.key);
+        match server.report.as_ref().filter(|_| answered) {
+            None => server.checked.is_some(),
+            Some(report) => {
+                let replication = report.replication.as_ref();
+                let is_fed_by_another = replication.is_some_and(|status| {
+                    status.io == ThreadState::Running && !others.contains(&status.source)
+                });
+                report.read_only && !is_fed_by_another
+            }
+        }
     }
 
     /// Whether servers of the cluster may be changed without being asked: where people did not ask for recoveries, or
@@ -407,24 +431,28 @@ impl Node {
                 .matches(&record.name, record.alias_or_name())
     }
 
-    /// The newest recovery of the cluster closed its primary when that returned, was undone, and could not open it again.
+    /// A recovery of the cluster closed its primary, promoted nobody, and could not open it again; nor did those since, all of
+    /// which failed.
     fn was_left_closed(&self, record: &ClusterRecord) -> bool {
-        let newest = self
-            .replicated
+        let was_opened = |recovery: &Recovery| {
+            let is_done = |(_, phase): (_, &Phase)| *phase == Phase::Settled(Outcome::Done);
+            recovery.steps_of(StepKind::Reopen).any(is_done)
+        };
+        let is_recent = |recovery: &Recovery| {
+            recovery.end.as_ref().is_some_and(|(ended, _)| {
+                self.replicated.log_time().since(*ended) < LEFT_CLOSED_FOR
+            })
+        };
+        self.replicated
             .recoveries_newest_first()
             .filter(|recovery| recovery.cluster == record.key && recovery.server == record.primary)
-            // Later attempts to open it that failed change nothing.
-            .find(|recovery| recovery.purpose != Purpose::Reopen || recovery.is_successful());
-        newest.is_some_and(|recovery| {
-            let is_done = |(_, phase): (_, &Phase)| *phase == Phase::Settled(Outcome::Done);
-            recovery.purpose.is_recovery()
-                && !recovery.is_successful()
-                && recovery.may_have_closed()
-                && recovery.end.as_ref().is_some_and(|(ended, _)| {
-                    self.replicated.log_time().since(*ended) < LEFT_CLOSED_FOR
-                })
-                && !recovery.steps_of(StepKind::Reopen).any(is_done)
-        })
+            .take_while(|recovery| {
+                (recovery.purpose.is_recovery() || recovery.purpose == Purpose::Reopen)
+                    && !recovery.is_successful()
+                    && !was_opened(recovery)
+                    && is_recent(recovery)
+            })
+            .any(|recovery| recovery.purpose.is_recovery() && recovery.may_have_closed())
     }
 
     /// The failed primary was closed when it was last read, and no restart had made it so.

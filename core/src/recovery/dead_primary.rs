@@ -1866,6 +1866,7 @@ impl<V: View> Plan<'_, V> {
     fn after_undo(&self, progress: &mut Progress) -> Move {
         let mut look = Vec::new();
         let mut errors = Vec::new();
+        let mut left_closed = None;
         let mut pending = None;
         let mut steps: Vec<Step> = Vec::new();
         let newest: BTreeMap<(StepKind, &InstanceKey), (&Step, &Phase)> = self
@@ -1916,7 +1917,12 @@ impl<V: View> Plan<'_, V> {
                     look.push(step.server.clone());
                 }
                 State::LookAfter(_) => errors.push(format!("{step}: cannot be verified")),
-                State::NotDone(why) => errors.push(format!("{step}: {why}")),
+                State::NotDone(why) => {
+                    errors.push(format!("{step}: {why}"));
+                    if step.kind == StepKind::Reopen {
+                        left_closed = Some(why);
+                    }
+                }
                 State::Done => {}
             }
         }
@@ -1954,10 +1960,19 @@ impl<V: View> Plan<'_, V> {
         if let Some(until) = pending {
             return Move::Wait { until };
         }
-        Move::End {
-            end: self.recovery.ending.clone().unwrap_or(End::Undone {
+        let end = match (&self.recovery.ending, left_closed) {
+            (Some(ending), _) => ending.clone(),
+            (None, Some(why)) => End::Failed {
+                reason: format!(
+                    "the primary answered before the promotion, and was not opened again: {why}"
+                ),
+            },
+            (None, None) => End::Undone {
                 reason: String::from("the primary answered before the promotion"),
-            }),
+            },
+        };
+        Move::End {
+            end,
             successor: None,
             lost: Vec::new(),
             participants: self.siblings(),
@@ -1998,7 +2013,10 @@ impl<V: View> Plan<'_, V> {
     fn look(&self, step: &Step, after: Mono) -> State {
         match self.view.reading(&step.server) {
             Some(reading) if reading.seen > after => {
-                if step.kind == StepKind::Repoint {
+                let identity = step.identity.as_ref();
+                if identity.is_some_and(|identity| *identity != reading.report.identity) {
+                    State::NotDone(String::from("another server answers there"))
+                } else if step.kind == StepKind::Repoint {
                     self.look_at_replica(&step.server, reading, after)
                 } else if self.is_done(step, reading.report) {
                     State::Done

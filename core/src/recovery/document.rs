@@ -318,11 +318,20 @@ impl Recovery {
             .any(|(step, _)| step.kind != StepKind::Hook)
     }
 
-    /// It closed the failed primary, or does not know that it did not.
+    /// It closed the failed primary, or does not know that it did not: with a step, or with the statements that were left in
+    /// the connections of a silent one when the promotion began.
     #[must_use]
     pub fn may_have_closed(&self) -> bool {
-        self.steps_of(StepKind::Fence)
-            .any(|(_, phase)| !matches!(phase, Phase::Settled(Outcome::Refused { .. })))
+        let is_silent = matches!(
+            self.purpose,
+            Purpose::DeadPrimary {
+                kind: DeadKind::Silent
+            }
+        );
+        is_silent && self.is_past_return()
+            || self
+                .steps_of(StepKind::Fence)
+                .any(|(_, phase)| !matches!(phase, Phase::Settled(Outcome::Refused { .. })))
     }
 
     /// The promote intent is committed: there is no way back.

@@ -55,7 +55,10 @@ pub fn next(recovery: &Recovery, view: &impl View, progress: &mut Progress) -> M
                     .unwrap_or(progress.began);
                 match view.reading(&step.server) {
                     Some(reading) if reading.seen > since => {
-                        if is_done(&recovery.purpose, step.kind, reading.report) {
+                        let identity = step.identity.as_ref();
+                        if identity.is_some_and(|identity| *identity != reading.report.identity) {
+                            problems.push(format!("{step}: another server answers there"));
+                        } else if is_done(&recovery.purpose, step.kind, reading.report) {
                             seen.push(audit::seen_line(step, "looked at again: done"));
                         } else {
                             problems.push(format!(

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use orchestrator_core::{
     id::{Epoch, LogPosition, NodeId, RequestId},
-    membership::{Listed, Seen, Sight, Standing},
+    membership::{self, Listed, Move, Seen, Sight, Standing, View},
     node::{Effect, Identification, Input, Node, Output, RaftView, Reply, Request},
     policy::Policy,
     replicated::{Answer, ChangeCause, Command, Members, Replicated, Stamped, wire},
@@ -266,6 +266,51 @@ fn a_member_is_not_taken_for_who_came_in_its_place() {
     leader.see(13, "n3", Duration::ZERO);
     done(leader.ask(add("n3")));
     begins(leader.ask(remove("n3")), &[1, 2]);
+}
+
+/// That would be one member less, of which nobody spoke.
+#[test]
+fn a_member_takes_no_other_members_place() {
+    let leader = Leader::of(&[1, 2, 3]);
+    refused(leader.ask(replace("n3", "n2")), "raft-remove-peer");
+}
+
+/// There is nobody to lead meanwhile but this daemon.
+#[test]
+fn the_only_member_is_replaced() {
+    let mut leader = Leader::of(&[1]);
+    leader.see(4, "n4", Duration::ZERO);
+    begins(leader.ask(replace("n1", "n4")), &[4]);
+    let base = leader.state.membership().at.index;
+    leader.apply(Command::BeginMemberChange {
+        epoch: EPOCH,
+        base,
+        wanted: [4].map(NodeId).into(),
+        cause: ChangeCause::Operator {
+            request: String::from("an operator replaces n1 by n4"),
+        },
+    });
+    let at = leader.position();
+    let members = Members {
+        voters: vec![[1].map(NodeId).into()],
+        learners: [4].map(NodeId).into(),
+    };
+    leader.state.seat(at, &members);
+    leader.see(4, "n4", Duration::ZERO);
+    let judgement = membership::judge(&View {
+        now: now(),
+        own: NodeId(1),
+        replicated: &leader.state,
+        sight: &leader.sight,
+        leading_since: Some(Mono::ZERO),
+    });
+    let Some(Move::Seat { members, .. }) = &judgement.next else {
+        panic!("{judgement:?}");
+    };
+    assert_eq!(
+        members.voters,
+        [[1].map(NodeId).into(), [4].map(NodeId).into()]
+    );
 }
 
 #[test]

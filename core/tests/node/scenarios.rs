@@ -1173,6 +1173,11 @@ fn another_server_at_the_address_of_the_dead_one_is_no_return() {
             "a stranger was opened\n{}",
             world.story()
         );
+        // Nobody will ever refuse a dial there.
+        for number in 2..=3 {
+            world.server(number).stuck = false;
+        }
+        world.expect_succeeded(10 * SEC, 2);
     });
 }
 
@@ -1352,10 +1357,23 @@ fn a_replica_that_an_undone_recovery_left_halted_is_started_when_it_can_be() {
             world.expect(20 * SEC, "a failed recovery", |world| {
                 world.running().is_none() && !world.recoveries().is_empty()
             });
+            // The dial that it was halted in failed.
+            world
+                .server(3)
+                .channel
+                .as_mut()
+                .expect("a replica")
+                .io_error = Some((2003, "error connecting to master"));
             world.restart(1);
             world.run(20 * SEC);
             assert!(!world.receives(3), "{}", world.story());
             assert!(world.receives(2), "{}", world.story());
+            // It died once more, in vain, and was halted by nobody this time.
+            world.kill(1);
+            world.run(40 * SEC);
+            world.restart(1);
+            world.run(20 * SEC);
+            assert!(!world.receives(3), "{}", world.story());
             if daemons_restart {
                 let leader = world.leader.expect("a leader");
                 for number in 0..3 {
@@ -1410,12 +1428,41 @@ fn a_server_that_was_promoted_and_restarts_read_only_is_opened_without_a_replica
         world.run(20 * SEC);
         world.kill(1);
         world.expect_succeeded(30 * SEC, 2);
-        world.run(3600 * SEC);
+        world.run(300 * SEC);
         world.server(2).starts_read_only = true;
         world.restart(2);
         world.expect(20 * SEC, "the primary open again", |world| {
             world.writeable() == [key(2)]
         });
+        // Later nobody can tell what people did meanwhile.
+        world.run(600 * SEC);
+        world.restart(2);
+        world.run(60 * SEC);
+        assert_eq!(world.writeable(), [], "{}", world.story());
+    });
+}
+
+/// They went back to the former primary, and it may be away when the promoted one restarts.
+#[test]
+fn a_server_that_was_promoted_and_restarts_read_only_is_not_opened_beside_its_predecessor() {
+    for_both(|flavour| {
+        let mut world = World::new(flavour, 1);
+        world.run(20 * SEC);
+        world.kill(1);
+        world.expect_succeeded(30 * SEC, 2);
+        world.restart(1);
+        world.run(20 * SEC);
+        assert_eq!(world.writeable(), [key(2)]);
+        world.server(1).read_only = false;
+        world.server(2).starts_read_only = true;
+        world.run(20 * SEC);
+        world.restart(2);
+        world.run(10 * SEC);
+        assert_eq!(world.writeable(), [key(1)], "{}", world.story());
+        world.freeze(1);
+        world.run(60 * SEC);
+        world.thaw(1);
+        assert_eq!(world.writeable(), [key(1)], "{}", world.story());
     });
 }
 
@@ -1722,6 +1769,30 @@ fn a_frozen_primary_is_replaced_and_closed_when_it_thaws() {
         assert_eq!(world.writeable(), [key(2)]);
         assert_follow(&mut world, &[3, 4], 2);
         assert_eq!(world.recoveries().len(), 1);
+    });
+}
+
+/// The fence waits in its sockets, the promotion is given up, and its replicas were halted for it.
+#[test]
+fn a_frozen_primary_that_thaws_after_the_promotion_failed_is_the_primary_again() {
+    for_both(|flavour| {
+        let mut world = World::new(flavour, 2);
+        for number in 2..=3 {
+            let refuses = &mut world.server(number).refuses;
+            refuses.insert(String::from("make writeable"), 1227);
+        }
+        world.freeze(1);
+        world.expect(60 * SEC, "a failed promotion", |world| {
+            world.running().is_none() && !world.recoveries().is_empty()
+        });
+        assert!(world.last().is_past_return(), "{}", world.story());
+        world.thaw(1);
+        world.expect(10 * SEC, "the primary open", |world| {
+            world.writeable() == [key(1)]
+        });
+        world.run(20 * SEC);
+        assert_eq!(world.writeable(), [key(1)]);
+        assert_follow(&mut world, &[2, 3], 1);
     });
 }
 

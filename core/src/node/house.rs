@@ -423,7 +423,14 @@ impl Node {
                     .is_some_and(|primary| {
                         primary.left_source && primary.configured_source() == Some(&row.key)
                     });
-            let reason = if follows && !is_still_named && instance.place.errant.is_empty() {
+            let fence = self.fence_of(now, &identity, &row, instance);
+            let may_fence = self.may_change(record) && !self.is_left_to_people(now, &row);
+            // An old setting may have it follow as soon as it starts, open to whoever still knows it as the primary.
+            let is_fenced_first = fence == Fence::Missing
+                && may_fence
+                && self.policy().deposed_action != DeposedAction::Report;
+            let is_clean = !is_still_named && instance.place.errant.is_empty();
+            let reason = if follows && is_clean && !is_fenced_first {
                 Some(format!("it replicates from {}", record.primary))
             } else {
                 self.chosen(now, &identity, &row, record)
@@ -438,11 +445,7 @@ impl Node {
                 );
                 continue;
             }
-            let fence = self.fence_of(now, &identity, &row, instance);
-            if !self.may_change(record)
-                || self.is_left_to_people(now, &row)
-                || self.beginning.contains(&row.key)
-            {
+            if !may_fence || self.beginning.contains(&row.key) {
                 continue;
             }
             match fence {

@@ -1772,6 +1772,24 @@ fn a_frozen_primary_is_replaced_and_closed_when_it_thaws() {
     });
 }
 
+/// It replicated from the promoted server once, and its settings were never removed.
+#[test]
+fn a_deposed_primary_that_follows_as_soon_as_it_starts_is_closed_before_it_is_forgiven() {
+    for_both(|flavour| {
+        let mut world = World::new(flavour, 2);
+        world.run(SEC);
+        world.kill(1);
+        world.expect_succeeded(5 * SEC, 2);
+        world.run(SEC);
+        world.server(1).channel = Some(Channel::to(key(2)));
+        world.restart(1);
+        world.run(30 * SEC);
+        assert_eq!(world.writeable(), [key(2)], "{}", world.story());
+        assert_follow(&mut world, &[1, 3], 2);
+        assert_eq!(world.oracle.deposed().count(), 0, "{}", world.story());
+    });
+}
+
 /// The fence waits in its sockets, the promotion is given up, and its replicas were halted for it.
 #[test]
 fn a_frozen_primary_that_thaws_after_the_promotion_failed_is_the_primary_again() {

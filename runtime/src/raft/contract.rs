@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::time::Duration;
 
+use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -1083,6 +1084,84 @@ fn nobody_speaks_for_another() {
         // For itself it is heard.
         let answer = request(&mut stream, &ask_for_vote(77)).await.unwrap();
         assert!(matches!(answer, wire::Response::Vote { .. }), "{answer:?}");
+        alone.handle.shutdown().await;
+    });
+}
+
+/// Connects as a node that is not running; the answers to what it says follow on the stream.
+async fn as_stranger(daemon: &Daemon, node: u64) -> <TokioEnv as Env>::Stream {
+    let hello = Hello {
+        sender: stranger(node, daemon.handle.cluster()),
+        to: daemon.report.node.0,
+        invites: false,
+    };
+    let (answer, stream) = knock(plain(&daemon.report.listening).await, &hello).await;
+    assert_eq!(answer.refusal, None);
+    stream
+}
+
+/// The beginning of a snapshot of node 77's, which leads in `term`, up to `last`.
+fn begin_snapshot(term: u64, last: Option<wire::LogIdV1>, data: &[u8]) -> wire::Request {
+    wire::Request::SnapshotBegin {
+        vote: wire::VoteV1 {
+            term,
+            node: 77,
+            committed: true,
+        },
+        last,
+        membership: wire::StoredMembershipV1 {
+            at: last,
+            membership: wire::MembershipV1 {
+                voters: vec![BTreeSet::from([77])],
+                members: BTreeSet::from([77]),
+            },
+        },
+        bytes: data.len() as u64,
+        digest: Sha256::digest(data).into(),
+    }
+}
+
+/// Sends a snapshot whole, as node 77; what its end is answered.
+async fn send_snapshot(
+    stream: &mut <TokioEnv as Env>::Stream,
+    term: u64,
+    last: wire::LogIdV1,
+    data: &[u8],
+) -> wire::Response {
+    let piece = wire::Request::SnapshotPiece {
+        offset: 0,
+        bytes: data.to_vec(),
+    };
+    for (asked, held) in [
+        (begin_snapshot(term, Some(last), data), 0),
+        (piece, data.len()),
+    ] {
+        let answer = request(stream, &asked).await.unwrap();
+        assert_eq!(answer, wire::Response::SnapshotHeld(held as u64));
+    }
+    request(stream, &wire::Request::SnapshotEnd).await.unwrap()
+}
+
+/// A leader of an earlier term is told of the later one at once: what its snapshot covers never comes.
+#[test]
+fn a_snapshot_of_a_former_leader_is_answered_with_the_higher_vote() {
+    run(async {
+        let folder = Folder::make("former-leader");
+        let alone = begin(&RaftSettings::new(&folder.0, "127.0.0.1:0")).await;
+        leader(&[&alone]).await;
+        let mut stream = as_stranger(&alone, 77).await;
+        let last = wire::LogIdV1 {
+            term: 0,
+            index: 1_000,
+        };
+        let answer = send_snapshot(&mut stream, 0, last, b"12345678").await;
+        let wire::Response::SnapshotInstalled(vote) = answer else {
+            panic!("{answer:?}");
+        };
+        assert_eq!(
+            (vote.term, vote.node),
+            (alone.handle.summary().term, alone.report.node.0)
+        );
         alone.handle.shutdown().await;
     });
 }

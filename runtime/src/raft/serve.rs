@@ -18,6 +18,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::PeerMessage;
 use super::id::NodeId;
+use super::log::LogStore;
 use super::node::{Node, Verdict, locked};
 use super::sight;
 use super::tls::Wire;
@@ -27,7 +28,7 @@ use super::wire::{
     Refusal, RefusalKind, Request, Response, SNAPSHOT_BYTES_MAX, StoredMembershipV1,
     TransferAnswer, VoteV1, invalid,
 };
-use crate::env::{Env, Mutant, sleep, spawn, timeout_io};
+use crate::env::{Env, Mutant, sleep, spawn, timeout, timeout_io};
 
 /// Connections of members open at one time.
 const CONNECTIONS_MAX: usize = 256;
@@ -524,17 +525,32 @@ async fn install<E: Env>(
         Ok(response) => response,
         Err(error) => return Ok(Response::Failed(error.to_string())),
     };
+    let answered = wire::mirror_vote::<E>(&response.vote);
     // One that tells nothing new is not installed, and answered at once, while the entries that it covers may still be on their
-    // way to the disk; the leader counts all of them as held here.
+    // way to the disk; the leader counts all of them as held here. Of one that is refused for a higher vote nothing is on its
+    // way.
     let held = node.snapshot.newest().and_then(|head| head.last);
-    if let Some(last) = last.filter(|last| held < Some(*last))
-        && let Err(error) = node.store.flushed_to(last.index).await
+    if let Some(last) = last.filter(|last| answered == vote && held < Some(*last))
+        && let Err(why) = flushed(&node.store, last.index, FRAME_DEADLINE).await
     {
-        return Ok(Response::Failed(error.to_string()));
+        return Ok(Response::Failed(why));
     }
-    Ok(Response::SnapshotInstalled(wire::mirror_vote::<E>(
-        &response.vote,
-    )))
+    Ok(Response::SnapshotInstalled(answered))
+}
+
+/// Waits until the entry at `index` is on the disk; why it is not.
+async fn flushed<E: Env>(
+    store: &LogStore<E>,
+    index: u64,
+    deadline: Duration,
+) -> Result<(), String> {
+    match timeout::<E, _>(deadline, store.flushed_to(index)).await {
+        Some(waited) => waited.map_err(|error| error.to_string()),
+        None => Err(format!(
+            "the entries that the snapshot covers, up to {index}, were not on the disk within {} ms",
+            deadline.as_millis()
+        )),
+    }
 }
 
 /// In whose name a request is made, where it decides who leads. Everybody speaks for itself: a candidate and a leader send
@@ -628,5 +644,30 @@ pub(super) fn check_numbers(request: &Request) -> io::Result<()> {
         Ok(())
     } else {
         Err(invalid("a request with impossible numbers"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::env::TokioEnv;
+    use crate::raft::test_folder::Folder;
+
+    /// The entries of a snapshot may never come to the disk: the connection is not held by that, and the leader is told.
+    #[tokio::test]
+    async fn who_sent_a_snapshot_does_not_wait_for_ever() {
+        let folder = Folder::make("never-flushed");
+        let opened = LogStore::<TokioEnv>::open(&folder.0, 7, true)
+            .await
+            .unwrap();
+        let why = flushed(&opened.store, 5, Duration::from_millis(1))
+            .await
+            .unwrap_err();
+        assert!(
+            why.contains("up to 5, were not on the disk within 1 ms"),
+            "{why}"
+        );
+        opened.store.close().await;
+        assert!(flushed(&opened.store, 5, FRAME_DEADLINE).await.is_err());
     }
 }

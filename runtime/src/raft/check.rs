@@ -2,7 +2,7 @@
 
 use sha2::{Digest as _, Sha256};
 
-use super::serve::check_numbers;
+use super::serve::{check_numbers, contradiction};
 use super::wire::{self, Hello, HelloAnswer, LONELY, PROTOCOLS, Request, Response};
 use super::{identity, snapshot};
 use crate::env::TokioEnv;
@@ -24,6 +24,7 @@ pub fn check_bytes(bytes: &[u8]) {
                 }
             }
             let _ = check_numbers(&request);
+            let _ = contradiction(&request);
         }
     }
     if let Ok(entry) = wire::decode_entry(bytes) {

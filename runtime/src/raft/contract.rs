@@ -1166,6 +1166,44 @@ fn a_snapshot_of_a_former_leader_is_answered_with_the_higher_vote() {
     });
 }
 
+/// What would be a fault of a log is refused in words, and the daemon goes on.
+#[test]
+fn a_snapshot_that_contradicts_what_is_known_ends_nobody() {
+    run(async {
+        let folder = Folder::make("contradiction");
+        let alone = begin(&RaftSettings::new(&folder.0, "127.0.0.1:0")).await;
+        leader(&[&alone]).await;
+        propose(&[&alone], "x").await;
+        let term = alone.handle.summary().term;
+        let mut stream = as_stranger(&alone, 77).await;
+        let id = |term: u64, index: u64| wire::LogIdV1 { term, index };
+        let later = begin_snapshot(1_001, Some(id(1_002, 1_000)), b"12345678");
+        let nothing = begin_snapshot(1_001, None, b"12345678");
+        let short = begin_snapshot(1_001, Some(id(1_000, 1_000)), b"1234567");
+        for (asked, wanted) in [
+            (later, "a snapshot of a later term than its own"),
+            (nothing, "a snapshot of no entries"),
+            (short, "a snapshot that is too short"),
+        ] {
+            let answer = request(&mut stream, &asked).await.unwrap();
+            let wire::Response::Failed(why) = answer else {
+                panic!("{answer:?}");
+            };
+            assert!(why.contains(wanted), "{why}");
+        }
+        // Another entry where one is committed.
+        let answer = send_snapshot(&mut stream, 1_001, id(1_000, 1), b"12345678").await;
+        let wire::Response::Failed(why) = answer else {
+            panic!("{answer:?}");
+        };
+        assert!(why.contains("entry 1 of term 1000"), "{why}");
+        let at = propose(&[&alone], "y").await;
+        assert_eq!(same(&[&alone], at).await, ["x", "y"]);
+        assert_eq!(alone.handle.summary().term, term);
+        alone.handle.shutdown().await;
+    });
+}
+
 /// A refusal that ends a daemon, or its identity for good, is not taken from whoever answers at an address.
 #[test]
 fn nobody_is_ended_by_who_is_no_member() {

@@ -29,7 +29,7 @@ const APPLY_ENTRIES_MAX: usize = 256;
 /// Bytes of commands handed over at once, at most (one command may exceed it).
 const APPLY_BYTES_MAX: usize = 1 << 20;
 /// A snapshot's data begins with the leader that wrote its last entry; then comes the driver's image.
-const LEADER_BYTES: usize = 8;
+pub(super) const LEADER_BYTES: usize = 8;
 
 /// The adapter that openraft holds.
 pub(super) struct Machine<E: Env> {

@@ -19,6 +19,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use super::PeerMessage;
 use super::id::NodeId;
 use super::log::LogStore;
+use super::machine::LEADER_BYTES;
 use super::node::{Node, Verdict, locked};
 use super::sight;
 use super::tls::Wire;
@@ -299,6 +300,15 @@ async fn answer<E: Env>(
         }
         return Ok(Response::Failed(why));
     }
+    if let Some(what) = contradiction(&request) {
+        // Pieces that follow are not of what was begun before.
+        *snapshot = None;
+        let why = format!("node {} sent {what}; it is not obeyed", NodeId(from));
+        if node.is_news(from, what) {
+            tracing::warn!("raft request refused: {why}");
+        }
+        return Ok(Response::Failed(why));
+    }
     let Some(raft) = node.raft.get() else {
         return Ok(Response::Failed("raft is being started".to_owned()));
     };
@@ -507,6 +517,21 @@ async fn install<E: Env>(
         last_log_id: last.map(wire::log_id::<E>),
         last_membership: wire::stored_membership::<E>(membership)?,
     };
+    let committed = raft.with_raft_state(|state| state.local_committed().copied());
+    let committed = match committed.await {
+        Ok(committed) => committed.as_ref().map(wire::mirror_log_id::<E>),
+        Err(error) => return Ok(Response::Failed(error.to_string())),
+    };
+    if let Some((last, committed)) = last.zip(committed)
+        && rewrites(last, committed)
+    {
+        let why = format!(
+            "the snapshot ends with entry {} of term {}, and here entry {} of term {} is committed; it is not installed",
+            last.index, last.term, committed.index, committed.term
+        );
+        tracing::warn!("{why}");
+        return Ok(Response::Failed(why));
+    }
     // Said first: whoever sent it may not wait for the answer.
     tracing::info!(
         "a snapshot was received, up to entry {}",
@@ -551,6 +576,68 @@ async fn flushed<E: Env>(
             deadline.as_millis()
         )),
     }
+}
+
+/// What a request is that no leader sends, since no log holds it. openraft takes some of it for a fault of this process, and
+/// ends it.
+pub(super) fn contradiction(request: &Request) -> Option<&'static str> {
+    match request {
+        Request::Append {
+            vote,
+            prev,
+            entries,
+            commit,
+        } => {
+            let ids = prev.iter().chain(entries.iter().map(|entry| &entry.id));
+            let terms = ids.map(|id| id.term);
+            let is_later = |term: u64| term > vote.term;
+            if !vote.committed {
+                Some("entries without being elected")
+            } else if !terms.clone().is_sorted() {
+                Some("entries whose terms fall")
+            } else if terms.chain(commit.map(|id| id.term)).any(is_later) {
+                Some("entries of a later term than its own")
+            } else {
+                None
+            }
+        }
+        Request::SnapshotBegin {
+            vote,
+            last,
+            membership,
+            bytes,
+            ..
+        } => {
+            let Some(last) = last else {
+                // A leader sends one in place of entries that it has cut off.
+                return Some("a snapshot of no entries");
+            };
+            let is_beyond = |at: LogIdV1| at.term > last.term || at.index > last.index;
+            if !vote.committed {
+                Some("a snapshot without being elected")
+            } else if last.term > vote.term {
+                Some("a snapshot of a later term than its own")
+            } else if membership.at.is_some_and(is_beyond) {
+                Some("a snapshot with members of a later entry")
+            } else if *bytes < LEADER_BYTES as u64 {
+                Some("a snapshot that is too short")
+            } else {
+                None
+            }
+        }
+        Request::Vote { .. }
+        | Request::PreVote { .. }
+        | Request::Transfer { .. }
+        | Request::SnapshotPiece { .. }
+        | Request::SnapshotEnd
+        | Request::Tell(_)
+        | Request::Ask(_) => None,
+    }
+}
+
+/// Whether a snapshot up to `last` has another entry where one is committed: it is of a later term, and no further.
+fn rewrites(last: LogIdV1, committed: LogIdV1) -> bool {
+    last > committed && last.index <= committed.index
 }
 
 /// In whose name a request is made, where it decides who leads. Everybody speaks for itself: a candidate and a leader send
@@ -649,9 +736,124 @@ pub(super) fn check_numbers(request: &Request) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::env::TokioEnv;
     use crate::raft::test_folder::Folder;
+    use crate::raft::wire::{EntryV1, MembershipV1, PayloadV1};
+
+    const fn id(term: u64, index: u64) -> LogIdV1 {
+        LogIdV1 { term, index }
+    }
+
+    fn vote(term: u64, committed: bool) -> VoteV1 {
+        VoteV1 {
+            term,
+            node: 7,
+            committed,
+        }
+    }
+
+    /// Entries of these terms that follow `prev`.
+    fn append(by: VoteV1, prev: Option<LogIdV1>, terms: &[u64], commit: LogIdV1) -> Request {
+        let first = prev.map_or(0, |prev| prev.index + 1);
+        let entry = |(term, index): (&u64, u64)| EntryV1 {
+            id: id(*term, index),
+            payload: PayloadV1::Blank,
+        };
+        Request::Append {
+            vote: by,
+            prev,
+            entries: terms.iter().zip(first..).map(entry).collect(),
+            commit: Some(commit),
+        }
+    }
+
+    fn snapshot(
+        by: VoteV1,
+        last: Option<LogIdV1>,
+        members: Option<LogIdV1>,
+        bytes: u64,
+    ) -> Request {
+        Request::SnapshotBegin {
+            vote: by,
+            last,
+            membership: StoredMembershipV1 {
+                at: members,
+                membership: MembershipV1 {
+                    voters: vec![BTreeSet::from([7])],
+                    members: BTreeSet::from([7]),
+                },
+            },
+            bytes,
+            digest: [0; 32],
+        }
+    }
+
+    #[track_caller]
+    fn check(request: &Request, wanted: Option<&str>) {
+        assert_eq!(contradiction(request), wanted, "{request:?}");
+    }
+
+    #[test]
+    fn entries_that_no_log_holds_are_named() {
+        let (by, prev) = (vote(3, true), Some(id(2, 4)));
+        check(&append(by, None, &[0, 1, 3], id(3, 2)), None);
+        check(&append(by, prev, &[2, 3, 3], id(2, 4)), None);
+        check(&append(by, prev, &[], id(3, 9)), None);
+        let unelected = Some("entries without being elected");
+        check(&append(vote(3, false), prev, &[3], id(2, 4)), unelected);
+        let falling = Some("entries whose terms fall");
+        check(&append(by, prev, &[1], id(2, 4)), falling);
+        check(&append(by, None, &[0, 2, 1], id(0, 0)), falling);
+        let later = Some("entries of a later term than its own");
+        check(&append(by, Some(id(4, 4)), &[], id(2, 4)), later);
+        check(&append(by, prev, &[3, 4], id(2, 4)), later);
+        check(&append(by, prev, &[3], id(4, 4)), later);
+    }
+
+    #[test]
+    fn a_snapshot_that_no_leader_has_is_named() {
+        let (by, last) = (vote(3, true), Some(id(3, 9)));
+        check(&snapshot(by, last, last, 8), None);
+        check(&snapshot(by, Some(id(2, 9)), Some(id(1, 3)), 8), None);
+        check(&snapshot(by, last, None, 8), None);
+        check(
+            &snapshot(by, None, None, 8),
+            Some("a snapshot of no entries"),
+        );
+        check(
+            &snapshot(vote(3, false), last, last, 8),
+            Some("a snapshot without being elected"),
+        );
+        check(
+            &snapshot(by, Some(id(4, 9)), last, 8),
+            Some("a snapshot of a later term than its own"),
+        );
+        let members = Some("a snapshot with members of a later entry");
+        check(&snapshot(by, last, Some(id(3, 10)), 8), members);
+        check(&snapshot(by, Some(id(2, 9)), Some(id(3, 9)), 8), members);
+        check(
+            &snapshot(by, last, last, 7),
+            Some("a snapshot that is too short"),
+        );
+    }
+
+    #[test]
+    fn what_is_committed_is_not_written_anew() {
+        let committed = id(2, 5);
+        for (last, wanted) in [
+            (id(2, 5), false),
+            (id(1, 5), false),
+            (id(2, 6), false),
+            (id(3, 6), false),
+            (id(3, 5), true),
+            (id(3, 0), true),
+        ] {
+            assert_eq!(rewrites(last, committed), wanted, "{last:?}");
+        }
+    }
 
     /// The entries of a snapshot may never come to the disk: the connection is not held by that, and the leader is told.
     #[tokio::test]

@@ -1166,6 +1166,49 @@ fn a_snapshot_of_a_former_leader_is_answered_with_the_higher_vote() {
     });
 }
 
+/// Each is held in memory whole: there is room for two, and who comes later is told to try again.
+#[test]
+fn few_snapshots_are_received_at_one_time() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    run(async {
+        let folder = Folder::make("many-snapshots");
+        let alone = begin(&RaftSettings::new(&folder.0, "127.0.0.1:0")).await;
+        leader(&[&alone]).await;
+        let last = Some(wire::LogIdV1 {
+            term: 1_000,
+            index: 1_000,
+        });
+        let asked = begin_snapshot(1_001, last, b"12345678");
+        let mut streams = Vec::new();
+        for _ in 0..3 {
+            streams.push(as_stranger(&alone, 77).await);
+        }
+        let taken = wire::Response::SnapshotHeld(0);
+        let full = wire::Response::Failed("other snapshots are being received".to_owned());
+        // One that begins anew has its place.
+        for (place, wanted) in [
+            (0, &taken),
+            (1, &taken),
+            (2, &full),
+            (0, &taken),
+            (2, &full),
+        ] {
+            let answer = request(&mut streams[place], &asked).await.unwrap();
+            assert_eq!(answer, *wanted, "connection {place}");
+        }
+        // One whose connection ended has none any more.
+        let mut gone = streams.remove(0);
+        gone.shutdown().await.unwrap();
+        let mut rest = Vec::new();
+        within("the daemon closes", gone.read_to_end(&mut rest))
+            .await
+            .unwrap();
+        let answer = request(&mut streams[1], &asked).await.unwrap();
+        assert_eq!(answer, taken);
+        alone.handle.shutdown().await;
+    });
+}
+
 /// What would be a fault of a log is refused in words, and the daemon goes on.
 #[test]
 fn a_snapshot_that_contradicts_what_is_known_ends_nobody() {

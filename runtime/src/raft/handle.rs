@@ -14,7 +14,7 @@ use openraft::errors::{ClientWriteError, RaftError};
 use openraft::{ReadPolicy, ServerState, SnapshotPolicy};
 use openraft_rt::watch::WatchReceiver;
 use openraft_rt::{AsyncRuntime, Instant, Select2};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use super::broken::{Broken, note_broken};
 use super::id::{ClusterId, Epoch, LogPosition, NodeId};
@@ -323,6 +323,7 @@ async fn start_with<E: Env>(
         leader_heard: Mutex::new(None),
         hand_over: Mutex::default(),
         votes_from,
+        receiving: Arc::new(Semaphore::new(serve::SNAPSHOTS_MAX)),
         inbox,
         stop: watch::Sender::new(false),
         fatal: watch::Sender::new(None),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use super::id::{ClusterId, NodeId};
 use super::identity::Identity;
@@ -68,6 +68,8 @@ pub(super) struct Node<E: Env> {
     pub(super) hand_over: Mutex<HandOver>,
     /// No vote is given before.
     pub(super) votes_from: Duration,
+    /// Room for snapshots that peers send.
+    pub(super) receiving: Arc<Semaphore>,
     pub(super) inbox: mpsc::Sender<PeerMessage>,
     /// Becomes true when this raft is to end.
     pub(super) stop: watch::Sender<bool>,

@@ -14,7 +14,7 @@ use openraft::raft::{
 };
 use openraft_rt::{AsyncRuntime, Select2};
 use sha2::{Digest, Sha256};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::PeerMessage;
 use super::id::NodeId;
@@ -33,6 +33,8 @@ use crate::env::{Env, Mutant, sleep, spawn, timeout, timeout_io};
 
 /// Connections of members open at one time.
 const CONNECTIONS_MAX: usize = 256;
+/// Snapshots that are received at one time: each is held in memory whole.
+pub(super) const SNAPSHOTS_MAX: usize = 2;
 /// Connections that have not introduced themselves yet: in all, and from one host.
 const UNKNOWN_MAX: usize = 128;
 const UNKNOWN_PER_HOST_MAX: usize = 32;
@@ -277,6 +279,8 @@ struct Incoming {
     bytes: u64,
     digest: [u8; 32],
     data: Vec<u8>,
+    /// One of those for which there is room.
+    place: OwnedSemaphorePermit,
 }
 
 /// Serves one request. An error ends the connection.
@@ -380,6 +384,13 @@ async fn answer<E: Env>(
                     "a snapshot of {bytes} bytes; allowed are {SNAPSHOT_BYTES_MAX}"
                 )));
             }
+            // What was begun before on this connection gives its place away.
+            *snapshot = None;
+            let Ok(place) = node.receiving.clone().try_acquire_owned() else {
+                return Ok(Response::Failed(
+                    "other snapshots are being received".to_owned(),
+                ));
+            };
             *snapshot = Some(Incoming {
                 vote,
                 last,
@@ -387,6 +398,7 @@ async fn answer<E: Env>(
                 bytes,
                 digest,
                 data: Vec::new(),
+                place,
             });
             Ok(Response::SnapshotHeld(0))
         }
@@ -504,6 +516,8 @@ async fn install<E: Env>(
         bytes,
         digest,
         data,
+        // Until it is installed.
+        place: _place,
     } = incoming;
     let (data, found): (Vec<u8>, [u8; 32]) = E::blocking(move || {
         let found = Sha256::digest(&data).into();

@@ -112,9 +112,19 @@ async fn settings(folders: &[Folder]) -> Vec<RaftSettings> {
         // Wide enough that a busy machine does not bring an election where a test expects none.
         heartbeat_ms: 100,
         election_timeout_ms: 1_000,
+        check_image: any_image,
         ..RaftSettings::new(&folder.0, nodes[place].clone())
     };
     folders.iter().enumerate().map(one).collect()
+}
+
+/// The images of this driver do not say where they stand.
+fn any_image(
+    _: &[u8],
+    _: LogPosition,
+    _: orchestrator_core::replicated::Versions,
+) -> Result<(), String> {
+    Ok(())
 }
 
 fn folders<const N: usize>(name: &str) -> [Folder; N] {
@@ -1147,7 +1157,11 @@ async fn send_snapshot(
 fn a_snapshot_of_a_former_leader_is_answered_with_the_higher_vote() {
     run(async {
         let folder = Folder::make("former-leader");
-        let alone = begin(&RaftSettings::new(&folder.0, "127.0.0.1:0")).await;
+        let settings = RaftSettings {
+            check_image: any_image,
+            ..RaftSettings::new(&folder.0, "127.0.0.1:0")
+        };
+        let alone = begin(&settings).await;
         leader(&[&alone]).await;
         let mut stream = as_stranger(&alone, 77).await;
         let last = wire::LogIdV1 {
@@ -1163,6 +1177,40 @@ fn a_snapshot_of_a_former_leader_is_answered_with_the_higher_vote() {
             (alone.handle.summary().term, alone.report.node.0)
         );
         alone.handle.shutdown().await;
+    });
+}
+
+/// A daemon starts from its snapshot: one that it cannot read does not replace it, and its sender is told.
+#[test]
+fn a_snapshot_that_cannot_be_read_is_not_kept() {
+    use orchestrator_core::replicated::Replicated;
+    run(async {
+        let folder = Folder::make("unreadable");
+        let settings = RaftSettings::new(&folder.0, "127.0.0.1:0");
+        let alone = begin(&settings).await;
+        leader(&[&alone]).await;
+        propose(&[&alone], "x").await;
+        let last = wire::LogIdV1 {
+            term: 1_000,
+            index: 1_000,
+        };
+        let mut stream = as_stranger(&alone, 77).await;
+        // No state, and one that stands elsewhere.
+        let elsewhere = [&[0; 8][..], &Replicated::default().encode_snapshot()].concat();
+        for data in [b"12345678rubbish".to_vec(), elsewhere] {
+            let answer = send_snapshot(&mut stream, 1_001, last, &data).await;
+            let wire::Response::Failed(why) = answer else {
+                panic!("{answer:?}");
+            };
+            assert!(why.contains("up to entry 1000 cannot be read"), "{why}");
+        }
+        assert!(!folder.0.join("snapshot").exists());
+        let at = propose(&[&alone], "y").await;
+        assert_eq!(same(&[&alone], at).await, ["x", "y"]);
+        alone.handle.shutdown().await;
+        let again = begin(&settings).await;
+        leader(&[&again]).await;
+        again.handle.shutdown().await;
     });
 }
 
@@ -1214,7 +1262,11 @@ fn few_snapshots_are_received_at_one_time() {
 fn a_snapshot_that_contradicts_what_is_known_ends_nobody() {
     run(async {
         let folder = Folder::make("contradiction");
-        let alone = begin(&RaftSettings::new(&folder.0, "127.0.0.1:0")).await;
+        let settings = RaftSettings {
+            check_image: any_image,
+            ..RaftSettings::new(&folder.0, "127.0.0.1:0")
+        };
+        let alone = begin(&settings).await;
         leader(&[&alone]).await;
         propose(&[&alone], "x").await;
         let term = alone.handle.summary().term;

@@ -242,10 +242,7 @@ impl<E: Env> RaftStateMachine<Config<E>> for Machine<E> {
         meta: &SnapshotMeta<E>,
         data: SnapshotData,
     ) -> Result<(), io::Error> {
-        let Some((leader, image)) = data.split_first_chunk::<LEADER_BYTES>() else {
-            return Err(invalid("the snapshot is too short"));
-        };
-        let leader = u64::from_be_bytes(*leader);
+        let (leader, image) = parts(&data)?;
         let image = image.to_vec();
         let (file, head) = (self.file.clone(), head::<E>(meta));
         // Written first, so that no position is ever held in memory only. At a start this finds its own file and is done.
@@ -326,6 +323,14 @@ impl<E: Env> RaftSnapshotBuilder<Config<E>> for Builder<E> {
             snapshot,
         })
     }
+}
+
+/// The leader that wrote a snapshot's last entry, and the driver's image.
+pub(super) fn parts(data: &[u8]) -> io::Result<(u64, &[u8])> {
+    let (leader, image) = data
+        .split_first_chunk::<LEADER_BYTES>()
+        .ok_or_else(|| invalid("the snapshot is too short"))?;
+    Ok((u64::from_be_bytes(*leader), image))
 }
 
 fn head<E: Env>(meta: &SnapshotMeta<E>) -> Head {

@@ -92,6 +92,8 @@ pub struct RaftSettings {
     /// What the backend says of itself; `None` when it is empty.
     pub backend: Option<BackendPosition>,
     pub log: LogBounds,
+    /// Whether the driver will take an image that a peer sent.
+    pub check_image: CheckImage,
     /// Certificates for mutual TLS; none: the port is open to whoever reaches it.
     pub tls: Option<TlsFiles>,
     /// `RaftTLSRefusePlainText`
@@ -178,6 +180,7 @@ impl RaftSettings {
             replace_per_hour: 3,
             backend: None,
             log: LogBounds::default(),
+            check_image: recover::check_image,
             tls: None,
             tls_refuses_plain: false,
         }
@@ -211,6 +214,10 @@ pub fn normalise_address(text: &str, default_port: u16) -> Result<String, String
 
 /// An image of the driver's state at one position, to be encoded outside the driver.
 pub type Image = Box<dyn FnOnce() -> Vec<u8> + Send>;
+
+/// Why bytes are no image of the driver's state at this position that a daemon can read which reads these versions. Takes as
+/// long as reading it does.
+pub type CheckImage = fn(&[u8], LogPosition, Versions) -> Result<(), String>;
 
 /// What raft asks of the task that holds the state. Requests are served in the order they come.
 pub enum ReplicaRequest {

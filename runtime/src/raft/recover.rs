@@ -14,7 +14,10 @@ use std::time::Duration;
 
 use openraft::storage::{RaftLogReader, RaftLogStorage};
 use orchestrator_core::id::{ClusterId, LogPosition, NodeId};
-use orchestrator_core::replicated::{Answer, Members, Replicated, Stamped, wire as commands};
+use orchestrator_core::replicated::snapshot::SNAPSHOT_VERSION;
+use orchestrator_core::replicated::{
+    Answer, Members, Replicated, Stamped, Versions, wire as commands,
+};
 use orchestrator_core::time::Wall;
 
 use super::handle::{check_snapshot, checked, damaged_or_io, io_error, open_directory};
@@ -161,20 +164,32 @@ fn read_export(bytes: &[u8]) -> Result<(Replicated, LogPosition), String> {
     let (leader, image) = data
         .split_first_chunk::<LEADER_BYTES>()
         .ok_or("it holds no state")?;
-    let state = Replicated::decode_snapshot(image).map_err(|error| error.to_string())?;
     let last = head.last.ok_or("it holds no state")?;
     let at = LogPosition {
         index: last.index,
         term: last.term,
         node: NodeId(u64::from_be_bytes(*leader)),
     };
+    let state = state_at(image, at, SNAPSHOT_VERSION)?;
+    Ok((state, at))
+}
+
+/// Whether this is an image of the replicated state at this position, in a version that is read.
+pub(super) fn check_image(image: &[u8], at: LogPosition, reads: Versions) -> Result<(), String> {
+    let newest = u8::try_from(reads.snapshot).unwrap_or(u8::MAX);
+    state_at(image, at, newest).map(drop)
+}
+
+fn state_at(image: &[u8], at: LogPosition, newest: u8) -> Result<Replicated, String> {
+    let state =
+        Replicated::decode_snapshot_up_to(newest, image).map_err(|error| error.to_string())?;
     if (state.applied().index, state.applied().term) != (at.index, at.term) {
         return Err(format!(
             "its state stands at entry {}, and its head says {at}",
             state.applied()
         ));
     }
-    Ok((state, at))
+    Ok(state)
 }
 
 /// The replicated state of one node, for a file.
@@ -537,7 +552,6 @@ fn beside(directory: &Path, what: &str) -> PathBuf {
 mod tests {
     use orchestrator_core::id::InstanceKey;
     use orchestrator_core::replicated::Command;
-    use orchestrator_core::replicated::snapshot::SNAPSHOT_VERSION;
 
     use sha2::{Digest as _, Sha256};
 
@@ -669,6 +683,31 @@ mod tests {
         let (read, at) = read_export(&file(&state().encode_snapshot(), AT.index)).unwrap();
         assert_eq!(at, AT);
         assert_eq!(read.digest(), state().digest());
+    }
+
+    #[test]
+    fn an_image_is_taken_where_it_stands_and_in_a_version_that_is_read() {
+        let image = state().encode_snapshot();
+        let reads = |snapshot: u32| Versions {
+            command: 1,
+            snapshot,
+        };
+        let newest = u32::from(SNAPSHOT_VERSION);
+        assert_eq!(check_image(&image, AT, reads(newest)), Ok(()));
+        let check = |image: &[u8], at: LogPosition, snapshot: u32, wanted: &str| {
+            let why = check_image(image, at, reads(snapshot)).unwrap_err();
+            assert!(why.contains(wanted), "{why}");
+        };
+        let later = LogPosition { index: 8, ..AT };
+        check(&image, later, newest, "its head says");
+        check(
+            &image,
+            LogPosition { term: 4, ..AT },
+            newest,
+            "its head says",
+        );
+        check(&image, AT, 0, "was written by a later release");
+        check(b"12345678", AT, newest, "");
     }
 
     #[test]

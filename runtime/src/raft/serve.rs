@@ -17,9 +17,9 @@ use sha2::{Digest, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::PeerMessage;
-use super::id::NodeId;
+use super::id::{LogPosition, NodeId};
 use super::log::LogStore;
-use super::machine::LEADER_BYTES;
+use super::machine::{self, LEADER_BYTES};
 use super::node::{Node, Verdict, locked};
 use super::sight;
 use super::tls::Wire;
@@ -274,7 +274,7 @@ async fn judge<E: Env>(node: &Arc<Node<E>>, hello: &Hello) -> Verdict {
 /// A snapshot that is being received.
 struct Incoming {
     vote: VoteV1,
-    last: Option<LogIdV1>,
+    last: LogIdV1,
     membership: StoredMembershipV1,
     bytes: u64,
     digest: [u8; 32],
@@ -384,6 +384,7 @@ async fn answer<E: Env>(
                     "a snapshot of {bytes} bytes; allowed are {SNAPSHOT_BYTES_MAX}"
                 )));
             }
+            let last = last.expect("one of no entries is a contradiction");
             // What was begun before on this connection gives its place away.
             *snapshot = None;
             let Ok(place) = node.receiving.clone().try_acquire_owned() else {
@@ -519,16 +520,37 @@ async fn install<E: Env>(
         // Until it is installed.
         place: _place,
     } = incoming;
-    let (data, found): (Vec<u8>, [u8; 32]) = E::blocking(move || {
-        let found = Sha256::digest(&data).into();
-        (data, found)
+    let (check_image, reads) = (node.settings.check_image, node.settings.release.reads);
+    // Whether the driver can read it is known before it replaces the file from which this daemon starts.
+    let (data, checked) = E::blocking(move || {
+        let found: [u8; 32] = Sha256::digest(&data).into();
+        let is_whole = data.len() as u64 == bytes && found == digest;
+        let checked = is_whole.then(|| {
+            let (leader, image) = machine::parts(&data).map_err(|error| error.to_string())?;
+            let at = LogPosition {
+                term: last.term,
+                node: NodeId(leader),
+                index: last.index,
+            };
+            check_image(image, at, reads)
+        });
+        (data, checked)
     })
     .await;
-    if data.len() as u64 != bytes || found != digest {
-        return Err(invalid("a snapshot that does not match its digest"));
+    match checked {
+        None => return Err(invalid("a snapshot that does not match its digest")),
+        Some(Ok(())) => {}
+        Some(Err(why)) => {
+            let why = format!(
+                "the snapshot up to entry {} cannot be read: {why}; it is not installed",
+                last.index
+            );
+            tracing::warn!("{why}");
+            return Ok(Response::Failed(why));
+        }
     }
     let meta = SnapshotMeta::<E> {
-        last_log_id: last.map(wire::log_id::<E>),
+        last_log_id: Some(wire::log_id::<E>(last)),
         last_membership: wire::stored_membership::<E>(membership)?,
     };
     let committed = raft.with_raft_state(|state| state.local_committed().copied());
@@ -536,7 +558,7 @@ async fn install<E: Env>(
         Ok(committed) => committed.as_ref().map(wire::mirror_log_id::<E>),
         Err(error) => return Ok(Response::Failed(error.to_string())),
     };
-    if let Some((last, committed)) = last.zip(committed)
+    if let Some(committed) = committed
         && rewrites(last, committed)
     {
         let why = format!(
@@ -547,10 +569,7 @@ async fn install<E: Env>(
         return Ok(Response::Failed(why));
     }
     // Said first: whoever sent it may not wait for the answer.
-    tracing::info!(
-        "a snapshot was received, up to entry {}",
-        last.map_or(0, |last| last.index)
-    );
+    tracing::info!("a snapshot was received, up to entry {}", last.index);
     let installed = raft
         .install_full_snapshot(
             wire::vote::<E>(vote),
@@ -569,7 +588,8 @@ async fn install<E: Env>(
     // way to the disk; the leader counts all of them as held here. Of one that is refused for a higher vote nothing is on its
     // way.
     let held = node.snapshot.newest().and_then(|head| head.last);
-    if let Some(last) = last.filter(|last| answered == vote && held < Some(*last))
+    if answered == vote
+        && held < Some(last)
         && let Err(why) = flushed(&node.store, last.index, FRAME_DEADLINE).await
     {
         return Ok(Response::Failed(why));

@@ -14,11 +14,12 @@ use openraft::errors::{ClientWriteError, RaftError};
 use openraft::{ReadPolicy, ServerState, SnapshotPolicy};
 use openraft_rt::watch::WatchReceiver;
 use openraft_rt::{AsyncRuntime, Instant, Select2};
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::broken::{Broken, note_broken};
 use super::id::{ClusterId, Epoch, LogPosition, NodeId};
 use super::identity::{Identity, IdentityError};
+use super::incoming::Receiving;
 use super::link::{Network, Pool};
 use super::log::{LogError, LogStore};
 use super::machine::Machine;
@@ -323,7 +324,8 @@ async fn start_with<E: Env>(
         leader_heard: Mutex::new(None),
         hand_over: Mutex::default(),
         votes_from,
-        receiving: Arc::new(Semaphore::new(serve::SNAPSHOTS_MAX)),
+        receiving: Receiving::default(),
+        installing: tokio::sync::Mutex::default(),
         inbox,
         stop: watch::Sender::new(false),
         fatal: watch::Sender::new(None),

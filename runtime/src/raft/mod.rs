@@ -14,6 +14,7 @@ mod form;
 mod handle;
 pub mod id;
 mod identity;
+mod incoming;
 mod journal;
 mod link;
 mod log;

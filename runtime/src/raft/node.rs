@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::id::{ClusterId, NodeId};
 use super::identity::Identity;
+use super::incoming::Receiving;
 use super::link::Pool;
 use super::log::LogStore;
 use super::peers::{Judgement, Peers};
@@ -68,8 +69,10 @@ pub(super) struct Node<E: Env> {
     pub(super) hand_over: Mutex<HandOver>,
     /// No vote is given before.
     pub(super) votes_from: Duration,
-    /// Room for snapshots that peers send.
-    pub(super) receiving: Arc<Semaphore>,
+    /// Snapshots that peers send.
+    pub(super) receiving: Receiving,
+    /// Held while one of them is installed.
+    pub(super) installing: tokio::sync::Mutex<()>,
     pub(super) inbox: mpsc::Sender<PeerMessage>,
     /// Becomes true when this raft is to end.
     pub(super) stop: watch::Sender<bool>,

@@ -14,10 +14,11 @@ use openraft::raft::{
 };
 use openraft_rt::{AsyncRuntime, Select2};
 use sha2::{Digest, Sha256};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::PeerMessage;
 use super::id::{LogPosition, NodeId};
+use super::incoming::{Incoming, Place};
 use super::log::LogStore;
 use super::machine::{self, LEADER_BYTES};
 use super::node::{Node, Verdict, locked};
@@ -26,15 +27,12 @@ use super::tls::Wire;
 use super::types::{Raft, Snapshot, SnapshotMeta};
 use super::wire::{
     self, AppendAnswer, FRAME_BYTES_MAX, HELLO_BYTES_MAX, Handshake, Hello, HelloAnswer, LogIdV1,
-    Refusal, RefusalKind, Request, Response, SNAPSHOT_BYTES_MAX, StoredMembershipV1,
-    TransferAnswer, VoteV1, invalid,
+    Refusal, RefusalKind, Request, Response, SNAPSHOT_BYTES_MAX, TransferAnswer, VoteV1, invalid,
 };
 use crate::env::{Env, Mutant, sleep, spawn, timeout, timeout_io};
 
 /// Connections of members open at one time.
 const CONNECTIONS_MAX: usize = 256;
-/// Snapshots that are received at one time: each is held in memory whole.
-pub(super) const SNAPSHOTS_MAX: usize = 2;
 /// Connections that have not introduced themselves yet: in all, and from one host.
 const UNKNOWN_MAX: usize = 128;
 const UNKNOWN_PER_HOST_MAX: usize = 32;
@@ -271,24 +269,12 @@ async fn judge<E: Env>(node: &Arc<Node<E>>, hello: &Hello) -> Verdict {
     node.judge_hello(hello)
 }
 
-/// A snapshot that is being received.
-struct Incoming {
-    vote: VoteV1,
-    last: LogIdV1,
-    membership: StoredMembershipV1,
-    bytes: u64,
-    digest: [u8; 32],
-    data: Vec<u8>,
-    /// One of those for which there is room.
-    place: OwnedSemaphorePermit,
-}
-
 /// Serves one request. An error ends the connection.
 async fn answer<E: Env>(
     node: &Arc<Node<E>>,
     from: u64,
     request: Request,
-    snapshot: &mut Option<Incoming>,
+    snapshot: &mut Option<Place>,
 ) -> io::Result<Response> {
     locked(&node.peers).heard(from, E::mono());
     if let Some(named) = named_in(&request)
@@ -384,41 +370,38 @@ async fn answer<E: Env>(
                     "a snapshot of {bytes} bytes; allowed are {SNAPSHOT_BYTES_MAX}"
                 )));
             }
-            let last = last.expect("one of no entries is a contradiction");
-            // What was begun before on this connection gives its place away.
-            *snapshot = None;
-            let Ok(place) = node.receiving.clone().try_acquire_owned() else {
-                return Ok(Response::Failed(
-                    "other snapshots are being received".to_owned(),
-                ));
+            let Some(last) = last else {
+                return Err(invalid("a snapshot of no entries"));
             };
-            *snapshot = Some(Incoming {
+            let incoming = Incoming {
                 vote,
                 last,
                 membership,
                 bytes,
                 digest,
                 data: Vec::new(),
-                place,
-            });
+            };
+            *snapshot = Some(node.receiving.begin(from, incoming));
             Ok(Response::SnapshotHeld(0))
         }
         Request::SnapshotPiece { offset, bytes } => {
-            let incoming = snapshot
-                .as_mut()
+            let place = snapshot
+                .as_ref()
                 .ok_or_else(|| invalid("a piece of no snapshot"))?;
-            let held = incoming.data.len() as u64;
-            if offset != held || held + bytes.len() as u64 > incoming.bytes {
-                return Err(invalid("a piece of a snapshot that does not fit"));
+            match place.push(offset, &bytes) {
+                Some(Ok(held)) => Ok(Response::SnapshotHeld(held)),
+                Some(Err(())) => Err(invalid("a piece of a snapshot that does not fit")),
+                None => Ok(gave_way()),
             }
-            incoming.data.extend_from_slice(&bytes);
-            Ok(Response::SnapshotHeld(incoming.data.len() as u64))
         }
         Request::SnapshotEnd => {
-            let incoming = snapshot
+            let place = snapshot
                 .take()
                 .ok_or_else(|| invalid("the end of no snapshot"))?;
-            install(node, raft, incoming).await
+            match place.take() {
+                Some(incoming) => install(node, raft, incoming).await,
+                None => Ok(gave_way()),
+            }
         }
         Request::Tell(bytes) => {
             let message = PeerMessage {
@@ -505,6 +488,10 @@ async fn append<E: Env>(
     }))
 }
 
+fn gave_way() -> Response {
+    Response::Failed("the snapshot gave way to later ones, it is to be sent again".to_owned())
+}
+
 async fn install<E: Env>(
     node: &Node<E>,
     raft: &Raft<E>,
@@ -517,9 +504,12 @@ async fn install<E: Env>(
         bytes,
         digest,
         data,
-        // Until it is installed.
-        place: _place,
     } = incoming;
+    let Ok(_installing) = node.installing.try_lock() else {
+        return Ok(Response::Failed(
+            "another snapshot is being installed".to_owned(),
+        ));
+    };
     let (check_image, reads) = (node.settings.check_image, node.settings.release.reads);
     // Whether the driver can read it is known before it replaces the file from which this daemon starts.
     let (data, checked) = E::blocking(move || {
@@ -775,7 +765,7 @@ mod tests {
     use super::*;
     use crate::env::TokioEnv;
     use crate::raft::test_folder::Folder;
-    use crate::raft::wire::{EntryV1, MembershipV1, PayloadV1};
+    use crate::raft::wire::{EntryV1, MembershipV1, PayloadV1, StoredMembershipV1};
 
     const fn id(term: u64, index: u64) -> LogIdV1 {
         LogIdV1 { term, index }

@@ -4,7 +4,8 @@
 //! something may be lost; or if a deposed primary acknowledged it: how long one may do so is for `one_primary`.
 //!
 //! Where servers do not sync their logs, a power cut takes what the primary acknowledged last. Whoever had it lost it with
-//! the power, and a promotion since then says that something may be lost: no other loss is excused by that.
+//! the power, and a promotion since then says that something may be lost; or the primary itself came back without it before
+//! anybody was promoted. No other loss is excused by that.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -137,6 +138,11 @@ impl NothingLost {
                 continue;
             }
             if went_with_power(&ended.hosts, write) && self.is_stated(ended, at) {
+                continue;
+            }
+            let is_its_own = by == *primary.key()
+                && primary.look(|server| server.lost_with_power().contains(&write));
+            if is_its_own && self.promoted.iter().all(|promoted| promoted.at < at) {
                 continue;
             }
             self.left_behind(ended, write, at).map_err(|why| {

@@ -515,6 +515,35 @@ fn what_went_with_the_power_is_excused_and_no_more() {
     finds(judge_losses(&hosts, 3, &[(10, 1)], named), "nothing lost");
 }
 
+/// It came back before anybody was promoted, and its replicas have what it lost.
+#[test]
+fn what_the_primary_lost_with_its_own_power_is_excused_without_a_promotion() {
+    let judge = |write: u64, by: u32, opened: Option<u32>| {
+        let hosts = hosts(Kind::Mysql);
+        hosts[0].change(|server| server.set_unsynced(Some(Duration::from_secs(9))));
+        hosts[0].change(|server| server.lose_power(Duration::from_secs(2)));
+        hosts[0].change(|server| server.start(Duration::from_secs(3)));
+        run(&hosts[0], &[Statement::MakeWriteable]);
+        let mut oracle = nothing_lost::NothingLost::default();
+        if opened.is_some() {
+            oracle.observe(Duration::ZERO, &begun(), &hosts);
+            oracle.observe(Duration::from_secs(5), &self::opened(1, 1), &hosts);
+        }
+        let end = Ended {
+            hosts,
+            ..ended_with(Vec::new(), None)
+        };
+        assert_eq!(end.primary().map(|host| host.key().clone()), Some(key(1)));
+        end.ledger
+            .note_acknowledged(write, Duration::from_secs(1), key(by));
+        oracle.end(&end)
+    };
+    assert_eq!(judge(8, 1, None), Ok(()));
+    finds(judge(99, 1, None), "nothing lost");
+    finds(judge(8, 2, None), "nothing lost");
+    finds(judge(8, 1, Some(1)), "nothing lost");
+}
+
 #[test]
 fn a_lost_write_of_a_server_that_was_opened_again_is_found() {
     let hosts = hosts(Kind::Mysql);

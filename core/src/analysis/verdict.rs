@@ -164,6 +164,11 @@ impl Watched {
 
     /// The newest sign of life.
     #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.pulse == Pulse::Up
+    }
+
+    #[must_use]
     pub const fn last_life(&self) -> Option<Mono> {
         self.last_life
     }

@@ -16,7 +16,7 @@ use super::{Level, Node, Output, backoff::Backoff, note};
 use crate::{
     id::{ClusterKey, InstanceKey},
     recovery::{Outcome, Phase, Purpose, Recovery, Statement, StepKind, dead_primary::may_receive},
-    replicated::Replicated,
+    replicated::{ClusterRecord, Replicated},
     time::{Now, Wall},
     topology::ThreadState,
 };
@@ -161,15 +161,13 @@ impl Node {
         let Some(status) = &report.replication else {
             return Look::Over;
         };
-        if status.source != record.primary
-            || status.io != ThreadState::Stopped
-            || status.io_errno != 0 && !CONNECTING_FAILED.contains(&status.io_errno)
-        {
+        // Its applier ran on: whoever stopped that as well is not this program.
+        let is_as_left = status.io_errno == 0
+            || CONNECTING_FAILED.contains(&status.io_errno) && status.sql == ThreadState::Running;
+        if status.source != record.primary || status.io != ThreadState::Stopped || !is_as_left {
             return Look::Over;
         }
-        let primary = self.observed.instances.get(&record.primary);
-        let is_served = primary.is_some_and(|primary| primary.is_last_check_valid());
-        if !is_served
+        if !self.serves(record)
             || !self.may_change(record)
             || !may_receive(report)
             || self.replicated.downtime_of(key, now.wall).is_some()
@@ -180,5 +178,24 @@ impl Node {
         Look::Start {
             source: record.primary.clone(),
         }
+    }
+
+    /// The primary is open, by a reading since everything that was done to its cluster, and no other server of its cluster that
+    /// follows nobody is.
+    fn serves(&self, record: &ClusterRecord) -> bool {
+        let primary = self.observed.instances.get(&record.primary);
+        let is_open = primary.is_some_and(|primary| {
+            primary.is_last_check_valid()
+                && primary.seen > self.learned.settled_since(record.key)
+                && primary.identity() == record.identity.as_ref()
+                && !primary.read_only()
+        });
+        let mut others = record.members.iter().filter(|key| **key != record.primary);
+        is_open
+            && !others.any(|key| {
+                let report = self.observed.instances.get(key);
+                let report = report.and_then(|other| other.report.as_ref());
+                report.is_some_and(|report| !report.read_only && report.replication.is_none())
+            })
     }
 }

@@ -426,9 +426,11 @@ impl Node {
             let fence = self.fence_of(now, &identity, &row, instance);
             let may_fence = self.may_change(record) && !self.is_left_to_people(now, &row);
             // An old setting may have it follow as soon as it starts, open to whoever still knows it as the primary.
+            let fenced = self.fenced_again.get(&identity);
             let is_fenced_first = fence == Fence::Missing
                 && may_fence
-                && self.policy().deposed_action != DeposedAction::Report;
+                && self.policy().deposed_action != DeposedAction::Report
+                && fenced.is_none_or(|fenced| fenced.tries() < FENCES_UNTOLD);
             let is_clean = !is_still_named && instance.place.errant.is_empty();
             let reason = if follows && is_clean && !is_fenced_first {
                 Some(format!("it replicates from {}", record.primary))

@@ -477,6 +477,7 @@ impl Node {
         };
         let leaves = self.member_at(former);
         if let (Some(leaver), Some(member)) = (leaves, is_in)
+            && leaver != member
             && self.stay_both(leaver, member)
         {
             let why = format!(

@@ -12,6 +12,7 @@ use super::{
     note,
 };
 use crate::{
+    analysis::verdict::Watched,
     id::{Epoch, InstanceKey, LogPosition, ProposalId, StepId, Uid},
     node::input::OpinionKind,
     policy::Policy,
@@ -900,6 +901,30 @@ impl Node {
     }
 }
 
+impl Seen<'_> {
+    /// Another server than the failed one answers at its address; and not that one's data under another name, in use.
+    fn is_another_there(&self, watched: &Watched) -> bool {
+        let key = &self.recovery.server;
+        let is_named_otherwise = watched.identity.is_some()
+            && self.recovery.identity.is_some()
+            && watched.identity != self.recovery.identity;
+        let report_of = |key: &InstanceKey| self.node.observed.instances.get(key)?.report.as_ref();
+        let Some(report) =
+            report_of(key).filter(|report| Some(&report.identity) == watched.identity.as_ref())
+        else {
+            return false;
+        };
+        let lacks_something = || {
+            self.recovery.replicas.iter().any(|replica| {
+                let held = report_of(replica).and_then(|report| report.executed.as_ref());
+                held.zip(report.executed.as_ref())
+                    .is_some_and(|(held, here)| here.is_superset(held) == Ok(false))
+            })
+        };
+        is_named_otherwise && (report.read_only || lacks_something())
+    }
+}
+
 impl View for Seen<'_> {
     fn now(&self) -> Now {
         self.now
@@ -1013,12 +1038,8 @@ impl View for Seen<'_> {
 
     fn last_failed_dial(&self) -> Option<Mono> {
         let watched = self.node.watched.get(&self.recovery.server)?;
-        // Where another server answers, nobody dials any more, and the old one is not there.
-        let is_anothers = watched.identity.is_some()
-            && self.recovery.identity.is_some()
-            && watched.identity != self.recovery.identity
-            && watched.missing_since().is_none();
-        if is_anothers {
+        // Where another server is connected to, nobody dials any more, and the old one is not there.
+        if watched.is_connected() && self.is_another_there(watched) {
             return watched.last_life();
         }
         watched.last_failed_dial()

@@ -272,7 +272,10 @@ impl Node {
         match (report.read_only, record.opened) {
             (false, None) => Standing::Mark(Some(uptime_s)),
             (false, Some(opened))
-                if is_restarted(opened) || is_worth_renewing(opened, uptime_s) =>
+                if is_restarted(opened)
+                    || is_worth_renewing(opened, uptime_s)
+                    // Whoever closes it from now on is not that recovery.
+                    || self.left_closed_by(record).is_some() =>
             {
                 Standing::Mark(Some(uptime_s))
             }
@@ -393,31 +396,37 @@ impl Node {
             .chain([&promotion.server])
             .filter(|key| *key != primary)
             .collect();
-        others.iter().all(|key| self.is_free(record, &others, key))
+        others.iter().all(|key| self.is_free(promotion, key))
     }
 
-    /// One that does not answer since the promotion takes no writes that this program could know of; one that was not looked at
-    /// may. By its last reading a server takes none that is closed and replicates from nobody else than its like.
-    fn is_free(
-        &self,
-        record: &ClusterRecord,
-        others: &BTreeSet<&InstanceKey>,
-        key: &InstanceKey,
-    ) -> bool {
+    /// By its last reading a server takes no writes that is closed and replicates from nobody else than the one that failed, or
+    /// from another replica. One that does not answer since the promotion takes none that this program could know of, unless it
+    /// is one that was deposed and came back meanwhile; one that was not looked at since may.
+    fn is_free(&self, promotion: &Recovery, key: &InstanceKey) -> bool {
+        let promoted = promotion.identity.as_ref();
+        let promoted = promoted.map(|identity| self.learned.deposed_since(identity));
+        let came_back = self
+            .replicated
+            .deposed_at(key)
+            .any(|(_, row)| row.fenced.is_some());
         let Some(server) = self.observed.instances.get(key) else {
-            return true;
+            return !came_back;
         };
-        let answered = server.seen > self.learned.settled_since(record.key);
-        match server.report.as_ref().filter(|_| answered) {
-            None => server.checked.is_some(),
-            Some(report) => {
-                let replication = report.replication.as_ref();
-                let is_fed_by_another = replication.is_some_and(|status| {
-                    status.io == ThreadState::Running && !others.contains(&status.source)
-                });
-                report.read_only && !is_fed_by_another
-            }
-        }
+        let Some(report) = server.report.as_ref().filter(|_| server.seen > promoted) else {
+            return server.checked > promoted && !came_back;
+        };
+        let replicates = |key: &InstanceKey| {
+            let server = self.observed.instances.get(key);
+            let report = server.and_then(|server| server.report.as_ref());
+            report.is_some_and(|report| report.replication.is_some())
+        };
+        let replication = report.replication.as_ref();
+        let is_fed_by_another = replication.is_some_and(|status| {
+            let source = &status.source;
+            let is_fed = status.io == ThreadState::Running;
+            is_fed && *source != promotion.server && !replicates(source)
+        });
+        report.read_only && !is_fed_by_another
     }
 
     /// Whether servers of the cluster may be changed without being asked: where people did not ask for recoveries, or
@@ -431,16 +440,32 @@ impl Node {
                 .matches(&record.name, record.alias_or_name())
     }
 
-    /// A recovery of the cluster closed its primary, promoted nobody, and could not open it again; nor did those since, all of
-    /// which failed.
+    /// A recovery closed the primary and left it so. Where that may have opened another server, no other one is open.
     fn was_left_closed(&self, record: &ClusterRecord) -> bool {
+        let Some(recovery) = self.left_closed_by(record) else {
+            return false;
+        };
+        let settled = self.learned.settled_since(record.key);
+        let is_closed = |key: &InstanceKey| {
+            self.observed.instances.get(key).is_some_and(|server| {
+                server.is_last_check_valid() && server.seen > settled && server.read_only()
+            })
+        };
+        let mut others = record.members.iter().chain(&recovery.replicas);
+        !recovery.is_past_return() || others.all(|key| *key == record.primary || is_closed(key))
+    }
+
+    /// A recovery of the cluster that may have closed its primary after that was last seen open, promoted nobody, and did not
+    /// open it again; nor did those since, all of which failed.
+    fn left_closed_by(&self, record: &ClusterRecord) -> Option<&Recovery> {
+        let opened = record.opened?;
         let was_opened = |recovery: &Recovery| {
             let is_done = |(_, phase): (_, &Phase)| *phase == Phase::Settled(Outcome::Done);
             recovery.steps_of(StepKind::Reopen).any(is_done)
         };
         let is_recent = |recovery: &Recovery| {
             recovery.end.as_ref().is_some_and(|(ended, _)| {
-                self.replicated.log_time().since(*ended) < LEFT_CLOSED_FOR
+                *ended > opened.at && self.replicated.log_time().since(*ended) < LEFT_CLOSED_FOR
             })
         };
         self.replicated
@@ -452,7 +477,7 @@ impl Node {
                     && !was_opened(recovery)
                     && is_recent(recovery)
             })
-            .any(|recovery| recovery.purpose.is_recovery() && recovery.may_have_closed())
+            .find(|recovery| recovery.purpose.is_recovery() && recovery.may_have_closed())
     }
 
     /// The failed primary was closed when it was last read, and no restart had made it so.

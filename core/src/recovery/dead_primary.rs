@@ -1243,7 +1243,7 @@ impl<V: View> Plan<'_, V> {
             lost: Vec::new(),
             participants: self.siblings(),
             lines: vec![String::from(
-                "the replicas are left halted as they are; an operator must decide",
+                "the replicas are left halted until their primary is open again; an operator must decide",
             )],
         }
     }

@@ -239,6 +239,7 @@ fn a_member_is_known_by_either_of_its_names() {
     leader.list(&[("n1", Some(1)), ("n2", Some(2)), ("n3", Some(3))]);
     begins(leader.ask(remove("n3")), &[1, 2]);
     begins(leader.ask(remove("10.0.0.3")), &[1, 2]);
+    done(leader.ask(replace("n3", "10.0.0.3")));
     // It is gone, and so is what told that this entry is its.
     leader.see(3, "10.0.0.3", Duration::from_secs(60));
     leader.list(&[("n1", Some(1)), ("n2", Some(2)), ("n3", None)]);

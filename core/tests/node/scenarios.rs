@@ -1181,6 +1181,37 @@ fn another_server_at_the_address_of_the_dead_one_is_no_return() {
     });
 }
 
+/// A container that was made anew has another name, and the same data.
+#[test]
+fn nobody_is_promoted_beside_the_dead_ones_data_under_another_identity() {
+    for_both(|flavour| {
+        let mut world = World::new(flavour, 2);
+        for number in 2..=3 {
+            world.server(number).stuck = true;
+        }
+        world.run(SEC);
+        world.kill(1);
+        world.expect(2 * SEC, "a drain", |world| {
+            world
+                .running()
+                .is_some_and(|recovery| recovery.candidate.is_some())
+        });
+        world.server(1).server_id = 99;
+        world.restart(1);
+        world.run(SEC);
+        for number in 2..=3 {
+            world.server(number).stuck = false;
+        }
+        world.run(10 * SEC);
+        assert_eq!(world.promoted, [], "{}", world.story());
+        // Another server with nothing of it.
+        world.server(1).applied.clear();
+        world.server(1).server_id = 98;
+        world.restart(1);
+        world.expect_succeeded(10 * SEC, 2);
+    });
+}
+
 #[test]
 fn a_primary_that_returns_after_the_promotion_is_closed_and_no_cluster_of_its_own() {
     for_both(|flavour| {
@@ -1460,6 +1491,16 @@ fn a_server_that_was_promoted_and_restarts_read_only_is_not_opened_beside_its_pr
         world.run(10 * SEC);
         assert_eq!(world.writeable(), [key(1)], "{}", world.story());
         world.freeze(1);
+        world.run(30 * SEC);
+        // Nor by daemons that never saw it open.
+        for number in 0..3 {
+            world.kill_daemon(number);
+        }
+        world.restart(2);
+        for number in 0..3 {
+            world.restart_daemon(number);
+        }
+        world.elect(1);
         world.run(60 * SEC);
         world.thaw(1);
         assert_eq!(world.writeable(), [key(1)], "{}", world.story());
@@ -1791,19 +1832,56 @@ fn a_deposed_primary_that_follows_as_soon_as_it_starts_is_closed_before_it_is_fo
 }
 
 /// The fence waits in its sockets, the promotion is given up, and its replicas were halted for it.
+fn frozen_and_nobody_can_be_promoted(flavour: Flavour) -> World {
+    let mut world = World::new(flavour, 2);
+    world.run(20 * SEC);
+    for number in 2..=3 {
+        let refuses = &mut world.server(number).refuses;
+        refuses.insert(String::from("make writeable"), 1227);
+    }
+    world.freeze(1);
+    world.expect(60 * SEC, "a failed promotion", |world| {
+        world.running().is_none() && !world.recoveries().is_empty()
+    });
+    assert!(world.last().is_past_return(), "{}", world.story());
+    world
+}
+
+/// An operator decided for another one.
+#[test]
+fn a_frozen_primary_that_thaws_after_the_promotion_failed_stays_closed_beside_another() {
+    for_both(|flavour| {
+        let mut world = frozen_and_nobody_can_be_promoted(flavour);
+        let chosen = world.server(2);
+        chosen.channel = None;
+        chosen.read_only = false;
+        world.run(SEC);
+        world.thaw(1);
+        world.run(60 * SEC);
+        assert_eq!(world.writeable(), [key(2)], "{}", world.story());
+        assert!(!world.receives(3), "{}", world.story());
+    });
+}
+
+/// The fence never came to it; people close it later.
+#[test]
+fn a_primary_that_was_open_after_the_promotion_failed_is_not_opened_against_people() {
+    for_both(|flavour| {
+        let mut world = frozen_and_nobody_can_be_promoted(flavour);
+        world.server(1).fences = 0;
+        world.thaw(1);
+        world.run(30 * SEC);
+        assert_eq!(world.writeable(), [key(1)], "{}", world.story());
+        world.server(1).read_only = true;
+        world.run(60 * SEC);
+        assert_eq!(world.writeable(), [], "{}", world.story());
+    });
+}
+
 #[test]
 fn a_frozen_primary_that_thaws_after_the_promotion_failed_is_the_primary_again() {
     for_both(|flavour| {
-        let mut world = World::new(flavour, 2);
-        for number in 2..=3 {
-            let refuses = &mut world.server(number).refuses;
-            refuses.insert(String::from("make writeable"), 1227);
-        }
-        world.freeze(1);
-        world.expect(60 * SEC, "a failed promotion", |world| {
-            world.running().is_none() && !world.recoveries().is_empty()
-        });
-        assert!(world.last().is_past_return(), "{}", world.story());
+        let mut world = frozen_and_nobody_can_be_promoted(flavour);
         world.thaw(1);
         world.expect(10 * SEC, "the primary open", |world| {
             world.writeable() == [key(1)]

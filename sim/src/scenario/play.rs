@@ -361,7 +361,9 @@ impl Player {
         let seen = views
             .iter()
             .filter(|view| view.servers_seen == self.hosts.len());
-        seen.count() >= usize::from(self.scenario.daemons) - self.scenario.asleep.len()
+        // Whoever is to end may have ended.
+        let absent = self.scenario.asleep.len() + self.scenario.expect.ends.len();
+        seen.count() >= usize::from(self.scenario.daemons).saturating_sub(absent)
     }
 
     fn undiscovered<E: Engine>(&self, views: &[DaemonView]) -> Failure {

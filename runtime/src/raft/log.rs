@@ -288,7 +288,7 @@ impl<E: Env> LogStore<E> {
 
     /// Keeps what is known of a peer; rides along with the next commit.
     pub(super) fn save_peer(&self, node: u64, record: &PeerRecord) -> io::Result<()> {
-        let value = postcard::to_stdvec(record).map_err(invalid)?;
+        let value = record.encode().map_err(invalid)?;
         let shared = self.lock();
         self.queue(&shared, vec![Op::Peer { node, value }], Done::Nobody)
     }
@@ -691,7 +691,7 @@ fn read_peers(connection: &Connection) -> Result<BTreeMap<u64, PeerRecord>, LogE
         let node = row.get::<_, i64>(0)? as u64;
         let (data, sum): (Vec<u8>, Vec<u8>) = (row.get(1)?, row.get(2)?);
         let record = (sum == value_sum(&node.to_string(), &data))
-            .then(|| postcard::from_bytes(&data).ok())
+            .then(|| PeerRecord::decode(&data).ok())
             .flatten();
         let record = record.ok_or_else(|| {
             LogError::Damaged(format!("what was known of node {node:016x} is damaged"))

@@ -27,6 +27,30 @@ pub(super) struct PeerRecord {
     pub(super) addresses: Vec<String>,
     pub(super) http_uri: String,
     pub(super) seen: Seen,
+    /// The process that was heard last under this identity; none in a record of a release that did not keep it.
+    #[serde(skip)]
+    pub(super) process: Option<u64>,
+}
+
+impl PeerRecord {
+    /// With what came later behind the rest, where earlier releases do not look.
+    ///
+    /// # Errors
+    /// None that is known of.
+    pub(super) fn encode(&self) -> postcard::Result<Vec<u8>> {
+        postcard::to_extend(&self.process, postcard::to_stdvec(self)?)
+    }
+
+    /// # Errors
+    /// Bytes that are no record.
+    pub(super) fn decode(bytes: &[u8]) -> postcard::Result<Self> {
+        let (record, later) = postcard::take_from_bytes::<Self>(bytes)?;
+        let process = match later {
+            [] => None,
+            later => postcard::from_bytes(later)?,
+        };
+        Ok(Self { process, ..record })
+    }
 }
 
 /// The furthest an identity was seen.
@@ -44,7 +68,7 @@ pub(super) struct Seen {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Peer {
     pub(super) record: PeerRecord,
-    /// The process that was heard under this identity, and when.
+    /// The process that was heard under this identity since this daemon started, and when.
     pub(super) instance: Option<u64>,
     pub(super) heard: Option<Duration>,
     pub(super) version: Option<u32>,
@@ -218,9 +242,21 @@ impl Peers {
                 self.refuse(from.node, Some(text.clone()));
                 return Judgement::Back(text);
             }
+            let is_another = |known: Option<u64>| known.is_some_and(|known| known != from.instance);
             if peer.record.seen.boot == from.boot
-                && peer.instance.is_some_and(|known| known != from.instance)
+                && peer.instance.is_none()
+                && is_another(peer.record.process)
             {
+                // A process counts its start durably before it says a word: who comes back with the same number lost that.
+                let text = format!(
+                    "node {} went back: another process was seen in its {}. start",
+                    NodeId(from.node),
+                    from.boot
+                );
+                self.refuse(from.node, Some(text.clone()));
+                return Judgement::Back(text);
+            }
+            if peer.record.seen.boot == from.boot && is_another(peer.instance) {
                 let text = format!(
                     "two processes run as node {}, each in its {}. start",
                     NodeId(from.node),
@@ -237,6 +273,7 @@ impl Peers {
         let peer = self.0.entry(from.node).or_default();
         let before = peer.record.clone();
         peer.instance = Some(from.instance);
+        peer.record.process = Some(from.instance);
         peer.heard = Some(now);
         peer.version = Some(from.version);
         peer.advertise.clone_from(&from.advertise);
@@ -415,6 +452,48 @@ mod tests {
             ..introduction(2, 4, id(4, 10))
         };
         check(copy, "Twice");
+    }
+
+    /// As they are after a restart.
+    fn read_again(peers: &Peers) -> Peers {
+        let read = |(node, peer): (u64, &Peer)| {
+            let bytes = peer.record.encode().unwrap();
+            (node, PeerRecord::decode(&bytes).unwrap())
+        };
+        Peers::new(peers.iter().map(read).collect())
+    }
+
+    /// Its machine went back to before its last start, and whoever heard of that was restarted since.
+    #[test]
+    fn another_process_of_the_same_start_went_back() {
+        let judge = |instance: u64| {
+            let again = Introduction {
+                instance,
+                ..introduction(2, 5, id(5, 90))
+            };
+            let mut peers = read_again(&peers());
+            peers.introduce(&again, None, Duration::ZERO, NOBODY)
+        };
+        assert!(matches!(judge(99), Judgement::Back(_)));
+        assert_eq!(judge(2), Judgement::Fine(true));
+    }
+
+    /// A release that does not know what comes last reads the rest, and what it wrote is read.
+    #[test]
+    fn records_of_earlier_releases_are_read_and_read_ours() {
+        let peers = peers();
+        let record = &peers.get(5).unwrap().record;
+        let bytes = record.encode().unwrap();
+        let former: PeerRecord = postcard::from_bytes(&bytes).unwrap();
+        let without = PeerRecord {
+            process: None,
+            ..record.clone()
+        };
+        assert_eq!(former, without);
+        let former = postcard::to_stdvec(record).unwrap();
+        assert_eq!(PeerRecord::decode(&former).unwrap(), without);
+        assert_eq!(PeerRecord::decode(&bytes).unwrap(), *record);
+        assert!(PeerRecord::decode(&bytes[..3]).is_err());
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::fs;
 use std::hash::{Hash, Hasher};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -20,6 +21,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use orchestrator_sim::model::server::Process as ModelProcess;
 use orchestrator_sim::model::{Host, Kind, Server as Model};
 use orchestrator_sim::protocol::fleet::{self as models, Running};
+use tokio::net::TcpStream;
 
 use crate::process::{Process, Scratch, Signal};
 use crate::reserve::free_ports;
@@ -659,7 +661,7 @@ impl Server {
         self.wait_ended().await
     }
 
-    /// Waits until the process is gone.
+    /// Waits until the process is gone, and its port with it: the kernel sees to that for a real one, and a model's task does.
     pub async fn wait_ended(&self) -> Result<()> {
         until(
             "server ends",
@@ -667,9 +669,11 @@ impl Server {
             Duration::from_millis(5),
             async || {
                 if self.is_running() {
-                    Look::not("it runs")
-                } else {
-                    Look::Holds(())
+                    return Look::not("it runs");
+                }
+                match TcpStream::connect(("127.0.0.1", self.port())).await {
+                    Err(error) if error.kind() == ErrorKind::ConnectionRefused => Look::Holds(()),
+                    dialled => Look::not(format!("its port does not refuse: {dialled:?}")),
                 }
             },
         )

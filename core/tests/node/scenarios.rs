@@ -609,20 +609,26 @@ fn who_alone_holds_transactions_and_must_not_be_promoted_stops_the_recovery() {
     });
 }
 
+/// The primary was killed, and whoever is to take its place has to apply what it received, which goes nowhere so far.
+fn draining_for_a_dead_one(flavour: Flavour) -> World {
+    let mut world = World::new(flavour, 2);
+    for number in 2..=3 {
+        world.server(number).stuck = true;
+    }
+    world.run(SEC);
+    world.kill(1);
+    world.expect(2 * SEC, "a drain", |world| {
+        world
+            .running()
+            .is_some_and(|recovery| recovery.candidate.is_some())
+    });
+    world
+}
+
 #[test]
 fn a_primary_that_returns_before_the_promotion_stays_the_primary() {
     for_both(|flavour| {
-        let mut world = World::new(flavour, 2);
-        for number in 2..=3 {
-            world.server(number).stuck = true;
-        }
-        world.run(SEC);
-        world.kill(1);
-        world.expect(2 * SEC, "a drain", |world| {
-            world
-                .running()
-                .is_some_and(|recovery| recovery.candidate.is_some())
-        });
+        let mut world = draining_for_a_dead_one(flavour);
         world.restart(1);
         world.expect(3 * SEC, "an end", |world| world.running().is_none());
         assert!(
@@ -661,17 +667,7 @@ fn a_primary_that_returns_before_the_promotion_stays_the_primary() {
 fn a_primary_that_was_closed_when_it_returned_is_opened_whenever_it_can_be() {
     for_both(|flavour| {
         for (refused_for, takes_over) in [(6, false), (40, false), (40, true)] {
-            let mut world = World::new(flavour, 2);
-            for number in 2..=3 {
-                world.server(number).stuck = true;
-            }
-            world.run(SEC);
-            world.kill(1);
-            world.expect(2 * SEC, "a drain", |world| {
-                world
-                    .running()
-                    .is_some_and(|recovery| recovery.candidate.is_some())
-            });
+            let mut world = draining_for_a_dead_one(flavour);
             let text = Statement::MakeWriteable.to_string();
             world.server(1).refuses.insert(text, 1040);
             world.restart(1);
@@ -702,17 +698,7 @@ fn a_primary_that_was_closed_when_it_returned_is_opened_whenever_it_can_be() {
 #[test]
 fn a_return_that_only_another_daemon_sees_undoes_it_too() {
     for_both(|flavour| {
-        let mut world = World::new(flavour, 2);
-        for number in 2..=3 {
-            world.server(number).stuck = true;
-        }
-        world.run(SEC);
-        world.kill(1);
-        world.expect(2 * SEC, "a drain", |world| {
-            world
-                .running()
-                .is_some_and(|recovery| recovery.candidate.is_some())
-        });
+        let mut world = draining_for_a_dead_one(flavour);
         world.cut.insert((0, key(1)));
         world.restart(1);
         world.expect(SEC, "replicas that receive again", |world| {
@@ -1145,17 +1131,7 @@ fn what_is_foretold_comes_true() {
 #[test]
 fn another_server_at_the_address_of_the_dead_one_is_no_return() {
     for_both(|flavour| {
-        let mut world = World::new(flavour, 2);
-        for number in 2..=3 {
-            world.server(number).stuck = true;
-        }
-        world.run(SEC);
-        world.kill(1);
-        world.expect(2 * SEC, "a drain", |world| {
-            world
-                .running()
-                .is_some_and(|recovery| recovery.candidate.is_some())
-        });
+        let mut world = draining_for_a_dead_one(flavour);
         world.server(1).server_id = 99;
         world.server(1).starts_read_only = true;
         world.restart(1);
@@ -1185,17 +1161,7 @@ fn another_server_at_the_address_of_the_dead_one_is_no_return() {
 #[test]
 fn nobody_is_promoted_beside_the_dead_ones_data_under_another_identity() {
     for_both(|flavour| {
-        let mut world = World::new(flavour, 2);
-        for number in 2..=3 {
-            world.server(number).stuck = true;
-        }
-        world.run(SEC);
-        world.kill(1);
-        world.expect(2 * SEC, "a drain", |world| {
-            world
-                .running()
-                .is_some_and(|recovery| recovery.candidate.is_some())
-        });
+        let mut world = draining_for_a_dead_one(flavour);
         world.server(1).server_id = 99;
         world.restart(1);
         world.run(SEC);
@@ -3133,17 +3099,7 @@ fn the_leader_is_killed_at_every_move() {
 fn an_undo_is_finished_by_the_next_leader() {
     for_both(|flavour| {
         for at in 1..12 {
-            let mut world = World::new(flavour, 2);
-            for number in 2..=3 {
-                world.server(number).stuck = true;
-            }
-            world.run(SEC);
-            world.kill(1);
-            world.expect(2 * SEC, "a drain", |world| {
-                world
-                    .running()
-                    .is_some_and(|recovery| recovery.candidate.is_some())
-            });
+            let mut world = draining_for_a_dead_one(flavour);
             world.moves = 0;
             world.depose_after = Some(at);
             world.restart(1);

@@ -77,17 +77,16 @@ impl Node {
         if self.failing_since.is_empty() {
             return true;
         }
+        // Lost is what this process read before: a server that it never saw says nothing of its network.
         let window = self.policy().poll * 2;
+        let read = |instance: &&Instance| instance.report.is_some();
+        let total = self.observed.instances.values().filter(read).count();
         let lost = self
             .failing_since
-            .values()
-            .filter(|since| now.since(**since) < window)
-            .count();
-        let total = self
-            .observed
-            .instances
-            .values()
-            .filter(|instance| instance.report.is_some())
+            .iter()
+            .filter(|(_, since)| now.since(**since) < window)
+            .filter_map(|(key, _)| self.observed.instances.get(key))
+            .filter(read)
             .count();
         lost * 2 <= total || total < 2
     }

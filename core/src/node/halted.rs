@@ -10,7 +10,7 @@ use alloc::{
     format,
     vec::Vec,
 };
-use core::{ops::RangeInclusive, time::Duration};
+use core::time::Duration;
 
 use super::{Level, Node, Output, backoff::Backoff, note};
 use crate::{
@@ -26,8 +26,15 @@ const RESUME_AGAIN: Duration = Duration::from_secs(5);
 const RESUME_DOUBLINGS: u32 = 6;
 /// What stands for so long was seen by people, and is theirs.
 const RESUMED_WITHIN: Duration = Duration::from_secs(3600);
-/// A receiver that was stopped while it tried to connect shows the last of these ever since: it did not stop by itself.
-const CONNECTING_FAILED: RangeInclusive<u32> = 2000..=2999;
+/// A receiver that was stopped while it tried to connect shows the last of these ever since: it did not stop by itself. Errors of
+/// the client library, and what a server says that lets nobody in (8.4 Reference Manual, "Server Error Message Reference"): too
+/// many connections, access denied, being shut down, a host that is blocked or not allowed.
+const fn is_of_connecting(errno: u32) -> bool {
+    matches!(
+        errno,
+        2000..=2999 | 1040 | 1045 | 1053 | 1129 | 1130 | 1203 | 1226
+    )
+}
 
 #[derive(Debug, Default)]
 pub(super) struct LeftHalted {
@@ -163,7 +170,7 @@ impl Node {
         };
         // Its applier ran on: whoever stopped that as well is not this program.
         let is_as_left = status.io_errno == 0
-            || CONNECTING_FAILED.contains(&status.io_errno) && status.sql == ThreadState::Running;
+            || is_of_connecting(status.io_errno) && status.sql == ThreadState::Running;
         if status.source != record.primary || status.io != ThreadState::Stopped || !is_as_left {
             return Look::Over;
         }
@@ -180,22 +187,18 @@ impl Node {
         }
     }
 
-    /// The primary is open, by a reading since everything that was done to its cluster, and no other server of its cluster that
-    /// follows nobody is.
+    /// The primary is open, by a reading since everything that was done to its cluster, and no other server of its cluster is
+    /// known to take writes.
     fn serves(&self, record: &ClusterRecord) -> bool {
+        let settled = self.learned.settled_since(record.key);
         let primary = self.observed.instances.get(&record.primary);
         let is_open = primary.is_some_and(|primary| {
             primary.is_last_check_valid()
-                && primary.seen > self.learned.settled_since(record.key)
+                && primary.seen > settled
                 && primary.identity() == record.identity.as_ref()
                 && !primary.read_only()
         });
         let mut others = record.members.iter().filter(|key| **key != record.primary);
-        is_open
-            && !others.any(|key| {
-                let report = self.observed.instances.get(key);
-                let report = report.and_then(|other| other.report.as_ref());
-                report.is_some_and(|report| !report.read_only && report.replication.is_none())
-            })
+        is_open && !others.any(|key| self.takes_writes(key, settled) == Some(true))
     }
 }

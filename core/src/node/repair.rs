@@ -914,12 +914,18 @@ impl Seen<'_> {
         else {
             return false;
         };
+        // Of every replica that has anything: one may have transactions of its own.
         let lacks_something = || {
-            self.recovery.replicas.iter().any(|replica| {
-                let held = report_of(replica).and_then(|report| report.executed.as_ref());
-                held.zip(report.executed.as_ref())
-                    .is_some_and(|(held, here)| here.is_superset(held) == Ok(false))
-            })
+            let held = self.recovery.replicas.iter().filter_map(|replica| {
+                let held = report_of(replica)?.executed.as_ref()?;
+                (!held.is_empty()).then_some(held)
+            });
+            let lacks = |held| {
+                let here = report.executed.as_ref();
+                here.is_some_and(|here| here.is_superset(held) == Ok(false))
+            };
+            let mut held = held.peekable();
+            held.peek().is_some() && held.all(lacks)
         };
         is_named_otherwise && (report.read_only || lacks_something())
     }

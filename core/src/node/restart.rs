@@ -22,7 +22,7 @@ use crate::{
     recovery::{Outcome, Phase, Purpose, Recovery, StepKind},
     replicated::{Change, ClusterRecord, Command, Deposed, Sighting},
     time::{Mono, Now},
-    topology::{Instance, ThreadState},
+    topology::{Instance, ProbeFailure, ProbeReport, ThreadState},
 };
 
 /// Uptimes are whole seconds, and readings take a while.
@@ -52,8 +52,8 @@ pub(super) struct Learned {
 struct LearnedOpened {
     opened: Option<Sighting>,
     since: Mono,
-    /// It was found closed by a restart, which its uptime may not tell any more when it may be opened.
-    is_closed_by_restart: bool,
+    /// It was found closed by a restart or a recovery, which may not show any more when it may be opened.
+    was_found_closed: bool,
     reopen: Backoff,
 }
 
@@ -138,19 +138,16 @@ impl Learned {
             .map_or(Mono::ZERO, |held| held.since)
     }
 
-    fn is_closed_by_restart(&self, cluster: ClusterKey) -> bool {
+    fn was_found_closed(&self, cluster: ClusterKey) -> bool {
         self.opened
             .get(&cluster)
-            .is_some_and(|held| held.is_closed_by_restart)
+            .is_some_and(|held| held.was_found_closed)
     }
 
-    fn of_closed(&mut self, record: &ClusterRecord) -> &mut LearnedOpened {
-        let held = self
-            .opened
+    fn of(&mut self, record: &ClusterRecord) -> &mut LearnedOpened {
+        self.opened
             .entry(record.key)
-            .or_insert_with(|| LearnedOpened::at(Mono::ZERO, record.opened));
-        held.is_closed_by_restart = true;
-        held
+            .or_insert_with(|| LearnedOpened::at(Mono::ZERO, record.opened))
     }
 }
 
@@ -159,7 +156,7 @@ impl LearnedOpened {
         Self {
             opened,
             since,
-            is_closed_by_restart: false,
+            was_found_closed: false,
             reopen: Backoff::default(),
         }
     }
@@ -200,7 +197,19 @@ enum Standing {
     AsRecorded,
     /// Writeable with this uptime; without one, people closed it.
     Mark(Option<u64>),
-    ClosedByRestart,
+    /// A restart closed it, or a recovery that left it so.
+    Closed,
+    /// It is open, and a recovery that promoted nobody may have left statements in its connections that close it yet.
+    MayBeClosed,
+}
+
+/// Whether another server of a cluster than its primary takes the writes of clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Beside {
+    Nobody,
+    /// Not all were looked at since everything that was done to the cluster, or what was seen can mean both.
+    Unknown,
+    Another,
 }
 
 impl Node {
@@ -265,18 +274,14 @@ impl Node {
             return Standing::AsRecorded;
         };
         let uptime_s = report.uptime_s;
-        let is_restarted = |opened| {
-            self.learned.is_closed_by_restart(record.key)
-                || was_restarted_since(now, opened, learned, server)
-        };
+        let is_restarted = |opened| was_restarted_since(now, opened, learned, server);
+        let was_found_closed = self.learned.was_found_closed(record.key);
         match (report.read_only, record.opened) {
             (false, None) => Standing::Mark(Some(uptime_s)),
-            (false, Some(opened))
-                if is_restarted(opened)
-                    || is_worth_renewing(opened, uptime_s)
-                    // Whoever closes it from now on is not that recovery.
-                    || self.left_closed_by(record).is_some() =>
-            {
+            // Nothing outlives a restart.
+            (false, Some(opened)) if is_restarted(opened) => Standing::Mark(Some(uptime_s)),
+            (false, Some(_)) if self.left_closed_by(record).is_some() => Standing::MayBeClosed,
+            (false, Some(opened)) if was_found_closed || is_worth_renewing(opened, uptime_s) => {
                 Standing::Mark(Some(uptime_s))
             }
             (false, Some(_)) | (true, None) => Standing::AsRecorded,
@@ -284,12 +289,19 @@ impl Node {
             (true, Some(opened))
                 if opened.uptime_s == 0
                     || uptime_s <= YOUNG_S
-                    || is_restarted(opened)
-                    || self.was_left_closed(record) =>
+                    || was_found_closed
+                    || is_restarted(opened) =>
             {
-                Standing::ClosedByRestart
+                Standing::Closed
             }
-            (true, Some(_)) => Standing::Mark(None),
+            (true, Some(_)) => match self.left_closed_by(record) {
+                None => Standing::Mark(None),
+                Some(recovery) => match self.beside(record, recovery) {
+                    Beside::Nobody => Standing::Closed,
+                    Beside::Unknown => Standing::AsRecorded,
+                    Beside::Another => Standing::Mark(None),
+                },
+            },
         }
     }
 
@@ -307,9 +319,9 @@ impl Node {
     /// Records which primaries are writeable, and which people closed. One that a restart closed is made writeable again.
     pub(super) fn keep_primaries_open(&mut self, now: Now, out: &mut Output, before: usize) {
         let mut marks: Vec<Command> = Vec::new();
-        let mut closed: Vec<ClusterKey> = Vec::new();
+        let mut to_open: Vec<(ClusterKey, bool)> = Vec::new();
         for record in self.replicated.clusters() {
-            if marks.len() + closed.len() + out.effects.len() - before >= PROPOSALS_PER_ROUND {
+            if marks.len() + to_open.len() + out.effects.len() - before >= PROPOSALS_PER_ROUND {
                 break;
             }
             let Some(identity) = record.identity.clone() else {
@@ -328,34 +340,53 @@ impl Node {
                     identity,
                     writeable_at_uptime_s,
                 }),
-                Standing::ClosedByRestart => closed.push(record.key),
+                Standing::Closed => to_open.push((record.key, true)),
+                Standing::MayBeClosed => to_open.push((record.key, false)),
             }
         }
         for command in marks {
             self.propose(now, Cause::House, command, out);
         }
-        for cluster in closed {
-            let Some(record) = self.replicated.cluster(cluster).cloned() else {
-                continue;
-            };
-            let may_reopen = self.may_reopen(now, &record);
-            let held = self.learned.of_closed(&record);
-            if !may_reopen || !held.reopen.is_due(now.mono) {
-                continue;
-            }
-            held.reopen.tried(now.mono, REOPEN_AGAIN, REOPEN_DOUBLINGS);
-            let key = record.primary;
-            let text =
-                format!("{key} restarted read-only and was writeable: making it writeable again");
-            note(out, Level::Warning, None, text);
-            self.open(now, &key, Purpose::Reopen, "", out);
+        for (cluster, is_closed) in to_open {
+            self.open_again(now, cluster, is_closed, out);
         }
+    }
+
+    /// Opens a primary, which ends what waits in its connections to close it.
+    fn open_again(&mut self, now: Now, cluster: ClusterKey, is_closed: bool, out: &mut Output) {
+        let Some(record) = self.replicated.cluster(cluster).cloned() else {
+            return;
+        };
+        let may_reopen = self.may_reopen(now, &record);
+        let held = self.learned.of(&record);
+        held.was_found_closed |= is_closed;
+        if !may_reopen || !held.reopen.is_due(now.mono) {
+            return;
+        }
+        held.reopen.tried(now.mono, REOPEN_AGAIN, REOPEN_DOUBLINGS);
+        let key = record.primary;
+        let text = if is_closed {
+            format!(
+                "{key} is read-only since a restart or a recovery, and was writeable: making it writeable again"
+            )
+        } else {
+            format!(
+                "{key} is writeable, and a recovery that promoted nobody may have left statements there that close it: ending them"
+            )
+        };
+        note(out, Level::Warning, None, text);
+        self.open(now, &key, Purpose::Reopen, "", out);
     }
 
     fn may_reopen(&self, now: Now, record: &ClusterRecord) -> bool {
         self.policy().reopen_restarted_primary
             && self.may_change(record)
             && self.is_primary_of_its_servers(record)
+            // People may have chosen another one after a promotion that failed.
+            && self
+                .failed_since_opened(record)
+                .find(|recovery| recovery.is_past_return())
+                .is_none_or(|recovery| self.beside(record, recovery) == Beside::Nobody)
             && self
                 .replicated
                 .downtime_of(&record.primary, now.wall)
@@ -440,43 +471,95 @@ impl Node {
                 .matches(&record.name, record.alias_or_name())
     }
 
-    /// A recovery closed the primary and left it so. Where that may have opened another server, no other one is open.
-    fn was_left_closed(&self, record: &ClusterRecord) -> bool {
-        let Some(recovery) = self.left_closed_by(record) else {
-            return false;
-        };
+    /// Whether another server of the cluster takes writes after a recovery that promoted nobody. Before a promotion was tried
+    /// nobody has a reason to open one.
+    fn beside(&self, record: &ClusterRecord, recovery: &Recovery) -> Beside {
+        if !recovery.is_past_return() {
+            return Beside::Nobody;
+        }
         let settled = self.learned.settled_since(record.key);
-        let is_closed = |key: &InstanceKey| {
-            self.observed.instances.get(key).is_some_and(|server| {
-                server.is_last_check_valid() && server.seen > settled && server.read_only()
-            })
+        let others = record.members.iter().chain(&recovery.replicas);
+        let mut beside = Beside::Nobody;
+        for key in others.filter(|key| **key != record.primary) {
+            match self.takes_writes(key, settled) {
+                Some(true) => return Beside::Another,
+                Some(false) => {}
+                None => beside = Beside::Unknown,
+            }
+        }
+        beside
+    }
+
+    /// Whether a server that is not the recorded primary takes writes of clients as one: it is open and replicates from nobody.
+    /// None if it was not looked at since, or what it shows can mean both.
+    pub(super) fn takes_writes(&self, key: &InstanceKey, since: Option<Mono>) -> Option<bool> {
+        let Some(server) = self.observed.instances.get(key) else {
+            return Some(false);
         };
-        let mut others = record.members.iter().chain(&recovery.replicas);
-        !recovery.is_past_return() || others.all(|key| *key == record.primary || is_closed(key))
+        let by_report = |report: &ProbeReport| match &report.replication {
+            _ if report.read_only => Some(false),
+            None => Some(true),
+            Some(status)
+                if status.io == ThreadState::Running || status.sql == ThreadState::Running =>
+            {
+                Some(false)
+            }
+            // Whether people stopped it, or a recovery, does not show.
+            Some(_) => None,
+        };
+        let report = server.report.as_deref();
+        if server.is_last_check_valid() && server.seen > since {
+            return by_report(report?);
+        }
+        // One that does not answer takes none that this program could know of, unless it was seen to before.
+        let is_away = !server.is_last_check_valid()
+            && server.checked > since
+            && !server
+                .failure
+                .as_ref()
+                .is_some_and(ProbeFailure::proves_life);
+        let mut deposed = self.replicated.deposed_at(key).peekable();
+        let took_none = if deposed.peek().is_some() {
+            deposed.all(|(_, row)| row.fenced.is_none())
+        } else {
+            report.and_then(by_report) != Some(true)
+        };
+        (is_away && took_none).then_some(false)
+    }
+
+    /// The recoveries of a primary, and the attempts to open it, that failed after it was last seen open; newest first.
+    fn failed_since_opened<'a>(
+        &'a self,
+        record: &ClusterRecord,
+    ) -> impl Iterator<Item = &'a Recovery> + use<'a> {
+        let (cluster, primary) = (record.key, record.primary.clone());
+        let opened = record.opened.map(|opened| opened.at);
+        self.replicated
+            .recoveries_newest_first()
+            .filter(move |recovery| recovery.cluster == cluster && recovery.server == primary)
+            .take_while(move |recovery| {
+                let ended = recovery.end.as_ref().map(|(ended, _)| *ended);
+                (recovery.purpose.is_recovery() || recovery.purpose == Purpose::Reopen)
+                    && !recovery.is_successful()
+                    && ended > opened
+            })
     }
 
     /// A recovery of the cluster that may have closed its primary after that was last seen open, promoted nobody, and did not
     /// open it again; nor did those since, all of which failed.
     fn left_closed_by(&self, record: &ClusterRecord) -> Option<&Recovery> {
-        let opened = record.opened?;
+        record.opened?;
         let was_opened = |recovery: &Recovery| {
             let is_done = |(_, phase): (_, &Phase)| *phase == Phase::Settled(Outcome::Done);
             recovery.steps_of(StepKind::Reopen).any(is_done)
         };
         let is_recent = |recovery: &Recovery| {
             recovery.end.as_ref().is_some_and(|(ended, _)| {
-                *ended > opened.at && self.replicated.log_time().since(*ended) < LEFT_CLOSED_FOR
+                self.replicated.log_time().since(*ended) < LEFT_CLOSED_FOR
             })
         };
-        self.replicated
-            .recoveries_newest_first()
-            .filter(|recovery| recovery.cluster == record.key && recovery.server == record.primary)
-            .take_while(|recovery| {
-                (recovery.purpose.is_recovery() || recovery.purpose == Purpose::Reopen)
-                    && !recovery.is_successful()
-                    && !was_opened(recovery)
-                    && is_recent(recovery)
-            })
+        self.failed_since_opened(record)
+            .take_while(|recovery| !was_opened(recovery) && is_recent(recovery))
             .find(|recovery| recovery.purpose.is_recovery() && recovery.may_have_closed())
     }
 

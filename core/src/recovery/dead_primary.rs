@@ -2013,8 +2013,7 @@ impl<V: View> Plan<'_, V> {
     fn look(&self, step: &Step, after: Mono) -> State {
         match self.view.reading(&step.server) {
             Some(reading) if reading.seen > after => {
-                let identity = step.identity.as_ref();
-                if identity.is_some_and(|identity| *identity != reading.report.identity) {
+                if !step.is_meant_for(&reading.report.identity) {
                     State::NotDone(String::from("another server answers there"))
                 } else if step.kind == StepKind::Repoint {
                     self.look_at_replica(&step.server, reading, after)

@@ -182,6 +182,14 @@ pub struct Step {
     pub read_after: bool,
 }
 
+impl Step {
+    /// Whether it may be judged by what a server of this identity shows.
+    #[must_use]
+    pub fn is_meant_for(&self, identity: &Identity) -> bool {
+        self.identity.as_ref().is_none_or(|meant| meant == identity)
+    }
+}
+
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} on {}: ", self.id, self.server)?;

@@ -55,8 +55,7 @@ pub fn next(recovery: &Recovery, view: &impl View, progress: &mut Progress) -> M
                     .unwrap_or(progress.began);
                 match view.reading(&step.server) {
                     Some(reading) if reading.seen > since => {
-                        let identity = step.identity.as_ref();
-                        if identity.is_some_and(|identity| *identity != reading.report.identity) {
+                        if !step.is_meant_for(&reading.report.identity) {
                             problems.push(format!("{step}: another server answers there"));
                         } else if is_done(&recovery.purpose, step.kind, reading.report) {
                             seen.push(audit::seen_line(step, "looked at again: done"));

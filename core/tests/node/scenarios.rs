@@ -1178,6 +1178,24 @@ fn nobody_is_promoted_beside_the_dead_ones_data_under_another_identity() {
     });
 }
 
+/// A replica's transactions of its own say nothing of whose data it is.
+#[test]
+fn the_dead_ones_data_under_another_identity_are_known_beside_an_errant_replica() {
+    for_both(|flavour| {
+        let mut world = draining_for_a_dead_one(flavour);
+        world.server(3).applied.insert((77, 1));
+        world.run(6 * SEC);
+        world.server(1).server_id = 99;
+        world.restart(1);
+        world.run(SEC);
+        for number in 2..=3 {
+            world.server(number).stuck = false;
+        }
+        world.run(10 * SEC);
+        assert_eq!(world.promoted, [], "{}", world.story());
+    });
+}
+
 #[test]
 fn a_primary_that_returns_after_the_promotion_is_closed_and_no_cluster_of_its_own() {
     for_both(|flavour| {
@@ -1354,13 +1372,14 @@ fn a_replica_that_an_undone_recovery_left_halted_is_started_when_it_can_be() {
             world.expect(20 * SEC, "a failed recovery", |world| {
                 world.running().is_none() && !world.recoveries().is_empty()
             });
-            // The dial that it was halted in failed.
+            // The dial that it was halted in failed: nobody answered, or there was no room.
+            let code = if daemons_restart { 2003 } else { 1040 };
             world
                 .server(3)
                 .channel
                 .as_mut()
                 .expect("a replica")
-                .io_error = Some((2003, "error connecting to master"));
+                .io_error = Some((code, "error connecting to master"));
             world.restart(1);
             world.run(20 * SEC);
             assert!(!world.receives(3), "{}", world.story());
@@ -1391,6 +1410,48 @@ fn a_replica_that_an_undone_recovery_left_halted_is_started_when_it_can_be() {
             world.run(200 * SEC);
             assert!(!world.receives(3), "{}", world.story());
         }
+    });
+}
+
+/// What that was seen to be before it died, open and nobody's replica, is of long ago.
+#[test]
+fn a_replica_that_was_left_halted_is_started_although_a_dead_primary_is_remembered() {
+    for_both(|flavour| {
+        let mut world = World::with(flavour, 3, |policy| {
+            policy.cool_down = core::time::Duration::ZERO;
+        });
+        world.run(20 * SEC);
+        world.kill(1);
+        world.expect_succeeded(10 * SEC, 2);
+        world.run(20 * SEC);
+        assert_follow(&mut world, &[3, 4], 2);
+        for number in 3..=4 {
+            let server = world.server(number);
+            server.stuck = true;
+            server.refuses.insert(String::from("start IO thread"), 1872);
+        }
+        world.run(SEC);
+        world.kill(2);
+        world.expect(20 * SEC, "a drain", |world| {
+            world
+                .running()
+                .is_some_and(|recovery| recovery.candidate.is_some())
+        });
+        world.restart(2);
+        world.run(20 * SEC);
+        assert!(
+            !world.receives(3) && !world.receives(4),
+            "{}",
+            world.story()
+        );
+        for number in 3..=4 {
+            world.server(number).stuck = false;
+            world.server(number).refuses.clear();
+        }
+        world.expect(200 * SEC, "replicas that receive", |world| {
+            world.receives(3) && world.receives(4)
+        });
+        assert_eq!(world.writeable(), [key(2)]);
     });
 }
 
@@ -1858,6 +1919,83 @@ fn a_frozen_primary_that_thaws_after_the_promotion_failed_is_the_primary_again()
     });
 }
 
+/// It dies, comes back closed by its file, and an operator decided for another one meanwhile.
+#[test]
+fn a_killed_primary_that_returns_after_the_promotion_failed_stays_closed_beside_another() {
+    for_both(|flavour| {
+        for is_another in [true, false] {
+            let mut world = World::new(flavour, 2);
+            world.run(20 * SEC);
+            for number in 2..=3 {
+                let refuses = &mut world.server(number).refuses;
+                refuses.insert(String::from("make writeable"), 1227);
+            }
+            world.server(1).starts_read_only = true;
+            world.kill(1);
+            world.expect(60 * SEC, "a failed promotion", |world| {
+                world.running().is_none() && !world.recoveries().is_empty()
+            });
+            assert!(world.last().is_past_return(), "{}", world.story());
+            if is_another {
+                let chosen = world.server(2);
+                chosen.channel = None;
+                chosen.read_only = false;
+            }
+            world.run(SEC);
+            world.restart(1);
+            world.run(60 * SEC);
+            let open = if is_another { key(2) } else { key(1) };
+            assert_eq!(world.writeable(), [open], "{}", world.story());
+        }
+    });
+}
+
+/// Neither a member that is down nor one that runs open, and replicates, takes writes of its cluster.
+#[test]
+fn a_primary_that_thaws_after_the_promotion_failed_is_opened_beside_a_dead_and_an_open_replica() {
+    for_both(|flavour| {
+        let mut world = World::new(flavour, 4);
+        world.server(5).read_only = false;
+        world.run(20 * SEC);
+        for number in 2..=4 {
+            let refuses = &mut world.server(number).refuses;
+            refuses.insert(String::from("make writeable"), 1227);
+        }
+        world
+            .server(5)
+            .refuses
+            .insert(String::from("make writeable"), 1227);
+        world.freeze(1);
+        world.expect(60 * SEC, "a failed promotion", |world| {
+            world.running().is_none() && !world.recoveries().is_empty()
+        });
+        assert!(world.last().is_past_return(), "{}", world.story());
+        world.kill(4);
+        world.run(10 * SEC);
+        world.thaw(1);
+        world.expect(20 * SEC, "the primary open", |world| {
+            world.writeable().contains(&key(1))
+        });
+        world.run(20 * SEC);
+        assert_follow(&mut world, &[2, 3, 5], 1);
+    });
+}
+
+/// It is open before the statements arrive that were left in its connections.
+#[test]
+fn a_fence_that_arrives_late_does_not_close_a_primary_that_nobody_replaced() {
+    for_both(|flavour| {
+        let mut world = frozen_and_nobody_can_be_promoted(flavour);
+        assert!(world.server(1).fences > 0, "{}", world.story());
+        world.thaw_before_fences(1);
+        world.run(10 * SEC);
+        world.fences_arrive(1);
+        world.run(30 * SEC);
+        assert_eq!(world.writeable(), [key(1)], "{}", world.story());
+        assert_follow(&mut world, &[2, 3], 1);
+    });
+}
+
 #[test]
 fn a_primary_that_thaws_in_time_is_left_alone() {
     for_both(|flavour| {
@@ -2064,6 +2202,28 @@ fn a_daemon_that_died_after_it_saw_the_primary_alive_does_not_hold_up_the_verdic
         world.kill_daemon(2);
         world.kill(1);
         world.expect_succeeded(10 * SEC, 2);
+    });
+}
+
+/// A server that was down when they started is nothing that they lost: it does not count with the primary.
+#[test]
+fn daemons_that_started_beside_a_dead_replica_have_a_voice_at_once() {
+    for_both(|flavour| {
+        let mut world = World::new(flavour, 3);
+        world.run(20 * SEC);
+        world.kill(2);
+        world.run(20 * SEC);
+        world.depose();
+        for daemon in [0, 1] {
+            world.kill_daemon(daemon);
+            world.restart_daemon(daemon);
+        }
+        world.elect(2);
+        world.run(3 * SEC);
+        world.kill(1);
+        world.expect(2 * SEC, "a promotion", |world| {
+            world.writeable() == [key(3)]
+        });
     });
 }
 

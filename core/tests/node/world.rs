@@ -412,10 +412,20 @@ impl World {
 
     pub fn thaw(&mut self, number: u16) {
         self.say(format!("SIGCONT of {}", key(number)));
+        self.server(number).frozen = false;
+        self.fences_arrive(number);
+    }
+
+    /// Its network is slower than its clients: the fences are on their way.
+    pub fn thaw_before_fences(&mut self, number: u16) {
+        self.say(format!("SIGCONT of {}, fences later", key(number)));
+        self.server(number).frozen = false;
+    }
+
+    /// Those whose sessions are there.
+    pub fn fences_arrive(&mut self, number: u16) {
         let server = self.server(number);
-        server.frozen = false;
-        if server.fences > 0 {
-            server.fences = 0;
+        if core::mem::take(&mut server.fences) > 0 {
             server.read_only = true;
         }
     }

@@ -12,6 +12,7 @@
 use alloc::{
     collections::{BTreeMap, BTreeSet},
     format,
+    string::String,
     vec::Vec,
 };
 use core::time::Duration;
@@ -34,6 +35,8 @@ const REOPEN_AGAIN: Duration = Duration::from_secs(5);
 const REOPEN_DOUBLINGS: u32 = 4;
 /// A primary that a recovery closed and that stays closed for so long was seen by people, and is theirs.
 const LEFT_CLOSED_FOR: Duration = Duration::from_secs(3600);
+/// What is not known of the other servers of a cluster is waited for so long: they are all read meanwhile.
+const UNKNOWN_FOR: Duration = Duration::from_secs(60);
 /// A server that has no replica is opened so long after a recovery promoted it; later, people may serve from another.
 const PROMOTED_WITHIN: Duration = Duration::from_secs(600);
 /// Wall clocks of daemons may differ by so much without a word.
@@ -52,9 +55,11 @@ pub(super) struct Learned {
 struct LearnedOpened {
     opened: Option<Sighting>,
     since: Mono,
-    /// It was found closed by a restart or a recovery, which may not show any more when it may be opened.
+    /// It was found closed by a restart, which its uptime may not tell any more when it may be opened.
     was_found_closed: bool,
     reopen: Backoff,
+    /// Why it is not opened, as it was said last.
+    held_up: Option<String>,
 }
 
 #[derive(Debug)]
@@ -158,6 +163,7 @@ impl LearnedOpened {
             since,
             was_found_closed: false,
             reopen: Backoff::default(),
+            held_up: None,
         }
     }
 }
@@ -197,19 +203,27 @@ enum Standing {
     AsRecorded,
     /// Writeable with this uptime; without one, people closed it.
     Mark(Option<u64>),
-    /// A restart closed it, or a recovery that left it so.
-    Closed,
-    /// It is open, and a recovery that promoted nobody may have left statements in its connections that close it yet.
-    MayBeClosed,
+    /// It is to be opened.
+    Open(Closed),
+}
+
+/// Why a primary is to be opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Closed {
+    ByRestart,
+    /// By a recovery that promoted nobody.
+    ByRecovery,
+    /// It is open, and such a recovery may have left statements in its connections that close it yet.
+    Soon,
 }
 
 /// Whether another server of a cluster than its primary takes the writes of clients.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Beside {
     Nobody,
-    /// Not all were looked at since everything that was done to the cluster, or what was seen can mean both.
-    Unknown,
-    Another,
+    /// This one was not looked at since everything that was done to the cluster, or what was seen can mean both.
+    Unknown(InstanceKey),
+    Another(InstanceKey),
 }
 
 impl Node {
@@ -280,11 +294,17 @@ impl Node {
             (false, None) => Standing::Mark(Some(uptime_s)),
             // Nothing outlives a restart.
             (false, Some(opened)) if is_restarted(opened) => Standing::Mark(Some(uptime_s)),
-            (false, Some(_)) if self.left_closed_by(record).is_some() => Standing::MayBeClosed,
-            (false, Some(opened)) if was_found_closed || is_worth_renewing(opened, uptime_s) => {
-                Standing::Mark(Some(uptime_s))
-            }
-            (false, Some(_)) | (true, None) => Standing::AsRecorded,
+            (false, Some(opened)) => match self.left_closed_by(record) {
+                Some(recovery) => self.standing_of_open(now, record, recovery, uptime_s),
+                None if was_found_closed
+                    || is_worth_renewing(opened, uptime_s)
+                    || self.failed_since_opened(record).next().is_some() =>
+                {
+                    Standing::Mark(Some(uptime_s))
+                }
+                None => Standing::AsRecorded,
+            },
+            (true, None) => Standing::AsRecorded,
             // Opened by a recovery and never seen open: how long it had been up is not known, and people are not that quick.
             (true, Some(opened))
                 if opened.uptime_s == 0
@@ -292,16 +312,34 @@ impl Node {
                     || was_found_closed
                     || is_restarted(opened) =>
             {
-                Standing::Closed
+                Standing::Open(Closed::ByRestart)
             }
             (true, Some(_)) => match self.left_closed_by(record) {
-                None => Standing::Mark(None),
                 Some(recovery) => match self.beside(record, recovery) {
-                    Beside::Nobody => Standing::Closed,
-                    Beside::Unknown => Standing::AsRecorded,
-                    Beside::Another => Standing::Mark(None),
+                    Beside::Nobody | Beside::Unknown(_) => Standing::Open(Closed::ByRecovery),
+                    Beside::Another(_) => Standing::Mark(None),
                 },
+                None => Standing::Mark(None),
             },
+        }
+    }
+
+    /// Of a primary that is open, and that this recovery may close yet. Whoever closes it after it was marked is not that recovery:
+    /// so it is marked when nothing may be done about it.
+    fn standing_of_open(
+        &self,
+        now: Now,
+        record: &ClusterRecord,
+        recovery: &Recovery,
+        uptime_s: u64,
+    ) -> Standing {
+        let ended = recovery.end.as_ref().map(|(ended, _)| *ended);
+        let is_recent = ended.is_some_and(|ended| now.wall.since(ended) < UNKNOWN_FOR);
+        match self.beside(record, recovery) {
+            _ if !self.may_reopen(now, record) => Standing::Mark(Some(uptime_s)),
+            Beside::Nobody => Standing::Open(Closed::Soon),
+            Beside::Unknown(_) if is_recent => Standing::AsRecorded,
+            Beside::Unknown(_) | Beside::Another(_) => Standing::Mark(Some(uptime_s)),
         }
     }
 
@@ -319,7 +357,7 @@ impl Node {
     /// Records which primaries are writeable, and which people closed. One that a restart closed is made writeable again.
     pub(super) fn keep_primaries_open(&mut self, now: Now, out: &mut Output, before: usize) {
         let mut marks: Vec<Command> = Vec::new();
-        let mut to_open: Vec<(ClusterKey, bool)> = Vec::new();
+        let mut to_open: Vec<(ClusterKey, Closed)> = Vec::new();
         for record in self.replicated.clusters() {
             if marks.len() + to_open.len() + out.effects.len() - before >= PROPOSALS_PER_ROUND {
                 break;
@@ -340,53 +378,80 @@ impl Node {
                     identity,
                     writeable_at_uptime_s,
                 }),
-                Standing::Closed => to_open.push((record.key, true)),
-                Standing::MayBeClosed => to_open.push((record.key, false)),
+                Standing::Open(closed) => to_open.push((record.key, closed)),
             }
         }
         for command in marks {
             self.propose(now, Cause::House, command, out);
         }
-        for (cluster, is_closed) in to_open {
-            self.open_again(now, cluster, is_closed, out);
+        for (cluster, closed) in to_open {
+            self.open_again(now, cluster, closed, out);
         }
     }
 
     /// Opens a primary, which ends what waits in its connections to close it.
-    fn open_again(&mut self, now: Now, cluster: ClusterKey, is_closed: bool, out: &mut Output) {
+    fn open_again(&mut self, now: Now, cluster: ClusterKey, closed: Closed, out: &mut Output) {
         let Some(record) = self.replicated.cluster(cluster).cloned() else {
             return;
         };
         let may_reopen = self.may_reopen(now, &record);
+        let held_up = self.held_up_by(&record);
         let held = self.learned.of(&record);
-        held.was_found_closed |= is_closed;
+        held.was_found_closed |= closed == Closed::ByRestart;
         if !may_reopen || !held.reopen.is_due(now.mono) {
             return;
         }
-        held.reopen.tried(now.mono, REOPEN_AGAIN, REOPEN_DOUBLINGS);
         let key = record.primary;
-        let text = if is_closed {
-            format!(
-                "{key} is read-only since a restart or a recovery, and was writeable: making it writeable again"
-            )
-        } else {
-            format!(
+        if let Some(why) = held_up {
+            if held.held_up.as_ref() != Some(&why) {
+                let text = format!("{key} is read-only and was writeable; it is not opened: {why}");
+                note(out, Level::Warning, None, text);
+                held.held_up = Some(why);
+            }
+            return;
+        }
+        held.reopen.tried(now.mono, REOPEN_AGAIN, REOPEN_DOUBLINGS);
+        let text = match closed {
+            Closed::ByRestart => {
+                format!("{key} restarted read-only and was writeable: making it writeable again")
+            }
+            Closed::ByRecovery => format!(
+                "{key} was closed by a recovery that promoted nobody: making it writeable again"
+            ),
+            Closed::Soon => format!(
                 "{key} is writeable, and a recovery that promoted nobody may have left statements there that close it: ending them"
-            )
+            ),
         };
         note(out, Level::Warning, None, text);
         self.open(now, &key, Purpose::Reopen, "", out);
+    }
+
+    /// People may have chosen another primary after a recovery that failed.
+    fn held_up_by(&self, record: &ClusterRecord) -> Option<String> {
+        let recovery = self
+            .failed_since_opened(record)
+            .find(|recovery| recovery.purpose.is_recovery())?;
+        match self.beside(record, recovery) {
+            Beside::Nobody => None,
+            Beside::Another(key) => Some(format!("{key} is writeable and replicates from nobody")),
+            Beside::Unknown(key) => {
+                let ended = recovery.end.as_ref().map(|(ended, _)| *ended);
+                let is_recent = ended
+                    .is_some_and(|ended| self.replicated.log_time().since(ended) < LEFT_CLOSED_FOR);
+                is_recent.then(|| {
+                    format!(
+                        "whether {key} takes writes in its place is not known since recovery {} failed",
+                        recovery.uid
+                    )
+                })
+            }
+        }
     }
 
     fn may_reopen(&self, now: Now, record: &ClusterRecord) -> bool {
         self.policy().reopen_restarted_primary
             && self.may_change(record)
             && self.is_primary_of_its_servers(record)
-            // People may have chosen another one after a promotion that failed.
-            && self
-                .failed_since_opened(record)
-                .find(|recovery| recovery.is_past_return())
-                .is_none_or(|recovery| self.beside(record, recovery) == Beside::Nobody)
             && self
                 .replicated
                 .downtime_of(&record.primary, now.wall)
@@ -471,20 +536,16 @@ impl Node {
                 .matches(&record.name, record.alias_or_name())
     }
 
-    /// Whether another server of the cluster takes writes after a recovery that promoted nobody. Before a promotion was tried
-    /// nobody has a reason to open one.
+    /// Whether another server of the cluster takes writes after a recovery that promoted nobody.
     fn beside(&self, record: &ClusterRecord, recovery: &Recovery) -> Beside {
-        if !recovery.is_past_return() {
-            return Beside::Nobody;
-        }
         let settled = self.learned.settled_since(record.key);
         let others = record.members.iter().chain(&recovery.replicas);
         let mut beside = Beside::Nobody;
         for key in others.filter(|key| **key != record.primary) {
             match self.takes_writes(key, settled) {
-                Some(true) => return Beside::Another,
+                Some(true) => return Beside::Another(key.clone()),
                 Some(false) => {}
-                None => beside = Beside::Unknown,
+                None => beside = Beside::Unknown(key.clone()),
             }
         }
         beside
@@ -499,12 +560,8 @@ impl Node {
         let by_report = |report: &ProbeReport| match &report.replication {
             _ if report.read_only => Some(false),
             None => Some(true),
-            Some(status)
-                if status.io == ThreadState::Running || status.sql == ThreadState::Running =>
-            {
-                Some(false)
-            }
-            // Whether people stopped it, or a recovery, does not show.
+            Some(status) if status.io != ThreadState::Stopped => Some(false),
+            // A recovery halted it, and whether it was open before, or people opened it since, does not show.
             Some(_) => None,
         };
         let report = server.report.as_deref();
@@ -519,10 +576,13 @@ impl Node {
                 .as_ref()
                 .is_some_and(ProbeFailure::proves_life);
         let mut deposed = self.replicated.deposed_at(key).peekable();
-        let took_none = if deposed.peek().is_some() {
-            deposed.all(|(_, row)| row.fenced.is_none())
-        } else {
-            report.and_then(by_report) != Some(true)
+        let took_none = match report.and_then(by_report) {
+            Some(takes_writes) if !takes_writes => true,
+            // A deposed one that never came back was open when it died.
+            Some(_) | None => match deposed.peek() {
+                Some(_) => deposed.all(|(_, row)| row.fenced.is_none()),
+                None => report.is_none(),
+            },
         };
         (is_away && took_none).then_some(false)
     }
@@ -536,12 +596,14 @@ impl Node {
         let opened = record.opened.map(|opened| opened.at);
         self.replicated
             .recoveries_newest_first()
-            .filter(move |recovery| recovery.cluster == cluster && recovery.server == primary)
+            .filter(move |recovery| {
+                (recovery.purpose.is_recovery() || recovery.purpose == Purpose::Reopen)
+                    && recovery.cluster == cluster
+                    && recovery.server == primary
+            })
             .take_while(move |recovery| {
                 let ended = recovery.end.as_ref().map(|(ended, _)| *ended);
-                (recovery.purpose.is_recovery() || recovery.purpose == Purpose::Reopen)
-                    && !recovery.is_successful()
-                    && ended > opened
+                !recovery.is_successful() && ended > opened
             })
     }
 

@@ -57,6 +57,9 @@ pub fn next(recovery: &Recovery, view: &impl View, progress: &mut Progress) -> M
                     Some(reading) if reading.seen > since => {
                         if !step.is_meant_for(&reading.report.identity) {
                             problems.push(format!("{step}: another server answers there"));
+                        } else if recovery.purpose == Purpose::Reopen {
+                            // It also ends what waits there to close it, which does not show.
+                            problems.push(format!("{step}: no answer"));
                         } else if is_done(&recovery.purpose, step.kind, reading.report) {
                             seen.push(audit::seen_line(step, "looked at again: done"));
                         } else {

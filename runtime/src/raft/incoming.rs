@@ -8,7 +8,7 @@ use super::node::locked;
 use super::wire::{LogIdV1, StoredMembershipV1, VoteV1};
 
 /// So many are held while their pieces come.
-pub(super) const INCOMING_MAX: usize = 2;
+const INCOMING_MAX: usize = 2;
 
 /// A snapshot that is being received.
 pub(super) struct Incoming {

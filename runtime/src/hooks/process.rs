@@ -409,15 +409,18 @@ mod tests {
         }
     }
 
+    /// Runs a hook under a limit that only one that is waited for beyond its deadline reaches.
     fn run(settings: HookSettings, place: u32) -> Outcome {
         let runtime = DedicatedRuntime::start("hooks-test", 1).unwrap();
         let hook = Hook {
             list: HookList::PostFailover,
             place,
         };
-        let outcome = runtime.run(Processes::new(settings).run(hook, facts()));
+        let limit = settings.deadline + Duration::from_secs(60);
+        let processes = Processes::new(settings);
+        let outcome = runtime.run(timeout::<TokioEnv, _>(limit, processes.run(hook, facts())));
         runtime.stop();
-        outcome
+        outcome.unwrap_or_else(|| panic!("the hook is waited for after {limit:?}"))
     }
 
     /// A file that does not exist so far.
@@ -484,22 +487,46 @@ mod tests {
         path
     }
 
+    /// Whoever waits for a writer of this pipe ends: it finds no pipe, or one that is closed.
+    fn release(path: &PathBuf) {
+        let writer = std::fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(path)
+            .unwrap();
+        std::fs::remove_file(path).unwrap();
+        drop(writer);
+    }
+
     /// The whole group is ended: what the hook started in the background too.
     #[test]
     fn a_hook_is_ended_at_its_deadline_with_all_that_it_started() {
+        use std::io::Read as _;
         let path = pipe("group");
-        let reader = std::fs::OpenOptions::new()
+        let mut reader = std::fs::OpenOptions::new()
             .read(true)
             .custom_flags(libc::O_NONBLOCK)
             .open(&path)
             .unwrap();
-        let hook = format!("sleep 1000 > {} & trap '' TERM; sleep 1000", path.display());
-        let hooks = HookSettings {
-            deadline: Duration::from_millis(500),
-            ..settings(&[&hook])
-        };
-        let outcome = run(hooks, 0);
-        assert!(matches!(outcome, Outcome::Unknown { .. }), "{outcome:?}");
+        let hook = format!(
+            "(echo; exec sleep 1000) > {} & trap '' TERM; sleep 1000",
+            path.display()
+        );
+        // On a busy machine a shell may be ended before it has started anything, which shows nothing.
+        let mut deadline = Duration::from_secs(1);
+        loop {
+            let hooks = HookSettings {
+                deadline,
+                ..settings(&[&hook])
+            };
+            let outcome = run(hooks, 0);
+            assert!(matches!(outcome, Outcome::Unknown { .. }), "{outcome:?}");
+            if reader.read(&mut [0; 16]).is_ok_and(|count| count > 0) {
+                break;
+            }
+            deadline *= 4;
+            assert!(deadline < Duration::from_secs(300), "nothing was started");
+        }
         // The pipe hangs up when the last process that could write to it is gone.
         let mut wait = libc::pollfd {
             fd: reader.as_raw_fd(),
@@ -544,23 +571,16 @@ mod tests {
         let hook = format!("read _ < {}; exit 1 &", path.display());
         // The pipe has no writer: the hook waits for ever, and its end is not waited for.
         assert_eq!(run(settings(&[&hook]), 0), Outcome::Done);
-        // It ends when it finds no pipe, or one that is closed.
-        let writer = std::fs::OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(&path)
-            .unwrap();
-        std::fs::remove_file(&path).unwrap();
-        drop(writer);
+        release(&path);
     }
 
     #[test]
     fn what_a_hook_left_running_does_not_hold_it() {
-        // The child keeps both outputs open.
-        assert_eq!(
-            run(settings(&["sleep 5 >&1 2>&1 & true"]), 0),
-            Outcome::Done
-        );
+        let path = pipe("left");
+        // What it started keeps both outputs open, and waits for ever: the pipe has no writer.
+        let hook = format!("read _ < {} & true", path.display());
+        assert_eq!(run(settings(&[&hook]), 0), Outcome::Done);
+        release(&path);
     }
 
     #[test]

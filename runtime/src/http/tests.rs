@@ -18,7 +18,7 @@ use orchestrator_core::topology::{
 };
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use super::routes::{Action, Answered, Kind, ROUTES};
 use super::*;
@@ -808,13 +808,27 @@ fn a_relayed_request_is_not_relayed_again() {
     });
 }
 
+/// Waits until nobody listens there: a process that another test is starting holds a listener too, until it is another
+/// program.
+async fn refused(address: &str) {
+    let knocking = async {
+        while TokioEnv::connect(address).await.is_ok() {
+            crate::env::sleep::<TokioEnv>(Duration::from_millis(20)).await;
+        }
+    };
+    crate::env::timeout::<TokioEnv, _>(Duration::from_secs(60), knocking)
+        .await
+        .unwrap_or_else(|| panic!("{address} is never refused"));
+}
+
 #[test]
 fn a_leader_that_cannot_be_reached_or_is_lost() {
     run(async {
-        // A port on which nobody listens any more.
-        let listener = TokioEnv::bind("127.0.0.1:0").await.unwrap();
+        // A port on which nobody listens any more, at a host at which no other test takes it.
+        let listener = TokioEnv::bind("127.0.0.2:0").await.unwrap();
         let address = TokioEnv::local_address(&listener).unwrap();
         drop(listener);
+        refused(&address).await;
         let uri = format!("http://{address}");
         let follower = site(
             Fake::following(facts_of_a_follower(&uri)),
@@ -864,9 +878,12 @@ fn a_leader_that_is_replaced_is_not_waited_for() {
     run(async {
         let mut listener = TokioEnv::bind("127.0.0.1:0").await.unwrap();
         let frozen = TokioEnv::local_address(&listener).unwrap();
+        let (asked, mut waits) = mpsc::unbounded_channel();
         spawn::<TokioEnv>(async move {
             let mut streams = Vec::new();
-            while let Ok((stream, _)) = TokioEnv::accept(&mut listener).await {
+            while let Ok((mut stream, _)) = TokioEnv::accept(&mut listener).await {
+                stream.read_exact(&mut [0]).await.unwrap();
+                asked.send(()).unwrap();
                 streams.push(stream);
             }
         });
@@ -877,45 +894,38 @@ fn a_leader_that_is_replaced_is_not_waited_for() {
             facts
         };
         let follower = site(Fake::following(facts(2, &frozen)), Settings::default()).await;
-        let replace = |by: RaftFacts| {
-            let fake = follower.fake.clone();
-            fake.with(|world| world.facts = facts(2, &frozen));
-            spawn::<TokioEnv>(async move {
-                crate::env::sleep::<TokioEnv>(Duration::from_millis(150)).await;
-                fake.with(|world| world.facts = by);
-            });
-        };
-        let within = |path: &'static str| {
+        // The leader is replaced once it has the request: before, it would not be the one that is asked.
+        let mut ask = async |path: &str, by: RaftFacts| {
+            follower.fake.with(|world| world.facts = facts(2, &frozen));
             let answer = request(&follower.address, "GET", path, "");
-            async move {
-                crate::env::timeout::<TokioEnv, _>(Duration::from_secs(8), answer)
-                    .await
-                    .unwrap_or_else(|| panic!("{path} was not answered"))
-            }
+            let replaced = async {
+                waits.recv().await.unwrap();
+                follower.fake.with(|world| world.facts = by);
+            };
+            let both = async { tokio::join!(answer, replaced).0 };
+            crate::env::timeout::<TokioEnv, _>(Duration::from_secs(60), both)
+                .await
+                .unwrap_or_else(|| panic!("{path} was not answered"))
         };
+        let (look, change) = ("/api/clusters", "/api/forget/db1.example/3306");
 
-        replace(facts(3, &successor.address));
-        let look = within("/api/clusters").await;
-        assert_eq!(look.status, "200 OK");
-        assert_eq!(look.header("x-orchestrator-stale"), None);
-        replace(facts(3, &successor.address));
-        within("/api/forget/db1.example/3306")
+        let answer = ask(look, facts(3, &successor.address)).await;
+        assert_eq!(answer.status, "200 OK");
+        assert_eq!(answer.header("x-orchestrator-stale"), None);
+        ask(change, facts(3, &successor.address))
             .await
             .expect_error("504 Gateway Timeout", "another daemon leads");
         assert_eq!(successor.fake.asked(), []);
 
         // This daemon itself was elected.
-        replace(facts_of_the_leader());
-        let look = within("/api/clusters").await;
-        assert_eq!(look.status, "200 OK");
-        assert_eq!(look.header("x-orchestrator-stale"), None);
+        let answer = ask(look, facts_of_the_leader()).await;
+        assert_eq!(answer.status, "200 OK");
+        assert_eq!(answer.header("x-orchestrator-stale"), None);
 
         // Nobody was.
-        replace(facts_without_a_leader());
-        let look = within("/api/clusters").await;
-        assert_eq!(look.header("x-orchestrator-stale"), Some("no leader"));
-        replace(facts_without_a_leader());
-        within("/api/forget/db1.example/3306")
+        let answer = ask(look, facts_without_a_leader()).await;
+        assert_eq!(answer.header("x-orchestrator-stale"), Some("no leader"));
+        ask(change, facts_without_a_leader())
             .await
             .expect_error("504 Gateway Timeout", "outcome unknown");
         assert_eq!(follower.fake.asked(), []);
@@ -1081,8 +1091,7 @@ fn it_stops_when_told() {
         let mut rest = Vec::new();
         idle.read_to_end(&mut rest).await.unwrap();
         assert!(rest.ends_with(b"\"OK\""));
-        // The listener goes first.
-        assert!(TokioEnv::connect(&site.address).await.is_err());
+        refused(&site.address).await;
     });
 }
 

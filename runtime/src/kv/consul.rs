@@ -24,8 +24,8 @@ use crate::config::{ConsulSettings, ConsulWrites};
 use crate::env::{Env, Mutant, spawn, timeout};
 use crate::tls::{self, Renewed};
 
-/// For one request and its answer.
-const REQUEST_TIME_MAX: Duration = Duration::from_secs(2);
+/// For one request and its answer. No test waits for it to pass, and a busy machine must not make one do so.
+const REQUEST_TIME_MAX: Duration = Duration::from_secs(if cfg!(test) { 60 } else { 2 });
 const RESPONSE_BYTES_MAX: usize = 1 << 20;
 /// Attempts while others write the same pair.
 const TRIES: usize = 5;

@@ -20,7 +20,7 @@ use core::time::Duration;
 use super::{Cause, Level, Node, Output, backoff::Backoff, house::PROPOSALS_PER_ROUND, note};
 use crate::{
     id::{ClusterKey, Identity, InstanceKey},
-    recovery::{Outcome, Phase, Purpose, Recovery, StepKind},
+    recovery::{End, Outcome, Phase, Purpose, Recovery, StepKind},
     replicated::{Change, ClusterRecord, Command, Deposed, Sighting},
     time::{Mono, Now},
     topology::{Instance, ProbeFailure, ProbeReport, ThreadState},
@@ -333,7 +333,9 @@ impl Node {
         recovery: &Recovery,
         uptime_s: u64,
     ) -> Standing {
-        let ended = recovery.end.as_ref().map(|(ended, _)| *ended);
+        // What was done since makes all that was read before of no worth.
+        let newest = self.failed_since_opened(record).next();
+        let ended = newest.and_then(|newest| newest.end.as_ref().map(|(ended, _)| *ended));
         let is_recent = ended.is_some_and(|ended| now.wall.since(ended) < UNKNOWN_FOR);
         match self.beside(record, recovery) {
             _ if !self.may_reopen(now, record) => Standing::Mark(Some(uptime_s)),
@@ -426,25 +428,20 @@ impl Node {
         self.open(now, &key, Purpose::Reopen, "", out);
     }
 
-    /// People may have chosen another primary after a recovery that failed.
+    /// People may have chosen another primary after a recovery that failed; none has to be chosen after one that was undone, since
+    /// the primary answered. An operator who knows better opens it.
     fn held_up_by(&self, record: &ClusterRecord) -> Option<String> {
+        let is_undone = |recovery: &Recovery| matches!(recovery.end, Some((_, End::Undone { .. })));
         let recovery = self
             .failed_since_opened(record)
-            .find(|recovery| recovery.purpose.is_recovery())?;
+            .find(|recovery| recovery.purpose.is_recovery() && !is_undone(recovery))?;
         match self.beside(record, recovery) {
             Beside::Nobody => None,
             Beside::Another(key) => Some(format!("{key} is writeable and replicates from nobody")),
-            Beside::Unknown(key) => {
-                let ended = recovery.end.as_ref().map(|(ended, _)| *ended);
-                let is_recent = ended
-                    .is_some_and(|ended| self.replicated.log_time().since(ended) < LEFT_CLOSED_FOR);
-                is_recent.then(|| {
-                    format!(
-                        "whether {key} takes writes in its place is not known since recovery {} failed",
-                        recovery.uid
-                    )
-                })
-            }
+            Beside::Unknown(key) => Some(format!(
+                "whether {key} takes writes in its place is not known since recovery {} failed",
+                recovery.uid
+            )),
         }
     }
 
@@ -576,13 +573,12 @@ impl Node {
                 .as_ref()
                 .is_some_and(ProbeFailure::proves_life);
         let mut deposed = self.replicated.deposed_at(key).peekable();
-        let took_none = match report.and_then(by_report) {
-            Some(takes_writes) if !takes_writes => true,
+        let took_none = match report.map(by_report) {
+            None | Some(Some(false)) => true,
             // A deposed one that never came back was open when it died.
-            Some(_) | None => match deposed.peek() {
-                Some(_) => deposed.all(|(_, row)| row.fenced.is_none()),
-                None => report.is_none(),
-            },
+            Some(Some(true) | None) => {
+                deposed.peek().is_some() && deposed.all(|(_, row)| row.fenced.is_none())
+            }
         };
         (is_away && took_none).then_some(false)
     }

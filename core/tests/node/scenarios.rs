@@ -7,7 +7,7 @@ use orchestrator_core::{
     id::InstanceKey,
     node::{Reply, Request},
     policy::DeposedAction,
-    recovery::{End, Outcome, Phase, Purpose, Stage, Statement, StepKind},
+    recovery::{End, Outcome, Phase, Purpose, Stage, Statement, StepKind, hook::HookList},
     replicated::{AckScope, Command},
     topology::{self, Flavour, MissingPrivilege, PromotionRule, ThroughFence},
 };
@@ -2022,6 +2022,7 @@ fn a_primary_that_people_close_after_the_promotion_failed_is_not_opened_when_rec
 fn a_fence_that_arrives_late_is_ended_by_the_next_leader_too() {
     for_both(|flavour| {
         let mut world = frozen_and_nobody_can_be_promoted(flavour);
+        world.run(70 * SEC);
         world.thaw_before_fences(1);
         world.expect(20 * SEC, "an intent to open it", |world| {
             world.running().is_some_and(|recovery| {
@@ -2039,6 +2040,27 @@ fn a_fence_that_arrives_late_is_ended_by_the_next_leader_too() {
         }
         world.run(30 * SEC);
         assert_eq!(world.writeable(), [key(1)], "{}", world.story());
+    });
+}
+
+/// Its recovery was undone before anything was changed: nobody had a reason to choose another one.
+#[test]
+fn a_primary_closed_by_its_restart_is_opened_at_once_after_a_recovery_that_changed_nothing() {
+    for_both(|flavour| {
+        let mut world = World::new(flavour, 2);
+        world.have_hooks(&[(HookList::PreFailover, 1)]);
+        world.hook_takes = 2 * SEC;
+        world.run(20 * SEC);
+        world.server(1).starts_read_only = true;
+        world.kill(1);
+        world.expect(5 * SEC, "a hook", |world| !world.hooks.is_empty());
+        world.restart(1);
+        world.expect(3 * SEC, "an undone recovery", |world| {
+            world.running().is_none() && !world.recoveries().is_empty()
+        });
+        world.expect(2 * SEC, "the primary open", |world| {
+            world.writeable() == [key(1)]
+        });
     });
 }
 

@@ -138,8 +138,8 @@ part_bench() {
       "$target/failover-bench" --flavour "$flavour" --how "$how" --kills 2 --times 3 || return 1
     done
   done
-  # Three times what a machine that does nothing else must keep.
-  "$target/leader-bench" --kills 4 --median-seconds-max 1.5 --seconds-max 3.0 || return 1
+  # The median is three times what a machine that does nothing else must keep. A single one may meet a machine that stands still.
+  "$target/leader-bench" --kills 4 --median-seconds-max 1.5 --seconds-max 10 || return 1
   "$target/membership-bench" --replacements 2 --reprovisionings 2
 }
 

@@ -18,7 +18,7 @@ type Pairs = BTreeMap<(String, String), (String, u64, u64)>;
 
 const OWN: &str = "east";
 
-/// A store; it serves until the runtime ends.
+/// A store; it serves until the process ends, on a thread of its own: daemons ask it while a test waits for a program.
 #[derive(Clone, Debug)]
 pub struct Consul {
     address: SocketAddr,
@@ -26,12 +26,12 @@ pub struct Consul {
 }
 
 impl Consul {
-    pub async fn start() -> Result<Consul> {
-        Consul::listen(None).await
+    pub fn start() -> Result<Consul> {
+        Consul::listen(None)
     }
 
     /// By HTTPS, with a certificate and its key in PEM.
-    pub async fn start_https(certificate: &str, key: &str) -> Result<Consul> {
+    pub fn start_https(certificate: &str, key: &str) -> Result<Consul> {
         let chain =
             CertificateDer::pem_slice_iter(certificate.as_bytes()).collect::<Result<_, _>>()?;
         let key = PrivateKeyDer::from_pem_slice(key.as_bytes())?;
@@ -40,29 +40,36 @@ impl Consul {
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()
             .with_single_cert(chain, key)?;
-        Consul::listen(Some(TlsAcceptor::from(Arc::new(server)))).await
+        Consul::listen(Some(TlsAcceptor::from(Arc::new(server))))
     }
 
-    async fn listen(tls: Option<TlsAcceptor>) -> Result<Consul> {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
+    fn listen(tls: Option<TlsAcceptor>) -> Result<Consul> {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+        listener.set_nonblocking(true)?;
         let consul = Consul {
             address: listener.local_addr()?,
             pairs: Arc::default(),
         };
         let serving = consul.clone();
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let (consul, tls) = (serving.clone(), tls.clone());
-                // One that breaks off is its own affair.
-                tokio::spawn(async move {
-                    match tls {
-                        None => consul.serve(stream).await.ok(),
-                        Some(tls) => consul.serve(tls.accept(stream).await.ok()?).await.ok(),
-                    }
-                });
-            }
-        });
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        std::thread::spawn(move || runtime.block_on(serving.serve_all(listener, tls)));
         Ok(consul)
+    }
+
+    async fn serve_all(self, listener: std::net::TcpListener, tls: Option<TlsAcceptor>) {
+        let listener = TcpListener::from_std(listener).expect("a listener that does not block");
+        while let Ok((stream, _)) = listener.accept().await {
+            let (consul, tls) = (self.clone(), tls.clone());
+            // One that breaks off is its own affair.
+            tokio::spawn(async move {
+                match tls {
+                    None => consul.serve(stream).await.ok(),
+                    Some(tls) => consul.serve(tls.accept(stream).await.ok()?).await.ok(),
+                }
+            });
+        }
     }
 
     pub fn address(&self) -> String {

@@ -665,7 +665,7 @@ impl Server {
     pub async fn wait_ended(&self) -> Result<()> {
         until(
             "server ends",
-            Duration::from_secs(30),
+            Duration::from_secs(90),
             Duration::from_millis(5),
             async || {
                 if self.is_running() {

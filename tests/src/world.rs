@@ -136,10 +136,7 @@ impl World {
             .ports()
             .last()
             .ok_or_else(|| anyhow!("an empty fleet"))?;
-        world
-            .daemons
-            .ask_leader(&format!("/api/discover/127.0.0.1/{seed}"))
-            .await?;
+        world.daemons.wait_discovered(seed).await?;
         world.wait_settled(&[]).await?;
         Ok(world)
     }

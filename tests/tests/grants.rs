@@ -449,6 +449,9 @@ const fn fence_of(flavour: Flavour) -> &'static str {
     }
 }
 
+/// A login on a machine that stands still takes so long.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 /// What a probe by that account finds.
 async fn report_of(port: u16, user: &str, password: &str) -> Result<ProbeReport, String> {
     let fleet = Mysql::<TokioEnv>::new(ProbeSettings {
@@ -456,6 +459,7 @@ async fn report_of(port: u16, user: &str, password: &str) -> Result<ProbeReport,
         password: password.to_owned(),
         discover_by_show_replicas: true,
         tls_skip_verify: true,
+        connect_timeout: PATIENCE,
         ..ProbeSettings::default()
     });
     let end = fleet.probe(InstanceKey::new("127.0.0.1", port)).await;
@@ -581,6 +585,7 @@ async fn mysql_certificates_of_both_sides_are_checked() {
             tls_ca: authority.map(|folder| file(folder, "ca.pem")),
             tls_cert: identity.map(|folder| file(folder, "daemon.pem")),
             tls_key: identity.map(|folder| file(folder, "daemon.key")),
+            connect_timeout: PATIENCE,
             ..ProbeSettings::default()
         });
         let end = fleet.probe(InstanceKey::new("127.0.0.1", port)).await;

@@ -49,6 +49,7 @@ impl Collector {
             .collect()
     }
 
+    /// Waits until a hook of this name has begun.
     async fn wait_for(&self, name: &str) {
         let what = format!("hook {name} begins");
         let looked = until(&what, PATIENCE, Duration::from_millis(20), async || {
@@ -67,14 +68,24 @@ impl Collector {
     }
 }
 
+/// The code of a primary's death. A replica that is not read at that moment, as on a machine that stands still, is in it.
+fn dead_primary(code: &str) -> &str {
+    assert!(
+        ["DeadMaster", "DeadMasterAndSomeReplicas"].contains(&code),
+        "{code}"
+    );
+    code
+}
+
 async fn world(settings: Value) -> World {
     let fleet = FleetOptions {
         flavour: Flavour::MariaDb,
         servers: 4,
         timing: ReplicationTiming::Quick,
     };
-    let mut options = DaemonOptions::default_configuration();
-    options.settings = settings.as_object().expect("an object").clone();
+    let mut options = DaemonOptions::steady();
+    let settings = settings.as_object().expect("an object").clone();
+    options.settings.extend(settings);
     World::start(fleet, &options)
         .await
         .expect("a fleet that the daemons know")
@@ -106,9 +117,11 @@ async fn the_leader_alone_runs_each_hook_once_and_in_order() {
     let uid = aftermath.recoveries[0].uid.clone();
     let (old, new) = (aftermath.old.to_string(), aftermath.promoted.to_string());
     let key = format!("{uid}/PostFailoverProcesses[0]");
+    let lines = collector.lines();
+    let code = dead_primary(&lines[0][3]);
     let wanted = [
-        vec!["detection", &leader, "", "DeadMaster", &old],
-        vec!["pre", &leader, &uid, "DeadMaster", &old, "3"],
+        vec!["detection", &leader, "", code, &old],
+        vec!["pre", &leader, &uid, code, &old, "3"],
         vec!["post-master", &leader, &uid, &old, &new, "true"],
         vec!["post", &leader, &uid, &old, &new, &key],
     ];
@@ -199,7 +212,7 @@ async fn a_leader_killed_during_a_hook_is_followed_by_one_that_finishes() {
 async fn consul_is_told_before_the_hooks() {
     let _turn = TURN.lock().await;
     let collector = Collector::new();
-    let consul = Consul::start().await.expect("a store");
+    let consul = Consul::start().expect("a store");
     let url = format!("http://{}/v1/kv/mysql/master/fleet/port", consul.address());
     let ask = format!("$(curl -s {url}?raw)");
     let mut world = world(json!({
@@ -320,6 +333,7 @@ async fn a_death_is_seen_by_all_and_told_by_the_leader() {
     let dead = world.primary();
     world.signal(Strike::KillPrimary).await.expect("killed");
     collector.wait_for("detection").await;
+    // Where a replica is not read at that moment, its code says that too, at its end.
     let wanted = format!("127.0.0.1:{dead} (cluster 127.0.0.1:{dead}): DeadMaster");
     for daemon in world.daemons.all() {
         let what = format!("{} sees it", daemon.url());
@@ -335,15 +349,10 @@ async fn a_death_is_seen_by_all_and_told_by_the_leader() {
         looked.await.expect("seen");
     }
     let ran = collector.lines();
+    let code = dead_primary(&ran[0][3]);
     assert_eq!(
         ran,
-        [vec![
-            "detection",
-            &leader,
-            "",
-            "DeadMaster",
-            &dead.to_string()
-        ]]
+        [vec!["detection", &leader, "", code, &dead.to_string()]]
     );
     assert_eq!(world.daemons.audit_recovery().await.expect("audit"), []);
     let detections = world
@@ -369,9 +378,7 @@ async fn every_store_says_who_is_primary() {
     };
     let authorities = folder.path().join("consul.pem");
     fs::write(&authorities, &certificate).expect("written");
-    let consul = Consul::start_https(&certificate, &key)
-        .await
-        .expect("a store");
+    let consul = Consul::start_https(&certificate, &key).expect("a store");
     let mut world = world(json!({
         "ConsulAddress": consul.address(),
         "ConsulScheme": "https",

@@ -9,7 +9,7 @@
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use clap::Parser;
 use orchestrator_tests::daemons::{Daemon, DaemonOptions, Daemons, binary};
 use orchestrator_tests::figures::{Random, machine, quantile};
@@ -210,14 +210,16 @@ async fn kill_leader(daemons: &Daemons, run: u32, moment: f64) -> Result<(f64, f
 
 async fn write(daemon: &Daemon, run: u32, when: &str) -> Result<()> {
     let path = format!("/api/tag/db-{run}-{when}/3306/bench/{run}");
-    let reply = daemon.get(&path, Duration::from_secs(10)).await?;
-    ensure!(
-        reply.status == 200,
-        "{path}: {} {}",
-        reply.status,
-        reply.body
-    );
-    Ok(())
+    // It may have lost its lead on the way, or the others: the wait counts.
+    until(&path, PATIENCE, LOOK, async || {
+        match daemon.get(&path, Duration::from_secs(10)).await {
+            Ok(reply) if reply.status == 200 => Look::Holds(Ok(())),
+            Ok(reply) if matches!(reply.status, 502..=504) => Look::not(reply.body),
+            Ok(reply) => Look::Holds(Err(anyhow!("{path}: {} {}", reply.status, reply.body))),
+            Err(error) => Look::Holds(Err(error)),
+        }
+    })
+    .await?
 }
 
 async fn wait_healthy(daemon: &Daemon) -> Result<()> {

@@ -13,7 +13,7 @@ use super::TURN;
 /// It waits 60 s itself for each thing that it shows.
 const SHOW: Duration = Duration::from_secs(180);
 /// From Ctrl-C to the prompt.
-const END: Duration = Duration::from_secs(10);
+const END: Duration = Duration::from_secs(60);
 
 /// A demonstration whose folders are in one of ours, so that they, and the processes that use them, are known.
 struct Demo {

@@ -17,6 +17,8 @@ use super::{DEADLINE, TURN};
 const PATIENCE: Duration = Duration::from_secs(60);
 /// In this time everything is looked at several times, and judged.
 const WATCHED: Duration = Duration::from_secs(12);
+/// In one of so many times nothing is looked at too often.
+const WINDOWS: usize = 3;
 
 fn fleet_options(servers: usize) -> FleetOptions {
     FleetOptions {
@@ -258,23 +260,18 @@ async fn what_one_daemon_alone_does_not_see_is_not_repaired() {
         });
         let first = looked.await.expect(&what);
         let what = format!("daemon {number} reads each server again");
-        let looked = until(
-            &what,
-            Duration::from_secs(10),
-            Duration::from_millis(100),
-            async || {
-                let next = seen(number, query).await;
-                let is_fresh = next
-                    .split(',')
-                    .zip(&first)
-                    .all(|(next, first)| next > first.as_str());
-                if is_fresh {
-                    Look::Holds(())
-                } else {
-                    Look::not(next)
-                }
-            },
-        );
+        let looked = until(&what, PATIENCE, Duration::from_millis(100), async || {
+            let next = seen(number, query).await;
+            let is_fresh = next
+                .split(',')
+                .zip(&first)
+                .all(|(next, first)| next > first.as_str());
+            if is_fresh {
+                Look::Holds(())
+            } else {
+                Look::not(next)
+            }
+        });
         looked.await.expect(&what);
     }
 
@@ -294,8 +291,8 @@ async fn what_one_daemon_alone_does_not_see_is_not_repaired() {
         let led = place_of_leader(&world.daemons).await;
         let blind = if of_leader { led } else { (led + 1) % 3 };
         gates[blind][place].close();
-        let cut = Instant::now();
-        let since = clocks(&world.fleet).await;
+        let mut cut = Instant::now();
+        let mut since = clocks(&world.fleet).await;
         let query = format!(
             "SELECT last_seen < last_checked FROM database_instance WHERE port = {primary}"
         );
@@ -310,40 +307,55 @@ async fn what_one_daemon_alone_does_not_see_is_not_repaired() {
         );
         looked.await.expect("unseen");
         println!("unseen after {:?}", cut.elapsed());
-        while cut.elapsed() < WATCHED {
-            for number in (1..=3).filter(|number| *number != blind + 1) {
-                let what = format!("daemon {number} sees it");
-                let looked = until(
-                    &what,
-                    PATIENCE,
-                    Duration::from_millis(100),
-                    async || match seen(number, &query).await {
-                        said if said == "0" => Look::Holds(()),
-                        said => Look::not(said),
-                    },
-                );
-                looked.await.expect(&what);
+        let mut busy = Vec::new();
+        loop {
+            while cut.elapsed() < WATCHED {
+                for number in (1..=3).filter(|number| *number != blind + 1) {
+                    let what = format!("daemon {number} sees it");
+                    let looked =
+                        until(
+                            &what,
+                            PATIENCE,
+                            Duration::from_millis(100),
+                            async || match seen(number, &query).await {
+                                said if said == "0" => Look::Holds(()),
+                                said => Look::not(said),
+                            },
+                        );
+                    looked.await.expect(&what);
+                }
+                tokio::time::sleep(Duration::from_millis(500)).await;
             }
-            tokio::time::sleep(Duration::from_millis(500)).await;
-        }
-        assert_eq!(world.daemons.audit_recovery().await.expect("audit"), []);
-        // The servers saw each daemon about every `InstancePollSeconds`, but for the one that did not see the primary, which looks
-        // all the more at the others meanwhile.
-        let counts = probes(&network, &world.fleet, &since).await;
-        let seconds = cut.elapsed().as_secs();
-        println!("in {seconds} s the servers were probed {counts:?} times");
-        for (server, of_server) in counts.iter().enumerate() {
-            for (daemon, count) in of_server.iter().enumerate() {
-                let (least, most) = match (server == place, daemon == blind) {
-                    (true, true) => (0, 0),
-                    (false, true) => (seconds / 2, u64::MAX),
-                    (true | false, false) => (seconds / 2, seconds * 3 / 2),
-                };
-                assert!(
-                    (least..=most).contains(count),
-                    "{counts:?}: {count} is not {least} to {most}"
-                );
+            assert_eq!(world.daemons.audit_recovery().await.expect("audit"), []);
+            // The servers saw each daemon about every `InstancePollSeconds`, but for the one that did not see the primary,
+            // which looks all the more at the others meanwhile.
+            let counts = probes(&network, &world.fleet, &since).await;
+            let seconds = cut.elapsed().as_secs();
+            println!("in {seconds} s the servers were probed {counts:?} times");
+            let mut too_many = Vec::new();
+            for (server, of_server) in counts.iter().enumerate() {
+                for (daemon, count) in of_server.iter().enumerate() {
+                    let (least, most) = match (server == place, daemon == blind) {
+                        (true, true) => (0, 0),
+                        (false, true) => (seconds / 4, u64::MAX),
+                        (true | false, false) => (seconds / 4, seconds * 3 / 2),
+                    };
+                    let is_unseen = (least, most) == (0, 0);
+                    let said = format!("{counts:?}: {count} is not {least} to {most}");
+                    assert!(*count >= least && (*count == 0 || !is_unseen), "{said}");
+                    if *count > most {
+                        too_many.push(said);
+                    }
+                }
             }
+            // A machine that stands still makes up for it with probes afterwards: once it did not.
+            if too_many.is_empty() {
+                break;
+            }
+            busy.push(too_many);
+            assert!(busy.len() < WINDOWS, "{busy:#?}");
+            cut = Instant::now();
+            since = clocks(&world.fleet).await;
         }
         gates[blind][place].open();
         world.wait_settled(&[]).await.expect("settled");

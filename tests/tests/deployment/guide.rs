@@ -22,7 +22,7 @@ use serde_json::Value;
 
 use super::{DEADLINE, TURN};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 const PACE: Duration = Duration::from_millis(20);
 const NAMES: [&str; 4] = ["node1", "node2", "node3", "nodeX"];
 const THREE: [&str; 3] = ["node1", "node2", "node3"];
@@ -258,7 +258,7 @@ mount --rbind /usr "$root/host"
 mount -o remount,bind,ro "$root/host"
 mount --bind "$sites" "$root/nodes"
 mount --bind "$program" "$root/program"
-exec chroot "$root" env -i -C /root HOME=/root PATH=/usr/sbin:/usr/bin "$@"
+exec chroot "$root" env -i -C /root HOME=/root PATH=/usr/sbin:/usr/bin ORCHESTRATOR_CLIENT_PATIENCE=60 "$@"
 "#;
 
 impl Site {
@@ -823,7 +823,12 @@ async fn from_go_and_back(site: &mut Site) -> Result<()> {
     };
     let before = [read(site, DATABASE)?, read(site, CONFIGURATION)?];
     let said = site.walk(heading, 0).await?;
-    ensure!(said.contains("node2"), "{said}");
+    ensure!(said.contains('['), "{said}");
+    let what = "the second one's database is taken over";
+    wait_status(site, "node1", what, |status| {
+        status["Originals"].to_string().contains("node2")
+    })
+    .await?;
     site.tags = BTreeSet::from([String::from("rack")]);
     site.whole(&THREE).await?;
     let downtimed = site.node("node3").get("/api/downtimed").await?.body;
@@ -903,7 +908,7 @@ async fn clones(site: &mut Site) -> Result<()> {
     site.whole(&THREE).await
 }
 
-async fn wait_upgrade(
+async fn wait_status(
     site: &mut Site,
     name: &str,
     what: &str,
@@ -936,7 +941,7 @@ async fn a_new_cluster_upgraded(site: &mut Site) -> Result<()> {
     site.walk_parts(heading, 0, &first).await?;
     ensure!(site.type_on("node1", version).await? == "0.0.2");
     site.decide("one").await?;
-    wait_upgrade(site, "node1", "the upgrade waits", |status| {
+    wait_status(site, "node1", "the upgrade waits", |status| {
         status["Upgrade"] != ""
     })
     .await?;
@@ -946,7 +951,7 @@ async fn a_new_cluster_upgraded(site: &mut Site) -> Result<()> {
 
     site.walk(heading, 0).await?;
     let what = "the later version is switched on";
-    wait_upgrade(site, "node1", what, |status| {
+    wait_status(site, "node1", what, |status| {
         status["CommandVersion"].as_u64() >= Some(2) && status["Upgrade"] == ""
     })
     .await?;

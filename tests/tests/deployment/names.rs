@@ -57,12 +57,17 @@ async fn change_by_each(daemons: &[&Daemon], tag: &str) {
             .expect("tagged");
     }
     for daemon in daemons {
-        let reply = daemon
-            .get(&format!("/api/tagged?tag={tag}"), DEADLINE)
-            .await;
-        let reply = reply.expect("an answer");
-        let tagged = reply.body.matches("\"Hostname\"").count();
-        assert_eq!(tagged, daemons.len(), "{}", reply.body);
+        let path = format!("/api/tagged?tag={tag}");
+        let pace = Duration::from_millis(50);
+        let looked = until(&path, PATIENCE, pace, async || {
+            match daemon.get(&path, DEADLINE).await {
+                Ok(reply) if reply.body.matches("\"Hostname\"").count() == daemons.len() => {
+                    Look::Holds(())
+                }
+                other => Look::not(format!("{other:?}")),
+            }
+        });
+        looked.await.expect("each knows all");
     }
 }
 

@@ -137,10 +137,17 @@ async fn three_bare_machines_need_the_package_and_a_configuration() {
         command.args(["--config=/etc/orchestrator.conf.json", "http"]);
         machines.push(Process::start(command, &root.join("daemon.log")).expect("started"));
     }
-    let leader = leader(&daemons).await;
     let tag = "/api/tag/db1/3306?tag=packaged";
-    let reply = get(leader.http(), tag, DEADLINE).await.expect("an answer");
-    assert_eq!(reply.status, 200, "{}", reply.body);
+    let looked = until(
+        "the leader takes a change",
+        PATIENCE,
+        Duration::from_millis(50),
+        async || match get(leader(&daemons).await.http(), tag, DEADLINE).await {
+            Ok(reply) if reply.status == 200 => Look::Holds(()),
+            other => Look::not(format!("{other:?}")),
+        },
+    );
+    looked.await.expect("taken");
     // A daemon that knows no leader so far answers by what it has itself.
     for daemon in daemons.all() {
         let looked = until(

@@ -123,8 +123,10 @@ async fn a_database_file_is_used_by_one_daemon() {
     assert!(last.contains("is in use by another daemon"), "{last}");
     assert!(last.contains(&of(first)), "{last}");
     assert!(last.contains("a file of its own"), "{last}");
-    let reply = first.get("/api/tag/db1/3306?tag=kept", DEADLINE).await;
-    assert_eq!(reply.expect("an answer").status, 200);
+    first
+        .wait_status("/api/tag/db1/3306?tag=kept", 200, PATIENCE)
+        .await
+        .expect("the others go on");
 
     later.set("SQLite3DataFile", of(later)).expect("written");
     later.start().expect("started");

@@ -144,10 +144,11 @@ async fn members_are_upgraded_one_by_one_and_do_not_come_back_older() {
         servers: 4,
         timing: ReplicationTiming::Quick,
     };
-    let mut options = DaemonOptions::default_configuration();
+    let mut options = DaemonOptions::steady();
     options.release = Release::Before;
     let settings = json!({"RecoveryPeriodBlockSeconds": 1, "RaftSnapshotEntries": 100});
-    options.settings = settings.as_object().expect("an object").clone();
+    let settings = settings.as_object().expect("an object").clone();
+    options.settings.extend(settings);
     let mut world = World::start(fleet, &options)
         .await
         .expect("a fleet that the daemons know");

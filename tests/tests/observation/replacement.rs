@@ -1,6 +1,7 @@
 //! A member is replaced by restarts while everything goes wrong that may: it is left running, the network is cut, commands
 //! are sent, logs are cut to snapshots of before the change, and the newcomer's database is a copy of a member's.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use orchestrator_tests::commands::{Acknowledged, Commands, held_in_file};
@@ -9,7 +10,7 @@ use orchestrator_tests::fleet::{Flavour, Fleet, FleetOptions, ReplicationTiming}
 use orchestrator_tests::network::Network;
 use orchestrator_tests::process::Signal;
 use orchestrator_tests::wait::{Look, until};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::DEADLINE;
 
@@ -18,6 +19,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// Polls, elections and dials happen many times in it.
 const WATCHED: Duration = Duration::from_secs(300);
 const SOME: usize = 40;
+/// So many terms a machine that stands still may cost meanwhile. A stranger that does harm costs dozens.
+const TERMS_MAX: u64 = 3;
 
 async fn ask(daemon: &Daemon, path: &str) -> Reply {
     daemon.get(path, DEADLINE).await.expect("an answer")
@@ -52,18 +55,16 @@ async fn a_member_left_running_is_replaced_under_partitions() {
         .iter()
         .map(|machine| machine.gate(port).expect("a gate"))
         .collect();
+    // Whatever runs beside it, no member is late for so long: who disturbs them is the stranger.
     let mut options = DaemonOptions {
         spare: 1,
-        ..DaemonOptions::default_configuration()
+        ..DaemonOptions::steady()
     };
     for (key, value) in [
         ("DiscoverySeeds", json!([format!("127.0.0.1:{port}")])),
         ("InstancePollSeconds", json!(1)),
         ("RaftSnapshotEntries", json!(30)),
         ("RaftLogKeepEntries", json!(10)),
-        // Whatever runs beside it, no member is late for so long: who disturbs them is the stranger.
-        ("RaftHeartbeatMillis", json!(300)),
-        ("RaftElectionTimeoutMillis", json!(3_000)),
     ] {
         options.settings.insert(key.to_owned(), value);
     }
@@ -90,24 +91,39 @@ async fn a_member_left_running_is_replaced_under_partitions() {
     }
 
     // Nobody knows it: it waits, touches nothing, and costs the members nothing.
-    let before = n1.status().await.expect("a status");
-    let led = &before["Leader"];
+    let term = async || {
+        let leader = daemons.wait_leader(PATIENCE).await.expect("a leader");
+        let status = leader.status().await.expect("a status");
+        status["Term"].as_u64().expect("a term")
+    };
+    let before = term().await;
     n4.start().expect("started");
     wait_says(n4, "RaftNodes").await;
     let began = Instant::now();
     let mut pace = tokio::time::interval(Duration::from_millis(100));
     let mut looks = 0_u64;
+    let mut led: BTreeMap<u64, BTreeSet<String>> = BTreeMap::new();
     while began.elapsed() < WATCHED {
         pace.tick().await;
         looks += 1;
-        let mut leading = 0;
+        let mut is_led = false;
         for daemon in [n1, n2, n3] {
-            let check = ask(daemon, "/api/leader-check").await;
-            leading += u32::from(check.status == 200);
+            // Term and leadership come in one answer: one may lead later than another was asked.
+            let health = ask(daemon, "/api/v2/health").await;
+            let health: Value = health.json().expect("a document");
+            if health["IsLeading"] == true {
+                is_led = true;
+                let term = health["Term"].as_u64().expect("a term");
+                let node = health["Node"].as_str().expect("a node");
+                led.entry(term).or_default().insert(node.to_owned());
+            }
         }
-        assert!(leading <= 1, "look {looks}: {leading} lead");
-        if leading == 0 {
-            // The whole machine stood still for longer than a lease lasts; who leads afterwards is compared in the end.
+        assert!(
+            led.values().all(|nodes| nodes.len() == 1),
+            "look {looks}: {led:?}"
+        );
+        if !is_led {
+            // The whole machine stood still for longer than a lease lasts; what that cost is counted in the end.
             daemons.wait_leader(PATIENCE).await.expect("a leader");
         }
         let check = ask(n4, "/api/leader-check").await;
@@ -129,18 +145,18 @@ async fn a_member_left_running_is_replaced_under_partitions() {
                 Duration::from_millis(100),
                 async || match ask(n1, &path).await {
                     change if change.status == 200 => Look::Holds(()),
-                    change if change.status == 503 => Look::not(change.body),
+                    change if matches!(change.status, 502..=504) => Look::not(change.body),
                     change => panic!("{change:?}"),
                 },
             );
             looked.await.expect("taken");
         }
     }
-    println!("{looks} looks");
+    println!("{looks} looks, led: {led:?}");
     assert!(gates[0].connections() > 0);
     assert_eq!(gates[3].connections(), 0, "the stranger dialled the fleet");
-    let after = n1.status().await.expect("a status");
-    assert_eq!((&after["Term"], &after["Leader"]), (&before["Term"], led));
+    let after = term().await;
+    assert!(after <= before + TERMS_MAX, "from {before} to {after}");
 
     let commands = Commands::start(&daemons, "stranger");
     // The first reaches the leader alone when it comes back, then nobody but the newcomer.

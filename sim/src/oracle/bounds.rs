@@ -152,7 +152,12 @@ impl Bounds {
                 now.snapshot_end, bounds.keep_entries
             ));
         }
-        if now.first > before.log.first && before.log.bytes > bounds.bytes_max / 2 {
+        // What came and was cut between two looks was not seen: the log held no more than what it held then and holds now,
+        // unless of what came something is cut already.
+        let may_have_been_too_large = before.log.bytes > bounds.bytes_max / 2
+            || before.log.bytes + now.bytes > bounds.bytes_max
+            || now.first > before.log.end;
+        if now.first > before.log.first && may_have_been_too_large {
             seen.excused = now.first;
             let is_near = now.first + bounds.keep_entries > now.snapshot_end;
             if is_near

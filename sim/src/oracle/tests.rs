@@ -337,14 +337,23 @@ fn an_overtaken_epoch_is_found() {
     ];
     finds(check(&hosts, &events), "epochs in order");
     // The fence that waited in a server that was opened meanwhile.
-    let frozen = Event::Executed {
+    let frozen = || Event::Executed {
         server: key(1),
         statement: Statement::Fence,
         cause: Some(Cause::FrozenFence),
         forgotten: 0,
     };
-    let events = [begun(), intended(1, 1), opened(1, 1), frozen];
+    let events = [begun(), intended(1, 1), opened(1, 1), frozen()];
     finds(check(&hosts, &events), "epochs in order");
+    // It was left for a promotion that came later.
+    let events = [
+        begun(),
+        intended(1, 1),
+        opened(1, 1),
+        intended(2, 1),
+        frozen(),
+    ];
+    assert_eq!(check(&hosts, &events), Ok(()));
 }
 
 #[test]
@@ -792,6 +801,25 @@ fn a_log_that_is_too_large_or_cut_too_far_is_found() {
     finds(logs(leaves(5)), "bounds: n1 cut its log to 500 bytes");
     let never = |look: u64, log: &mut LogView| log.snapshot_end = look;
     finds(logs(never), "bounds: the log of n1 holds");
+}
+
+/// A daemon that was away gets many entries between two looks.
+#[test]
+fn a_log_that_was_too_large_for_a_moment_may_be_cut() {
+    let gets = |count: u64, left: u64| {
+        move |look: u64, log: &mut LogView| {
+            if look < 420 {
+                log.first = log.first.max(look.saturating_sub(20));
+            } else {
+                log.end += count;
+                log.applied_end = log.end;
+                log.first = log.first.max(log.end - left);
+            }
+            log.snapshot_end = log.end;
+        }
+    };
+    assert_eq!(logs(gets(100, 110)), Ok(()));
+    finds(logs(gets(10, 15)), "bounds: n1 cut its log up to 416");
 }
 
 #[test]

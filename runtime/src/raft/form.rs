@@ -278,13 +278,16 @@ pub fn outcome_of_forming<E: Env>(directory: &Path) -> io::Result<Option<String>
 
 /// The nodes that an operator wants this node to form with, if one asked since the last look.
 async fn asked_to_form<E: Env>(node: &Arc<Node<E>>) -> Option<Result<Vec<String>, String>> {
-    let path = node.directory.join(WISH);
+    let directory = node.directory.clone();
     let text = E::blocking(move || -> io::Result<Option<Vec<u8>>> {
+        let path = directory.join(WISH);
         if !E::exists(&path)? {
             return Ok(None);
         }
         let text = E::read_file(&path)?;
         E::remove_file(&path)?;
+        // It is obeyed once, also when the power fails: the others have forgotten theirs.
+        E::sync_dir(&directory)?;
         Ok(Some(text))
     })
     .await;

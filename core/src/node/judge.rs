@@ -39,6 +39,9 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 const ASK_INTERVAL: Duration = Duration::from_millis(200);
 /// A replica that cannot be read within this time of the suspicion is counted without being read.
 const REPLICA_PATIENCE: Duration = Duration::from_secs(1);
+/// The same of a member of its cluster that this process could not read so far: it may answer by now, and a machine that is gone
+/// does not hold a verdict up for long.
+const NEVER_READ_PATIENCE: Duration = Duration::from_millis(250);
 /// A running replica that received something, or a heartbeat, after the suspicion began proves its source's life for so
 /// long: longer than the silence after which the source would be judged.
 const GROWTH_COUNTS: Duration = Duration::from_secs(5);
@@ -507,6 +510,7 @@ impl Node {
                 look.push(replica.clone());
             }
         }
+        self.look_at_members(now, key, suspicion.since, &mut signs, &mut look);
         signs.ran_on = suspicion.ran_on;
         if now.mono.since(suspicion.looked) >= paced(&suspicion, now.mono, LOOK_INTERVAL) {
             suspicion.looked = now.mono;
@@ -518,6 +522,47 @@ impl Node {
             self.suspicions.insert(key.clone(), suspicion);
         }
         signs
+    }
+
+    /// Members of the cluster that are not known to replicate from the suspect may have been attached a moment ago, or were not
+    /// read since this process started: each is read once.
+    fn look_at_members(
+        &self,
+        now: Now,
+        key: &InstanceKey,
+        since: Mono,
+        signs: &mut ReplicaSigns,
+        look: &mut Vec<InstanceKey>,
+    ) {
+        let record = self.replicated.cluster_of(key);
+        let Some(record) = record.filter(|record| record.primary == *key) else {
+            return;
+        };
+        let replicas = self.observed.edges.replicas_of(key);
+        for member in &record.members {
+            if member == key || replicas.contains(member) {
+                continue;
+            }
+            let Some(instance) = self.observed.instances.get(member) else {
+                continue;
+            };
+            if instance.checked.is_some_and(|checked| checked >= since) {
+                continue;
+            }
+            let patience = if instance.is_last_check_valid() {
+                REPLICA_PATIENCE
+            } else if instance.report.is_none() {
+                NEVER_READ_PATIENCE
+            } else {
+                Duration::ZERO
+            };
+            if now.mono.since(since) < patience {
+                signs.unread += 1;
+            }
+            if instance.attempted.is_none_or(|attempted| attempted < since) {
+                look.push(member.clone());
+            }
+        }
     }
 
     /// It was deposed, and either has not lived since or heads nothing.

@@ -2349,6 +2349,45 @@ fn a_replica_that_was_attached_a_moment_before_is_regrouped_too() {
     });
 }
 
+/// It was read last while it replicated from nobody, as whoever builds servers leaves it.
+#[test]
+fn a_member_that_was_attached_again_a_moment_before_is_regrouped_too() {
+    for_both(|flavour| {
+        let mut world = World::new(flavour, 3);
+        world.run(12 * SEC);
+        world.server(4).channel = None;
+        world.run(6 * SEC);
+        world.server(4).channel = Some(Channel::to(key(1)));
+        world.kill(1);
+        world.expect_succeeded(10 * SEC, 2);
+        assert_follow(&mut world, &[3, 4], 2);
+        assert_nothing_lost(&mut world, 2);
+    });
+}
+
+/// It was down when the daemons started, and is back a moment before the primary dies.
+#[test]
+fn a_member_that_the_daemons_never_read_is_chosen_if_it_answers() {
+    for_both(|flavour| {
+        let mut world = World::new(flavour, 3);
+        world.run(20 * SEC);
+        world.kill(2);
+        world.run(20 * SEC);
+        world.depose();
+        for daemon in 0..3 {
+            world.kill_daemon(daemon);
+            world.restart_daemon(daemon);
+        }
+        world.elect(2);
+        world.run(2 * SEC);
+        world.restart(2);
+        world.run(500 * MS);
+        world.kill(1);
+        world.expect_succeeded(10 * SEC, 2);
+        assert_follow(&mut world, &[3, 4], 2);
+    });
+}
+
 /// It does not take its halt, but was read.
 #[test]
 fn what_a_replica_that_cannot_be_halted_was_seen_to_hold_is_a_loss_that_is_named() {

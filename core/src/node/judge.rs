@@ -525,7 +525,8 @@ impl Node {
     }
 
     /// Members of the cluster that are not known to replicate from the suspect may have been attached a moment ago, or were not
-    /// read since this process started: each is read once.
+    /// read since this process started: each is read once. So is one that stood alone when it was read last, and is recorded as
+    /// having left the cluster since.
     fn look_at_members(
         &self,
         now: Now,
@@ -538,8 +539,12 @@ impl Node {
         let Some(record) = record.filter(|record| record.primary == *key) else {
             return;
         };
+        let left = self
+            .replicated
+            .clusters()
+            .filter(|other| other.split_from == Some(record.key) && other.members.len() == 1);
         let replicas = self.observed.edges.replicas_of(key);
-        for member in &record.members {
+        for member in left.chain([record]).flat_map(|cluster| &cluster.members) {
             if member == key || replicas.contains(member) {
                 continue;
             }

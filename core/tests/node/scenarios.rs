@@ -2365,6 +2365,47 @@ fn a_member_that_was_attached_again_a_moment_before_is_regrouped_too() {
     });
 }
 
+/// The dead primary's machine was set up anew, and the leader that saw it attached dies with the next primary.
+#[test]
+fn a_replica_that_only_the_dead_leader_saw_is_regrouped_too() {
+    for_both(|flavour| {
+        for passed in [0, 300, 1_000, 3_000] {
+            let mut world = World::with(flavour, 3, |policy| {
+                policy.cool_down = core::time::Duration::ZERO;
+            });
+            world.run(20 * SEC);
+            world.kill(1);
+            world.expect_succeeded(10 * SEC, 2);
+            let server = world.server(1);
+            server.server_id = 91;
+            server.starts_read_only = true;
+            world.restart(1);
+            world.run(passed * MS);
+            let leader = world.leader.expect("a leader");
+            world.server(1).channel = Some(Channel::to(key(2)));
+            world.ask_of(leader, Request::Refresh(key(1)));
+            world.run(200 * MS);
+            world.kill(2);
+            world.kill_daemon(leader);
+            world.elect((leader + 1) % 3);
+            world.expect(30 * SEC, "a recovery that ended", |world| {
+                world.running().is_none() && world.recoveries().len() == 2
+            });
+            let promoted = world.last().successor.clone().expect("a successor");
+            world.run(10 * SEC);
+            let numbers: Vec<u16> = [1, 3, 4]
+                .into_iter()
+                .filter(|number| key(*number) != promoted)
+                .collect();
+            let successor = [1, 3, 4]
+                .into_iter()
+                .find(|number| key(*number) == promoted)
+                .expect("one of them");
+            assert_follow(&mut world, &numbers, successor);
+        }
+    });
+}
+
 /// It was down when the daemons started, and is back a moment before the primary dies.
 #[test]
 fn a_member_that_the_daemons_never_read_is_chosen_if_it_answers() {

@@ -39,8 +39,8 @@ pub enum StartDecision {
     WentBack { at: LogPosition },
     /// The backend contradicts the log: it is discarded and written anew.
     DiscardBackend { reason: String },
-    /// The backend belongs to a cluster and this directory to none: this node must not form a cluster; it waits to be
-    /// let in.
+    /// The backend belongs to a cluster, named or not, and this directory to none: this node must not form a cluster; it waits to
+    /// be let in.
     WaitAsStranger { reason: String },
     /// Nothing is started.
     Refuse { reason: String },
@@ -83,6 +83,15 @@ pub fn decide_start(backend: Option<BackendPosition>, log: &LogFacts<'_>) -> Sta
             },
         };
     };
+    if log.cluster.is_none() && log.last.is_none() {
+        // An identity that promised nothing has nothing to be retired for; the next one would be met by the same rows.
+        return StartDecision::WaitAsStranger {
+            reason: format!(
+                "the backend holds the state of a cluster at {at}, does not say of which, and the raft data directory is new: this \
+                 node does not form a cluster, it waits for a member of that cluster to let it in"
+            ),
+        };
+    }
     if !backend.digest_ok {
         return StartDecision::Rebuild {
             reason: format!("the backend's rows do not match its digest at {at}"),
@@ -281,6 +290,15 @@ mod tests {
     #[test]
     fn a_new_directory_with_a_used_backend_waits() {
         check(backend(4, 20), fresh(), "WaitAsStranger");
+        // Its metadata rotted.
+        for digest_ok in [true, false] {
+            let nameless = BackendPosition {
+                cluster: None,
+                digest_ok,
+                ..backend(4, 20).unwrap()
+            };
+            check(Some(nameless), fresh(), "WaitAsStranger");
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 mod agreement;
 mod backoff;
+mod beside;
 mod choice;
 mod clock;
 pub mod effect;

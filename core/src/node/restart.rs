@@ -9,21 +9,18 @@
 //!
 //! Holds between calls: `Learned` has each row as it was applied last, or nothing for what this process began with.
 
-use alloc::{
-    collections::{BTreeMap, BTreeSet},
-    format,
-    string::String,
-    vec::Vec,
-};
+use alloc::{collections::BTreeMap, format, string::String, vec::Vec};
 use core::time::Duration;
 
-use super::{Cause, Level, Node, Output, backoff::Backoff, house::PROPOSALS_PER_ROUND, note};
+use super::{
+    Cause, Level, Node, Output, backoff::Backoff, beside::Beside, house::PROPOSALS_PER_ROUND, note,
+};
 use crate::{
     id::{ClusterKey, Identity, InstanceKey},
     recovery::{End, Outcome, Phase, Purpose, Recovery, StepKind},
     replicated::{Change, ClusterRecord, Command, Deposed, Sighting},
     time::{Mono, Now},
-    topology::{Instance, ProbeFailure, ProbeReport, ThreadState},
+    topology::Instance,
 };
 
 /// Uptimes are whole seconds, and readings take a while.
@@ -37,8 +34,6 @@ const REOPEN_DOUBLINGS: u32 = 4;
 const LEFT_CLOSED_FOR: Duration = Duration::from_secs(3600);
 /// What is not known of the other servers of a cluster is waited for so long: they are all read meanwhile.
 const UNKNOWN_FOR: Duration = Duration::from_secs(60);
-/// A server that has no replica is opened so long after a recovery promoted it; later, people may serve from another.
-const PROMOTED_WITHIN: Duration = Duration::from_secs(600);
 /// Wall clocks of daemons may differ by so much without a word.
 const CLOCKS_DIFFER: Duration = Duration::from_secs(60);
 
@@ -217,15 +212,6 @@ enum Closed {
     Soon,
 }
 
-/// Whether another server of a cluster than its primary takes the writes of clients.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Beside {
-    Nobody,
-    /// This one was not looked at since everything that was done to the cluster, or what was seen can mean both.
-    Unknown(InstanceKey),
-    Another(InstanceKey),
-}
-
 impl Node {
     pub(super) fn learn_all(&mut self, now: Now) {
         let mut learned = core::mem::take(&mut self.learned);
@@ -294,16 +280,22 @@ impl Node {
             (false, None) => Standing::Mark(Some(uptime_s)),
             // Nothing outlives a restart.
             (false, Some(opened)) if is_restarted(opened) => Standing::Mark(Some(uptime_s)),
-            (false, Some(opened)) => match self.left_closed_by(record) {
-                Some(recovery) => self.standing_of_open(now, record, recovery, uptime_s),
-                None if was_found_closed
-                    || is_worth_renewing(opened, uptime_s)
-                    || self.failed_since_opened(record).next().is_some() =>
-                {
-                    Standing::Mark(Some(uptime_s))
+            (false, Some(opened)) => {
+                let newest = self.failed_since_opened(record).next();
+                let left = newest.and_then(|newest| Some((newest, self.left_closed_by(record)?)));
+                match left {
+                    Some((newest, recovery)) => {
+                        self.standing_of_open(now, record, newest, recovery, uptime_s)
+                    }
+                    None if was_found_closed
+                        || is_worth_renewing(opened, uptime_s)
+                        || newest.is_some() =>
+                    {
+                        Standing::Mark(Some(uptime_s))
+                    }
+                    None => Standing::AsRecorded,
                 }
-                None => Standing::AsRecorded,
-            },
+            }
             (true, None) => Standing::AsRecorded,
             // Opened by a recovery and never seen open: how long it had been up is not known, and people are not that quick.
             (true, Some(opened))
@@ -324,18 +316,18 @@ impl Node {
         }
     }
 
-    /// Of a primary that is open, and that this recovery may close yet. Whoever closes it after it was marked is not that recovery:
-    /// so it is marked when nothing may be done about it.
+    /// Of a primary that is open, and that `recovery` may close yet; `newest` failed last. Whoever closes it after it was marked is not
+    /// that recovery: so it is marked when nothing may be done about it.
     fn standing_of_open(
         &self,
         now: Now,
         record: &ClusterRecord,
+        newest: &Recovery,
         recovery: &Recovery,
         uptime_s: u64,
     ) -> Standing {
         // What was done since makes all that was read before of no worth.
-        let newest = self.failed_since_opened(record).next();
-        let ended = newest.and_then(|newest| newest.end.as_ref().map(|(ended, _)| *ended));
+        let ended = newest.end.as_ref().map(|(ended, _)| *ended);
         let is_recent = ended.is_some_and(|ended| now.wall.since(ended) < UNKNOWN_FOR);
         match self.beside(record, recovery) {
             _ if !self.may_reopen(now, record) => Standing::Mark(Some(uptime_s)),
@@ -459,69 +451,6 @@ impl Node {
                 .is_none()
     }
 
-    /// Servers follow it; or it was promoted a moment ago, and none of those that might follow it is another's.
-    fn is_primary_of_its_servers(&self, record: &ClusterRecord) -> bool {
-        let primary = &record.primary;
-        if !self.observed.edges.replicas_of(primary).is_empty() {
-            return true;
-        }
-        let promotion = self.replicated.recoveries_newest_first().find(|recovery| {
-            recovery.cluster == record.key
-                && recovery.is_successful()
-                && recovery.successor.is_some()
-        });
-        let Some(promotion) = promotion.filter(|promotion| {
-            let is_recent = promotion.end.as_ref().is_some_and(|(ended, _)| {
-                self.replicated.log_time().since(*ended) < PROMOTED_WITHIN
-            });
-            promotion.successor.as_ref() == Some(primary) && is_recent
-        }) else {
-            return false;
-        };
-        let split = self
-            .replicated
-            .clusters()
-            .filter(|other| other.split_from == Some(record.key));
-        let others: BTreeSet<&InstanceKey> = split
-            .chain([record])
-            .flat_map(|cluster| &cluster.members)
-            .chain(&promotion.replicas)
-            .chain([&promotion.server])
-            .filter(|key| *key != primary)
-            .collect();
-        others.iter().all(|key| self.is_free(promotion, key))
-    }
-
-    /// By its last reading a server takes no writes that is closed and replicates from nobody else than the one that failed, or
-    /// from another replica. One that does not answer since the promotion takes none that this program could know of, unless it
-    /// is one that was deposed and came back meanwhile; one that was not looked at since may.
-    fn is_free(&self, promotion: &Recovery, key: &InstanceKey) -> bool {
-        let promoted = promotion.identity.as_ref();
-        let promoted = promoted.map(|identity| self.learned.deposed_since(identity));
-        let came_back = self
-            .replicated
-            .deposed_at(key)
-            .any(|(_, row)| row.fenced.is_some());
-        let Some(server) = self.observed.instances.get(key) else {
-            return !came_back;
-        };
-        let Some(report) = server.report.as_ref().filter(|_| server.seen > promoted) else {
-            return server.checked > promoted && !came_back;
-        };
-        let replicates = |key: &InstanceKey| {
-            let server = self.observed.instances.get(key);
-            let report = server.and_then(|server| server.report.as_ref());
-            report.is_some_and(|report| report.replication.is_some())
-        };
-        let replication = report.replication.as_ref();
-        let is_fed_by_another = replication.is_some_and(|status| {
-            let source = &status.source;
-            let is_fed = status.io == ThreadState::Running;
-            is_fed && *source != promotion.server && !replicates(source)
-        });
-        report.read_only && !is_fed_by_another
-    }
-
     /// Whether servers of the cluster may be changed without being asked: where people did not ask for recoveries, or
     /// stopped them, nothing is.
     pub(super) fn may_change(&self, record: &ClusterRecord) -> bool {
@@ -531,56 +460,6 @@ impl Node {
                 .filters
                 .recover_primary
                 .matches(&record.name, record.alias_or_name())
-    }
-
-    /// Whether another server of the cluster takes writes after a recovery that promoted nobody.
-    fn beside(&self, record: &ClusterRecord, recovery: &Recovery) -> Beside {
-        let settled = self.learned.settled_since(record.key);
-        let others = record.members.iter().chain(&recovery.replicas);
-        let mut beside = Beside::Nobody;
-        for key in others.filter(|key| **key != record.primary) {
-            match self.takes_writes(key, settled) {
-                Some(true) => return Beside::Another(key.clone()),
-                Some(false) => {}
-                None => beside = Beside::Unknown(key.clone()),
-            }
-        }
-        beside
-    }
-
-    /// Whether a server that is not the recorded primary takes writes of clients as one: it is open and replicates from nobody.
-    /// None if it was not looked at since, or what it shows can mean both.
-    pub(super) fn takes_writes(&self, key: &InstanceKey, since: Option<Mono>) -> Option<bool> {
-        let Some(server) = self.observed.instances.get(key) else {
-            return Some(false);
-        };
-        let by_report = |report: &ProbeReport| match &report.replication {
-            _ if report.read_only => Some(false),
-            None => Some(true),
-            Some(status) if status.io != ThreadState::Stopped => Some(false),
-            // A recovery halted it, and whether it was open before, or people opened it since, does not show.
-            Some(_) => None,
-        };
-        let report = server.report.as_deref();
-        if server.is_last_check_valid() && server.seen > since {
-            return by_report(report?);
-        }
-        // One that does not answer takes none that this program could know of, unless it was seen to before.
-        let is_away = !server.is_last_check_valid()
-            && server.checked > since
-            && !server
-                .failure
-                .as_ref()
-                .is_some_and(ProbeFailure::proves_life);
-        let mut deposed = self.replicated.deposed_at(key).peekable();
-        let took_none = match report.map(by_report) {
-            None | Some(Some(false)) => true,
-            // A deposed one that never came back was open when it died.
-            Some(Some(true) | None) => {
-                deposed.peek().is_some() && deposed.all(|(_, row)| row.fenced.is_none())
-            }
-        };
-        (is_away && took_none).then_some(false)
     }
 
     /// The recoveries of a primary, and the attempts to open it, that failed after it was last seen open; newest first.

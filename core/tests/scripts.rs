@@ -57,7 +57,7 @@ fn candidate() {
     run_all("candidate", Choosing::default);
 }
 
-/// `primary`, `replica NAME`, `policy`, then `choose`.
+/// `primary` (without it, it was never read), `replica NAME`, `policy`, then `choose`.
 #[derive(Default)]
 struct Choosing {
     flavour: Flavour,
@@ -215,6 +215,11 @@ impl Choosing {
         let is_mariadb = self.flavour == Flavour::Mariadb;
         report.replication = Some(ReplicaStatus {
             source: InstanceKey::new("db1", 3306),
+            source_uuid: if is_mariadb {
+                String::new()
+            } else {
+                uuid(PRIMARY_ID)
+            },
             io: ThreadState::Stopped,
             sql: if errno == 0 {
                 ThreadState::Running

@@ -801,8 +801,7 @@ impl Node {
             let instance = self.observed.instances.get(replica)?;
             Some((replica, instance.report.as_deref()?))
         });
-        let report = instance.report.as_deref();
-        match report.and_then(|report| unknown_kind((key, report), replicas)) {
+        match unknown_kind((key, instance.report.as_deref()), replicas) {
             Some(unknown) => Err(unknown),
             None => Ok(()),
         }

@@ -7,7 +7,7 @@ use alloc::{collections::BTreeMap, format, string::String, vec::Vec};
 use core::cmp::Ordering;
 
 use crate::{
-    gtid::{GtidSet, MariadbGtidSet, SetOrder},
+    gtid::{GtidSet, MariadbGtidSet, OracleGtidSet, SetOrder, Uuid},
     id::InstanceKey,
     policy::Policy,
     topology::{Flavour, ProbeReport, PromotionRule, Purpose, ThreadState},
@@ -78,6 +78,10 @@ pub enum Choice {
 pub fn choose(contenders: &[Contender<'_>], failed: Failed<'_>, policy: &Policy) -> Choice {
     let mut held: BTreeMap<&InstanceKey, GtidSet> = BTreeMap::new();
     let mut errant: BTreeMap<&InstanceKey, bool> = BTreeMap::new();
+    let among_them = match failed.report {
+        Some(_) => BTreeMap::new(),
+        None => errant_among(contenders),
+    };
     let mut refusals: Vec<String> = Vec::new();
     for contender in contenders {
         let known = contender
@@ -86,7 +90,12 @@ pub fn choose(contenders: &[Contender<'_>], failed: Failed<'_>, policy: &Policy)
             .filter(|_| contender.report.knows_what_it_holds_of(failed.report));
         match known {
             Some(set) => {
-                let (clean, is_errant) = without_errant(contender.report, set, failed);
+                let (clean, is_errant) = match (set, among_them.get(contender.key)) {
+                    (GtidSet::Oracle(set), Some(errant)) => {
+                        (GtidSet::Oracle(set.subtract(errant)), true)
+                    }
+                    (set, _) => without_errant(contender.report, set, failed),
+                };
                 held.insert(contender.key, clean);
                 errant.insert(contender.key, is_errant);
             }
@@ -255,6 +264,43 @@ pub(super) fn without_errant(
     }
 }
 
+/// MySQL: what was written to a replica itself, as far as that is known where the failed primary was never read. Whoever received
+/// one of its transactions received all that it had before; so what a replica wrote, and another one lacks that received as much
+/// of those or more, did not come by way of the primary.
+fn errant_among<'a>(contenders: &[Contender<'a>]) -> BTreeMap<&'a InstanceKey, OracleGtidSet> {
+    let received: Vec<(&Contender<'a>, Uuid, OracleGtidSet)> = contenders
+        .iter()
+        .filter_map(|contender| {
+            let status = contender.report.replication.as_ref()?;
+            let GtidSet::Oracle(held) = contender.report.held_from_source()? else {
+                return None;
+            };
+            Some((contender, status.source_uuid.parse().ok()?, held))
+        })
+        .collect();
+    let mut errant = BTreeMap::new();
+    for (contender, source, held) in &received {
+        let of_source = held.restricted_to_uuid(*source);
+        let Ok(own) = contender.report.server_uuid.parse() else {
+            continue;
+        };
+        if of_source.is_empty() {
+            continue;
+        }
+        let own = held.restricted_to_uuid(own);
+        let mut written_here = OracleGtidSet::new();
+        for (other, from, theirs) in &received {
+            if other.key != contender.key && from == source && theirs.contains(&of_source) {
+                written_here.add(&own.subtract(theirs));
+            }
+        }
+        if !written_here.is_empty() {
+            errant.insert(contender.key, written_here);
+        }
+    }
+    errant
+}
+
 /// MariaDB: a position whose last transaction the primary never had, though it had earlier ones of the same server, is taken
 /// back to those: a deposed primary wrote on, and this replica was still attached to it. Its number says nothing of what the
 /// primary wrote since, however high it is. Only a primary that was read open counts: one that was to be promoted may have
@@ -381,19 +427,35 @@ pub fn ineligible(
         return Some(String::from("is a binlog server"));
     }
     let place = failed.report.map(|report| &report.classification);
-    if policy.prevent_cross_data_center
-        && place.is_some_and(|place| place.data_center != report.classification.data_center)
-    {
-        return Some(String::from(
-            "is in another data center (PreventCrossDataCenterMasterFailover)",
-        ));
+    if policy.prevent_cross_data_center {
+        match place {
+            None => {
+                return Some(String::from(
+                    "may be in another data center: the failed primary was never read (PreventCrossDataCenterMasterFailover)",
+                ));
+            }
+            Some(place) if place.data_center != report.classification.data_center => {
+                return Some(String::from(
+                    "is in another data center (PreventCrossDataCenterMasterFailover)",
+                ));
+            }
+            Some(_) => {}
+        }
     }
-    if policy.prevent_cross_region
-        && place.is_some_and(|place| place.region != report.classification.region)
-    {
-        return Some(String::from(
-            "is in another region (PreventCrossRegionMasterFailover)",
-        ));
+    if policy.prevent_cross_region {
+        match place {
+            None => {
+                return Some(String::from(
+                    "may be in another region: the failed primary was never read (PreventCrossRegionMasterFailover)",
+                ));
+            }
+            Some(place) if place.region != report.classification.region => {
+                return Some(String::from(
+                    "is in another region (PreventCrossRegionMasterFailover)",
+                ));
+            }
+            Some(_) => {}
+        }
     }
     if !policy.fail_promotion_on_lag.is_zero() {
         match report.lag_s() {

@@ -416,7 +416,10 @@ impl<V: View> Plan<'_, V> {
     // --- fence and halt ---
 
     fn semi_sync_refusal(&self) -> Option<String> {
-        semi_sync_refusal(self.failed(), self.view.reading(self.failed())?.report)
+        let report = |key| self.view.reading(key).map(|reading| reading.report);
+        let siblings = self.siblings();
+        let replicas = siblings.iter().filter_map(|key| Some((key, report(key)?)));
+        semi_sync_refusal((self.failed(), report(self.failed())), replicas)
     }
 
     fn fence_and_halt(&self) -> Move {
@@ -2119,8 +2122,21 @@ pub fn hook_step(recovery: &Recovery, hook: Hook) -> Step {
     }
 }
 
-/// A plan for clusters with semi-synchronous replication does not exist: said before anything is changed.
-pub(super) fn semi_sync_refusal(failed: &InstanceKey, report: &ProbeReport) -> Option<String> {
+/// A plan for clusters with semi-synchronous replication does not exist: said before anything is changed. Of a primary that was
+/// never read, what its replicas are set to is all that is known.
+pub(super) fn semi_sync_refusal<'a>(
+    failed: (&InstanceKey, Option<&ProbeReport>),
+    mut replicas: impl Iterator<Item = (&'a InstanceKey, &'a ProbeReport)>,
+) -> Option<String> {
+    let (failed, report) = failed;
+    let Some(report) = report else {
+        let (replica, _) = replicas.find(|(_, report)| report.semi_sync.replica_enabled)?;
+        return Some(format!(
+            "{replica} acknowledges what it receives (semi-synchronous replication), and {failed} was never read, so that \
+             whether it waited for that is not known; promoting in such a cluster is not supported by this version, so \
+             nothing was changed"
+        ));
+    };
     let semi_sync = &report.semi_sync;
     (semi_sync.source_enabled && semi_sync.source_wait_count > 0).then(|| {
         format!(

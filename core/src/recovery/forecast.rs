@@ -201,16 +201,12 @@ fn obstacles(
             ));
         }
     }
-    match primary.report.as_deref() {
-        None => obstacles.push(format!("{} was never read", primary.key)),
-        Some(report) => {
-            let replicas = replicas
-                .iter()
-                .filter_map(|replica| Some((&replica.key, replica.report.as_deref()?)));
-            let unknown = unknown_kind((&primary.key, report), replicas);
-            obstacles.extend(unknown.or_else(|| semi_sync_refusal(&primary.key, report)));
-        }
-    }
+    let failed = (&primary.key, primary.report.as_deref());
+    let replicas = replicas
+        .iter()
+        .filter_map(|replica| Some((&replica.key, replica.report.as_deref()?)));
+    let unknown = unknown_kind(failed, replicas.clone());
+    obstacles.extend(unknown.or_else(|| semi_sync_refusal(failed, replicas)));
     if let Some(problem) = diagnosis.problem(&primary.key)
         && let Some((seeing, daemons)) = problem.evidence.daemons_seeing
         && seeing < votes_needed(policy, daemons)

@@ -8,33 +8,50 @@ use crate::{id::InstanceKey, topology::ProbeReport};
 /// The option of a channel by which MySQL chooses another source by itself.
 const AUTO_FAILOVER: &str = "SOURCE_CONNECTION_AUTO_FAILOVER";
 
-/// What keeps plans from a cluster with this primary, as it was last read, and these replicas.
+/// What keeps plans from a cluster with this primary, as it was last read if it was, and these replicas.
 pub fn unknown_kind<'a>(
-    primary: (&InstanceKey, &ProbeReport),
+    primary: (&InstanceKey, Option<&ProbeReport>),
     replicas: impl IntoIterator<Item = (&'a InstanceKey, &'a ProbeReport)>,
 ) -> Option<String> {
     let (key, report) = primary;
+    if let Some(unknown) = report.and_then(|report| unknown_server(key, report)) {
+        return Some(unknown);
+    }
+    let is_unread = report.is_none();
+    replicas.into_iter().find_map(|(replica, report)| {
+        // Of one that was never read, what its replicas are is all that is known.
+        if let Some(unknown) = unknown_server(replica, report).filter(|_| is_unread) {
+            return Some(format!(
+                "{unknown}; {key}, from which it replicates, was never read"
+            ));
+        }
+        chooses_by_itself(replica, report)
+    })
+}
+
+fn unknown_server(key: &InstanceKey, report: &ProbeReport) -> Option<String> {
     if report.galera {
         return Some(format!("{key} is a Galera node, which no plan here knows"));
     }
-    if let Some(group) = report.group.as_ref().filter(|group| !group.name.is_empty()) {
-        return Some(format!(
-            "{key} is a member of replication group {}, which chooses its primary by itself; no plan here knows groups",
-            group.name
-        ));
-    }
-    replicas.into_iter().find_map(|(key, report)| {
-        let status = report.replication.as_ref()?;
-        let chooses = status
-            .options
-            .iter()
-            .any(|(option, value)| option == AUTO_FAILOVER && value != "0");
-        chooses.then(|| {
-            format!(
-                "{key} chooses another source by itself ({AUTO_FAILOVER} = 1), which no plan here knows; to have this \
-                 cluster repaired here, type on {key}:  STOP REPLICA; CHANGE REPLICATION SOURCE TO {AUTO_FAILOVER} = 0; \
-                 START REPLICA"
-            )
-        })
+    let group = report.group.as_ref();
+    let group = group.filter(|group| !group.name.is_empty())?;
+    Some(format!(
+        "{key} is a member of replication group {}, which chooses its primary by itself; no plan here knows groups",
+        group.name
+    ))
+}
+
+fn chooses_by_itself(key: &InstanceKey, report: &ProbeReport) -> Option<String> {
+    let status = report.replication.as_ref()?;
+    let chooses = status
+        .options
+        .iter()
+        .any(|(option, value)| option == AUTO_FAILOVER && value != "0");
+    chooses.then(|| {
+        format!(
+            "{key} chooses another source by itself ({AUTO_FAILOVER} = 1), which no plan here knows; to have this \
+             cluster repaired here, type on {key}:  STOP REPLICA; CHANGE REPLICATION SOURCE TO {AUTO_FAILOVER} = 0; \
+             START REPLICA"
+        )
     })
 }

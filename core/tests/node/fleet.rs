@@ -8,8 +8,8 @@ use orchestrator_core::{
     id::{Identity, InstanceKey},
     recovery::statement::{SourcePosition, Statement},
     topology::{
-        BinlogCoordinates, Flavour, MissingPrivilege, ProbeReport, ReplicaStatus, ThreadState,
-        ThroughFence, UsingGtid, Version, WrittenBy,
+        BinlogCoordinates, Flavour, MissingPrivilege, ProbeReport, ReplicaStatus, SemiSync,
+        ThreadState, ThroughFence, UsingGtid, Version, WrittenBy,
     },
 };
 
@@ -88,6 +88,9 @@ pub struct Server {
     /// Rights that our account lacks there.
     pub missing_privileges: Vec<MissingPrivilege>,
     pub through_fence: ThroughFence,
+    /// It is set to acknowledge what it receives.
+    pub acknowledges: bool,
+    pub galera: bool,
     /// What it refuses to a probe.
     pub refused: Vec<(u16, String)>,
     /// How it looked when replication last flowed, and moved nothing.
@@ -520,6 +523,11 @@ impl Fleet {
             replication,
             missing_privileges: server.missing_privileges.clone(),
             through_fence: server.through_fence.clone(),
+            galera: server.galera,
+            semi_sync: SemiSync {
+                replica_enabled: server.acknowledges,
+                ..SemiSync::default()
+            },
             refused: server.refused.clone(),
             replicas: self
                 .servers

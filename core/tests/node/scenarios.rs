@@ -12,7 +12,7 @@ use orchestrator_core::{
     topology::{self, Flavour, MissingPrivilege, PromotionRule, ThroughFence},
 };
 
-use crate::fleet::Channel;
+use crate::fleet::{Channel, Server};
 use crate::world::{MS, SEC, World, key};
 
 const FLAVOURS: [Flavour; 2] = [Flavour::Mariadb, Flavour::Mysql];
@@ -2124,6 +2124,59 @@ fn a_primary_that_died_while_all_daemons_were_down_is_replaced() {
             assert_nothing_lost(&mut world, 2);
         }
     });
+}
+
+/// What a plan refuses for what the primary is, it refuses for what its replicas are where that was never read.
+#[test]
+fn a_primary_that_was_never_read_is_judged_by_its_replicas() {
+    type Change = fn(&mut Server);
+    let kinds: [(Change, &str); 3] = [
+        (
+            |server| server.acknowledges = true,
+            "db3:3306 acknowledges what it receives",
+        ),
+        (|server| server.galera = true, "db3:3306 is a Galera node"),
+        (
+            |server| {
+                let option = String::from("SOURCE_CONNECTION_AUTO_FAILOVER");
+                server.options = vec![(option, String::from("1"))];
+            },
+            "db3:3306 chooses another source by itself",
+        ),
+    ];
+    for (change, why) in kinds {
+        let mut world = World::new(Flavour::Mysql, 3);
+        change(world.server(3));
+        dies_while_all_daemons_are_down(&mut world, 0);
+        world.run(30 * SEC);
+        let foretold = world.foretold(1, 1);
+        let obstacles = foretold.obstacles.join("; ");
+        assert!(obstacles.contains(why), "{why}: {foretold:?}");
+        assert!(world.promoted.is_empty(), "{why}: {}", world.story());
+        let halted = |number| {
+            let statements = &world.fleet.servers[&key(number)].statements;
+            !statements.is_empty()
+        };
+        assert!(![2, 3, 4].into_iter().any(halted), "{}", world.story());
+        assert!(
+            world.oracle.detections_newest_first().next().is_some(),
+            "{why}: {}",
+            world.story()
+        );
+    }
+}
+
+/// MySQL: what a replica wrote itself is told from what it received, though nobody knows what the primary had.
+#[test]
+fn an_errant_replica_of_a_primary_that_was_never_read_is_not_promoted() {
+    let mut world = World::new(Flavour::Mysql, 3);
+    world.run(5 * SEC);
+    world.server(2).write_anyway();
+    dies_while_all_daemons_are_down(&mut world, 0);
+    world.expect_succeeded(10 * SEC, 3);
+    world.run(10 * SEC);
+    assert_follow(&mut world, &[4], 3);
+    assert_nothing_lost(&mut world, 3);
 }
 
 #[test]

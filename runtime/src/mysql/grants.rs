@@ -179,7 +179,7 @@ impl Grants {
                     Purpose::Probe,
                     "performance_schema",
                     "*",
-                    dialect.version.at_least(8, 0, 0),
+                    dialect.version.at_least(5, 7, 0),
                 ),
                 (
                     Purpose::Credentials,
@@ -402,7 +402,10 @@ mod tests {
         let old = "GRANT RELOAD, PROCESS, SUPER, REPLICATION SLAVE, REPLICATION CLIENT ON *.* TO 'o''r'@'10.%'";
         assert_eq!(
             missing("5.7.44", &[old]),
-            ["credentials: GRANT SELECT ON mysql.slave_master_info TO 'o''r'@'10.%'"]
+            [
+                "probe: GRANT SELECT ON performance_schema.* TO 'o''r'@'10.%'",
+                "credentials: GRANT SELECT ON mysql.slave_master_info TO 'o''r'@'10.%'"
+            ]
         );
         assert_eq!(
             missing("10.11.19-MariaDB", &[old]),

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
-use crate::config::{LogFormat, Settings};
+use crate::config::{Address, LogFormat, RaftSettings, Settings};
 use crate::forced::{CHANGES, LOOKS, Said};
 use crate::http::VERSION;
 use crate::http::routes::{Action, ROUTES};
@@ -521,12 +521,22 @@ fn raft_refusal(settings: &Settings) -> String {
         .address
         .as_ref()
         .map_or(3000, |address| address.port);
-    let nodes = settings.raft.iter().flat_map(|raft| &raft.nodes);
-    let apis: Vec<String> = nodes
-        .map(|node| match node.host.contains(':') {
-            true => format!("http://[{}]:{port}", node.host),
-            false => format!("http://{}:{port}", node.host),
-        })
+    let scheme = if settings.http_tls.enabled {
+        "https"
+    } else {
+        "http"
+    };
+    let prefix = &settings.listen.url_prefix;
+    let api_of = |raft: &RaftSettings, node: &Address| match &raft.http_advertise {
+        // Where the others' API is only their own files say.
+        Some(own) if *node == raft.advertise => format!("{own}{prefix}"),
+        _ if node.host.contains(':') => format!("{scheme}://[{}]:{port}{prefix}", node.host),
+        _ => format!("{scheme}://{}:{port}{prefix}", node.host),
+    };
+    let apis: Vec<String> = settings
+        .raft
+        .iter()
+        .flat_map(|raft| raft.nodes.iter().map(move |node| api_of(raft, node)))
         .collect();
     format!(
         "the configuration has RaftEnabled: a command would go to this one daemon's database, and the others would not \
@@ -814,6 +824,14 @@ mod tests {
                 assert!(refused.text.contains(part), "{line}: {}", refused.text);
             }
         }
+        let elsewhere = settings(
+            r#"{"BackendDB": "sqlite", "SQLite3DataFile": "/x/o.db", "RaftEnabled": true, "RaftDataDir": "/x", "RaftBind": "10.0.0.1",
+                "RaftNodes": ["10.0.0.1", "::2"], "HTTPAdvertise": "https://o1.example.com:444", "URLPrefix": "/o",
+                "UseSSL": true, "SSLCertFile": "/x/c", "SSLPrivateKeyFile": "/x/k"}"#,
+        );
+        let refused = answered("-c clusters", &elsewhere).unwrap_err();
+        let named = "ORCHESTRATOR_API=\"https://o1.example.com:444/o https://[::2]:3000/o\" ";
+        assert!(refused.text.contains(named), "{}", refused.text);
         let refused = answered("-ignore-raft-setup -c forget -i a", &raft).unwrap_err();
         assert!(
             refused.text.contains("running daemons would not see"),

@@ -143,6 +143,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         command: String::from("http"),
         ..backend::Settings::new(&settings.backend)
     };
+    let place = backend_settings.place.clone();
     let fleet = Mysql::<TokioEnv>::new(wiring::probe_settings(&settings)?);
 
     let seed = TokioEnv::random_seed().context("randomness of the operating system")?;
@@ -165,6 +166,13 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         Ok(started) => started,
         Err(raft::StartError::Held(reason)) => {
             return main_runtime.run(hold(attachable, reason, hang_up));
+        }
+        Err(raft::StartError::Refused(reason)) => {
+            bail!(
+                "{}, RaftDataDir: {}: {reason}",
+                backend::Named(&place),
+                data_dir.display()
+            );
         }
         Err(error) => {
             // Of a node that failed while the log was replayed, raft knows only that it is gone.

@@ -184,7 +184,7 @@ impl Database {
                     if !database.is_there::<E>() {
                         return (source, Attempt::Lost(None));
                     }
-                    let outcome = database.write(rewrite, &mut *source.writes(), stamp);
+                    let outcome = database.write(rewrite, &source, stamp);
                     let database = Self::Sqlite(database);
                     let attempt = match outcome {
                         Ok(()) => Attempt::Written(database),

@@ -10,10 +10,11 @@
 //! `rows` says what is written, `tables` into which tables, `writer` when, `sqlite` and `mysql` how; `by_hand` writes beside
 //! the daemon, on an operator's word, what the daemon discards at its next start; `read_back` reads what
 //! people said, when nothing else is left of a cluster, `original` what the original program's rows say; both ask by
-//! `question`.
+//! `question`. `foreign` names rows that are going to be removed because the state does not have them.
 
 mod by_hand;
 mod database;
+mod foreign;
 mod migrations;
 mod mysql;
 mod observe;
@@ -120,7 +121,8 @@ impl fmt::Display for Place {
 }
 
 /// The key of the configuration that names a place, and the place.
-struct Named<'a>(&'a Place);
+#[derive(Debug)]
+pub struct Named<'a>(pub &'a Place);
 
 impl fmt::Display for Named<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

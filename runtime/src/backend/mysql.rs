@@ -6,7 +6,7 @@
 //!
 //! The schema is made by the same numbered migrations as a SQLite file's. Data definition commits by itself here, so each
 //! of its steps may find itself done already. A schema that the original program made is adopted in place: missing columns
-//! are added, indexes that forbid equal rows are dropped, rows that the projection is going to rewrite are copied to
+//! are added, those that would cut texts are widened, indexes that forbid equal rows are dropped, rows that the projection is going to rewrite are copied to
 //! `<table>_original` beforehand. No table is dropped.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,11 +21,12 @@ use sha2::{Digest as _, Sha256};
 
 use super::by_hand;
 use super::database::{Attempt, Found, Held, Mark, Rewrite, Source, Stamp};
+use super::foreign;
 use super::migrations::{Done, MIGRATIONS_TABLE, Migration, missing, newest_version};
 use super::original;
 use super::question::{Question, Texts, aside_names};
 use super::rows::{Row, Value, Write, hex};
-use super::tables::{Kind, Role, TABLES, Table};
+use super::tables::{Kind, Role, Table};
 use super::{Adopted, BackendError, Place, RUNS_KEPT, Settings, database};
 use crate::config::{MaxAllowedPacket, MysqlBackend};
 use crate::env::Env;
@@ -36,6 +37,8 @@ use crate::mysql::{ProbeSettings, TlsMode};
 const TEXT_BYTES: usize = 512 * 1024;
 /// Changes of tables may rewrite them.
 const DEFINE_DEADLINE: Duration = Duration::from_secs(300);
+/// What a `mediumtext` holds.
+const MEDIUMTEXT_BYTES: u64 = 16_777_215;
 /// How long another daemon's deployment is waited for, in seconds.
 const DEPLOY_WAIT_S: u32 = 30;
 /// What a statement may take where the configuration sets no bound.
@@ -339,7 +342,15 @@ impl Database {
         match rewrite {
             Rewrite::Nothing => {}
             Rewrite::Replicated => {
-                for table in TABLES.iter().filter(|table| table.role == Role::Replicated) {
+                if !self
+                    .session
+                    .ask::<E>(foreign::HELD_A_STATE)
+                    .await?
+                    .is_empty()
+                {
+                    self.name_others::<E>(source).await?;
+                }
+                for table in foreign::tables() {
                     texts.add(&format!("DELETE FROM {}", quote(table.name)));
                 }
                 texts.add(by_hand::FORGET);
@@ -356,6 +367,22 @@ impl Database {
         texts.add("COMMIT");
         let text = texts.take();
         self.session.run::<E>(&text).await
+    }
+
+    /// Names the rows that are not among those that are going to be written.
+    async fn name_others<E: Env>(&mut self, source: &impl Source) -> Result<(), BackendError> {
+        let keys = foreign::Keys::of(source.writes());
+        for table in foreign::tables() {
+            let held = format!(
+                "SELECT {} FROM {} LIMIT {}",
+                quoted(table.key),
+                quote(table.name),
+                foreign::LOOKED_AT_MAX
+            );
+            let held = self.session.ask::<E>(&held).await?;
+            keys.tell_others(&self.session.place, table, held.into_iter());
+        }
+        Ok(())
     }
 
     /// The schema is still this process's and this cluster's.
@@ -572,6 +599,11 @@ fn literal(value: &Value) -> String {
     }
 }
 
+fn quoted(names: &[&str]) -> String {
+    let names: Vec<String> = names.iter().map(|name| quote(name)).collect();
+    names.join(", ")
+}
+
 fn quote(name: &str) -> String {
     format!("`{}`", name.replace('`', "``"))
 }
@@ -758,6 +790,22 @@ struct Present {
     is_required: bool,
     /// Has a default or counts by itself.
     has_default: bool,
+    /// So many characters and bytes, of a text.
+    holds: Option<(u64, u64)>,
+}
+
+impl Present {
+    /// Texts that this release writes are cut in it.
+    fn cuts(&self, kind: Kind) -> bool {
+        let Some((characters, bytes)) = self.holds else {
+            return false;
+        };
+        match kind {
+            Kind::Name(wanted) => characters < u64::from(wanted),
+            Kind::Text => bytes < MEDIUMTEXT_BYTES,
+            _ => false,
+        }
+    }
 }
 
 async fn columns_of<E: Env>(
@@ -767,8 +815,8 @@ async fn columns_of<E: Env>(
     let table = literal(&table.into());
     let rows = session
         .ask::<E>(&format!(
-            "SELECT column_name, is_nullable, column_default IS NOT NULL OR extra LIKE '%auto_increment%' \
-             FROM information_schema.columns WHERE table_schema = DATABASE() AND table_name = {table}"
+            "SELECT column_name, is_nullable, column_default IS NOT NULL OR extra LIKE '%auto_increment%', \
+             character_maximum_length, character_octet_length FROM information_schema.columns WHERE table_schema = DATABASE() AND table_name = {table}"
         ))
         .await?;
     Ok(rows
@@ -779,6 +827,10 @@ async fn columns_of<E: Env>(
                 name: row.next().unwrap_or_default().to_ascii_lowercase(),
                 is_required: row.next().as_deref() == Some("NO"),
                 has_default: row.next().as_deref() == Some("1"),
+                holds: row
+                    .next()
+                    .and_then(|characters| characters.parse().ok())
+                    .zip(row.next().and_then(|bytes| bytes.parse().ok())),
             }
         })
         .collect())
@@ -872,8 +924,46 @@ async fn adopt<E: Env>(
                 .define::<E>(&format!("ALTER TABLE {name} DROP INDEX {}", quote(index)))
                 .await?;
         }
+        widen::<E>(session, table, &present).await?;
     }
     Ok(())
+}
+
+/// Columns that would cut what is written into them hold as much as those that this release makes. Where the server cannot
+/// have that, as in a key of an old row format, people see less, and nothing else comes of it.
+async fn widen<E: Env>(
+    session: &mut Session,
+    table: &Table,
+    present: &[Present],
+) -> Result<(), BackendError> {
+    let (mut names, mut changes) = (Vec::new(), Vec::new());
+    for held in present {
+        let column = table.column(&held.name);
+        if let Some(column) = column.filter(|column| held.cuts(column.kind)) {
+            let wanted = column_type(column.kind);
+            let (of_text, rest) = wanted.split_once(' ').unwrap_or((&wanted, ""));
+            changes.push(format!(
+                "MODIFY {} {of_text} CHARACTER SET utf8mb4 COLLATE utf8mb4_bin {rest}",
+                quote(column.name)
+            ));
+            names.push(column.name);
+        }
+    }
+    if changes.is_empty() {
+        return Ok(());
+    }
+    let change = format!("ALTER TABLE {} {}", quote(table.name), changes.join(", "));
+    match session.define::<E>(&change).await {
+        Err(BackendError::Failed { reason, place }) => {
+            tracing::warn!(
+                "{place}: {} was made by another program, and cuts what is too long for its columns {}: {reason}",
+                table.name,
+                names.join(", ")
+            );
+            Ok(())
+        }
+        done => done,
+    }
 }
 
 /// Rows of this release can be written into the table as it is, once missing columns are added.
@@ -1033,6 +1123,7 @@ async fn remember_run<E: Env>(
 #[cfg(test)]
 mod tests {
     use super::super::migrations::MIGRATIONS;
+    use super::super::tables::TABLES;
     use super::*;
 
     /// A change of the tables is a new migration: schemas that exist would otherwise be refused.

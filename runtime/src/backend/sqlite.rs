@@ -16,12 +16,14 @@ use orchestrator_core::id::{ClusterId, InstanceKey};
 use orchestrator_core::time::Wall;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{
-    Connection, ErrorCode, OptionalExtension, ToSql, TransactionBehavior, params_from_iter,
+    Connection, ErrorCode, OptionalExtension, ToSql, Transaction, TransactionBehavior,
+    params_from_iter,
 };
 use sha2::{Digest as _, Sha256};
 
 use super::by_hand;
-use super::database::{Found, Held, Mark, Rewrite, Stamp};
+use super::database::{Found, Held, Mark, Rewrite, Source, Stamp};
+use super::foreign;
 use super::migrations::{Done, MIGRATIONS_TABLE, Migration, missing, newest_version};
 use super::original;
 use super::question::{PATIENCE, Question, Texts, aside_names};
@@ -352,7 +354,7 @@ impl Database {
     pub(super) fn write(
         &mut self,
         rewrite: Rewrite,
-        writes: &mut dyn Iterator<Item = Write>,
+        source: &impl Source,
         stamp: Stamp,
     ) -> Result<(), BackendError> {
         let path = self.path.clone();
@@ -365,19 +367,57 @@ impl Database {
         match rewrite {
             Rewrite::Nothing => {}
             Rewrite::Replicated => {
-                for table in TABLES.iter().filter(|table| table.role == Role::Replicated) {
+                name_others(&transaction, &path, source).map_err(explain)?;
+                for table in foreign::tables() {
                     execute(&transaction, &format!("delete from {}", table.name), &[])
                         .map_err(explain)?;
                 }
                 execute(&transaction, by_hand::FORGET, &[]).map_err(explain)?;
             }
         }
-        for write in writes {
+        for write in source.writes() {
             put(&transaction, &self.statements, &write).map_err(explain)?;
         }
         stamp_it(&transaction, stamp).map_err(explain)?;
         transaction.commit().map_err(explain)
     }
+}
+
+/// Names the rows that are not among those that are going to be written.
+fn name_others(
+    transaction: &Transaction<'_>,
+    path: &Path,
+    source: &impl Source,
+) -> rusqlite::Result<()> {
+    let held_a_state = transaction.query_row(foreign::HELD_A_STATE, [], |_| Ok(()));
+    if held_a_state.optional()?.is_none() {
+        return Ok(());
+    }
+    let keys = foreign::Keys::of(source.writes());
+    let place = Place::Sqlite(path.to_owned());
+    for table in foreign::tables() {
+        keys.tell_others(&place, table, keys_of(transaction, table)?.into_iter());
+    }
+    Ok(())
+}
+
+/// The keys of a table's rows.
+fn keys_of(transaction: &Transaction<'_>, table: &Table) -> rusqlite::Result<Vec<Texts>> {
+    let columns: Vec<String> = table
+        .key
+        .iter()
+        .map(|name| format!("cast({} as text)", quote(name)))
+        .collect();
+    let mut statement = transaction.prepare(&format!(
+        "select {} from {} limit {}",
+        columns.join(", "),
+        table.name,
+        foreign::LOOKED_AT_MAX
+    ))?;
+    let rows = statement.query_map([], |row| {
+        (0..table.key.len()).map(|column| row.get(column)).collect()
+    })?;
+    rows.collect()
 }
 
 fn column_type(kind: Kind) -> String {

@@ -32,7 +32,7 @@ pub struct LogFacts<'a> {
 pub enum StartDecision {
     /// The backend is equal to the log or behind it, within what the log holds: write what follows `from`.
     Replay { from: Option<LogPosition> },
-    /// The backend is written anew from the local snapshot and log; foreign rows are shown in the audit.
+    /// The backend is written anew from the local snapshot and log; rows that those do not have are named in the log before.
     Rebuild { reason: String },
     /// The backend is ahead of the log with the same history. Nothing is applied that the log does not certainly have, so
     /// the directory went back: what this identity promised is not known any more.

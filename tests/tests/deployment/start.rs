@@ -133,6 +133,65 @@ async fn a_database_file_is_used_by_one_daemon() {
     daemons.wait_whole(PATIENCE).await.expect("whole");
 }
 
+/// A file of another cluster is refused, with what to do; so is one that a later release changed.
+#[tokio::test]
+async fn a_database_file_of_another_cluster_or_release_is_refused() {
+    let _turn = TURN.lock().await;
+    let alone = DaemonOptions {
+        count: 1,
+        ..DaemonOptions::steady()
+    };
+    let (ours, theirs) = (Daemons::start(&alone), Daemons::start(&alone));
+    let (ours, theirs) = (ours.expect("a daemon"), theirs.expect("a daemon"));
+    for daemons in [&ours, &theirs] {
+        let daemon = daemons.wait_whole(PATIENCE).await.expect("whole");
+        let daemon = &daemons.all()[daemon];
+        daemon
+            .wait_status("/api/tag/db1/3306?tag=known", 200, PATIENCE)
+            .await
+            .expect("taken");
+        // An orderly end leaves the whole state in the file.
+        daemon.signal(Signal::Terminate);
+        daemon.wait_ended(PATIENCE).await.expect("ended");
+    }
+    let (ours, theirs) = (&ours.all()[0], &theirs.all()[0]);
+    let own = ours.copy_database("own.db").expect("a copy");
+    let foreign = theirs.copy_database("foreign.db").expect("a copy");
+    let refused = async || {
+        ours.start().expect("started");
+        let code = ours.wait_ended(PATIENCE).await.expect("it refuses");
+        assert_ne!(code, Some(0));
+        let log = fs::read_to_string(ours.log()).expect("a log");
+        let last = log.lines().next_back().unwrap_or_default().to_owned();
+        let place = format!("SQLite3DataFile: {}", ours.database().display());
+        assert!(last.contains(&place), "{last}");
+        last
+    };
+    ours.put_database(&foreign).expect("put");
+    let last = refused().await;
+    assert!(last.contains("belongs to cluster"), "{last}");
+    assert!(last.contains("RaftDataDir: "), "{last}");
+    assert!(last.contains("give this node its own"), "{last}");
+
+    ours.put_database(&own).expect("put");
+    let file = rusqlite::Connection::open(ours.database()).expect("opened");
+    file.execute(
+        "INSERT INTO orchestrator_migrations (version, name, checksum, oldest_reader, app_version) VALUES (99, 'x', 'x', 99, 'x')",
+        [],
+    )
+    .expect("written");
+    drop(file);
+    let last = refused().await;
+    assert!(last.contains("install that release again"), "{last}");
+
+    // What was its own is as it was.
+    ours.put_database(&own).expect("put");
+    ours.start().expect("started");
+    ours.wait_status("/api/raft-health", 200, PATIENCE)
+        .await
+        .expect("it runs");
+}
+
 /// Runs a daemon as a user who may write nothing of others; how it ended, how long that took, and the last line it said.
 async fn as_nobody(
     folder: &Path,

@@ -334,9 +334,13 @@ fn swap(
     newcomer: NodeId,
 ) -> Option<Result<(BTreeSet<NodeId>, ChangeCause), String>> {
     let seen = view.sight.nodes.get(&newcomer)?;
-    let member = view.replicated.member(former)?;
-    if voters.contains(&newcomer) || member.raft_address != seen.address || seen.address.is_empty()
-    {
+    // One that lived too short a time to describe itself is known by where it was seen.
+    let described = view.replicated.member(former);
+    let address = match described {
+        Some(member) => &member.raft_address,
+        None => &view.sight.nodes.get(&former)?.address,
+    };
+    if voters.contains(&newcomer) || *address != seen.address || seen.address.is_empty() {
         return None;
     }
     Some(

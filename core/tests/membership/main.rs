@@ -65,6 +65,17 @@ fn a_wiped_machine_takes_its_old_place_after_the_silence() {
     assert_eq!(model.why(13), "");
 }
 
+/// It died before it could describe itself.
+#[test]
+fn a_machine_that_is_wiped_at_once_takes_its_old_place_too() {
+    let mut model = Model::new(3);
+    model.wipe(3, 13);
+    model.run(SEC);
+    assert_eq!(model.state.member(id(3)), None);
+    model.run(40 * SEC);
+    assert_eq!(model.voters(), [1, 2, 13]);
+}
+
 #[test]
 fn one_address_is_swapped_three_times_an_hour() {
     let mut model = Model::new(3);

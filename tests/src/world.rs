@@ -67,7 +67,7 @@ pub struct Aftermath {
     pub replicating: Duration,
     pub judgement: Judgement,
     pub journal: Journal,
-    /// Recoveries of the old primary in the audit that were not there before.
+    /// Recoveries in the audit that were not there before.
     pub recoveries: Vec<Recovery>,
     /// Their steps, as the audit has them.
     pub steps: Vec<String>,
@@ -79,10 +79,13 @@ impl Aftermath {
     pub fn wrongs(&self) -> Vec<String> {
         let mut wrongs = self.judgement.wrongs();
         match &self.recoveries[..] {
-            [one] if one.successful && one.successor_port == self.promoted => {}
+            [one]
+                if one.successful
+                    && one.failed_port == self.old
+                    && one.successor_port == self.promoted => {}
             other => wrongs.push(format!(
-                "the audit should have one successful recovery to {}: {other:?}",
-                self.promoted
+                "the audit should have one recovery, a successful one from {} to {}: {other:?}",
+                self.old, self.promoted
             )),
         }
         wrongs.extend(unstated_loss(self.judgement.only_on_dead, &self.steps));
@@ -96,6 +99,14 @@ fn unstated_loss(only_on_dead: usize, steps: &[String]) -> Option<String> {
     (only_on_dead > 0 && !is_stated).then(|| {
         format!("{only_on_dead} acknowledged writes are on the dead primary alone, and the audit states no loss: {steps:?}")
     })
+}
+
+/// What a primary that was replaced took from clients when it came back, before it was closed.
+#[derive(Clone, Debug)]
+pub struct Return {
+    pub writes: usize,
+    /// From the first of them to the last.
+    pub span: Duration,
 }
 
 /// A fleet and its daemons.
@@ -235,16 +246,18 @@ impl World {
         let replicating = self
             .wait_regrouped(struck, old, promoted, &expectation.not_regrouped)
             .await?;
-        let recoveries = self.wait_recovered(old, &audit_before).await?;
-        let mut steps = Vec::new();
-        for recovery in &recoveries {
-            steps.extend(self.daemons.recovery_steps(&recovery.uid).await?);
-        }
+        self.wait_recovered(&audit_before).await?;
         let verdict = verdict.end();
         let journal = ledger.end().await;
         let received = received.end();
         self.wait_caught_up(promoted, &expectation.not_regrouped)
             .await?;
+        // All that came of it, of whichever server.
+        let recoveries = self.wait_recovered(&audit_before).await?;
+        let mut steps = Vec::new();
+        for recovery in &recoveries {
+            steps.extend(self.daemons.recovery_steps(&recovery.uid).await?);
+        }
         let mut judgement = self
             .judge(
                 old,
@@ -273,6 +286,57 @@ impl World {
             recoveries,
             steps,
         })
+    }
+
+    /// The primary that was replaced comes back while clients write: it is started, or goes on. Ends when it is closed.
+    pub async fn come_back(&self, old: u16, strike: Strike) -> Result<Return> {
+        let server = self.fleet.server(old)?;
+        let ledger = self.clients();
+        let began = Instant::now();
+        ledger
+            .wait_acknowledged(began, Some(self.primary), PATIENCE)
+            .await?;
+        let back = match strike {
+            Strike::FreezePrimary => server.signal(Signal::Continue),
+            Strike::KillPrimary | Strike::KillPrimaryAndLeader | Strike::KillLeader => {
+                server.start()?;
+                Instant::now()
+            }
+        };
+        self.wait_fenced(old).await?;
+        let journal = ledger.end().await;
+        let taken = || {
+            let writes = journal.acknowledged();
+            writes.filter(|write| write.port == old && write.sent > back)
+        };
+        let first = taken().map(|write| write.sent).min();
+        let last = taken().map(|write| write.answered).max();
+        Ok(Return {
+            writes: taken().count(),
+            span: first
+                .zip(last)
+                .map_or(Duration::ZERO, |(first, last)| last.duration_since(first)),
+        })
+    }
+
+    /// Waits until the server answers and is read-only.
+    pub async fn wait_fenced(&self, port: u16) -> Result<()> {
+        let what = format!("{port} is fenced");
+        until(&what, PATIENCE, Duration::from_millis(20), async || {
+            let looked: Result<String> = async {
+                let mut sql = self.fleet.server(port)?.harness().await?;
+                let read_only = sql.value("SELECT @@GLOBAL.read_only").await?;
+                sql.close().await;
+                Ok(read_only)
+            }
+            .await;
+            match looked {
+                Ok(read_only) if read_only != "0" => Look::Holds(()),
+                Ok(_) => Look::not("it is writable"),
+                Err(error) => Look::not(format!("{error:#}")),
+            }
+        })
+        .await
     }
 
     /// Two clients on all servers.
@@ -397,11 +461,10 @@ impl World {
     }
 
     /// Waits until the audit shows the recovery of `old` as ended; those that were not there before.
-    async fn wait_recovered(&self, old: u16, before: &[Recovery]) -> Result<Vec<Recovery>> {
+    async fn wait_recovered(&self, before: &[Recovery]) -> Result<Vec<Recovery>> {
         let fresh = |recoveries: Vec<Recovery>| -> Vec<Recovery> {
             recoveries
                 .into_iter()
-                .filter(|recovery| recovery.failed_port == old)
                 .filter(|recovery| before.iter().all(|known| known.uid != recovery.uid))
                 .collect()
         };

@@ -431,10 +431,11 @@ fn mariadb(program: &str, backends: &Fleet) -> Command {
 
 /// How each table of a schema is made, and a sum of its rows.
 async fn tables(sql: &mut Sql) -> BTreeMap<String, (String, String)> {
-    let query = "SELECT group_concat(table_name ORDER BY table_name) FROM information_schema.tables WHERE table_schema = \
-         database()";
+    let query =
+        "SELECT table_name AS name FROM information_schema.tables WHERE table_schema = database()";
+    let names = sql.rows(query).await.expect("tables");
     let mut tables = BTreeMap::new();
-    for table in sql.value(query).await.expect("tables").split(',') {
+    for table in names.iter().map(|row| row.text(&["name"])) {
         let made = sql.rows(&format!("SHOW CREATE TABLE {table}")).await;
         let made = made.expect("a table")[0].text(&["Create Table"]).to_owned();
         let sum = sql.rows(&format!("CHECKSUM TABLE {table}")).await;

@@ -176,7 +176,8 @@ async fn a_database_file_of_another_cluster_or_release_is_refused() {
     ours.put_database(&own).expect("put");
     let file = rusqlite::Connection::open(ours.database()).expect("opened");
     file.execute(
-        "INSERT INTO orchestrator_migrations (version, name, checksum, oldest_reader, app_version) VALUES (99, 'x', 'x', 99, 'x')",
+        "INSERT INTO orchestrator_migrations (version, name, checksum, oldest_reader, app_version, applied_at) VALUES \
+         (99, 'x', 'x', 99, 'x', '2026-01-01 00:00:00')",
         [],
     )
     .expect("written");

@@ -240,6 +240,13 @@ impl Daemon {
         self.wipe_database()
     }
 
+    /// By what its process names itself, as its backend has it, where that is a file.
+    pub fn token(&self) -> Result<String> {
+        let file = rusqlite::Connection::open(self.database())?;
+        let query = "SELECT token FROM orchestrator_projection WHERE anchor = 1";
+        Ok(file.query_row(query, [], |row| row.get(0))?)
+    }
+
     /// Its backend, where that is a file.
     pub fn database(&self) -> PathBuf {
         self.folder.join("orchestrator.db")

@@ -408,6 +408,12 @@ async fn each_command_asks_and_prints_as_it_always_has() {
             three,
         ),
         (
+            "match-up-replicas -i db1",
+            "match-up-replicas/db1/3306",
+            &list,
+            three,
+        ),
+        (
             "move-up-slaves -i db1 -d db5",
             "move-up-replicas/db1/3306/db5/3306",
             &list,
@@ -720,7 +726,6 @@ async fn each_command_asks_and_prints_as_it_always_has() {
         "raft-leader",
         "raft-leader-hostname",
         "raft-elect-leader",
-        "match-up-replicas",
     ];
     for name in listed {
         let is_known = seen.iter().any(|seen| seen == name) || elsewhere.contains(&name);

@@ -329,6 +329,7 @@ async fn a_death_is_seen_by_all_and_told_by_the_leader() {
     }))
     .await;
     let leader = world.daemons.wait_leader(PATIENCE).await.expect("a leader");
+    let acting = leader.token().expect("its row");
     let leader = leader.pid().expect("it runs").to_string();
     let dead = world.primary();
     world.signal(Strike::KillPrimary).await.expect("killed");
@@ -361,6 +362,10 @@ async fn a_death_is_seen_by_all_and_told_by_the_leader() {
         .await;
     let detections = detections.expect("an answer");
     assert_eq!(detections.as_array().map(Vec::len), Some(1), "{detections}");
+    assert_eq!(
+        detections[0]["ProcessingNodeToken"], acting,
+        "{detections:#}"
+    );
 }
 
 /// Consul by HTTPS, here and in another data centre, and the table of each daemon's backend say who is primary; a store that

@@ -4,9 +4,11 @@ use std::fs;
 use std::process::Command;
 
 use orchestrator::command_line::command_names;
-use orchestrator_tests::daemons;
+use orchestrator_tests::daemons::{self, DaemonOptions, Daemons};
 use orchestrator_tests::process::Scratch;
 use serde_json::json;
+
+use super::PATIENCE;
 
 /// Every command is refused in a raft set-up; forced, those that are there need a backend that is there. No file is made.
 #[tokio::test]
@@ -74,7 +76,25 @@ async fn a_command_is_refused_and_writes_nothing() {
         assert!(errors.contains(wanted), "{arguments:?}: {errors}");
         assert_eq!(output.stdout.is_empty(), code != 0, "{arguments:?}");
     }
-    // None is exempt.
+    let files = || {
+        let files = fs::read_dir(folder.path()).expect("read").flatten();
+        let mut names: Vec<_> = files.map(|file| file.file_name()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(files(), ["orchestrator.conf.json"]);
+
+    // None is exempt, and where there is a database of a daemon's it stays as it is.
+    let database = folder.path().join("orchestrator.db");
+    let alone = DaemonOptions {
+        count: 1,
+        ..DaemonOptions::steady()
+    };
+    let other = Daemons::start(&alone).expect("a daemon");
+    other.wait_whole(PATIENCE).await.expect("whole");
+    let copy = other.all()[0].copy_database("copy.db").expect("a copy");
+    fs::copy(copy, &database).expect("copied");
+    let before = fs::read(&database).expect("read");
     let mut count = 0;
     for name in command_names() {
         let output = Command::new(&binary)
@@ -91,10 +111,6 @@ async fn a_command_is_refused_and_writes_nothing() {
         count += 1;
     }
     assert!(count > 100, "{count}");
-    let files: Vec<_> = fs::read_dir(folder.path())
-        .expect("read")
-        .flatten()
-        .map(|entry| entry.file_name())
-        .collect();
-    assert_eq!(files, ["orchestrator.conf.json"]);
+    assert!(fs::read(&database).expect("read") == before);
+    assert_eq!(files(), ["orchestrator.conf.json", "orchestrator.db"]);
 }

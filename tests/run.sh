@@ -11,6 +11,9 @@
 # ORCHESTRATOR_SIM_SEEDS sets how many seeds each scenario is played with (4), ORCHESTRATOR_SIM_FIRST the first of them. By
 # default that follows from the code: other code is played from another seed, and whoever changes it plays the very seeds that
 # others will, so that a run of the tests is no lottery. "tests/run.sh seeds" says which they are.
+#
+# ORCHESTRATOR_BINARY_BEFORE names the program of the release before, for the tests of two releases in one cluster. Without it
+# this program stands in, which then reads, writes and speaks what that one did.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -799,6 +799,18 @@ mod tests {
         }
     }
 
+    /// Whoever looks for a command that the client has not finds it there.
+    #[test]
+    fn the_readme_lists_what_the_client_has_not() {
+        let readme = include_str!("../../README.md");
+        for (names, instead) in COMMANDS {
+            for name in names.split_whitespace() {
+                let is_listed = readme.contains(&format!("`{name}`"));
+                assert!(matches!(instead, Instead::Client) || is_listed, "{name}");
+            }
+        }
+    }
+
     #[test]
     fn a_raft_set_up_refuses_every_command() {
         let raft = settings(

@@ -25,7 +25,7 @@ const GLANCE: Duration = Duration::from_millis(500);
 /// One of so many acknowledged tags is taken away again.
 const UNTAGGED: u64 = 4;
 /// The tag.
-const TAG: &str = "commanded";
+pub const TAG: &str = "commanded";
 
 /// What is known of a tag.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -363,6 +363,13 @@ impl Daemon {
         .await
     }
 
+    /// As a service manager does it, and an operator who waits until the member is healthy.
+    pub async fn restart(&self, patience: Duration) -> Result<()> {
+        self.signal(Signal::Terminate);
+        self.wait_ended(patience).await?;
+        self.start_until_healthy(patience).await.map(drop)
+    }
+
     pub fn is_running(&self) -> bool {
         self.process().as_mut().is_some_and(Process::is_running)
     }

@@ -130,6 +130,9 @@ pub struct FleetOptions {
     pub timing: ReplicationTiming,
 }
 
+/// The first words of each probe of a MariaDB server.
+pub const MARIADB_PROBE: &str = "SELECT @@global.server_id, @@global.hostname";
+
 /// How long a server may take for what it is asked.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -364,6 +367,9 @@ fn account_statements(flavour: Flavour) -> Vec<String> {
 /// The data folder that every server begins with, made when the cache has none for this program
 /// and these accounts.
 async fn template(program: &Program) -> Result<PathBuf> {
+    /// Held while this process looks for one and makes it.
+    static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+    let _turn = TURN.lock().await;
     let version = program.version()?;
     let accounts = account_statements(program.flavour);
     let mut hasher = DefaultHasher::new();

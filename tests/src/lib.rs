@@ -9,6 +9,7 @@
 #![allow(clippy::disallowed_methods)]
 
 pub mod authority;
+pub mod backends;
 pub mod bare;
 pub mod checks;
 pub mod commands;
@@ -17,8 +18,10 @@ pub mod daemons;
 pub mod disk;
 pub mod figures;
 pub mod fleet;
+pub mod haproxy;
 pub mod ledger;
 pub mod network;
+pub mod nobody;
 pub mod process;
 pub mod relay;
 #[cfg(test)]

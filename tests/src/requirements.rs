@@ -1,11 +1,16 @@
 //! Holds the table `requirements.md` against the sources of the tests: every requirement has a row, every row is complete
-//! or says what is missing, and every test that it names exists and is run by `run.sh`.
+//! or stands on later work and says what is missing, and every test and measurement that it names exists and is run by
+//! `run.sh`. Every measurement is named in its row.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
 const REQUIREMENTS: usize = 61;
+/// What stands on later work: these alone may be partial.
+const LATER: [usize; 7] = [1, 15, 16, 26, 32, 39, 40];
+/// The benchmark whose measurements are named beside the tests, as `deployment-bench::NAME`.
+const BENCH: &str = "deployment-bench";
 
 /// A row of the table, without its number.
 struct Row {
@@ -50,8 +55,12 @@ fn rows(table: &str) -> Result<BTreeMap<usize, Row>, String> {
     Ok(rows)
 }
 
-/// What is wrong with the table, given all tests that there are.
-fn wrongs(table: &str, tests: &BTreeSet<String>) -> Vec<String> {
+/// What is wrong with the table, given all tests that there are, and all measurements with the numbers of their rows.
+fn wrongs(
+    table: &str,
+    tests: &BTreeSet<String>,
+    measurements: &BTreeMap<String, usize>,
+) -> Vec<String> {
     let rows = match rows(table) {
         Ok(rows) => rows,
         Err(wrong) => return vec![wrong],
@@ -78,17 +87,58 @@ fn wrongs(table: &str, tests: &BTreeSet<String>) -> Vec<String> {
                     row.missing
                 ));
             }
+            "partial" if !LATER.contains(&number) => {
+                wrong(String::from("partial, and no later work completes it"));
+            }
             "partial" if row.missing.is_empty() => {
                 wrong(String::from("partial, and nothing is missing"));
             }
             "complete" | "partial" => {}
             other => wrong(format!("'{other}' is neither complete nor partial")),
         }
-        for test in row.tests.iter().filter(|test| !tests.contains(*test)) {
-            wrong(format!("there is no test {test}"));
+        for name in &row.tests {
+            match measurements.get(name) {
+                None if tests.contains(name) => {}
+                None => wrong(format!("there is no test {name}")),
+                Some(of) if *of == number => {}
+                Some(of) => wrong(format!("{name} is of SR-{of:02}")),
+            }
+        }
+        for (name, of) in measurements {
+            if *of == number && !row.tests.contains(name) {
+                wrong(format!("{name} is not named"));
+            }
         }
     }
     wrongs
+}
+
+/// The measurements in the benchmark's table, as `BINARY::NAME`, with the numbers of their rows.
+fn measurements(source: &str) -> BTreeMap<String, usize> {
+    let mut found = BTreeMap::new();
+    let mut last = None;
+    for line in source.lines().map(str::trim) {
+        let value = |begin: &str, end: &str| line.strip_prefix(begin)?.strip_suffix(end);
+        if let Some(name) = value("name: \"", "\",") {
+            last = Some(format!("{BENCH}::{name}"));
+        } else if let Some(number) = value("requirement: ", ",")
+            && let Some(name) = last.take()
+        {
+            found.insert(name, number.parse().expect("the number of a row"));
+        }
+    }
+    found
+}
+
+/// Every measurement that `run.sh` makes.
+fn measurements_that_are_made(package: &Path) -> BTreeMap<String, usize> {
+    let script = fs::read_to_string(package.join("run.sh")).expect("run.sh");
+    let call = format!("\"$target/{BENCH}\"");
+    if !script.lines().any(|line| line.trim().starts_with(&call)) {
+        return BTreeMap::new();
+    }
+    let source = package.join(format!("src/bin/{BENCH}.rs"));
+    measurements(&fs::read_to_string(source).expect(BENCH))
 }
 
 /// The names of the test functions of a source.
@@ -163,43 +213,87 @@ fn every_requirement_is_shown_or_says_what_is_not() {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
     let tests = tests_that_are_run(package);
     assert!(tests.contains("real::primary_killed"), "{tests:?}");
+    let measurements = measurements_that_are_made(package);
+    let healthy = measurements.get("deployment-bench::cut_off_is_unhealthy");
+    assert_eq!(healthy, Some(&14), "{measurements:?}");
     let table = fs::read_to_string(package.join("requirements.md")).expect("the table");
-    assert_eq!(wrongs(&table, &tests), Vec::<String>::new());
+    let wrongs = wrongs(&table, &tests, &measurements);
+    assert_eq!(wrongs, Vec::<String>::new());
 }
 
 #[test]
 fn a_row_that_is_wrong_is_found() {
     let tests = BTreeSet::from([String::from("a::b")]);
-    let good: String = (1..=REQUIREMENTS)
-        .map(|number| format!("| SR-{number:02} | x | complete | `a::b` | |\n"))
-        .collect();
-    assert_eq!(wrongs(&good, &tests), Vec::<String>::new());
-    for (row, wrong) in [
-        ("", "SR-07 has no row"),
+    let source = "    name: \"fast\",\n    requirement: 9,\n";
+    let measurements = measurements(source);
+    let row = |number: usize| match number {
+        9 => String::from("| SR-09 | x | complete | `a::b` `deployment-bench::fast` | |"),
+        _ => format!("| SR-{number:02} | x | complete | `a::b` | |"),
+    };
+    let check = |number: usize, other: &str, wanted: &[&str]| {
+        let rows = (1..=REQUIREMENTS).map(|of| match of == number {
+            true => other.to_owned(),
+            false => row(of),
+        });
+        let table = rows.collect::<Vec<_>>().join("\n");
+        assert_eq!(wrongs(&table, &tests, &measurements), wanted, "{other}");
+    };
+    check(9, &row(9), &[]);
+    check(15, "| SR-15 | x | partial | | y |", &[]);
+    for (number, other, wrong) in [
+        (7, "", "SR-07 has no row"),
         (
+            7,
             "| SR-07 | x | complete | `a::c` | |",
             "SR-07: there is no test a::c",
         ),
         (
+            7,
             "| SR-07 | x | complete | | |",
             "SR-07: complete without a test",
         ),
         (
-            "| SR-07 | x | partial | `a::b` | |",
-            "SR-07: partial, and nothing is missing",
+            15,
+            "| SR-15 | x | partial | `a::b` | |",
+            "SR-15: partial, and nothing is missing",
         ),
         (
+            7,
+            "| SR-07 | x | partial | `a::b` | y |",
+            "SR-07: partial, and no later work completes it",
+        ),
+        (
+            7,
             "| SR-07 | x | complete | `a::b` | y |",
             "SR-07: complete, and something is missing: y",
         ),
         (
+            7,
             "| SR-07 | x | done | | |",
             "SR-07: 'done' is neither complete nor partial",
         ),
-        ("| SR-07 | | partial | | y |", "SR-07: it says nothing"),
-        ("| SR-08 | x | partial | | y |", "SR-08 has two rows"),
+        (15, "| SR-15 | | partial | | y |", "SR-15: it says nothing"),
+        (
+            7,
+            "| SR-08 | x | complete | `a::b` | |",
+            "SR-08 has two rows",
+        ),
+        (
+            7,
+            "| SR-07 | x | complete | `deployment-bench::slow` | |",
+            "SR-07: there is no test deployment-bench::slow",
+        ),
+        (
+            7,
+            "| SR-07 | x | complete | `deployment-bench::fast` | |",
+            "SR-07: deployment-bench::fast is of SR-09",
+        ),
+        (
+            9,
+            "| SR-09 | x | complete | `a::b` | |",
+            "SR-09: deployment-bench::fast is not named",
+        ),
     ] {
-        let table = good.replace("| SR-07 | x | complete | `a::b` | |", row);
-        assert_eq!(wrongs(&table, &tests), [wrong], "{row}");
+        check(number, other, &[wrong]);
     }
 }

@@ -7,6 +7,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use orchestrator_tests::authority::Authority;
+use orchestrator_tests::backends::settings;
 use orchestrator_tests::daemons::{
     Daemon, DaemonOptions, Daemons, get, steady_timers, wait_members,
 };
@@ -21,39 +22,9 @@ use serde_json::{Map, Value, json};
 /// Held while a test owns servers.
 static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
-/// A server with a schema and an account for each of three daemons: full rights on that schema, and no other.
 async fn backends(flavour: Flavour) -> Fleet {
-    let server = Fleet::start(FleetOptions {
-        flavour,
-        servers: 1,
-        timing: ReplicationTiming::Quick,
-    })
-    .await
-    .expect("a server for the backends");
-    let mut sql = server.servers()[0].harness().await.expect("login");
-    for daemon in 1..=3 {
-        sql.run_all([
-            format!("CREATE DATABASE orc{daemon}"),
-            format!("CREATE USER 'orc{daemon}'@'%' IDENTIFIED BY 'secret{daemon}'"),
-            format!("GRANT ALL PRIVILEGES ON orc{daemon}.* TO 'orc{daemon}'@'%'"),
-        ])
-        .await
-        .expect("schemas and accounts");
-    }
-    sql.close().await;
-    server
-}
-
-fn settings(backends: &Fleet) -> Map<String, Value> {
-    let settings = json!({
-        "BackendDB": "mysql",
-        "MySQLOrchestratorHost": "127.0.0.1",
-        "MySQLOrchestratorPort": backends.servers()[0].port(),
-        "MySQLOrchestratorDatabase": "orc{daemon}",
-        "MySQLOrchestratorUser": "orc{daemon}",
-        "MySQLOrchestratorPassword": "secret{daemon}",
-    });
-    settings.as_object().expect("an object").clone()
+    let server = orchestrator_tests::backends::serve(flavour).await;
+    server.expect("a server for the backends")
 }
 
 fn options(backends: &Fleet) -> DaemonOptions {

@@ -298,7 +298,7 @@ impl Course {
                 newcomer.start()?;
                 wait_answers(newcomer).await?;
                 for other in &others {
-                    restart(other).await?;
+                    other.restart(PATIENCE).await?;
                 }
             }
             Replacement::NewcomerLast => {
@@ -306,7 +306,7 @@ impl Course {
                 former.wait_ended(PATIENCE).await?;
                 name_wanted()?;
                 for other in others.iter().chain(others.last()) {
-                    restart(other).await?;
+                    other.restart(PATIENCE).await?;
                 }
                 newcomer.start()?;
             }
@@ -337,7 +337,7 @@ impl Course {
                 newcomer.start()?;
                 wait_answers(newcomer).await?;
                 for other in others.iter().take(1) {
-                    restart(other).await?;
+                    other.restart(PATIENCE).await?;
                 }
                 self.replace_online(former, newcomer).await?;
                 newcomer.set_nodes(&wanted)?;
@@ -474,11 +474,4 @@ async fn wait_answers(daemon: &Daemon) -> Result<()> {
         },
     )
     .await
-}
-
-/// As a service manager does it, and an operator who waits until the member is healthy.
-async fn restart(daemon: &Daemon) -> Result<()> {
-    daemon.signal(Signal::Terminate);
-    daemon.wait_ended(PATIENCE).await?;
-    daemon.start_until_healthy(PATIENCE).await.map(drop)
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use orchestrator_tests::daemons::{DaemonOptions, Daemons};
-use orchestrator_tests::fleet::{Flavour, Fleet, FleetOptions, ReplicationTiming};
+use orchestrator_tests::fleet::{Flavour, Fleet, FleetOptions, MARIADB_PROBE, ReplicationTiming};
 use orchestrator_tests::network::{Gate, Network};
 use orchestrator_tests::process::Scratch;
 use orchestrator_tests::wait::{Look, until};
@@ -146,9 +146,6 @@ fn told(collector: &Path) -> Vec<String> {
     text.lines().map(str::to_owned).collect()
 }
 
-/// The first words of each probe of a MariaDB server.
-const PROBE: &str = "SELECT @@global.server_id, @@global.hostname";
-
 /// Server by server, how many probes of each daemon its log has since it was `since` there.
 async fn probes(network: &Network, fleet: &Fleet, since: &[String]) -> Vec<Vec<u64>> {
     let mut counts = Vec::new();
@@ -158,7 +155,7 @@ async fn probes(network: &Network, fleet: &Fleet, since: &[String]) -> Vec<Vec<u
         for machine in network.machines() {
             let query = format!(
                 "SELECT count(*) FROM mysql.general_log WHERE event_time >= '{since}' AND user_host LIKE 'orchestrator[%[{}]' \
-                 AND argument LIKE '{PROBE}%'",
+                 AND argument LIKE '{MARIADB_PROBE}%'",
                 machine.address_here()
             );
             let count = sql.value(&query).await.expect("a count");

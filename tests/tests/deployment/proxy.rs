@@ -1,7 +1,6 @@
 //! HAProxy by the example, in both set-ups, while leaders die.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
@@ -9,95 +8,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, ensure};
 use orchestrator_tests::daemons::{
     Daemon, DaemonOptions, Daemons, Reply, get, get_with_head, wait_applied,
 };
+use orchestrator_tests::haproxy::{Proxy, SERVER};
 use orchestrator_tests::network::Network;
-use orchestrator_tests::process::{Process, Scratch, Signal};
+use orchestrator_tests::process::Signal;
 use orchestrator_tests::wait::{Look, until};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::UnixStream;
 
-use super::{DEADLINE, PATIENCE, TURN, free_address};
-
-/// Who answered, in the answer's head.
-const SERVER: &str = "X-Server: orchestrator-";
-
-/// HAProxy by the example, with the addresses of these daemons: leader only, and any healthy one. It adds [`SERVER`] and a
-/// number, from 1. It takes every daemon for good until its first check: those are done.
-async fn haproxy(daemons: &Daemons, folder: &Path) -> (Process, SocketAddr, SocketAddr) {
-    let mut configuration =
-        include_str!("../../../runtime/packaging/haproxy/orchestrator.cfg").to_owned();
-    let (leader_only, any) = (free_address(), free_address());
-    let mut replace = |from: &str, to: String| {
-        assert!(configuration.contains(from), "{from} is not in the example");
-        configuration = configuration.replace(from, &to);
-    };
-    replace("bind :80\n", format!("bind {leader_only}\n"));
-    replace("bind :81\n", format!("bind {any}\n"));
-    for (number, daemon) in daemons.all().iter().enumerate() {
-        replace(
-            &format!("10.0.0.{}:3000", number + 1),
-            daemon.http().to_string(),
-        );
-    }
-    let checks = "    option httpchk\n";
-    replace(
-        checks,
-        format!("{checks}    http-response set-header X-Server %s\n"),
-    );
-    let socket = folder.join("haproxy.socket");
-    replace(
-        "global\n",
-        format!("global\n    stats socket {}\n", socket.display()),
-    );
-    let path = folder.join("haproxy.cfg");
-    fs::write(&path, configuration).expect("written");
-    let program = ["/usr/sbin/haproxy", "/usr/local/sbin/haproxy"]
-        .into_iter()
-        .find(|path| Path::new(path).exists())
-        .unwrap_or("haproxy");
-    let mut command = Command::new(program);
-    command.arg("-db").arg("-f").arg(&path);
-    let process = Process::start(command, &folder.join("haproxy.log"))
-        .expect("haproxy; type:  tests/setup.sh haproxy");
-    let looked = until(
-        "HAProxy has checked all",
-        PATIENCE,
-        LOOK,
-        async || match unchecked(&socket).await {
-            Ok(servers) if servers.is_empty() => Look::Holds(()),
-            other => Look::not(format!("{other:?}")),
-        },
-    );
-    looked.await.expect("checked");
-    (process, leader_only, any)
-}
-
-/// The servers that HAProxy has not checked so far.
-async fn unchecked(socket: &Path) -> anyhow::Result<Vec<String>> {
-    let mut stream = UnixStream::connect(socket).await?;
-    stream.write_all(b"show stat\n").await?;
-    let mut table = String::new();
-    stream.read_to_string(&mut table).await?;
-    let mut rows = table
-        .lines()
-        .map(|line| line.split(',').collect::<Vec<_>>());
-    let heads = rows.next().context("no table")?;
-    let column = |name| heads.iter().position(|head| *head == name).context(name);
-    let (name, status) = (column("svname")?, column("check_status")?);
-    let servers: Vec<_> = rows
-        .filter(|row| {
-            row.get(name)
-                .is_some_and(|name| name.starts_with("orchestrator-"))
-        })
-        .collect();
-    ensure!(!servers.is_empty(), "no servers in {table}");
-    let is_checked = |row: &Vec<&str>| row.get(status).is_some_and(|status| status.contains("L7"));
-    let unchecked = servers.into_iter().filter(|row| !is_checked(row));
-    Ok(unchecked.map(|row| row.join(",")).collect())
-}
+use super::{DEADLINE, PATIENCE, TURN};
 
 /// Waits until a path is answered with 200 through the proxy; its body, and how long it took.
 async fn answered(proxy: SocketAddr, path: &str) -> (String, Duration) {
@@ -135,8 +54,8 @@ fn client(proxy: SocketAddr, arguments: &[&str]) -> String {
 async fn haproxy_follows_the_leader() {
     let _turn = TURN.lock().await;
     let daemons = Daemons::start(&DaemonOptions::steady()).expect("daemons");
-    let folder = Scratch::create("haproxy").expect("a folder");
-    let (_haproxy, leader_only, any) = haproxy(&daemons, folder.path()).await;
+    let proxy = Proxy::start(&daemons).await.expect("HAProxy");
+    let (leader_only, any) = (proxy.leader_only, proxy.any);
     answered(leader_only, "/api/leader-check").await;
     answered(any, "/api/raft-health").await;
     // Until HAProxy has noticed, one that led a moment ago may be asked.
@@ -440,10 +359,9 @@ async fn nothing_acknowledged_through_haproxy_is_lost() {
     let network = Network::lay(3).expect("a network");
     let options = DaemonOptions::default_configuration();
     let daemons = Daemons::start_on(&network, &options).expect("daemons");
-    let folder = Scratch::create("haproxy").expect("a folder");
     daemons.wait_whole(PATIENCE).await.expect("whole");
-    let (_haproxy, leader_only, any) = haproxy(&daemons, folder.path()).await;
-    let proxies = [leader_only, any];
+    let proxy = Proxy::start(&daemons).await.expect("HAProxy");
+    let proxies = [proxy.leader_only, proxy.any];
     for (proxy, (_, path)) in proxies.into_iter().zip(SET_UPS) {
         answered(proxy, path).await;
     }

@@ -4,11 +4,11 @@ use std::fs;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
-use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use orchestrator_tests::daemons::{self, Daemon, DaemonOptions, Daemons, get};
+use orchestrator_tests::nobody;
 use orchestrator_tests::process::{Process, Scratch, Signal};
 use orchestrator_tests::wait::{Look, until};
 use serde_json::json;
@@ -193,60 +193,12 @@ async fn a_database_file_of_another_cluster_or_release_is_refused() {
         .expect("it runs");
 }
 
-/// Runs a daemon as a user who may write nothing of others; how it ended, how long that took, and the last line it said.
-async fn as_nobody(
-    folder: &Path,
-    file: &Path,
-    patience: Duration,
-) -> (Option<i32>, Duration, String) {
-    let configuration = folder.join("orchestrator.conf.json");
-    let text = json!({
-        "ListenAddress": free_address().to_string(),
-        "BackendDB": "sqlite",
-        "SQLite3DataFile": file,
-        "RaftEnabled": true,
-        "RaftDataDir": folder.join("raft"),
-        "RaftBind": free_address().to_string(),
-    });
-    fs::write(&configuration, text.to_string()).expect("written");
-    let binary = daemons::binary().expect("built");
-    // SAFETY: a plain system call.
-    let mut command = if unsafe { libc::geteuid() } == 0 {
-        // Where others may look, whatever folder the program was built in.
-        let copy = folder.join("orchestrator");
-        fs::copy(&binary, &copy).expect("copied");
-        let mut command = Command::new("setpriv");
-        command
-            .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
-            .args(["--pdeathsig", "KILL"])
-            .arg(copy);
-        command
-    } else {
-        Command::new(binary)
-    };
-    command.arg("--config").arg(&configuration).arg("http");
-    command.current_dir("/");
-    let log = folder.join("daemon.log");
-    let began = Instant::now();
-    let mut daemon = Process::start(command, &log).expect("started");
-    let ended = daemon.wait(patience).await;
-    let took = began.elapsed();
-    let log = fs::read_to_string(log).expect("a log");
-    let last = log.lines().next_back().unwrap_or_default().to_owned();
-    (ended.and_then(|ended| ended.code()), took, last)
-}
-
 /// The file is made where it is missing; where it cannot be made or written the daemon ends at once, and names it.
 #[tokio::test]
 async fn a_database_file_is_made_or_is_the_reason_of_an_end() {
     let _turn = TURN.lock().await;
-    let folder = Scratch::create("unwritable").expect("a folder");
+    let folder = nobody::folder("unwritable").expect("a folder");
     let folder = folder.path();
-    let open = fs::Permissions::from_mode(0o777);
-    fs::set_permissions(folder, open.clone()).expect("set");
-    fs::create_dir(folder.join("raft")).expect("made");
-    fs::set_permissions(folder.join("raft"), open).expect("set");
-
     let closed = folder.join("closed");
     fs::create_dir(&closed).expect("made");
     fs::set_permissions(&closed, fs::Permissions::from_mode(0o555)).expect("set");
@@ -259,18 +211,20 @@ async fn a_database_file_is_made_or_is_the_reason_of_an_end() {
         (&read_only, &read_only),
         (&missing.join("orchestrator.db"), &missing),
     ] {
-        let (code, took, last) = as_nobody(folder, file, PATIENCE).await;
+        let ended = nobody::run(folder, file, PATIENCE).await.expect("started");
         assert!(
-            code.is_some_and(|code| code != 0),
-            "{file:?}: {code:?} {last}"
+            ended.code.is_some_and(|code| code != 0),
+            "{file:?}: {ended:?}"
         );
-        assert!(last.contains(&named.display().to_string()), "{last}");
-        println!("{took:?}: {last}");
+        let named = named.display().to_string();
+        assert!(ended.last.contains(&named), "{ended:?}");
+        println!("{:?}: {}", ended.took, ended.last);
     }
 
     let file = folder.join("orchestrator.db");
-    let (code, _, last) = as_nobody(folder, &file, Duration::from_secs(10)).await;
+    let ran = nobody::run(folder, &file, Duration::from_secs(10)).await;
+    let ran = ran.expect("started");
     // It runs for as long as it is let.
-    assert_eq!(code, None, "{last}");
+    assert_eq!(ran.code, None, "{ran:?}");
     assert!(file.exists());
 }

@@ -7,7 +7,7 @@ use alloc::{collections::BTreeMap, format, string::String, vec::Vec};
 use core::cmp::Ordering;
 
 use crate::{
-    gtid::{GtidSet, MariadbGtidSet, OracleGtidSet, SetOrder, Uuid},
+    gtid::{GtidSet, MariadbGtidSet, SetOrder},
     id::InstanceKey,
     policy::Policy,
     topology::{Flavour, ProbeReport, PromotionRule, Purpose, ThreadState},
@@ -78,10 +78,6 @@ pub enum Choice {
 pub fn choose(contenders: &[Contender<'_>], failed: Failed<'_>, policy: &Policy) -> Choice {
     let mut held: BTreeMap<&InstanceKey, GtidSet> = BTreeMap::new();
     let mut errant: BTreeMap<&InstanceKey, bool> = BTreeMap::new();
-    let among_them = match failed.report {
-        Some(_) => BTreeMap::new(),
-        None => errant_among(contenders),
-    };
     let mut refusals: Vec<String> = Vec::new();
     for contender in contenders {
         let known = contender
@@ -90,12 +86,7 @@ pub fn choose(contenders: &[Contender<'_>], failed: Failed<'_>, policy: &Policy)
             .filter(|_| contender.report.knows_what_it_holds_of(failed.report));
         match known {
             Some(set) => {
-                let (clean, is_errant) = match (set, among_them.get(contender.key)) {
-                    (GtidSet::Oracle(set), Some(errant)) => {
-                        (GtidSet::Oracle(set.subtract(errant)), true)
-                    }
-                    (set, _) => without_errant(contender.report, set, failed),
-                };
+                let (clean, is_errant) = without_errant(contender.report, set, failed);
                 held.insert(contender.key, clean);
                 errant.insert(contender.key, is_errant);
             }
@@ -237,7 +228,8 @@ fn missing(held: &BTreeMap<&InstanceKey, GtidSet>, here: &InstanceKey, there: &I
 }
 
 /// Takes out what cannot have come from the failed primary: on MySQL what carries neither its UUID nor is among what
-/// it was last seen to have. MariaDB's [`ProbeReport::held_from_source`] has nothing written locally to begin with.
+/// it was last seen to have; so nothing where it was never read, since whatever a replica holds beyond the others may be the
+/// primary's of before. MariaDB's [`ProbeReport::held_from_source`] has nothing written locally to begin with.
 pub(super) fn without_errant(
     report: &ProbeReport,
     held: GtidSet,
@@ -262,43 +254,6 @@ pub(super) fn without_errant(
         }
         _ => (held, false),
     }
-}
-
-/// MySQL: what was written to a replica itself, as far as that is known where the failed primary was never read. Whoever received
-/// one of its transactions received all that it had before; so what a replica wrote, and another one lacks that received as much
-/// of those or more, did not come by way of the primary.
-fn errant_among<'a>(contenders: &[Contender<'a>]) -> BTreeMap<&'a InstanceKey, OracleGtidSet> {
-    let received: Vec<(&Contender<'a>, Uuid, OracleGtidSet)> = contenders
-        .iter()
-        .filter_map(|contender| {
-            let status = contender.report.replication.as_ref()?;
-            let GtidSet::Oracle(held) = contender.report.held_from_source()? else {
-                return None;
-            };
-            Some((contender, status.source_uuid.parse().ok()?, held))
-        })
-        .collect();
-    let mut errant = BTreeMap::new();
-    for (contender, source, held) in &received {
-        let of_source = held.restricted_to_uuid(*source);
-        let Ok(own) = contender.report.server_uuid.parse() else {
-            continue;
-        };
-        if of_source.is_empty() {
-            continue;
-        }
-        let own = held.restricted_to_uuid(own);
-        let mut written_here = OracleGtidSet::new();
-        for (other, from, theirs) in &received {
-            if other.key != contender.key && from == source && theirs.contains(&of_source) {
-                written_here.add(&own.subtract(theirs));
-            }
-        }
-        if !written_here.is_empty() {
-            errant.insert(contender.key, written_here);
-        }
-    }
-    errant
 }
 
 /// MariaDB: a position whose last transaction the primary never had, though it had earlier ones of the same server, is taken

@@ -2130,11 +2130,17 @@ pub(super) fn semi_sync_refusal<'a>(
 ) -> Option<String> {
     let (failed, report) = failed;
     let Some(report) = report else {
-        let (replica, _) = replicas.find(|(_, report)| report.semi_sync.replica_enabled)?;
+        let (replica, report) = replicas.find(|(_, report)| report.semi_sync.replica_enabled)?;
+        let name = if report.semi_sync.replica_spelling {
+            "replica"
+        } else {
+            "slave"
+        };
         return Some(format!(
             "{replica} acknowledges what it receives (semi-synchronous replication), and {failed} was never read, so that \
              whether it waited for that is not known; promoting in such a cluster is not supported by this version, so \
-             nothing was changed"
+             nothing was changed; if it did not wait, type on each replica that acknowledges, to have the cluster repaired:  \
+             SET GLOBAL rpl_semi_sync_{name}_enabled = OFF"
         ));
     };
     let semi_sync = &report.semi_sync;

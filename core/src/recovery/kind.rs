@@ -17,16 +17,10 @@ pub fn unknown_kind<'a>(
     if let Some(unknown) = report.and_then(|report| unknown_server(key, report)) {
         return Some(unknown);
     }
-    let is_unread = report.is_none();
-    replicas.into_iter().find_map(|(replica, report)| {
-        // Of one that was never read, what its replicas are is all that is known.
-        if let Some(unknown) = unknown_server(replica, report).filter(|_| is_unread) {
-            return Some(format!(
-                "{unknown}; {key}, from which it replicates, was never read"
-            ));
-        }
-        chooses_by_itself(replica, report)
-    })
+    // Whether one that was never read is of such a kind does not show in its replicas.
+    replicas
+        .into_iter()
+        .find_map(|(replica, report)| chooses_by_itself(replica, report))
 }
 
 fn unknown_server(key: &InstanceKey, report: &ProbeReport) -> Option<String> {

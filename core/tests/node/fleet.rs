@@ -90,7 +90,6 @@ pub struct Server {
     pub through_fence: ThroughFence,
     /// It is set to acknowledge what it receives.
     pub acknowledges: bool,
-    pub galera: bool,
     /// What it refuses to a probe.
     pub refused: Vec<(u16, String)>,
     /// How it looked when replication last flowed, and moved nothing.
@@ -523,7 +522,6 @@ impl Fleet {
             replication,
             missing_privileges: server.missing_privileges.clone(),
             through_fence: server.through_fence.clone(),
-            galera: server.galera,
             semi_sync: SemiSync {
                 replica_enabled: server.acknowledges,
                 ..SemiSync::default()

@@ -200,7 +200,6 @@ impl World {
                 missing_privileges: Vec::new(),
                 through_fence: ThroughFence::Nobody,
                 acknowledges: false,
-                galera: false,
                 refused: Vec::new(),
                 connects_at: 0,
                 arrives_at: 0,

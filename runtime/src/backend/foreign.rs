@@ -12,7 +12,7 @@ use super::tables::{Role, TABLES, Table};
 pub(super) const HELD_A_STATE: &str =
     "SELECT 1 FROM orchestrator_projection WHERE anchor = 1 AND applied_index IS NOT NULL";
 /// So many rows of a table are looked at.
-pub(super) const LOOKED_AT_MAX: usize = 100_000;
+pub(super) const LOOKED_AT_MAX: usize = 10_000;
 /// So many of those that are removed are named.
 const NAMED_MAX: usize = 10;
 

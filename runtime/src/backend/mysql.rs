@@ -954,9 +954,10 @@ async fn widen<E: Env>(
     }
     let change = format!("ALTER TABLE {} {}", quote(table.name), changes.join(", "));
     match session.define::<E>(&change).await {
-        Err(BackendError::Failed { reason, place }) => {
+        Err(BackendError::Failed { reason, .. } | BackendError::NoRight { reason, .. }) => {
             tracing::warn!(
-                "{place}: {} was made by another program, and cuts what is too long for its columns {}: {reason}",
+                "{}: {} was made by another program, and cuts what is too long for its columns {}: {reason}",
+                session.place,
                 table.name,
                 names.join(", ")
             );

@@ -367,7 +367,13 @@ impl Database {
         match rewrite {
             Rewrite::Nothing => {}
             Rewrite::Replicated => {
-                name_others(&transaction, &path, source).map_err(explain)?;
+                // As with a key that is no text. They are removed all the same.
+                if let Err(error) = name_others(&transaction, &path, source) {
+                    tracing::warn!(
+                        "{}: rows that are removed cannot be named: {error}",
+                        path.display()
+                    );
+                }
                 for table in foreign::tables() {
                     execute(&transaction, &format!("delete from {}", table.name), &[])
                         .map_err(explain)?;

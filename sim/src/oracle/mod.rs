@@ -96,6 +96,7 @@ impl Oracles {
         self.epochs_in_order.observe(event)?;
         nothing_forgotten::observe(event)?;
         drained_first::observe(event, hosts)?;
+        one_recovery::observe(event, truth)?;
         self.one_primary.observe(event, hosts)?;
         self.nothing_lost.observe(at, event, &cared_for);
         self.hooks_in_order.observe(event)?;

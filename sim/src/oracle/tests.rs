@@ -1427,6 +1427,11 @@ fn two_recoveries_of_one_cluster_are_found() {
     assert_eq!(one_recovery::look(&of(vec![over, runs("v")])), Ok(()));
     let mut elsewhere = runs("v");
     elsewhere.cluster = ClusterKey(9);
+    finds(
+        one_recovery::look(&of(vec![runs("u"), elsewhere.clone()])),
+        "one recovery",
+    );
+    elsewhere.server = key(9);
     assert_eq!(one_recovery::look(&of(vec![runs("u"), elsewhere])), Ok(()));
 }
 
@@ -1444,6 +1449,25 @@ fn a_record_that_tells_another_story_is_found() {
     finds(judge(recovery("u", None, None), None), "one recovery");
     finds(judge(succeeded(3), Some(2)), "one recovery");
     finds(judge(failed(), Some(2)), "one recovery");
+    // It names one that was never opened, or nobody at all.
+    finds(judge(succeeded(2), None), "one recovery");
+    let nobody = || recovery("u", None, Some(End::Succeeded));
+    finds(judge(nobody(), None), "one recovery");
+    finds(judge(nobody(), Some(2)), "one recovery");
+    // It opened two; one that is opened again is one.
+    let opened = |servers: &[u32]| {
+        let mut end = ended_with(vec![succeeded(2)], None);
+        end.promotions = (servers.iter())
+            .map(|server| Promotion {
+                at: Duration::from_secs(9),
+                server: key(*server),
+                uid: uid(),
+            })
+            .collect();
+        one_recovery::end(&end)
+    };
+    assert_eq!(opened(&[2, 2]), Ok(()));
+    finds(opened(&[3, 2]), "one recovery");
 }
 
 #[test]

@@ -64,7 +64,7 @@ impl FoundBy {
 }
 
 /// Every mistake.
-pub const ALL: [FoundBy; 30] = [
+pub const ALL: [FoundBy; 31] = [
     FoundBy {
         mistake: Mutant::AnyTarget,
         name: "any-target",
@@ -291,6 +291,13 @@ pub const ALL: [FoundBy; 30] = [
         name: "snapshot-aged",
         scenario: "operators.toml",
         finds: &[by("safety: bounds: the snapshot of")],
+        within: OFTEN,
+    },
+    FoundBy {
+        mistake: Mutant::MemberUnrecorded,
+        name: "member-unrecorded",
+        scenario: "primary_killed.toml",
+        finds: &[by("safety: left to people")],
         within: OFTEN,
     },
 ];

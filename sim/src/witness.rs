@@ -364,6 +364,7 @@ pub(crate) fn recovered(state: Replicated, at: LogPosition) {
         witness.decided = state;
         witness.oracles.same_log.cut(at);
         witness.oracles.nothing_uncommitted.cut(at);
+        witness.oracles.left_to_people.cut();
     });
 }
 

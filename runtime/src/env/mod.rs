@@ -84,6 +84,8 @@ pub enum Mutant {
     LogEmptied,
     /// Nobody looks how old the snapshot is.
     SnapshotAged,
+    /// What is recorded of a cluster leaves out one of its servers.
+    MemberUnrecorded,
 }
 
 /// One kind of world. All functions are associated: an implementation is a marker type, and where several machines

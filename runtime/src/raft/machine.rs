@@ -170,6 +170,19 @@ fn misnamed(mut stamped: Stamped) -> Stamped {
     stamped
 }
 
+/// For [`Mutant::MemberUnrecorded`].
+fn without_one(mut stamped: Stamped) -> Stamped {
+    if let Command::RecordCluster {
+        primary, members, ..
+    } = &mut stamped.command
+        && let Some(last) = members.iter().filter(|member| *member != primary).max()
+    {
+        let last = last.clone();
+        members.retain(|member| *member != last);
+    }
+    stamped
+}
+
 /// The driver's task is gone: the daemon is ending, or has a fault that ends it.
 fn driver_gone() -> io::Error {
     io::Error::other("the task that holds the state has ended")
@@ -200,6 +213,8 @@ impl<E: Env> RaftStateMachine<Config<E>> for Machine<E> {
                         changed(proposal.command, stamped_here::<E>)
                     } else if E::has(Mutant::MisnamedEnd) {
                         changed(proposal.command, misnamed)
+                    } else if E::has(Mutant::MemberUnrecorded) {
+                        changed(proposal.command, without_one)
                     } else {
                         proposal.command
                     };

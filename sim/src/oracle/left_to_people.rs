@@ -1,6 +1,9 @@
-//! No promise, but what others leave out: a replica that was unknown while a recovery ran, because people had the daemons forget
-//! it, or because it was down or turned them away whenever they looked, is left where it was. Nobody halts it, reads it or points it at the
-//! promoted server, and it is for people to mend. One that is found in time is a replica like the others.
+//! A server that can be found is known, and on record as one of its cluster, when a recovery begins: the leader could read it, and
+//! one that names it, without a break for so long.
+//!
+//! And what others leave out: a replica that was unknown while a recovery ran, because people had the daemons forget it, or
+//! because it could not be found, is left where it was. Nobody halts it, reads it or points it at the promoted server, and it
+//! is for people to mend. One that is found in time is a replica like the others.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -10,11 +13,17 @@ use orchestrator_core::recovery::Statement;
 use orchestrator_core::replicated::Command;
 
 use super::Truth;
+use crate::daemon::DaemonView;
 use crate::model::Host;
+use crate::model::server::Process;
 use crate::witness::Event;
 
 /// A server that became known so long ago has been read by every daemon: one poll, and a little more.
 const READ_WITHIN: Duration = Duration::from_secs(6);
+
+/// A server that can be found for so long is on record: a poll of the one that names it, a poll of its own, and what a commit
+/// takes.
+const FOUND_WITHIN: Duration = Duration::from_secs(7);
 
 /// Who was forgotten, and whom a recovery missed.
 #[derive(Debug, Default)]
@@ -23,10 +32,16 @@ pub struct LeftToPeople {
     forgotten: BTreeMap<InstanceKey, Option<Duration>>,
     running: BTreeSet<Uid>,
     missed: BTreeSet<InstanceKey>,
+    /// By which leader each can be found, and since when.
+    findable: BTreeMap<InstanceKey, (String, Duration)>,
+    /// Those that could be found for long enough since the last recovery ended.
+    due: BTreeSet<InstanceKey>,
 }
 
 impl LeftToPeople {
-    pub fn observe(&mut self, event: &Event, truth: &Truth<'_>) {
+    /// # Errors
+    /// A recovery begins without one that could have been known.
+    pub fn observe(&mut self, event: &Event, truth: &Truth<'_>) -> Result<(), String> {
         if let Event::Executed {
             server,
             statement: Statement::MakeWriteable,
@@ -37,12 +52,14 @@ impl LeftToPeople {
             self.missed.remove(server);
         }
         let Event::Committed { command, .. } = event else {
-            return;
+            return Ok(());
         };
         match command {
             Command::Forget { keys } => {
                 for key in keys.iter().filter(|key| !truth.decided.is_known(key)) {
                     self.forgotten.insert(key.clone(), None);
+                    self.findable.remove(key);
+                    self.due.remove(key);
                     if !self.running.is_empty() {
                         self.missed.insert(key.clone());
                     }
@@ -62,6 +79,14 @@ impl LeftToPeople {
                 let (known, unknown): (Vec<_>, Vec<_>) = keys.partition(|key| {
                     truth.decided.is_known(key) && truth.decided.cluster_of(key).is_some()
                 });
+                let overlooked = (unknown.iter().copied())
+                    .find(|key| self.due.contains(*key) && !is_deposed(key, truth));
+                if let Some(key) = overlooked {
+                    return Err(format!(
+                        "left to people: {key} could be found for {} s, and is on no record when recovery {uid} begins",
+                        FOUND_WITHIN.as_secs()
+                    ));
+                }
                 if !known.is_empty() {
                     self.missed.extend(unknown.into_iter().cloned());
                 }
@@ -74,9 +99,44 @@ impl LeftToPeople {
             Command::EndRecovery { uid, .. } => {
                 self.running.remove(uid);
                 self.missed.retain(|key| is_stray(key, truth));
+                // Who is whose replica is another thing from here on.
+                self.findable.clear();
+                self.due.clear();
             }
             _ => {}
         }
+        Ok(())
+    }
+
+    /// Looks who can be found.
+    pub fn look(&mut self, daemons: &[DaemonView], truth: &Truth<'_>) {
+        let mut leaders = daemons.iter().filter(|daemon| daemon.leads);
+        let (Some(leader), None) = (leaders.next(), leaders.next()) else {
+            self.findable.clear();
+            return;
+        };
+        for host in truth.hosts {
+            let key = host.key();
+            let is_forgotten = matches!(self.forgotten.get(key), Some(None));
+            if is_forgotten || !can_be_found(host, &leader.name, truth) {
+                self.findable.remove(key);
+                continue;
+            }
+            let now = || (leader.name.clone(), truth.at);
+            let (by, since) = self.findable.entry(key.clone()).or_insert_with(now);
+            if *by != leader.name {
+                (*by, *since) = now();
+            }
+            if truth.at >= *since + FOUND_WITHIN {
+                self.due.insert(key.clone());
+            }
+        }
+    }
+
+    /// People made a new cluster of what one daemon held: who is known in it is another thing.
+    pub fn cut(&mut self) {
+        self.findable.clear();
+        self.due.clear();
     }
 
     /// Whom nobody but people can bring back.
@@ -84,6 +144,31 @@ impl LeftToPeople {
     pub fn missed(&self) -> &BTreeSet<InstanceKey> {
         &self.missed
     }
+}
+
+/// Whether a leader can read a server, and another that is known and names it: as its source, or as its replica.
+fn can_be_found(host: &Host, leader: &str, truth: &Truth<'_>) -> bool {
+    let is_read = |host: &Host| {
+        (truth.is_whole)(leader, &host.key().host)
+            && host.look(|server| server.process() == Process::Running && server.can_be_closed())
+    };
+    let follows = |replica: &Host, source: &Host| {
+        (truth.is_whole)(&replica.key().host, &source.key().host)
+            && replica
+                .look(|replica| replica.source() == Some(source.key()) && replica.is_replicating())
+    };
+    let mut others = truth.hosts.iter();
+    is_read(host)
+        && others.any(|other| {
+            truth.decided.is_known(other.key())
+                && !is_deposed(other.key(), truth)
+                && is_read(other)
+                && (follows(host, other) || follows(other, host))
+        })
+}
+
+fn is_deposed(key: &InstanceKey, truth: &Truth<'_>) -> bool {
+    truth.decided.deposed_at(key).next().is_some()
 }
 
 /// Whether a server replicates from none that is a primary and takes writes. A deposed one that came back open is closed soon, and
@@ -95,8 +180,7 @@ fn is_stray(key: &InstanceKey, truth: &Truth<'_>) -> bool {
         let source = source.flatten();
         let source = source.and_then(|source| of(&source));
         source.is_some_and(|source| {
-            let is_deposed = truth.decided.deposed_at(source.key()).next().is_some();
-            !is_deposed && source.look(|server| server.is_writable())
+            !is_deposed(source.key(), truth) && source.look(|server| server.is_writable())
         })
     };
     !of(key).is_some_and(follows)

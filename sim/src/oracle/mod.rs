@@ -81,7 +81,7 @@ impl Oracles {
     /// The first promise that this event breaks.
     pub fn observe(&mut self, event: &Event, truth: &Truth<'_>) -> Result<(), String> {
         let Truth { at, hosts, .. } = *truth;
-        self.left_to_people.observe(event, truth);
+        self.left_to_people.observe(event, truth)?;
         let missed = self.left_to_people.missed();
         let is_missed = |host: &&Host| missed.contains(host.key());
         let cared_for: Vec<Host> = hosts
@@ -119,6 +119,7 @@ impl Oracles {
     /// The first promise that is broken.
     pub fn look(&mut self, daemons: &[DaemonView], truth: &Truth<'_>) -> Result<(), String> {
         self.same_digest.look(daemons)?;
+        self.left_to_people.look(daemons, truth);
         self.one_primary.look(daemons, truth)?;
         one_recovery::look(daemons)?;
         self.bounds.look(truth.hosts, daemons.len())?;

@@ -593,7 +593,7 @@ fn a_replica_that_people_had_forgotten_is_theirs() {
     let missed = |events: &[Event]| -> Vec<InstanceKey> {
         let mut oracle = left_to_people::LeftToPeople::default();
         for event in events {
-            oracle.observe(event, &truth(&hosts));
+            oracle.observe(event, &truth(&hosts)).unwrap();
         }
         oracle.missed().iter().cloned().collect()
     };
@@ -605,6 +605,54 @@ fn a_replica_that_people_had_forgotten_is_theirs() {
     assert!(missed(&[forget(3), dies(), over(None)]).is_empty());
     hosts[0].change(Server::kill);
     assert_eq!(missed(&[forget(3), dies(), over(None)]), [key(3)]);
+}
+
+/// A recovery begins, and the leader could read all servers for so many seconds before; these are on record.
+fn judge_record(seconds: u64, members: &[u32]) -> Result<Vec<InstanceKey>, String> {
+    let hosts = hosts(Kind::Mysql);
+    let source = hosts[0].look(Server::identity);
+    for replica in &hosts[1..] {
+        replica.change(|server| server.receiver_connected(&source, 1));
+    }
+    let mut decided = Replicated::default();
+    let keys = vec![key(1), key(2), key(3)];
+    let commands = [
+        Command::Know {
+            keys,
+            by_operator: false,
+        },
+        Command::RecordCluster {
+            primary: key(1),
+            identity: Some(source),
+            members: members.iter().map(|number| key(*number)).collect(),
+        },
+    ];
+    for (index, command) in (1..).zip(commands) {
+        let wall = Wall::from_secs(1);
+        decided.apply(view("n1", index, 1).at, &Stamped { wall, command });
+    }
+    let leader = DaemonView {
+        leads: true,
+        ..view("n1", 2, 1)
+    };
+    let truth = |at| Truth {
+        at: Duration::from_secs(at),
+        decided: &decided,
+        ..truth(&hosts)
+    };
+    let mut oracle = left_to_people::LeftToPeople::default();
+    for at in 0..=seconds {
+        oracle.look(std::slice::from_ref(&leader), &truth(at));
+    }
+    oracle.observe(&dies(), &truth(seconds))?;
+    Ok(oracle.missed().iter().cloned().collect())
+}
+
+#[test]
+fn a_server_that_could_be_found_and_is_on_no_record_is_found() {
+    assert_eq!(judge_record(20, &[1, 2, 3]), Ok(Vec::new()));
+    assert_eq!(judge_record(3, &[1, 2]), Ok(vec![key(3)]));
+    finds(judge_record(20, &[1, 2]).map(|_| ()), "left to people");
 }
 
 #[test]

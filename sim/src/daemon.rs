@@ -371,6 +371,7 @@ impl Daemons {
             .await
             .map_err(|error| error.to_string())?;
         settings_of_raft.backend = opened.for_start();
+        let held = settings_of_raft.backend.and_then(|backend| backend.cluster);
         let prepared = Prepared::<E, _>::new(settings, fleet, seed, Some(opened));
         let (driver, attachable) = prepared.split();
         spawn::<E>(driver);
@@ -382,6 +383,7 @@ impl Daemons {
         let (raft, report) = raft::start::<E>(settings_of_raft, replica)
             .await
             .map_err(|error| error.to_string())?;
+        witness::began(name, held, report.cluster);
         let shown = raft.clone();
         let running = attachable.attach(raft, report).await?;
         if let Some(publisher) = publisher {

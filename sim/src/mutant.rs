@@ -91,9 +91,7 @@ pub const ALL: [FoundBy; 31] = [
         mistake: Mutant::ForeignBackend,
         name: "foreign-backend",
         scenario: "foreign_backend.toml",
-        finds: &[by(
-            "safety: expected: n3 ends because of 'the backend belongs to cluster'",
-        )],
+        finds: &[by("safety: own cluster")],
         within: OFTEN,
     },
     FoundBy {

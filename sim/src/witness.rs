@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use orchestrator_core::id::{InstanceKey, LogPosition, Uid};
+use orchestrator_core::id::{ClusterId, InstanceKey, LogPosition, Uid};
 use orchestrator_core::recovery::{Hook, Statement, StepKind};
 use orchestrator_core::replicated::{Answer, Command, Members, Replicated, wire};
 use tokio::sync::watch;
@@ -17,7 +17,7 @@ use crate::hooks::HooksSetup;
 use crate::model::Host;
 pub use crate::model::told::Cause;
 use crate::network;
-use crate::oracle::{Oracles, Truth, same_log};
+use crate::oracle::{Oracles, Truth, own_cluster, same_log};
 
 /// Something that happened.
 #[derive(Debug)]
@@ -285,6 +285,13 @@ pub const MOMENTS: [&str; 15] = [
 
 pub(crate) fn tell(event: &Event) {
     with(|witness| witness.observe(event));
+}
+
+/// A daemon began to run, with the backend of one cluster and the raft data directory of another, or the same.
+pub(crate) fn began(daemon: &str, held: Option<ClusterId>, own: Option<ClusterId>) {
+    if let Err(broken) = own_cluster::began(daemon, held, own) {
+        violated(broken);
+    }
 }
 
 /// A daemon told somebody that a change is done, which was asked for at this time.

@@ -31,6 +31,7 @@ pub mod nothing_uncommitted;
 pub mod one_leader;
 pub mod one_primary;
 pub mod one_recovery;
+pub mod own_cluster;
 pub mod progress;
 pub mod publications;
 pub mod replicas_follow;

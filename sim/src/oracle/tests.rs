@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use orchestrator::raft::LogBounds;
-use orchestrator_core::id::{ClusterKey, Epoch, LogPosition, NodeId, StepId, Uid};
+use orchestrator_core::id::{ClusterId, ClusterKey, Epoch, LogPosition, NodeId, StepId, Uid};
 use orchestrator_core::recovery::{
     DeadKind, End, Hook, HookList, Lane, Outcome, Purpose, Stage, Statement, Step, StepKind,
     Telling,
@@ -1516,6 +1516,20 @@ fn a_record_that_tells_another_story_is_found() {
     };
     assert_eq!(opened(&[2, 2]), Ok(()));
     finds(opened(&[3, 2]), "one recovery");
+}
+
+#[test]
+fn a_daemon_on_the_backend_of_another_cluster_is_found() {
+    let cluster = |byte| Some(ClusterId([byte; 32]));
+    for (held, own) in [(None, None), (None, cluster(1)), (cluster(1), cluster(1))] {
+        assert_eq!(own_cluster::began("n1", held, own), Ok(()));
+    }
+    // It waits to be let in, and nothing is taken from its rows.
+    assert_eq!(own_cluster::began("n1", cluster(2), None), Ok(()));
+    finds(
+        own_cluster::began("n1", cluster(2), cluster(1)),
+        "own cluster",
+    );
 }
 
 #[test]

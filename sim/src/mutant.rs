@@ -64,14 +64,15 @@ impl FoundBy {
 }
 
 /// Every mistake.
-pub const ALL: [FoundBy; 31] = [
+pub const ALL: [FoundBy; 33] = [
     FoundBy {
         mistake: Mutant::AnyTarget,
         name: "any-target",
         scenario: "names_mixed_up.toml",
         finds: &[
             by("safety: one leader"),
-            by("safety: same"),
+            by("safety: same log"),
+            by("safety: same digest"),
             // Of openraft, where its assertions are on: it ends the daemon before an oracle can see what it did.
             crash("assertion failed: self.leader.is_none()"),
         ],
@@ -82,7 +83,7 @@ pub const ALL: [FoundBy; 31] = [
         name: "purge-beyond-snapshot",
         scenario: "snapshots.toml",
         finds: &[
-            by("safety: same"),
+            by("safety: same digest"),
             crash("and the snapshot file is missing"),
         ],
         within: OFTEN,
@@ -114,7 +115,8 @@ pub const ALL: [FoundBy; 31] = [
         scenario: "all_power_cut.toml",
         finds: &[
             by("safety: one leader"),
-            by("safety: same"),
+            by("safety: same log"),
+            by("safety: same digest"),
             by("safety: nothing uncommitted"),
             // Daemons that look at what the power cut left.
             crash("damaged: the log names no node"),
@@ -289,6 +291,20 @@ pub const ALL: [FoundBy; 31] = [
         name: "snapshot-aged",
         scenario: "operators.toml",
         finds: &[by("safety: bounds: the snapshot of")],
+        within: OFTEN,
+    },
+    FoundBy {
+        mistake: Mutant::HastyAnswer,
+        name: "hasty-answer",
+        scenario: "operators.toml",
+        finds: &[by("safety: acknowledged")],
+        within: OFTEN,
+    },
+    FoundBy {
+        mistake: Mutant::EntriesSwapped,
+        name: "entries-swapped",
+        scenario: "voter_restarts.toml",
+        finds: &[by("safety: same log")],
         within: OFTEN,
     },
     FoundBy {

@@ -84,6 +84,10 @@ pub enum Mutant {
     LogEmptied,
     /// Nobody looks how old the snapshot is.
     SnapshotAged,
+    /// Whoever asks for a change is told that it is done when it is proposed.
+    HastyAnswer,
+    /// Of entries that are applied together the last two change places.
+    EntriesSwapped,
     /// What is recorded of a cluster leaves out one of its servers.
     MemberUnrecorded,
 }

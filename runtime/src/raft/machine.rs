@@ -79,7 +79,7 @@ impl<E: Env> Machine<E> {
 
     async fn hand_over(
         &mut self,
-        entries: Vec<(LogPosition, Entry)>,
+        mut entries: Vec<(LogPosition, Entry)>,
         responders: Vec<Option<openraft::storage::ApplyResponder<Config<E>>>>,
     ) -> io::Result<()> {
         // A leader's entry is committed by its followers' disks, perhaps before its own has it. What is applied goes to
@@ -88,6 +88,9 @@ impl<E: Env> Machine<E> {
             && !E::has(Mutant::AppliedUnsynced)
         {
             self.log.flushed_to(at.index).await?;
+        }
+        if E::has(Mutant::EntriesSwapped) {
+            swap_last(&mut entries);
         }
         let count = entries.len();
         let answers = self
@@ -181,6 +184,18 @@ fn without_one(mut stamped: Stamped) -> Stamped {
         members.retain(|member| *member != last);
     }
     stamped
+}
+
+/// For [`Mutant::EntriesSwapped`].
+fn swap_last(entries: &mut [(LogPosition, Entry)]) {
+    if let [
+        ..,
+        (_, one @ Entry::Command(_)),
+        (_, other @ Entry::Command(_)),
+    ] = entries
+    {
+        std::mem::swap(one, other);
+    }
 }
 
 /// The driver's task is gone: the daemon is ending, or has a fault that ends it.

@@ -22,6 +22,8 @@ use orchestrator_core::id::{InstanceKey, LogPosition, NodeId};
 use orchestrator_core::node::Identification;
 use orchestrator_core::policy::Policy;
 use orchestrator_core::recovery::Recovery;
+use orchestrator_core::replicated::wire;
+use orchestrator_core::time::Wall;
 use tokio::sync::{mpsc, watch};
 
 use crate::engine::{Engine, Machine};
@@ -379,7 +381,7 @@ impl Daemons {
         // One that is a cluster of its own is not what the oracles judge.
         let is_alone = nodes_count == 1 && !self.lock().is_single;
         let told = (!is_alone).then(|| name.to_owned());
-        spawn::<E>(listen(told, heard, attachable.ends.replica.clone()));
+        spawn::<E>(listen::<E>(told, heard, attachable.ends.replica.clone()));
         let (raft, report) = raft::start::<E>(settings_of_raft, replica)
             .await
             .map_err(|error| error.to_string())?;
@@ -435,12 +437,12 @@ async fn reload(mut asked: mpsc::Receiver<Reload>, driver: DriverHandle, in_forc
 }
 
 /// Stands between raft and the driver, and tells the oracles what was committed.
-async fn listen(
+async fn listen<E: Engine>(
     told: Option<String>,
     mut requests: mpsc::Receiver<ReplicaRequest>,
     driver: mpsc::Sender<ReplicaRequest>,
 ) {
-    while let Some(request) = requests.recv().await {
+    while let Some(mut request) = requests.recv().await {
         if let (Some(daemon), ReplicaRequest::Apply { entries, .. }) = (&told, &request) {
             for (at, entry) in entries {
                 match entry {
@@ -453,8 +455,27 @@ async fn listen(
         if let (Some(daemon), ReplicaRequest::Install { at, .. }) = (&told, &request) {
             witness::ask(|oracles, _| oracles.bounds.installed(daemon, *at));
         }
+        if let (true, ReplicaRequest::Apply { entries, .. }) =
+            (E::has(Mutant::OwnClock), &mut request)
+        {
+            entries.iter_mut().for_each(stamp_here::<E>);
+        }
         if driver.send(request).await.is_err() {
             return;
+        }
+    }
+}
+
+/// For [`Mutant::OwnClock`]: raft gave everybody the same, and each makes something else of it.
+fn stamp_here<E: Engine>((_, entry): &mut (LogPosition, Entry)) {
+    let Entry::Command(bytes) = entry else {
+        return;
+    };
+    let version = bytes.first().copied().unwrap_or_default();
+    if let Ok(mut stamped) = wire::decode_command(bytes) {
+        stamped.wall = Wall::from_nanos(E::wall().as_nanos() as u64);
+        if let Ok(changed) = wire::encode_command(version.into(), &stamped) {
+            *bytes = changed;
         }
     }
 }

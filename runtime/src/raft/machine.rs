@@ -12,7 +12,6 @@ use futures_util::{Stream, TryStreamExt};
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
 use orchestrator_core::replicated::{Command, Stamped, wire as command_wire};
-use orchestrator_core::time::Wall;
 use tokio::sync::{mpsc, oneshot};
 
 use super::broken::Broken;
@@ -151,14 +150,6 @@ fn changed(command: Vec<u8>, change: impl FnOnce(Stamped) -> Stamped) -> Vec<u8>
         .unwrap_or(command)
 }
 
-/// For [`Mutant::OwnClock`].
-fn stamped_here<E: Env>(stamped: Stamped) -> Stamped {
-    Stamped {
-        wall: Wall::from_nanos(E::wall().as_nanos() as u64),
-        ..stamped
-    }
-}
-
 /// For [`Mutant::MisnamedEnd`].
 fn misnamed(mut stamped: Stamped) -> Stamped {
     if let Command::EndRecovery {
@@ -224,9 +215,7 @@ impl<E: Env> RaftStateMachine<Config<E>> for Machine<E> {
                 EntryPayload::Blank => (0, Entry::Blank),
                 EntryPayload::Normal(proposal) => {
                     bytes += proposal.command.len();
-                    let command = if E::has(Mutant::OwnClock) {
-                        changed(proposal.command, stamped_here::<E>)
-                    } else if E::has(Mutant::MisnamedEnd) {
+                    let command = if E::has(Mutant::MisnamedEnd) {
                         changed(proposal.command, misnamed)
                     } else if E::has(Mutant::MemberUnrecorded) {
                         changed(proposal.command, without_one)

@@ -381,9 +381,10 @@ impl Player {
     /// Looks at every daemon and server.
     pub(super) async fn look<E: Engine>(&mut self) -> Result<Vec<DaemonView>, Failure> {
         let views = self.daemons.views::<E>().await;
+        // What was broken before is what the run ends with.
+        self.broken()?;
         let broken = witness::ask(|oracles, truth| oracles.look(&views, truth));
         broken.unwrap_or(Ok(())).map_err(Failure::Safety)?;
-        self.broken()?;
         Ok(views)
     }
 

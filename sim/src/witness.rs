@@ -265,22 +265,28 @@ fn moments_of(command: &Command) -> Vec<&'static str> {
 }
 
 /// The names of moments that a scenario may wait for.
-pub const MOMENTS: [&str; 15] = [
+pub const MOMENTS: [&str; 21] = [
+    "begun",
+    "closed",
     "commit",
     "drain",
     "effect",
     "end",
+    "ended",
     "fence-and-halt",
     "hook",
     "leader",
     "members",
     "operate",
+    "post-hooks",
+    "pre-hooks",
     "promote",
     "promoted",
     "recovery",
     "regroup",
     "taken-over",
     "tidy",
+    "undo",
 ];
 
 pub(crate) fn tell(event: &Event) {
@@ -487,4 +493,49 @@ pub(crate) fn heard(place: &str, kind: &'static str, text: &str) {
         _ => return,
     };
     tell(&event);
+}
+
+#[cfg(test)]
+mod tests {
+    use orchestrator_core::id::{Epoch, NodeId};
+    use orchestrator_core::recovery::Stage;
+
+    use super::*;
+
+    /// A moment that comes and has no name there is one that no scenario can wait for.
+    #[test]
+    fn every_stage_of_a_recovery_can_be_waited_for() {
+        for stage in [
+            Stage::Begun,
+            Stage::FenceAndHalt,
+            Stage::Drain,
+            Stage::Promote,
+            Stage::Regroup,
+            Stage::Tidy,
+            Stage::Undo,
+            Stage::Operate,
+            Stage::Ended,
+            Stage::PreHooks,
+            Stage::PostHooks,
+            Stage::Closed,
+        ] {
+            let intended = Command::Intend {
+                uid: Uid("u".to_owned()),
+                epoch: Epoch {
+                    term: 1,
+                    node: NodeId(1),
+                    boot: 1,
+                },
+                stage,
+                candidate: None,
+                ending: None,
+                steps: Vec::new(),
+                lines: Vec::new(),
+            };
+            for moment in moments_of(&intended) {
+                assert!(MOMENTS.contains(&moment), "{moment}");
+            }
+        }
+        assert!(MOMENTS.is_sorted());
+    }
 }

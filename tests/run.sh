@@ -22,11 +22,13 @@ cd "$(dirname "$0")/.."
 target=${CARGO_TARGET_DIR:-target}/debug
 seeds=${ORCHESTRATOR_SIM_SEEDS:-4}
 
-# Of everything that a run of the simulator is made of: its files as they are, committed or not.
+# Of everything that a run of the simulator is made of: its files as they are, committed or not. A multiple of eight: of every
+# eight seeds the first and the fourth draw no faults, and only there is it judged what a scenario expects. Of four seeds
+# one of these is played with assertions, of MySQL servers, and the other without, of MariaDB servers.
 first_seed() {
   local sum
   sum=$(find Cargo.lock core/src runtime/src sim/src sim/scenarios -type f | LC_ALL=C sort | xargs sha256sum | sha256sum) || return 1
-  echo $((16#${sum:0:6}))
+  echo $((16#${sum:0:6} / 8 * 8))
 }
 first=${ORCHESTRATOR_SIM_FIRST:-$(first_seed)}
 times=()

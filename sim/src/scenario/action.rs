@@ -173,7 +173,7 @@ impl FromStr for When {
 }
 
 /// What lies on a daemon's disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Directory {
     Raft,
     Backend,
@@ -237,6 +237,15 @@ impl Part {
     #[must_use]
     pub fn path(self, machine: &str) -> String {
         format!("/{machine}/{}", self.row().2)
+    }
+
+    /// What people empty when it is damaged.
+    #[must_use]
+    pub const fn directory(self) -> Directory {
+        match self {
+            Self::Log | Self::Snapshot | Self::Identity => Directory::Raft,
+            Self::Backend => Directory::Backend,
+        }
     }
 
     fn named(name: &str) -> Result<Self, String> {

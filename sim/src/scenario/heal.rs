@@ -149,6 +149,7 @@ pub(super) fn heal<E: Engine>(player: &mut Player) {
 pub(super) async fn come_to_rest<E: Engine>(player: &mut Player) -> Result<Duration, Failure> {
     let began = E::elapsed();
     wait_for_rest::<E>(player, REST, None).await?;
+    player.recovered_from_faults();
     Ok(E::elapsed().saturating_sub(began))
 }
 

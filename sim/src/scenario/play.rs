@@ -114,6 +114,7 @@ pub(super) fn world<E: Engine>(scenario: Arc<Scenario>, plan: Plan) -> (Vec<Mach
         struck_at: None,
         expected_ends: BTreeSet::new(),
         sick: BTreeSet::new(),
+        rotten: BTreeSet::new(),
         forgetful: BTreeSet::new(),
         absent: BTreeSet::new(),
         ends_seen: 0,
@@ -200,8 +201,10 @@ pub(super) struct Player {
     struck_at: Option<Duration>,
     /// Daemons that ended by themselves as the scenario expects.
     pub(super) expected_ends: BTreeSet<String>,
-    /// Daemons whose disk was made to fail.
+    /// Daemons whose disk was made to fail, until they are healed and at rest.
     sick: BTreeSet<String>,
+    /// What rotted on the disk of a daemon and was not emptied since: nobody may have read it so far.
+    rotten: BTreeSet<(String, Directory)>,
     /// Those among them that may have lost what they had put on stable storage.
     pub(super) forgetful: BTreeSet<String>,
     /// Daemons that are not healed while a quorum of the others is.
@@ -864,6 +867,7 @@ impl Player {
                 if let Some(what) = &rotten {
                     event("fault", format_args!("{what} rots"));
                     self.sick.insert(who.clone());
+                    self.rotten.insert((who.clone(), part.directory()));
                     self.forgetful.insert(who.clone());
                 }
                 rotten.is_some()
@@ -998,7 +1002,7 @@ impl Player {
     }
 
     /// `orchestrator raft recover --yes` on a machine whose daemon does not run.
-    async fn recover<E: Engine>(&self, who: &str, from: Directory) -> Result<String, String> {
+    async fn recover<E: Engine>(&mut self, who: &str, from: Directory) -> Result<String, String> {
         let settings = self.daemons.raft_settings(who);
         let recovery = if from == Directory::Backend {
             let place = crate::daemon::backend_settings(who).place;
@@ -1032,10 +1036,21 @@ impl Player {
         Ok(format!("cluster {cluster} holds what it held at {last}"))
     }
 
-    fn wipe(&self, who: &str, what: Directory) {
+    fn wipe(&mut self, who: &str, what: Directory) {
         for name in what.paths() {
             disk::remove_all(&format!("/{who}/{name}"));
         }
+        let is_emptied = |of: Directory| what == Directory::Both || of == what;
+        self.rotten
+            .retain(|(name, of)| name != who || !is_emptied(*of));
+    }
+
+    /// Everybody who is present was healed and came to rest: of what was done to their disks nothing is left but what rotted
+    /// and nobody came upon. Whoever else ends from here on does so by a fault of its own.
+    pub(super) fn recovered_from_faults(&mut self) {
+        let (present, rotten) = (self.present(), &self.rotten);
+        self.sick
+            .retain(|name| !present.contains(name) || rotten.iter().any(|(of, _)| of == name));
     }
 
     fn end<E: Engine>(&mut self, who: &str, how: Down) -> bool {

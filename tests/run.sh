@@ -10,7 +10,8 @@
 #
 # ORCHESTRATOR_SIM_SEEDS sets how many seeds each scenario is played with (4), ORCHESTRATOR_SIM_FIRST the first of them. By
 # default that follows from the code: other code is played from another seed, and whoever changes it plays the very seeds that
-# others will, so that a run of the tests is no lottery. "tests/run.sh seeds" says which they are.
+# others will, so that a run of the tests is no lottery. "tests/run.sh seeds" says which they are. The properties of the unit part
+# draw their cases from the same number; PROPTEST_RNG_SEED sets another.
 #
 # ORCHESTRATOR_BINARY_BEFORE names the program of the release before, for the tests of two releases in one cluster. Without it
 # this program stands in, which then reads, writes and speaks what that one did.
@@ -31,6 +32,7 @@ first_seed() {
   echo $((16#${sum:0:6} / 8 * 8))
 }
 first=${ORCHESTRATOR_SIM_FIRST:-$(first_seed)}
+export PROPTEST_RNG_SEED=${PROPTEST_RNG_SEED:-$first}
 times=()
 fetching=
 

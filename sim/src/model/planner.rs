@@ -1,15 +1,16 @@
-//! The planner of a dead primary's recovery against the model servers, whatever its replicas are like and whatever comes of
-//! a step: what must hold of every stage is that it can be got through (a step that was done looks done, one that was not is
-//! done again or given up), and that nothing that a server received is forgotten.
+//! The planners of a dead primary's recovery and of operations against the model servers, whatever the replicas are like and
+//! whatever comes of a step: what must hold of every stage is that it can be got through (a step that was done looks done, one
+//! that was not is done again or given up), that nothing that a server received is forgotten, and that what is said to have
+//! succeeded can be seen.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use orchestrator_core::id::{Epoch, InstanceKey, LogPosition, NodeId, Uid};
 use orchestrator_core::policy::Policy;
-use orchestrator_core::recovery::dead_primary::{Move, Progress, Reading, View, next};
+use orchestrator_core::recovery::dead_primary::{self, Move, Progress, Reading, View};
 use orchestrator_core::recovery::{
-    DeadKind, End, HookCounts, Outcome, Purpose, Recovery, Stage, Statement, Step, hook,
+    DeadKind, End, HookCounts, Outcome, Purpose, Recovery, Stage, Statement, Step, hook, operation,
 };
 use orchestrator_core::replicated::{Answer, Command, Replicated, Stamped};
 use orchestrator_core::time::{Mono, Now, Wall};
@@ -152,8 +153,8 @@ impl View for World {
 }
 
 impl World {
-    /// `m1` is dead.
-    fn new(kind: Kind, replicas: &[Replica]) -> Self {
+    /// `m1` is the primary.
+    fn fleet(kind: Kind, replicas: &[Replica]) -> Self {
         let primary = Server::new(key(1), kind, 1, false);
         let mut world = Self {
             now: Duration::from_secs(1),
@@ -193,34 +194,57 @@ impl World {
         for key in &keys {
             world.read(key);
         }
-        world.servers.get_mut(&key(1)).unwrap().kill();
-        for server in world.servers.values_mut() {
+        world.commit(Command::RecordCluster {
+            primary: key(1),
+            identity: Some(identity),
+            members: keys,
+        });
+        world
+    }
+
+    /// `m1` is dead.
+    fn new(kind: Kind, replicas: &[Replica]) -> Self {
+        let mut world = Self::fleet(kind, replicas);
+        world.primary_dies();
+        let kind = DeadKind::Gone;
+        world.begin(Purpose::DeadPrimary { kind }, &key(1));
+        world
+    }
+
+    fn primary_dies(&mut self) {
+        self.servers.get_mut(&key(1)).unwrap().kill();
+        for server in self.servers.values_mut() {
             if server.receiver_target().is_some() {
                 server.receiver_lost(true);
             }
         }
-        world.commit(Command::RecordCluster {
-            primary: key(1),
-            identity: Some(identity.clone()),
-            members: keys.clone(),
-        });
-        world.commit(Command::BeginRecovery {
+    }
+
+    fn begin(&mut self, purpose: Purpose, server: &InstanceKey) {
+        let replicas = self.servers.keys().filter(|replica| **replica != key(1));
+        let replicas = replicas.cloned().collect();
+        self.commit(Command::BeginRecovery {
             uid: uid(),
-            purpose: Purpose::DeadPrimary {
-                kind: DeadKind::Gone,
-            },
-            epoch: world.epoch(),
-            server: key(1),
-            identity: Some(identity),
+            purpose,
+            epoch: self.epoch(),
+            server: server.clone(),
+            identity: Some(self.servers[server].identity()),
             cluster_name: key(1).to_string(),
             analysis: "DeadMaster".to_owned(),
-            replicas: keys[1..].to_vec(),
+            replicas,
             processing_node: "n1".to_owned(),
             processing_token: "t".to_owned(),
             forced: false,
             was_read_only: false,
         });
-        world
+    }
+
+    /// As people change it, or a recovery that went before.
+    fn change(&mut self, server: &InstanceKey, statements: &[Statement]) {
+        let server = self.servers.get_mut(server).expect("one of them");
+        for statement in statements {
+            server.execute(statement, self.now).unwrap();
+        }
     }
 
     fn wall(&self) -> Wall {
@@ -318,6 +342,10 @@ impl World {
                 let reason = "nobody answers".to_owned();
                 return Err(Outcome::Refused { code: 0, reason });
             }
+            // What the adapter makes of it is not looked at here: no client is connected.
+            if matches!(statement, Statement::KillClients { .. }) {
+                continue;
+            }
             if let Err(refusal) = server.execute(statement, self.now) {
                 return Err(Outcome::Refused {
                     code: refusal.code,
@@ -412,8 +440,13 @@ impl World {
         let mut progress = Progress::new(Mono::from_elapsed(self.now));
         for _ in 0..MOVES_MAX {
             let mine = self.epoch();
-            let recovery = self.recovery().clone();
-            match next(&recovery, self, &mut progress, mine) {
+            let recovery = self.recovery();
+            let next = if recovery.purpose.is_recovery() {
+                dead_primary::next(recovery, self, &mut progress, mine)
+            } else {
+                operation::next(recovery, self, &mut progress)
+            };
+            match next {
                 Move::Wait { until } => self.wait(until),
                 Move::Look { keys, until } => {
                     self.wait(until);
@@ -556,6 +589,101 @@ fn check(kind: Kind, replicas: &[Replica], troubles: &[Trouble], skips_drain: bo
     recovery
 }
 
+/// What is done to a server beside recoveries.
+#[derive(Debug, Clone, Copy)]
+enum Operation {
+    SetReadOnly,
+    SetWriteable,
+    Quarantine,
+    /// Of a primary that restarted.
+    Reopen,
+    /// Of `m2`, which still names the dead `m1`, below `m3`.
+    Rejoin,
+}
+
+const OPERATIONS: [Operation; 5] = [
+    Operation::SetReadOnly,
+    Operation::SetWriteable,
+    Operation::Quarantine,
+    Operation::Reopen,
+    Operation::Rejoin,
+];
+
+/// How it ended. `m3` holds everything.
+fn check_operation(
+    kind: Kind,
+    operation: Operation,
+    replicas: &[Replica; 2],
+    troubles: &[Trouble],
+) -> Recovery {
+    let whole = Replica {
+        received: 12,
+        applied: 12,
+        stopped: None,
+        applies_in: 1,
+    };
+    let [first, last] = replicas.clone();
+    let mut world = World::fleet(kind, &[first, whole, last]);
+    let (purpose, server) = match operation {
+        Operation::SetReadOnly => (Purpose::SetReadOnly, key(1)),
+        Operation::SetWriteable => (Purpose::SetWriteable, key(2)),
+        Operation::Quarantine => {
+            let deposed_by = Uid("before".to_owned());
+            (Purpose::Quarantine { deposed_by }, key(1))
+        }
+        Operation::Reopen => {
+            world.change(&key(1), &[Statement::Fence]);
+            (Purpose::Reopen, key(1))
+        }
+        Operation::Rejoin => {
+            world.primary_dies();
+            let promotion = [
+                Statement::StopReplication,
+                Statement::ResetReplicaAll,
+                Statement::MakeWriteable,
+            ];
+            world.change(&key(3), &promotion);
+            let primary = key(3);
+            (Purpose::Rejoin { primary }, key(2))
+        }
+    };
+    for number in 1..=4 {
+        world.read(&key(number));
+    }
+    let shown = |world: &World, key: &InstanceKey| {
+        let server = &world.servers[key];
+        (server.source().cloned(), server.is_writable())
+    };
+    let keys: Vec<InstanceKey> = world.servers.keys().cloned().collect();
+    let before: Vec<_> = keys
+        .iter()
+        .map(|key| (world.held(key), shown(&world, key)))
+        .collect();
+    world.begin(purpose, &server);
+    world.recover(troubles);
+    let story = || world.story.join("\n");
+    for (key, (held, was_shown)) in keys.iter().zip(before) {
+        let forgotten = world.servers[key].forgotten_ever();
+        assert_eq!(forgotten, 0, "{key} forgot\n{}", story());
+        assert!(world.held(key).is_superset(&held), "{key}\n{}", story());
+        if *key != server {
+            assert_eq!(shown(&world, key), was_shown, "{key}\n{}", story());
+        }
+    }
+    let recovery = world.recovery().clone();
+    if recovery.is_successful() {
+        let (source, is_writable) = shown(&world, &server);
+        match operation {
+            Operation::SetReadOnly | Operation::Quarantine => {
+                assert!(!is_writable, "{}", story());
+            }
+            Operation::SetWriteable | Operation::Reopen => assert!(is_writable, "{}", story()),
+            Operation::Rejoin => assert_eq!(source, Some(key(3)), "{}", story()),
+        }
+    }
+    recovery
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -567,6 +695,31 @@ proptest! {
         skips_drain in any::<bool>(),
     ) {
         check(kind, &replicas, &troubles, skips_drain);
+    }
+
+    #[test]
+    fn an_operation_gets_through_whatever_comes_of_its_steps(
+        kind in prop_oneof![Just(Kind::Mysql), Just(Kind::Mariadb)],
+        operation in prop::sample::select(OPERATIONS.as_slice()),
+        replicas in [replica(), replica()],
+        troubles in prop::collection::vec(trouble(), 0..6),
+    ) {
+        check_operation(kind, operation, &replicas, &troubles);
+    }
+
+    /// Nothing goes wrong, and nobody had stopped anything: it succeeds.
+    #[test]
+    fn an_undisturbed_operation_succeeds(
+        kind in prop_oneof![Just(Kind::Mysql), Just(Kind::Mariadb)],
+        operation in prop::sample::select(OPERATIONS.as_slice()),
+        replicas in [replica(), replica()],
+    ) {
+        let mut replicas = replicas;
+        for replica in &mut replicas {
+            replica.stopped = None;
+        }
+        let recovery = check_operation(kind, operation, &replicas, &[]);
+        assert!(recovery.is_successful(), "{:?}", recovery.end);
     }
 
     /// Nothing goes wrong, and nobody had stopped anything: somebody is promoted, and nobody is lost.

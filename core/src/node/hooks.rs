@@ -41,7 +41,7 @@ const TELLING_MAX: usize = 1_024;
 const TELLINGS_AT_ONCE: usize = 16;
 /// The version of commands with which the hooks of a detection are put on record.
 const TELLING_SINCE: u32 = 2;
-/// Nobody is served by the hooks of a recovery that ended so long ago, or of a detection that old, by the log's time.
+/// Nobody is served by the hooks of a recovery that ended so long ago, or of a detection that old.
 const ANNOUNCE_AGE_MAX: Duration = Duration::from_secs(3_600);
 
 /// What this leader knows of the hooks of a detection beside their record.
@@ -385,7 +385,7 @@ impl Node {
         self.replicated
             .telling_newest_first()
             .take(TELLING_MAX)
-            .take_while(move |detection| now.wall.since(detection.at) <= ANNOUNCE_AGE_MAX)
+            .take_while(move |detection| self.least_age(now, detection.at) <= ANNOUNCE_AGE_MAX)
     }
 
     /// When the hooks of a detection may go on by time alone.
@@ -515,7 +515,7 @@ impl Node {
         let uid = recovery.uid.clone();
         let lists = hooks_after(recovery);
         let ended = recovery.end.as_ref().map_or(now.wall, |(at, _)| *at);
-        let is_old = self.replicated.log_time().since(ended) > ANNOUNCE_AGE_MAX;
+        let is_old = self.least_age(now, ended) > ANNOUNCE_AGE_MAX;
         let next = hook::next(recovery, lists, &self.hooks, epoch);
         let (stage, steps, lines) = match next {
             hook::Next::Wait => {

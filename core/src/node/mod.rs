@@ -309,6 +309,7 @@ impl Node {
 
     /// Takes one input in. Total: never fails, never blocks.
     pub fn step(&mut self, read: Now, rng: &mut impl Rng, input: Input, out: &mut Output) {
+        self.follow_own_clock(read);
         let now = self.time(read);
         match input {
             Input::Wake => {}

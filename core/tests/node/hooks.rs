@@ -3,8 +3,10 @@
 
 use orchestrator_core::{
     id::{Epoch, NodeId},
+    node::Request,
     recovery::{End, Hook, HookList, Outcome, Phase, Stage, StepKind, Telling, hook::Next},
-    topology::Flavour,
+    replicated::Command,
+    topology::{Flavour, PromotionRule},
 };
 
 use crate::world::{MS, SEC, World, key};
@@ -666,6 +668,43 @@ fn nobody_is_told_of_a_detection_of_yesterday() {
         });
         assert_eq!(of_it.count(), wanted, "{first:?}\n{}", world.story());
     }
+}
+
+/// All clocks are ahead for a moment, in which something is committed: log time stays there.
+fn log_time_leaps(world: &mut World) {
+    world.clocks_ahead = 2 * 3_600 * SEC;
+    world.ask(Request::Decide(Command::RegisterCandidate {
+        key: key(3),
+        rule: PromotionRule::Neutral,
+    }));
+    world.run(100 * MS);
+    world.clocks_ahead = 0;
+}
+
+#[test]
+fn clocks_that_were_ahead_for_a_moment_cost_no_hook() {
+    let mut world = world();
+    world.kill(1);
+    world.expect(5 * SEC, "a hook of the promotion", |world| {
+        let posts = world.hooks.iter();
+        posts
+            .filter(|ran| ran.hook.list == HookList::PostPrimaryFailover)
+            .count()
+            == 1
+    });
+    log_time_leaps(&mut world);
+    world.run(5 * SEC);
+    let ran = world.ran();
+    let posts = ran.iter().filter(|name| name.starts_with("Post"));
+    assert_eq!(posts.count(), 3, "{}", world.story());
+
+    let mut world = dead_primary_that_is_only_observed();
+    world.expect(5 * SEC, "a hook", |world| !world.hooks.is_empty());
+    log_time_leaps(&mut world);
+    world.run(SEC);
+    next_leader(&mut world);
+    world.run(5 * SEC);
+    assert!(is_told(&world), "{}", world.story());
 }
 
 /// What comes next is what the new leader's file has.

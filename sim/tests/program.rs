@@ -111,7 +111,7 @@ fn a_failure_is_saved_shrunk_and_found_again() {
     let text = text.replace("engine = \"madsim\"", "engine = \"turmoil\"");
     std::fs::write(
         &saved,
-        text.replace("safety: expected", "safety: something else"),
+        text.replace("safety: own cluster", "safety: something else"),
     )
     .unwrap();
     check(&["regressions", &saved], 11);

@@ -79,7 +79,9 @@ part_build() {
     plain+=(--config "profile.dev.package.$package.debug-assertions=false")
   done
   cargo build --workspace --bin orchestrator-sim --test analysis_cases --locked "${plain[@]}" || return 1
-  mv -f "$target/orchestrator-sim" "$target/orchestrator-sim-plain" || return 1
+  # Where nothing was to be built the two are one file, which mv would not move.
+  rm -f "$target/orchestrator-sim-plain"
+  mv "$target/orchestrator-sim" "$target/orchestrator-sim-plain" || return 1
   cargo build --workspace --bins --tests --locked
 }
 

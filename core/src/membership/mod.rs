@@ -405,8 +405,13 @@ fn switch_on(view: &View<'_>, voters: &BTreeSet<NodeId>) -> Option<Versions> {
         if !view.is_living(*node) {
             return None;
         }
-        // What it says in a handshake is newer than what the log holds of it.
-        let said = view.sight.nodes.get(node).and_then(|seen| seen.reads);
+        // What it says in a handshake is newer than what the log holds of it; what this daemon itself reads is not asked of the log.
+        let own = &view.sight.own;
+        let said = if *node == view.own {
+            Some(own.reads_command.min(own.reads_snapshot))
+        } else {
+            view.sight.nodes.get(node).and_then(|seen| seen.reads)
+        };
         let said = said.unwrap_or(u32::MAX);
         let reads = Versions {
             command: member.reads_command.min(said),

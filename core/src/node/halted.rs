@@ -3,13 +3,9 @@
 //! people have touched them since.
 //!
 //! Holds between calls: what is held was halted by a recovery of its cluster, nobody was promoted since, and it was not seen
-//! receiving since.
+//! receiving since, unless the stop was not answered and may come late.
 
-use alloc::{
-    collections::{BTreeMap, BTreeSet},
-    format,
-    vec::Vec,
-};
+use alloc::{collections::BTreeMap, format, vec::Vec};
 use core::time::Duration;
 
 use super::{Level, Node, Output, backoff::Backoff, note};
@@ -26,6 +22,9 @@ const RESUME_AGAIN: Duration = Duration::from_secs(5);
 const RESUME_DOUBLINGS: u32 = 6;
 /// What stands for so long was seen by people, and is theirs.
 const RESUMED_WITHIN: Duration = Duration::from_secs(3600);
+/// A stop whose answer was never heard may take effect so long after the recovery's end: it was on its way from a leader that
+/// was cut off, and the next one saw the replica receive.
+const LATE_WITHIN: Duration = Duration::from_secs(30);
 /// A receiver that was stopped while it tried to connect shows the last of these ever since: it did not stop by itself. Errors of
 /// the client library, and what a server says that lets nobody in (8.4 Reference Manual, "Server Error Message Reference"): too
 /// many connections, access denied, being shut down, a host that is blocked or not allowed.
@@ -46,6 +45,8 @@ struct Halted {
     cluster: ClusterKey,
     /// When the recovery ended.
     since: Wall,
+    /// It may be stopped yet.
+    may_be_late: bool,
     start: Backoff,
 }
 
@@ -90,22 +91,29 @@ impl LeftHalted {
                 .retain(|_, halted| halted.cluster != recovery.cluster);
             return;
         }
-        let halted: BTreeSet<&InstanceKey> = recovery
-            .steps_of(StepKind::Halt)
-            .filter(|(step, _)| step.statements.contains(&Statement::StopIoThread))
-            .map(|(step, _)| &step.server)
-            .collect();
-        for key in halted {
+        let mut halted: BTreeMap<&InstanceKey, bool> = BTreeMap::new();
+        for (step, phase) in recovery.steps_of(StepKind::Halt) {
+            if step.statements.contains(&Statement::StopIoThread) {
+                let is_answered = matches!(
+                    phase,
+                    Phase::Settled(Outcome::Done | Outcome::Refused { .. })
+                );
+                *halted.entry(&step.server).or_default() |= !is_answered;
+            }
+        }
+        for (key, may_be_late) in halted {
             let resumed = recovery
                 .steps_of(StepKind::Resume)
                 .filter(|(step, _)| step.server == *key)
                 .last();
-            if matches!(resumed, Some((_, Phase::Settled(Outcome::Done)))) {
+            let is_resumed = matches!(resumed, Some((_, Phase::Settled(Outcome::Done))));
+            if is_resumed && !may_be_late {
                 self.replicas.remove(key);
             } else {
                 let halted = Halted {
                     cluster: recovery.cluster,
                     since: *since,
+                    may_be_late,
                     start: Backoff::default(),
                 };
                 self.replicas.insert(key.clone(), halted);
@@ -171,7 +179,15 @@ impl Node {
         // Its applier ran on: whoever stopped that as well is not this program.
         let is_as_left = status.io_errno == 0
             || is_of_connecting(status.io_errno) && status.sql == ThreadState::Running;
-        if status.source != record.primary || status.io != ThreadState::Stopped || !is_as_left {
+        let is_stopped = status.io == ThreadState::Stopped;
+        if status.source == record.primary
+            && !is_stopped
+            && halted.may_be_late
+            && now.wall.since(halted.since) <= LATE_WITHIN
+        {
+            return Look::Wait;
+        }
+        if status.source != record.primary || !is_stopped || !is_as_left {
             return Look::Over;
         }
         if !self.serves(record)

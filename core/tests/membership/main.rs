@@ -378,6 +378,26 @@ fn versions_are_switched_on_when_all_read_them() {
     assert!(model.why(13).contains("upgrade it"), "{}", model.why(13));
 }
 
+/// The log has it as it was while the next release was installed there, and it leads before it has said otherwise.
+#[test]
+fn a_leader_switches_nothing_on_that_it_does_not_read_itself() {
+    let mut model = Model::new(3);
+    model.run(5 * SEC);
+    model.upgrade(2, 2);
+    model.run(5 * SEC);
+    model.say_nothing.insert(2);
+    model.upgrade(2, 1);
+    model.lead_at(2);
+    for node in [1, 3] {
+        model.upgrade(node, 2);
+    }
+    model.run(30 * SEC);
+    assert_eq!(model.state.versions().command, 1);
+    model.upgrade(2, 2);
+    model.run(30 * SEC);
+    assert_eq!(model.state.versions().command, 2);
+}
+
 #[test]
 fn two_with_one_address_are_swapped_one_after_the_other() {
     let mut model = Model::new(5);

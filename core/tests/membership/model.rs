@@ -43,6 +43,8 @@ pub struct Model {
     pub never_catches_up: BTreeSet<u64>,
     /// Known from the files of whoever looks, who was started since and has not heard of them.
     pub unheard: BTreeSet<u64>,
+    /// They do not describe themselves.
+    pub say_nothing: BTreeSet<u64>,
     pub all_slow: bool,
     /// The leader makes so many moves and then none.
     pub stop_after_moves: Option<usize>,
@@ -65,6 +67,7 @@ impl Model {
             leader: 1,
             never_catches_up: BTreeSet::new(),
             unheard: BTreeSet::new(),
+            say_nothing: BTreeSet::new(),
             all_slow: false,
             stop_after_moves: None,
             entries_of_members: 0,
@@ -360,7 +363,8 @@ impl Model {
                 continue;
             }
             let described = self.state.member(id(node));
-            if described.is_none_or(|row| row.reads_command != daemon.reads) {
+            let is_news = described.is_none_or(|row| row.reads_command != daemon.reads);
+            if is_news && !self.say_nothing.contains(&node) {
                 self.apply(Command::DescribeMember {
                     node: id(node),
                     raft_address: daemon.address.clone(),
@@ -575,7 +579,11 @@ impl Model {
                 .map(|node| id(*node)),
         };
         Sight {
-            own: Own::default(),
+            own: Own {
+                reads_command: self.daemons[&own].reads,
+                reads_snapshot: self.daemons[&own].reads,
+                ..Own::default()
+            },
             came_with: self.daemons[&own].came_with.clone().unwrap_or_default(),
             listed: self.daemons[&own].list.iter().map(listed).collect(),
             nodes: self

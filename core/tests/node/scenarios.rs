@@ -1414,6 +1414,39 @@ fn a_replica_that_an_undone_recovery_left_halted_is_started_when_it_can_be() {
 }
 
 /// What that was seen to be before it died, open and nobody's replica, is of long ago.
+/// The leader was killed while its stops were on their way, the next one saw all receive, and then they came.
+#[test]
+fn a_replica_that_a_late_halt_stops_after_the_recovery_was_undone_is_started() {
+    for_both(|flavour| {
+        let mut world = World::new(flavour, 2);
+        world.run(SEC);
+        world.freeze(1);
+        world.expect(20 * SEC, "halts", |world| {
+            world
+                .running()
+                .is_some_and(|recovery| recovery.steps_of(StepKind::Halt).next().is_some())
+        });
+        let leader = world.leader.expect("a leader");
+        world.kill_daemon(leader);
+        world.thaw(1);
+        world.elect((leader + 1) % 3);
+        world.expect(20 * SEC, "an undone recovery", |world| {
+            world.running().is_none()
+        });
+        assert!(world.promoted.is_empty(), "{}", world.story());
+        world.run(7 * SEC);
+        assert!(world.receives(2), "{}", world.story());
+        world.server(2).channel.as_mut().expect("a replica").io = false;
+        world.run(10 * SEC);
+        assert!(world.receives(2), "{}", world.story());
+        // Whoever stops it later means it.
+        world.run(30 * SEC);
+        world.server(2).channel.as_mut().expect("a replica").io = false;
+        world.run(60 * SEC);
+        assert!(!world.receives(2), "{}", world.story());
+    });
+}
+
 #[test]
 fn a_replica_that_was_left_halted_is_started_although_a_dead_primary_is_remembered() {
     for_both(|flavour| {

@@ -1,4 +1,24 @@
-//! What benchmarks share: quantiles, the machine's conditions, and moments drawn from a seed.
+//! What benchmarks share: how they are run, quantiles, the machine's conditions, and moments drawn from a seed.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+/// Runs a benchmark to its end or to Ctrl-C; whether all was well.
+pub async fn until_interrupted(name: &str, bench: impl Future<Output = Result<bool>>) -> ExitCode {
+    let done = tokio::select! {
+        done = bench => done,
+        _ = tokio::signal::ctrl_c() => Ok(false),
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("{name}: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
 
 /// The nearest-rank quantile.
 pub fn quantile(values: &mut [f64], at: f64) -> Option<f64> {

@@ -20,7 +20,7 @@ use orchestrator_tests::commands::{Acknowledged, TAG, held_in_file};
 use orchestrator_tests::daemons::{
     Daemon, DaemonOptions, Daemons, binary, wait_applied, wait_members,
 };
-use orchestrator_tests::figures::{Random, machine, quantile};
+use orchestrator_tests::figures::{Random, machine, quantile, until_interrupted};
 use orchestrator_tests::fleet::{
     Flavour, Fleet, FleetOptions, MARIADB_PROBE, ReplicationTiming, Server,
 };
@@ -184,20 +184,7 @@ struct Arguments {
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let run = async {
-        tokio::select! {
-            done = bench(&arguments) => done,
-            _ = tokio::signal::ctrl_c() => Ok(false),
-        }
-    };
-    match run.await {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("deployment-bench: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    until_interrupted("deployment-bench", bench(&arguments)).await
 }
 
 async fn bench(arguments: &Arguments) -> Result<bool> {

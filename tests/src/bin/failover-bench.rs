@@ -13,7 +13,7 @@ use anyhow::Result;
 use clap::{Parser, ValueEnum};
 
 use orchestrator_tests::daemons::{DaemonOptions, binary};
-use orchestrator_tests::figures::{Random, machine, quantile};
+use orchestrator_tests::figures::{Random, machine, quantile, until_interrupted};
 use orchestrator_tests::fleet::{Flavour, FleetOptions, ReplicationTiming};
 use orchestrator_tests::world::{Aftermath, Expectation, Strike, World};
 
@@ -64,20 +64,7 @@ struct Arguments {
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let run = async {
-        tokio::select! {
-            done = bench(&arguments) => done,
-            _ = tokio::signal::ctrl_c() => Ok(false),
-        }
-    };
-    match run.await {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("failover-bench: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    until_interrupted("failover-bench", bench(&arguments)).await
 }
 
 /// What a primary that was replaced may take when it comes back, in the median: writes of one that was frozen, seconds of one that

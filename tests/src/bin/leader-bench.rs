@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, anyhow, ensure};
 use clap::Parser;
 use orchestrator_tests::daemons::{Daemon, DaemonOptions, Daemons, binary};
-use orchestrator_tests::figures::{Random, machine, quantile};
+use orchestrator_tests::figures::{Random, machine, quantile, until_interrupted};
 use orchestrator_tests::fleet::{Flavour, Fleet, FleetOptions, ReplicationTiming};
 use orchestrator_tests::process::Signal;
 use orchestrator_tests::wait::{Look, until};
@@ -54,20 +54,7 @@ struct Arguments {
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let run = async {
-        tokio::select! {
-            done = bench(&arguments) => done,
-            _ = tokio::signal::ctrl_c() => Ok(false),
-        }
-    };
-    match run.await {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("leader-bench: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    until_interrupted("leader-bench", bench(&arguments)).await
 }
 
 async fn bench(arguments: &Arguments) -> Result<bool> {

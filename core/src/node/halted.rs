@@ -176,18 +176,17 @@ impl Node {
         let Some(status) = &report.replication else {
             return Look::Over;
         };
+        if status.source != record.primary {
+            return Look::Over;
+        }
+        if status.io != ThreadState::Stopped {
+            let may_stop = halted.may_be_late && now.wall.since(halted.since) <= LATE_WITHIN;
+            return if may_stop { Look::Wait } else { Look::Over };
+        }
         // Its applier ran on: whoever stopped that as well is not this program.
         let is_as_left = status.io_errno == 0
             || is_of_connecting(status.io_errno) && status.sql == ThreadState::Running;
-        let is_stopped = status.io == ThreadState::Stopped;
-        if status.source == record.primary
-            && !is_stopped
-            && halted.may_be_late
-            && now.wall.since(halted.since) <= LATE_WITHIN
-        {
-            return Look::Wait;
-        }
-        if status.source != record.primary || !is_stopped || !is_as_left {
+        if !is_as_left {
             return Look::Over;
         }
         if !self.serves(record)

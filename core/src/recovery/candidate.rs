@@ -10,7 +10,7 @@ use crate::{
     gtid::{GtidSet, MariadbGtidSet, SetOrder},
     id::InstanceKey,
     policy::Policy,
-    topology::{Flavour, ProbeReport, PromotionRule, Purpose, ThreadState},
+    topology::{Classification, Flavour, ProbeReport, PromotionRule, Purpose, ThreadState},
 };
 
 /// The order of preference among replicas that hold the same, best first.
@@ -381,36 +381,8 @@ pub fn ineligible(
     if report.flavour == Flavour::MaxScale {
         return Some(String::from("is a binlog server"));
     }
-    let place = failed.report.map(|report| &report.classification);
-    if policy.prevent_cross_data_center {
-        match place {
-            None => {
-                return Some(String::from(
-                    "may be in another data center: the failed primary was never read (PreventCrossDataCenterMasterFailover)",
-                ));
-            }
-            Some(place) if place.data_center != report.classification.data_center => {
-                return Some(String::from(
-                    "is in another data center (PreventCrossDataCenterMasterFailover)",
-                ));
-            }
-            Some(_) => {}
-        }
-    }
-    if policy.prevent_cross_region {
-        match place {
-            None => {
-                return Some(String::from(
-                    "may be in another region: the failed primary was never read (PreventCrossRegionMasterFailover)",
-                ));
-            }
-            Some(place) if place.region != report.classification.region => {
-                return Some(String::from(
-                    "is in another region (PreventCrossRegionMasterFailover)",
-                ));
-            }
-            Some(_) => {}
-        }
+    if let Some(why) = crosses(report, failed, policy) {
+        return Some(why);
     }
     if !policy.fail_promotion_on_lag.is_zero() {
         match report.lag_s() {
@@ -429,6 +401,34 @@ pub fn ineligible(
         ));
     }
     None
+}
+
+/// Why a promotion would leave the place that the failed primary was in, or may, where that is not allowed.
+fn crosses(report: &ProbeReport, failed: Failed<'_>, policy: &Policy) -> Option<String> {
+    let places: [(bool, &str, &str, fn(&Classification) -> &String); 2] = [
+        (
+            policy.prevent_cross_data_center,
+            "data center",
+            "PreventCrossDataCenterMasterFailover",
+            |place| &place.data_center,
+        ),
+        (
+            policy.prevent_cross_region,
+            "region",
+            "PreventCrossRegionMasterFailover",
+            |place| &place.region,
+        ),
+    ];
+    places
+        .into_iter()
+        .filter(|(is_asked, ..)| *is_asked)
+        .find_map(|(_, what, key, of)| match failed.report {
+            None => Some(format!(
+                "may be in another {what}: the failed primary was never read ({key})"
+            )),
+            Some(primary) => (of(&primary.classification) != of(&report.classification))
+                .then(|| format!("is in another {what} ({key})")),
+        })
 }
 
 /// Why `replica` cannot replicate from `source`.
@@ -469,8 +469,7 @@ fn prefer(
     failed: Failed<'_>,
 ) -> (Ordering, &'static str) {
     let place = failed.report.map(|report| &report.classification);
-    let same = |contender: &Contender<'_>,
-                pick: fn(&crate::topology::Classification) -> &String| {
+    let same = |contender: &Contender<'_>, pick: fn(&Classification) -> &String| {
         place.is_some_and(|place| pick(place) == pick(&contender.report.classification))
     };
     let rules = a.effective_rule().cmp(&b.effective_rule());

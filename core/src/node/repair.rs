@@ -505,6 +505,10 @@ impl Node {
             );
             self.house_at = now.mono;
         }
+        // One is fenced at a time, and clients may be writing to the next.
+        if matches!(recovery.purpose, Purpose::Quarantine { .. }) {
+            self.house_at = now.mono;
+        }
         let members: Vec<InstanceKey> = recovery
             .participants
             .iter()

@@ -1683,6 +1683,39 @@ fn a_clock_that_was_ahead_leaves_no_deposed_primary_open() {
     world.expect(15 * SEC, "the fence", |world| world.writeable() == [key(2)]);
 }
 
+/// One is fenced at a time; the next one's turn comes as soon as the one before is closed, not with the next round.
+#[test]
+fn deposed_primaries_that_return_together_are_closed_one_right_after_another() {
+    for_both(|flavour| {
+        let mut world = World::with(flavour, 4, |policy| {
+            policy.cool_down = std::time::Duration::ZERO;
+        });
+        for number in 1..=3 {
+            world.kill(number);
+            world.expect_succeeded(5 * SEC, number + 1);
+            world.run(11 * SEC);
+        }
+        for number in 1..=3 {
+            world.server(number).starts_read_only = false;
+            world.restart(number);
+        }
+        world.expect(5 * SEC, "the first one back", |world| {
+            world.writeable().len() > 1
+        });
+        world.expect(300 * MS, "all of them closed", |world| {
+            world.writeable() == [key(4)]
+        });
+        assert_eq!(
+            world
+                .oracle
+                .recoveries_newest_first()
+                .filter(|recovery| matches!(recovery.purpose, Purpose::Quarantine { .. }))
+                .count(),
+            3
+        );
+    });
+}
+
 #[test]
 fn a_deposed_primary_that_cannot_be_closed_is_not_tried_without_pause() {
     let mut world = World::new(Flavour::Mysql, 2);

@@ -25,7 +25,9 @@ const OF_APPLICATIONS_MAX: usize = 16;
 const OF_A_REPLICA_MAX: usize = 2;
 
 /// A daemon looks at its log every second: once it finds that a snapshot is needed, and once that it can cut. A leader
-/// cuts nothing that is on its way to a follower.
+/// cuts nothing that is on its way to a follower: to one that does not answer it is on its way until a second request has
+/// failed (of two one may carry no entries), each a quarter of a second after a pause of up to one second. What is written
+/// while a cut waits is cut by the next one, within as much again.
 const LOG_CUT_WITHIN: Duration = Duration::from_secs(5);
 /// It looks every second whether the snapshot is too old. The disk may be slow.
 const SNAPSHOT_WITHIN: Duration = Duration::from_secs(5);
@@ -37,7 +39,7 @@ const OF_AN_ENTRY_MAX: u64 = 512;
 struct Seen {
     log: LogView,
     of: NodeId,
-    /// Since when it holds too many bytes.
+    /// Since when it holds too many bytes and nothing was cut of them.
     too_large_since: Option<Duration>,
     /// Since when the newest snapshot is the one that it is.
     snapshot_since: Duration,
@@ -130,7 +132,7 @@ impl Bounds {
             ..*before
         };
         self.look_at_cut(daemon, before, &mut seen)?;
-        self.look_at_bytes(at, daemon, &mut seen)?;
+        self.look_at_bytes(at, daemon, before, &mut seen)?;
         self.look_at_snapshot(at, daemon, before, &mut seen)?;
         Ok(seen)
     }
@@ -177,17 +179,21 @@ impl Bounds {
         &self,
         at: Duration,
         daemon: &DaemonView,
+        before: &Seen,
         seen: &mut Seen,
     ) -> Result<(), String> {
         let (name, now, bounds) = (&daemon.name, daemon.log, self.log);
         // Who hears no leader has entries that are committed nowhere, and cuts none of them.
         let is_too_large = now.bytes > bounds.bytes_max && daemon.hears_leader;
-        seen.too_large_since = is_too_large.then(|| seen.too_large_since.unwrap_or(at));
+        let since = before
+            .too_large_since
+            .filter(|_| now.first == before.log.first);
+        seen.too_large_since = is_too_large.then(|| since.unwrap_or(at));
         if let Some(since) = seen.too_large_since
             && at > since + LOG_CUT_WITHIN
         {
             return Err(format!(
-                "bounds: the log of {name} holds {} bytes, more than {} for {} ms",
+                "bounds: the log of {name} holds {} bytes, more than {} for {} ms, and is not cut",
                 now.bytes,
                 bounds.bytes_max,
                 at.saturating_sub(since).as_millis()

@@ -849,6 +849,17 @@ fn a_log_that_is_too_large_or_cut_too_far_is_found() {
     finds(logs(leaves(5)), "bounds: n1 cut its log to 500 bytes");
     let never = |look: u64, log: &mut LogView| log.snapshot_end = look;
     finds(logs(never), "bounds: the log of n1 holds");
+    // What comes while a cut waits is left to the next one, which comes as soon.
+    let trails = |looks: u64| {
+        move |look: u64, log: &mut LogView| {
+            log.snapshot_end = look;
+            if look.is_multiple_of(looks) {
+                log.first = log.first.max(log.end.saturating_sub(130));
+            }
+        }
+    };
+    assert_eq!(logs(trails(45)), Ok(()));
+    finds(logs(trails(55)), "bounds: the log of n1 holds");
 }
 
 /// A daemon that was away gets many entries between two looks.

@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use orchestrator::backend;
+use orchestrator::backend::{self, BackendError};
+use orchestrator::config::{Credentials, MaxAllowedPacket, MysqlBackend, TlsMaterial};
 use orchestrator::daemon::{DaemonSettings, Prepared, Reload};
 use orchestrator::driver::DriverHandle;
 use orchestrator::env::{Mutant, sleep, spawn};
@@ -68,6 +69,8 @@ struct Shared {
     nodes: BTreeMap<String, Vec<String>>,
     /// Daemons of the release before.
     older: BTreeSet<String>,
+    /// Daemons whose account has no rights in their backend: nobody granted them so far.
+    without_rights: BTreeSet<String>,
     /// The cluster has one daemon.
     is_single: bool,
     /// Not started so far.
@@ -163,9 +166,11 @@ impl Daemons {
         self.lock().ended.clone()
     }
 
-    /// From here on no hook fails.
+    /// From here on no hook fails, and every daemon may write to its backend.
     pub fn heal(&self) {
-        self.lock().is_healed = true;
+        let mut shared = self.lock();
+        shared.is_healed = true;
+        shared.without_rights.clear();
     }
 
     #[must_use]
@@ -199,6 +204,16 @@ impl Daemons {
     /// `RaftNodes` of a daemon, from its next start on.
     pub fn set_nodes(&self, name: &str, nodes: Vec<String>) {
         self.lock().nodes.insert(name.to_owned(), nodes);
+    }
+
+    /// Whether a daemon's account may write to its backend, from its next start on.
+    pub fn set_rights(&self, name: &str, all: bool) {
+        let mut shared = self.lock();
+        if all {
+            shared.without_rights.remove(name);
+        } else {
+            shared.without_rights.insert(name.to_owned());
+        }
     }
 
     /// Which release a daemon behaves as, from its next start on.
@@ -369,6 +384,9 @@ impl Daemons {
         });
         let nodes_count = settings_of_raft.nodes.len();
         event("daemon", format_args!("starts"));
+        if self.lock().without_rights.contains(name) {
+            return Err(no_right(name).to_string());
+        }
         let opened = backend::open::<E>(backend_settings(name))
             .await
             .map_err(|error| error.to_string())?;
@@ -542,5 +560,36 @@ pub fn backend_settings(name: &str) -> backend::Settings {
         app_version: String::from("simulated"),
         extra_info: String::from("HttpMode"),
         command: String::from("http"),
+    }
+}
+
+/// What a daemon on a MySQL server of its own is told there before somebody has granted its account anything. The rest of
+/// the simulated daemons' backends is SQLite.
+fn no_right(name: &str) -> BackendError {
+    let user = "orchestrator";
+    BackendError::NoRight {
+        backend: Box::new(MysqlBackend {
+            host: name.to_owned(),
+            port: 3306,
+            database: user.to_owned(),
+            credentials: Credentials {
+                user: user.to_owned(),
+                ..Credentials::default()
+            },
+            connections_max: None,
+            connect_timeout: Duration::from_secs(1),
+            read_timeout: Duration::from_secs(30),
+            connection_lifetime: None,
+            reject_read_only: false,
+            max_allowed_packet: MaxAllowedPacket::AskServer,
+            tls: false,
+            tls_material: TlsMaterial {
+                skip_verify: false,
+                key: None,
+                certificate: None,
+                authorities: None,
+            },
+        }),
+        reason: String::from("error 1044: access denied"),
     }
 }

@@ -332,7 +332,8 @@ pub enum Action {
     Logins(String, Logins),
     /// A backup holds `FLUSH TABLES WITH READ LOCK` on a server.
     ReadLock(String, bool),
-    /// The daemons' account has all rights on a server, or only those to look.
+    /// The daemons' account has all rights on a server, or only those to look; of a daemon: its account may write to its
+    /// backend, or not even look there, from its next start on.
     Rights(String, bool),
     /// Somebody edits `RaftNodes` of a daemon; it counts from its next start.
     Nodes(String, Vec<String>),
@@ -677,6 +678,7 @@ mod tests {
             "at 9000ms: read-lock m2 off",
             "at 9000ms: revoke servers for 1000ms",
             "at 9000ms: grant m2",
+            "at 9000ms: revoke n3 for 1000ms",
             "at 9000ms: recover n1 raft",
             "at 9000ms: recover n1 backend",
             "when members 3: kill leader for 1000ms",

@@ -83,6 +83,7 @@ fn named_by(action: &Action) -> Vec<(&str, Whom)> {
         | Action::Isolate(who)
         | Action::Rejoin(who)
         | Action::Clock(who, _)
+        | Action::Rights(who, _)
         | Action::Drift(who, _) => vec![(who, Whom::Machine)],
         Action::SlowDisk(who, _)
         | Action::Disk(who, _)
@@ -99,8 +100,7 @@ fn named_by(action: &Action) -> Vec<(&str, Whom)> {
         | Action::SlowApplier(who, _)
         | Action::PurgeLogs(who)
         | Action::Logins(who, _)
-        | Action::ReadLock(who, _)
-        | Action::Rights(who, _) => vec![(who, Whom::Server)],
+        | Action::ReadLock(who, _) => vec![(who, Whom::Server)],
         Action::Press(_) => Vec::new(),
         Action::CloneBackend(from, to) | Action::Restore(from, to, _) => {
             vec![(from, Whom::Daemon), (to, Whom::Daemon)]
@@ -199,6 +199,7 @@ mod tests {
             ("stop leader", none),
             ("applier m4 off", none),
             ("revoke servers", none),
+            ("revoke n3", none),
             ("recover n1 raft", none),
             ("cut scenario>m1", none),
             ("cut leader>kv", store),

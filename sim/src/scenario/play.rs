@@ -979,10 +979,15 @@ impl Player {
                 host.look(|server| server.process()) == Process::Running
                     && host.change(|server| server.set_backup(*on, E::elapsed()))
             }),
-            Action::Rights(who, all) => self.host(who).is_some_and(|host| {
-                host.change(|server| server.set_only_looks(!all));
+            Action::Rights(who, all) => {
+                if let Some(host) = self.host(who) {
+                    host.change(|server| server.set_only_looks(!all));
+                } else {
+                    self.daemons.set_rights(who, *all);
+                    self.sick.insert(who.clone());
+                }
                 true
-            }),
+            }
             Action::Recover(who, from) => {
                 if self.down.get(who) != Some(&Down::Killed) {
                     return false;

@@ -16,6 +16,8 @@ pub enum ProbeFailure {
     Refused,
     /// No TCP connection within the deadline, or no route.
     Unreachable,
+    /// Its name has no address, or nobody who would know answered in time; why.
+    Unresolved(String),
     /// TCP accepted, the login did not complete within the deadline.
     NoLogin,
     /// The server answered with an error, which is a sign of life (1040, 1045, 1203, 1226, a TLS refusal ...).
@@ -37,6 +39,7 @@ impl ProbeFailure {
             Self::ServerError { code, .. } => *code != 1053,
             Self::Refused
             | Self::Unreachable
+            | Self::Unresolved(_)
             | Self::NoLogin
             | Self::Stalled
             | Self::Closed
@@ -50,6 +53,7 @@ impl core::fmt::Display for ProbeFailure {
         match self {
             Self::Refused => f.write_str("connection refused"),
             Self::Unreachable => f.write_str("no connection within the deadline"),
+            Self::Unresolved(why) => write!(f, "its name does not resolve: {why}"),
             Self::NoLogin => f.write_str("connected, but no login within the deadline"),
             Self::ServerError { code, message } => write!(f, "server error {code}: {message}"),
             Self::Stalled => {

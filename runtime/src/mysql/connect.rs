@@ -3,6 +3,7 @@
 //!
 //! A connection whose call timed out is dropped by whoever called: its stream is in an unknown place.
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::OnceLock;
@@ -122,12 +123,20 @@ impl Dialer {
     async fn login<E: Env>(&self, opts: Opts, deadline: Duration) -> Result<Conn, ProbeFailure> {
         let until = E::mono() + deadline;
         // Not by the library, which takes a thread of ours for each lookup.
+        let unresolved = |why: &dyn fmt::Display| {
+            Err(ProbeFailure::Unresolved(bounded(
+                why.to_string(),
+                ERROR_TEXT_BYTES_MAX,
+            )))
+        };
         let addresses = match timeout::<E, _>(deadline, E::resolve(&self.key.host)).await {
             Some(Ok(addresses)) => addresses,
-            Some(Err(error)) => return Err(io_failure(&error)),
-            None => return Err(ProbeFailure::Unreachable),
+            Some(Err(error)) => return unresolved(&error),
+            None => return unresolved(&"no answer within the deadline of the dial"),
         };
-        let first = addresses.first().copied();
+        let Some(first) = addresses.first().copied() else {
+            return unresolved(&"it has no address");
+        };
         let opts = OptsBuilder::from_opts(opts).resolved_ips(Some(addresses));
         let left = until.saturating_sub(E::mono());
         match timeout::<E, _>(left, Conn::new(opts)).await {
@@ -135,10 +144,7 @@ impl Dialer {
             Some(Err(error)) => Err(failure(error)),
             // The library does not say where it stood. A server that does not read cannot count this against us.
             None => {
-                let Some(address) = first else {
-                    return Err(ProbeFailure::Unreachable);
-                };
-                let address = SocketAddr::new(address, self.key.port).to_string();
+                let address = SocketAddr::new(first, self.key.port).to_string();
                 match timeout::<E, _>(TCP_CHECK, E::connect(&address)).await {
                     Some(Ok(_)) => Err(ProbeFailure::NoLogin),
                     Some(Err(error)) => Err(io_failure(&error)),
@@ -192,7 +198,7 @@ fn io_failure(error: &io::Error) -> ProbeFailure {
         io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => {
             ProbeFailure::Garbled(bounded(error.to_string(), ERROR_TEXT_BYTES_MAX))
         }
-        // No route, no such name, no address, out of time.
+        // No route, out of time.
         _ => ProbeFailure::Unreachable,
     }
 }
@@ -266,5 +272,26 @@ pub(crate) async fn query_within<E: Env>(
         Some(Ok(())) => Ok(tables),
         Some(Err((_, failure))) => Err(failure),
         None => Err(ProbeFailure::Stalled),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::env::{DedicatedRuntime, TokioEnv};
+
+    #[test]
+    fn a_name_that_does_not_resolve_is_not_a_server_that_is_silent() {
+        let runtime = DedicatedRuntime::start("dial-test", 1).unwrap();
+        let settings = ProbeSettings::default();
+        let key = InstanceKey::new("nobody.invalid", 3306);
+        let dialed = runtime.run(async {
+            let dialer = Dialer::new(&key, &settings);
+            let ended = dialer.dial::<TokioEnv>(&settings, Duration::from_secs(5));
+            ended.await.map(drop)
+        });
+        runtime.stop();
+        let failure = dialed.expect_err("nobody is there");
+        assert!(matches!(failure, ProbeFailure::Unresolved(_)), "{failure}");
     }
 }

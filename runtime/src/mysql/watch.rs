@@ -250,7 +250,9 @@ async fn dial_until_up<E: Env>(
                 server,
                 match failure {
                     ProbeFailure::Refused => Sign::DialRefused,
-                    ProbeFailure::Unreachable => Sign::DialUnreachable,
+                    ProbeFailure::Unreachable | ProbeFailure::Unresolved(_) => {
+                        Sign::DialUnreachable
+                    }
                     ProbeFailure::ServerError { code, .. } => Sign::DialError(code),
                     // A proxy in front accepts and closes; a frozen server says nothing.
                     ProbeFailure::NoLogin

@@ -559,7 +559,7 @@ async fn dial_until_up<E: Env>(kept: &Kept<E>, watched: &Watched<E>) -> Connecti
         };
         let sign = match failure {
             ProbeFailure::Refused => Sign::DialRefused,
-            ProbeFailure::Unreachable => Sign::DialUnreachable,
+            ProbeFailure::Unreachable | ProbeFailure::Unresolved(_) => Sign::DialUnreachable,
             ProbeFailure::ServerError { code, .. } => Sign::DialError(code),
             ProbeFailure::NoLogin
             | ProbeFailure::Stalled

@@ -56,6 +56,7 @@ impl Node {
             .retain(|_, at| now.mono.since(*at) < REGROUPED_FOR);
         self.look_at_witnesses(now, out);
         self.watch_choices();
+        self.tell_differing(now, out);
         if self.leading().is_none() {
             self.left_open.clear();
             self.forget_told_choices();

@@ -73,6 +73,8 @@ const PROPOSAL_DEADLINE: Duration = Duration::from_secs(10);
 const PROPOSAL_LOST: Duration = Duration::from_secs(12);
 /// How often the leader looks after what is not urgent.
 const HOUSE_INTERVAL: Duration = Duration::from_millis(500);
+/// For so long a file must differ from what all obey before it is told of: a new leader's policy is in the log by then.
+const DIFFERS_FOR: Duration = Duration::from_secs(3);
 
 /// Who this daemon is, for the audit.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -143,6 +145,14 @@ struct Suspicion {
     uid: Option<Uid>,
 }
 
+/// In which of the configuration's keys this daemon's own file differs from the policy that another leader has all obey.
+#[derive(Debug, Clone, Default)]
+struct Differing {
+    keys: Vec<&'static str>,
+    since: Option<Mono>,
+    is_told: bool,
+}
+
 /// The decision core of one daemon.
 #[derive(Debug)]
 pub struct Node {
@@ -152,6 +162,7 @@ pub struct Node {
     local_policy: Policy,
     /// The policy in force, as it was told of last.
     obeyed: Policy,
+    differing: Differing,
     raft: RaftView,
     /// Since when this daemon has had no quorum, by its own sight.
     alone_since: Option<Mono>,
@@ -242,6 +253,7 @@ impl Node {
             },
             local_policy,
             obeyed,
+            differing: Differing::default(),
             raft: RaftView::default(),
             alone_since: None,
             replicated,
@@ -540,7 +552,7 @@ impl Node {
         });
     }
 
-    /// What changed in the policy in force, and what this daemon's own file says otherwise.
+    /// What changed in the policy in force.
     fn tell_policy(&mut self, out: &mut Output) {
         let obeyed = self.policy().clone();
         let changed = obeyed.differs_in(&self.obeyed);
@@ -556,15 +568,35 @@ impl Node {
             };
             note(out, level, None, text);
         }
-        let differing = self.differing_settings();
-        if !differing.is_empty() {
+        self.obeyed = obeyed;
+    }
+
+    /// What this daemon's own file says otherwise than the policy that another leader has all obey; once, when it has been so
+    /// for a moment: who leads anew has its own obeyed first.
+    fn tell_differing(&mut self, now: Now, out: &mut Output) {
+        if self.raft.leader.is_none() || self.leading().is_some() {
+            self.differing = Differing::default();
+            return;
+        }
+        let keys = self.differing_settings();
+        if self.differing.since.is_none() || keys != self.differing.keys {
+            self.differing = Differing {
+                keys,
+                since: Some(now.mono),
+                is_told: false,
+            };
+        }
+        let differing = &mut self.differing;
+        let is_settled =
+            (differing.since).is_some_and(|since| now.mono.since(since) >= DIFFERS_FOR);
+        if is_settled && !differing.is_told && !differing.keys.is_empty() {
+            differing.is_told = true;
             let text = format!(
                 "this daemon's file differs from the leader's in {}: another leader would change what all obey; make the files the same",
-                differing.join(", ")
+                differing.keys.join(", ")
             );
             note(out, Level::Warning, None, text);
         }
-        self.obeyed = obeyed;
     }
 
     /// Brings the diagnosis up to what this node knows.

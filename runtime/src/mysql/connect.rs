@@ -26,6 +26,8 @@ const TCP_CHECK: Duration = Duration::from_millis(150);
 const KEEPALIVE: Duration = Duration::from_secs(5);
 /// CR_SSL_CONNECTION_ERROR of the client's error numbers: a TLS refusal, which is a sign of life.
 const TLS_ERROR: u16 = 2026;
+/// CR_AUTH_PLUGIN_CANNOT_LOAD of the same: a sign of life, too.
+const AUTH_PLUGIN_ERROR: u16 = 2059;
 
 /// How one server is dialled. Holds no connection.
 #[derive(Debug)]
@@ -172,6 +174,15 @@ pub(super) fn failure(error: mysql_async::Error) -> ProbeFailure {
         Error::Driver(DriverError::NoClientSslFlagFromServer) => ProbeFailure::ServerError {
             code: TLS_ERROR,
             message: "the server does not offer TLS".to_owned(),
+        },
+        // It greeted, and asked for what this client does not do: that is an answer.
+        Error::Driver(
+            error @ (DriverError::UnknownAuthPlugin { .. }
+            | DriverError::CleartextPluginDisabled
+            | DriverError::MysqlOldPasswordDisabled),
+        ) => ProbeFailure::ServerError {
+            code: AUTH_PLUGIN_ERROR,
+            message: bounded(error.to_string(), ERROR_TEXT_BYTES_MAX),
         },
         error @ (Error::Driver(_) | Error::Other(_) | Error::Url(_)) => {
             ProbeFailure::Garbled(bounded(error.to_string(), ERROR_TEXT_BYTES_MAX))

@@ -7,6 +7,8 @@
 //! MASTER TO, SHOW ALL SLAVES STATUS; `SOURCE` and `REPLICA` words since MySQL 8.0.23, `SHOW BINARY LOG STATUS` since
 //! 8.2. MariaDB takes none of them for servers in the role of a source.
 
+use std::time::Duration;
+
 use orchestrator_core::id::InstanceKey;
 use orchestrator_core::recovery::{SourcePosition, Statement};
 use orchestrator_core::topology::{Flavour, SemiSync, Version};
@@ -82,6 +84,9 @@ const NO_CHANNEL: &[u16] = &[1200, 1617, 3074];
 
 /// Events whose definer may write through `read_only` go on behind a fence otherwise. Nothing here switches them on again.
 const SCHEDULER_IS_OFF: &str = "event_scheduler was set to OFF with the fence, and stays so until the server is restarted or somebody sets it to ON";
+
+/// The most that a server takes for a time in seconds.
+pub(super) const YEAR_SECONDS: u64 = 31_536_000;
 
 /// What a pulse keeps in flight.
 pub(super) const PULSE: &str = "SELECT SLEEP(1)";
@@ -184,6 +189,19 @@ impl Dialect {
         } else {
             "information_schema.processlist"
         }
+    }
+
+    /// What a session is set to that closes and opens servers. A statement that waits for the server's other sessions, as
+    /// `read_only` does, waits as long as whoever sent it wants it to, whatever the server's own limits are.
+    pub fn session(&self, idle: Duration) -> String {
+        let mut text = format!(
+            "SET SESSION sql_mode='', autocommit=1, wait_timeout={}, lock_wait_timeout={YEAR_SECONDS}",
+            idle.as_secs()
+        );
+        if self.is_mariadb() {
+            text.push_str(", max_statement_time=0");
+        }
+        text
     }
 
     /// The one statement that is written into an idle fence connection.

@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use mysql_async::Conn;
-use orchestrator_core::id::{Epoch, InstanceKey, Uid};
+use orchestrator_core::id::{Epoch, Identity, InstanceKey, Uid};
 use orchestrator_core::node::{ProbeEnd, StepEnd};
 use orchestrator_core::recovery::Step;
 use orchestrator_core::time::Mono;
@@ -43,13 +43,13 @@ pub use dialect::fence_text;
 pub use settings::{DetectQueries, OwnName, ProbeSettings, TlsMode};
 
 use self::connect::Dialer;
-use self::read::{ReadFailure, Reader};
+use self::read::{ReadFailure, Reader, Whose};
 use self::run::Lanes;
 use self::watch::Watched;
-use crate::env::{Env, timeout};
+use crate::env::{Env, spawn, timeout};
 use crate::fleet::{Fleet, Gate, SignSender};
 
-/// How long a login on a watched server may take (`FAILOVER.md` section 1).
+/// How long a login on a watched server may take (`FAILOVER.md` section 1); longer where it always does.
 const LOGIN: Duration = Duration::from_millis(800);
 
 /// The adapter. Clones share everything.
@@ -82,6 +82,8 @@ struct Server {
     probe: tokio::sync::Mutex<Option<Persistent>>,
     /// How to read it, from the newest probe; for readings over other connections.
     reader: Mutex<Option<Reader>>,
+    /// Which server it was in the newest reading.
+    identity: Mutex<Option<Identity>>,
     watched: Mutex<Option<Arc<Watched>>>,
     lanes: Mutex<Option<Arc<Lanes>>>,
 }
@@ -124,6 +126,7 @@ impl<E: Env> Mysql<E> {
             dialer: Dialer::new(key, &self.shared.settings),
             probe: tokio::sync::Mutex::new(None),
             reader: Mutex::new(None),
+            identity: Mutex::new(None),
             watched: Mutex::new(None),
             lanes: Mutex::new(None),
         });
@@ -137,7 +140,7 @@ impl<E: Env> Mysql<E> {
 }
 
 impl Server {
-    async fn probe<E: Env>(&self) -> Result<ProbeReport, ReadFailure> {
+    async fn probe<E: Env>(self: &Arc<Self>) -> Result<ProbeReport, ReadFailure> {
         let whole = self.settings.connect_timeout + self.settings.read_timeout;
         // Whoever holds it is bounded by the same deadlines, twice over where it dials again.
         let Some(mut slot) = timeout::<E, _>(whole * 3, self.probe.lock()).await else {
@@ -149,12 +152,16 @@ impl Server {
         let until = E::mono() + self.settings.read_timeout;
         if let Some(mut kept) = slot.take() {
             let left = until.saturating_sub(E::mono());
-            match kept.reader.read::<E>(&mut kept.conn, left).await {
+            let read = kept.reader.read::<E>(&mut kept.conn, Whose::All, left);
+            match read.await {
                 Ok(report) => {
-                    self.keep(&mut slot, kept);
+                    self.keep::<E>(&mut slot, kept, &report);
                     return Ok(report);
                 }
                 Err(ReadFailure { failure, partial }) => {
+                    if failure == ProbeFailure::Stalled {
+                        self.let_go::<E>(kept);
+                    }
                     // Its end is old news: what counts is what a fresh dial finds.
                     let is_over = matches!(
                         failure,
@@ -186,17 +193,50 @@ impl Server {
         .map_err(nothing)?;
         let mut fresh = Persistent { conn, reader };
         let left = until.saturating_sub(E::mono());
-        let report = fresh.reader.read::<E>(&mut fresh.conn, left).await?;
-        self.keep(&mut slot, fresh);
-        Ok(report)
+        let read = fresh.reader.read::<E>(&mut fresh.conn, Whose::All, left);
+        match read.await {
+            Ok(report) => {
+                self.keep::<E>(&mut slot, fresh, &report);
+                Ok(report)
+            }
+            Err(failed) => {
+                if failed.failure == ProbeFailure::Stalled {
+                    self.let_go::<E>(fresh);
+                }
+                Err(failed)
+            }
+        }
     }
 
-    fn keep(&self, slot: &mut Option<Persistent>, mut kept: Persistent) {
+    fn keep<E: Env>(
+        self: &Arc<Self>,
+        slot: &mut Option<Persistent>,
+        mut kept: Persistent,
+        report: &ProbeReport,
+    ) {
         let broken = kept.reader.take_broken();
         *lock(&self.reader) = Some(kept.reader.clone());
-        if !broken {
+        *lock(&self.identity) = Some(report.identity.clone());
+        if broken {
+            self.let_go::<E>(kept);
+        } else {
             *slot = Some(kept);
         }
+    }
+
+    /// Drops a connection on which a query did not end, and kills its session, in the background: the server would keep it
+    /// until that ends, and one more with each poll.
+    fn let_go<E: Env>(self: &Arc<Self>, kept: Persistent) {
+        let (server, id) = (self.clone(), u64::from(kept.conn.id()));
+        drop(kept);
+        spawn::<E>(async move {
+            let Some(identity) = lock(&server.identity).clone() else {
+                return;
+            };
+            if let Err(failure) = run::kill_late::<E>(&server, id, &identity).await {
+                tracing::warn!(server = %server.key, id, %failure, "a late reading could not be killed");
+            }
+        });
     }
 
     fn unwatch(&self) {

@@ -238,6 +238,14 @@ pub(super) struct Reader {
 /// How long the user's own queries may take together.
 const OWN_QUERIES: Duration = Duration::from_secs(2);
 
+/// Which queries a reading is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Whose {
+    /// Not those of the configuration, which may take any time.
+    Ours,
+    All,
+}
+
 /// What makes the slow parts worth reading again.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 struct Shape {
@@ -269,7 +277,8 @@ impl Reader {
         let until = E::mono() + deadline;
         let tables = query_within::<E>(
             conn,
-            "SELECT @@global.version, @@global.version_comment",
+            // A server may open a transaction with whatever is asked first, and it would last as long as the connection.
+            "SELECT @@global.version, @@global.version_comment; SET SESSION autocommit=1",
             deadline,
         )
         .await?;
@@ -314,11 +323,12 @@ impl Reader {
         std::mem::take(&mut self.broken)
     }
 
-    /// Reads the server within `deadline`. The connection must be dropped if this fails with anything but a server's
+    /// Reads the server within `deadline`; of what is not asked, what was heard last stands. The connection must be dropped if this fails with anything but a server's
     /// error.
     pub async fn read<E: Env>(
         &mut self,
         conn: &mut Conn,
+        whose: Whose,
         deadline: Duration,
     ) -> Result<ProbeReport, ReadFailure> {
         let until = E::mono() + deadline;
@@ -353,10 +363,13 @@ impl Reader {
             let more = self.choose(Part::OURS, &|cadence| cadence == Cadence::Slow);
             self.batch::<E>(conn, more, until, &mut seen).await?;
         }
-        let own = self.choose(Part::USERS, &|cadence| match cadence {
-            Cadence::Always => true,
-            Cadence::Slow | Cadence::Rare => slow,
-        });
+        let own = match whose {
+            Whose::Ours => Vec::new(),
+            Whose::All => self.choose(Part::USERS, &|cadence| match cadence {
+                Cadence::Always => true,
+                Cadence::Slow | Cadence::Rare => slow,
+            }),
+        };
         if !own.is_empty() {
             // Whatever they do, the server has been read.
             let until = until.min(E::mono() + OWN_QUERIES);
@@ -440,8 +453,9 @@ impl Reader {
         while !parts.is_empty() {
             let mut text = String::with_capacity(parts.len() * 96);
             for (_, sql) in &parts {
+                // A query of the configuration may end in a comment.
                 if !text.is_empty() {
-                    text.push(';');
+                    text.push_str("\n;");
                 }
                 text.push_str(sql);
             }

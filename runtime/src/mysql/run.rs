@@ -23,7 +23,7 @@ use orchestrator_core::topology::{ProbeFailure, ProbeReport, SemiSync};
 
 use super::connect::query_within;
 use super::dialect::{Dialect, IDLE_LOCKS, Sql, idle_lock, quoted};
-use super::read::Reader;
+use super::read::{Reader, Whose};
 use super::table::{RowView, Table};
 use super::watch::identify;
 use super::{LOGIN, Server, lock};
@@ -37,7 +37,7 @@ const LOOK: Duration = Duration::from_millis(10);
 /// How long the reading after a step may take.
 const READING: Duration = Duration::from_secs(2);
 /// After which an action connection that nothing happens on is closed by the server, its lock with it.
-const OPEN_SESSION: &str = "SET SESSION sql_mode='', wait_timeout=600";
+const OPEN_SESSION: Duration = Duration::from_secs(600);
 /// ER_NO_SUCH_THREAD: whoever was to be killed is gone.
 const NO_SUCH_THREAD: u16 = 1094;
 
@@ -213,10 +213,16 @@ async fn attempt<E: Env>(
         return Err(Stop::unsent("an earlier step of this lane goes on"));
     };
     let mut action = match slot.take() {
-        Some(action) => match still_there::<E>(action, step.lane).await {
-            Some(action) => action,
-            None => open::<E>(server, &lanes, step, pass).await?,
-        },
+        Some(action) => {
+            let id = action.id;
+            match still_there::<E>(action, step.lane).await {
+                Some(action) => action,
+                None => {
+                    lock(&lanes.own).remove(&id);
+                    open::<E>(server, &lanes, step, pass).await?
+                }
+            }
+        }
         None => open::<E>(server, &lanes, step, pass).await?,
     };
     end.identity = Some(action.identity.clone());
@@ -244,11 +250,16 @@ async fn attempt<E: Env>(
         }
     }
     if step.read_after {
+        let id = action.id;
         let (kept, report) = read_after::<E>(server, action).await;
         end.report = report.map(Box::new);
         match kept {
             Some(kept) => action = kept,
-            None => return ended,
+            None => {
+                // It may live on there with the lock: whoever opens the next one ends it.
+                lock(&lanes.own).remove(&id);
+                return ended;
+            }
         }
     }
     *slot = Some(action);
@@ -338,7 +349,8 @@ async fn open<E: Env>(
         }
     };
     let ask = |failure| Stop::before(failure);
-    query_within::<E>(&mut action.conn, OPEN_SESSION, left())
+    let session = action.dialect.session(OPEN_SESSION);
+    query_within::<E>(&mut action.conn, &session, left())
         .await
         .map_err(ask)?;
     lock(&lanes.own).insert(action.id);
@@ -480,7 +492,8 @@ async fn run_one<E: Env>(
         | Statement::RunHook { .. } => {}
     }
     let outlives = matches!(statement, Statement::Fence);
-    for sql in texts {
+    let mut texts = texts.into_iter();
+    while let Some(sql) = texts.next() {
         if let Err(stop) = pass.confirm::<E>().await {
             return (Some(action), Err(stop));
         }
@@ -494,7 +507,8 @@ async fn run_one<E: Env>(
             );
         }
         let (kept, ended) = if outlives {
-            leave_pending::<E>(lanes, action, sql.text.clone(), left).await
+            let (rest, uid) = (texts.as_slice().to_vec(), pass.uid.clone());
+            leave_pending::<E>(server, lanes, action, (sql.text.clone(), rest), uid, left).await
         } else {
             send::<E>(server, lanes, action, &sql, pass.uid, left).await
         };
@@ -690,32 +704,41 @@ fn abandon<E: Env>(server: &Arc<Server>, action: Action, uid: &Uid) {
     let uid = uid.clone();
     drop(action);
     spawn::<E>(async move {
-        let Ok(mut conn) = server.dialer.dial::<E>(&server.settings, LOGIN).await else {
-            return;
-        };
-        let mut left = || LOGIN;
-        // Another server's session of that number is none of ours.
-        match identify::<E>(&mut conn, &mut left).await {
-            Ok((_, found, _)) if found == identity => {}
-            Ok(_) | Err(_) => return,
-        }
-        if let Err(failure) = kill::<E>(&mut conn, id, LOGIN).await {
+        if let Err(failure) = kill_late::<E>(&server, id, &identity).await {
             tracing::warn!(recovery = %uid, server = %server.key, id, %failure, "a late statement could not be killed");
         }
     });
 }
 
+/// Kills a session that was left with a statement on it, over a connection of its own. Another server's session of that
+/// number is none of ours.
+pub(super) async fn kill_late<E: Env>(
+    server: &Server,
+    id: u64,
+    identity: &Identity,
+) -> Result<(), ProbeFailure> {
+    let within = server.settings.connect_timeout;
+    let mut conn = server.dialer.dial::<E>(&server.settings, within).await?;
+    let (_, found, _) = identify::<E>(&mut conn, &mut || within).await?;
+    if found == *identity {
+        kill::<E>(&mut conn, id, within).await?;
+    }
+    Ok(())
+}
+
 /// The one statement that outlives its deadline: it stays on its connection until it is executed, its session is killed
-/// by a later epoch, or the lanes are let go.
+/// by a later epoch, or the lanes are let go. If nobody waits any more when it is executed, what belongs to it follows.
 async fn leave_pending<E: Env>(
+    server: &Arc<Server>,
     lanes: &Arc<Lanes>,
     mut action: Action,
-    text: String,
+    (text, rest): (String, Vec<Sql>),
+    uid: Uid,
     left: Duration,
 ) -> (Option<Action>, Result<(), Stop>) {
     let (done, waiting) = tokio::sync::oneshot::channel();
     let mut stopped = lanes.stopped.subscribe();
-    let keeper = lanes.clone();
+    let (keeper, server) = (lanes.clone(), server.clone());
     spawn::<E>(async move {
         // The sender lives as long as somebody may have to end this.
         let _keeper = keeper;
@@ -725,9 +748,19 @@ async fn leave_pending<E: Env>(
             ended = super::connect::query(&mut action.conn, &text, &mut tables) => Some(ended),
             _ = stopped.changed() => None,
         };
-        if let Some(ended) = ended {
-            // Nobody waits any more once the deadline has passed; the connection ends here then.
-            let _ = done.send((action, ended));
+        // Nobody waits any more once the deadline has passed; the connection ends here then.
+        if let Some(ended) = ended
+            && let Err((mut action, ended)) = done.send((action, ended))
+        {
+            match ended {
+                Ok(()) => {
+                    tracing::warn!(recovery = %uid, server = %server.key, "what was left pending was executed: {text}");
+                    follow_pending::<E>(&server, &mut action, rest, &uid).await;
+                }
+                Err((_, failure)) => {
+                    tracing::warn!(recovery = %uid, server = %server.key, %failure, "what was left pending is over: {text}");
+                }
+            }
         }
     });
     match timeout::<E, _>(left, waiting).await {
@@ -751,6 +784,22 @@ async fn leave_pending<E: Env>(
         None => {
             let reason = format!("left pending after {} ms", left.as_millis());
             (None, Err(Stop::Pending { reason }))
+        }
+    }
+}
+
+/// What comes after a statement that nobody waited for.
+async fn follow_pending<E: Env>(server: &Server, action: &mut Action, rest: Vec<Sql>, uid: &Uid) {
+    for sql in rest {
+        match query_within::<E>(&mut action.conn, &sql.text, server.settings.connect_timeout).await
+        {
+            Ok(_) => {
+                let remark = sql.remark.unwrap_or(&sql.text);
+                tracing::warn!(recovery = %uid, server = %server.key, "{remark}");
+            }
+            Err(failure) => {
+                tracing::warn!(recovery = %uid, server = %server.key, statement = sql.text, %failure, "left out");
+            }
         }
     }
 }
@@ -917,19 +966,20 @@ async fn read_after<E: Env>(
     mut action: Action,
 ) -> (Option<Action>, Option<ProbeReport>) {
     let known = lock(&server.reader).clone();
-    let mut reader = match known {
-        Some(reader) if reader.dialect == action.dialect => reader,
+    let (mut reader, whose) = match known {
+        // What the operators' own queries said last stands: nobody waits for these in a recovery.
+        Some(reader) if reader.dialect == action.dialect => (reader, Whose::Ours),
         Some(_) | None => {
             match Reader::introduce::<E>(&server.key, &server.settings, &mut action.conn, READING)
                 .await
             {
-                Ok(reader) => reader,
+                Ok(reader) => (reader, Whose::All),
                 Err(ProbeFailure::ServerError { .. }) => return (Some(action), None),
                 Err(_) => return (None, None),
             }
         }
     };
-    match reader.read::<E>(&mut action.conn, READING).await {
+    match reader.read::<E>(&mut action.conn, whose, READING).await {
         Ok(report) if reader.take_broken() => (None, Some(report)),
         Ok(report) => (Some(action), Some(report)),
         Err(failure) if matches!(failure.failure, ProbeFailure::ServerError { .. }) => {

@@ -13,7 +13,7 @@ use orchestrator_core::node::Sign;
 use orchestrator_core::topology::ProbeFailure;
 
 use super::connect::query_within;
-use super::dialect::{Dialect, IDLE_LOCKS, PERFORMANCE_SCHEMA, PULSE, idle_lock};
+use super::dialect::{Dialect, IDLE_LOCKS, PERFORMANCE_SCHEMA, PULSE, YEAR_SECONDS, idle_lock};
 use super::report;
 use super::table::Table;
 use super::{LOGIN, Server, lock};
@@ -28,7 +28,7 @@ const BEAT: Duration = Duration::from_secs(1);
 /// How old an idle fence connection may grow before another takes its place: nothing in flight on it tells of its end.
 const FENCE_AGE: Duration = Duration::from_secs(300);
 /// The server would close an idle session after `wait_timeout`: this is the greatest value it takes (a year).
-const IDLE_SESSION: &str = "SET SESSION wait_timeout=31536000";
+const IDLE_SESSION: Duration = Duration::from_secs(YEAR_SECONDS);
 
 /// A watch and what it keeps.
 #[derive(Debug)]
@@ -38,6 +38,8 @@ pub(super) struct Watched {
     stopped: tokio::sync::watch::Sender<bool>,
     fence: Mutex<Option<Fence>>,
     fence_dialling: AtomicBool,
+    /// How long the last login took that was complete.
+    login_took: Mutex<Option<Duration>>,
 }
 
 /// An idle connection, nothing ever in flight on it.
@@ -60,6 +62,7 @@ impl Watched {
             stopped: tokio::sync::watch::Sender::new(false),
             fence: Mutex::new(None),
             fence_dialling: AtomicBool::new(false),
+            login_took: Mutex::new(None),
         }
     }
 
@@ -241,8 +244,10 @@ async fn dial_until_up<E: Env>(
 ) -> Pulse {
     loop {
         let began = E::mono();
-        match log_in::<E>(server).await {
+        let took = *lock(&watched.login_took);
+        match log_in::<E>(server, patience(took, server.settings.connect_timeout)).await {
             Ok(up) => {
+                *lock(&watched.login_took) = Some(E::mono().saturating_sub(began));
                 answered(&up.identity);
                 return up;
             }
@@ -271,10 +276,17 @@ async fn dial_until_up<E: Env>(
     }
 }
 
-/// A login, and which server answered; [`LOGIN`] bounds the two together.
-async fn log_in<E: Env>(server: &Server) -> Result<Pulse, ProbeFailure> {
-    let until = E::mono() + LOGIN;
-    let mut conn = server.dialer.dial::<E>(&server.settings, LOGIN).await?;
+/// How long a login may take by how long the last one took: [`LOGIN`], or as long as a probe's where one takes longer, as
+/// from another continent, or was not seen so far.
+fn patience(took: Option<Duration>, connect_timeout: Duration) -> Duration {
+    let longest = connect_timeout.max(LOGIN);
+    took.map_or(longest, |took| (took * 3).clamp(LOGIN, longest))
+}
+
+/// A login, and which server answered; `within` bounds the two together.
+async fn log_in<E: Env>(server: &Server, within: Duration) -> Result<Pulse, ProbeFailure> {
+    let until = E::mono() + within;
+    let mut conn = server.dialer.dial::<E>(&server.settings, within).await?;
     let mut left = || {
         until
             .saturating_sub(E::mono())
@@ -361,11 +373,13 @@ fn refresh_fence<E: Env>(server: &Arc<Server>, watched: &Arc<Watched>) {
 /// but every daemon's pulse would break with them, which looks like a death, and so would whatever people run under
 /// that account.)
 async fn dial_fence<E: Env>(server: &Server) -> Result<Fence, ProbeFailure> {
-    let mut up = log_in::<E>(server).await?;
-    query_within::<E>(&mut up.conn, IDLE_SESSION, LOGIN).await?;
+    let within = server.settings.connect_timeout;
+    let mut up = log_in::<E>(server, within).await?;
+    let session = up.dialect.session(IDLE_SESSION);
+    query_within::<E>(&mut up.conn, &session, within).await?;
     for number in 0..IDLE_LOCKS {
         let text = format!("SELECT GET_LOCK('{}', 0)", idle_lock(number));
-        let tables = query_within::<E>(&mut up.conn, &text, LOGIN).await?;
+        let tables = query_within::<E>(&mut up.conn, &text, within).await?;
         let got = tables
             .first()
             .and_then(Table::first)

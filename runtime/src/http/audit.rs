@@ -270,9 +270,9 @@ pub(super) async fn recent<D: Daemon>(asked: &Asked<'_, D>) -> Result<Answer, Fa
 pub(super) async fn recent_successor<D: Daemon>(asked: &Asked<'_, D>) -> Result<Answer, Failure> {
     let key = names::key(&asked.params)?;
     answer_recoveries(asked, Selection::Page(0), move |sight, recovery| {
-        let key = names::completed(sight, key.clone());
-        recovery.successor.as_ref() == Some(&key)
-            && is_recent(recovery.end.as_ref().map(|(at, _)| *at), sight.now.wall)
+        // The name is looked for among all servers, and of recoveries there may be thousands.
+        is_recent(recovery.end.as_ref().map(|(at, _)| *at), sight.now.wall)
+            && recovery.successor.as_ref() == Some(&names::completed(sight, key.clone()))
     })
     .await
 }

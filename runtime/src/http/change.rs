@@ -202,12 +202,12 @@ pub(super) async fn forget_cluster<D: Daemon>(asked: &Asked<'_, D>) -> Result<An
     let cluster = cluster_of(asked).await?;
     let name = cluster.clone();
     let keys: Vec<InstanceKey> = look(asked, move |sight| {
-        sight
-            .instances
-            .values()
-            .filter(|instance| instance.place.cluster_name == name)
-            .map(|instance| instance.key.clone())
-            .collect()
+        let members = sight.instances.values();
+        let members = members.filter(|instance| instance.place.cluster_name == name);
+        let mut keys: Vec<InstanceKey> = members.map(|instance| instance.key.clone()).collect();
+        // The cluster's record goes with its primary, once nobody else is left.
+        keys.sort_by_key(|key| sight.replicated.is_primary(key));
+        keys
     })
     .await?;
     for portion in keys.chunks(KNOWN_PER_COMMAND_MAX) {
@@ -226,7 +226,7 @@ pub(super) async fn set_cluster_alias<D: Daemon>(asked: &Asked<'_, D>) -> Result
             "No alias given: ?alias=NAME, or ?alias= to have none",
         ));
     };
-    // A name that is not known stays as it is: an alias may be given before the cluster is found.
+    // A name that is not known is refused with the words of whoever knows the clusters.
     let cluster = match cluster_of(asked).await {
         Ok(cluster) => cluster,
         Err(failure) if failure.status == StatusCode::INTERNAL_SERVER_ERROR => given,

@@ -62,15 +62,19 @@ pub(super) fn missing(facts: &RaftFacts) -> Vec<String> {
 
 /// What keeps this daemon from being healthy.
 pub(super) fn reasons(facts: &RaftFacts, backend: &BackendHealth) -> Vec<String> {
-    let mut reasons: Vec<String> = facts.health.clone().err().into_iter().collect();
-    if backend.oldest_unwritten > BACKEND_LATE {
-        reasons.push(format!(
+    let of_raft = facts.health.clone().err();
+    of_raft.into_iter().chain(of_backend(backend)).collect()
+}
+
+/// What keeps the backend from being healthy.
+pub(super) fn of_backend(backend: &BackendHealth) -> Option<String> {
+    (backend.oldest_unwritten > BACKEND_LATE).then(|| {
+        format!(
             "the backend is {} s behind, and ends this daemon at 30 s: {}",
             backend.oldest_unwritten.as_secs(),
             backend.error.as_deref().unwrap_or("it does not answer")
-        ));
-    }
-    reasons
+        )
+    })
 }
 
 /// What is wrong elsewhere, and what the loss of one more daemon would mean.

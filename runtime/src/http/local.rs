@@ -278,18 +278,18 @@ pub(super) fn raft_peers<D: Daemon>(asked: &Asked<'_, D>) -> Answer {
     Answer::bare(&peer_addresses(asked))
 }
 
-/// 500 whenever this daemon cannot do its part: its node has ended, or its raft has shut down. A daemon that waits for
+/// 500 whenever this daemon cannot do its part: its node has ended, its raft has shut down, or its backend is behind. A daemon that waits for
 /// the others is in good health; `raft-health` tells that apart.
 pub(super) async fn health<D: Daemon>(asked: &Asked<'_, D>) -> Result<Answer, Failure> {
     let facts = asked.facts;
     let settings = &asked.shared.settings;
     let shown = asked.shared.daemon.read(shown).await;
     let error = match &shown {
-        Ok(_) if facts.state == RaftState::Shutdown => Some("raft has shut down"),
-        Ok(_) => None,
+        Ok(_) if facts.state == RaftState::Shutdown => Some(String::from("raft has shut down")),
+        Ok(_) => condition::of_backend(&asked.shared.daemon.backend()),
         Err(super::Gone) => Some(match &facts.health {
-            Err(why) if facts.state == RaftState::Shutdown => why.as_str(),
-            Ok(()) | Err(_) => "the node has ended",
+            Err(why) if facts.state == RaftState::Shutdown => why.clone(),
+            Ok(()) | Err(_) => String::from("the node has ended"),
         }),
     };
     let (members, alarms) = shown.unwrap_or_default();
@@ -304,7 +304,7 @@ pub(super) async fn health<D: Daemon>(asked: &Asked<'_, D>) -> Result<Answer, Fa
             last_reported: String::from(ZERO_TIME),
             ..NodeHealth::default()
         },
-        error: error.map(String::from),
+        error: error.clone(),
         available_nodes: facts
             .peers
             .iter()

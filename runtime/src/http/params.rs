@@ -6,6 +6,9 @@ use orchestrator_core::limits::TEXT_BYTES_MAX;
 
 use super::answer::Failure;
 
+/// How many tags one search may name.
+const SEARCH_TERMS_MAX: usize = 64;
+
 /// Parameters by name. A parameter of the path wins over one of the query, except where a route says otherwise.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Params {
@@ -112,8 +115,14 @@ impl TagText {
         })
     }
 
-    /// The terms of a search, separated by commas.
+    /// The terms of a search, separated by commas. Each is looked up for each server, while nothing else is done.
     pub(super) fn parse_search(text: &str) -> Result<Vec<TagText>, Failure> {
+        let count = text.split(',').count();
+        if count > SEARCH_TERMS_MAX {
+            return Err(Failure::plain(format!(
+                "{count} tags are searched for; at most {SEARCH_TERMS_MAX} at once"
+            )));
+        }
         text.split(',').map(TagText::parse).collect()
     }
 }
@@ -121,6 +130,18 @@ impl TagText {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_search_has_so_many_terms() {
+        let terms = |count: usize| vec!["~a"; count].join(",");
+        assert_eq!(TagText::parse_search(&terms(64)).unwrap().len(), 64);
+        let refused = TagText::parse_search(&terms(65)).unwrap_err();
+        assert!(
+            refused.message.contains("at most 64"),
+            "{}",
+            refused.message
+        );
+    }
 
     #[test]
     fn simple_times() {

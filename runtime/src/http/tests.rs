@@ -198,6 +198,7 @@ struct World {
     replicated: Replicated,
     filters: Filters,
     facts: RaftFacts,
+    backend: BackendHealth,
     asked: Vec<Request>,
     ordered: Vec<Order>,
     /// How orders end.
@@ -282,6 +283,7 @@ impl Fake {
             disagreements: BTreeMap::new(),
             local_policy: None,
             is_gone: false,
+            backend: BackendHealth::default(),
         })));
         let policy = Policy {
             recover_primary_filters: vec![String::from("alias=shop")],
@@ -434,7 +436,7 @@ impl Daemon for Fake {
     }
 
     fn backend(&self) -> BackendHealth {
-        BackendHealth::default()
+        self.with(|world| world.backend.clone())
     }
 
     async fn publish(&self) -> Result<Vec<Told>, String> {
@@ -1657,6 +1659,28 @@ fn a_held_daemon_says_why_and_does_nothing() {
         assert!(clusters.status.starts_with('5'), "{clusters:?}");
         assert!(!clusters.body.is_empty());
         assert_eq!(site.fake.asked(), []);
+    });
+}
+
+#[test]
+fn a_daemon_whose_backend_is_behind_is_not_healthy() {
+    run(async {
+        let site = site(Fake::new(), Settings::default()).await;
+        let late = |seconds| {
+            let backend = BackendHealth {
+                oldest_unwritten: Duration::from_secs(seconds),
+                error: Some(String::from("the server has gone away")),
+            };
+            site.fake.with(|world| world.backend = backend);
+        };
+        late(5);
+        assert_eq!(site.json("/api/health").await["Details"]["Healthy"], true);
+        late(6);
+        for path in ["/api/health", "/api/status"] {
+            site.get(path)
+                .await
+                .expect_error("500 Internal Server Error", "the server has gone away");
+        }
     });
 }
 

@@ -31,6 +31,7 @@ use openraft::{
 };
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::node::locked;
 use super::types::{
     Answer, Config, Entry, LogId, Membership, Metrics, Proposal, Snapshot, SnapshotData,
     SnapshotMeta, StoredMembership, Vote, metrics_of,
@@ -201,6 +202,8 @@ struct State {
     applied: Option<LogId<TokioEnv>>,
     membership: StoredMembership<TokioEnv>,
     fails: bool,
+    /// The newest snapshot that was made of it.
+    newest: Arc<Mutex<Option<SnapshotMeta<TokioEnv>>>>,
 }
 
 impl RaftStateMachine<C> for State {
@@ -247,7 +250,11 @@ impl RaftStateMachine<C> for State {
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot<TokioEnv>>, io::Error> {
-        Ok(None)
+        let newest = locked(&self.newest).clone();
+        Ok(newest.map(|meta| Snapshot::<TokioEnv> {
+            meta,
+            snapshot: Vec::new(),
+        }))
     }
 }
 
@@ -255,11 +262,13 @@ impl RaftSnapshotBuilder<C> for State {
     type SnapshotData = SnapshotData;
 
     async fn build_snapshot(&mut self) -> Result<Snapshot<TokioEnv>, io::Error> {
+        let meta = SnapshotMeta::<TokioEnv> {
+            last_log_id: self.applied,
+            last_membership: self.membership.clone(),
+        };
+        *locked(&self.newest) = Some(meta.clone());
         Ok(Snapshot::<TokioEnv> {
-            meta: SnapshotMeta::<TokioEnv> {
-                last_log_id: self.applied,
-                last_membership: self.membership.clone(),
-            },
+            meta,
             snapshot: Vec::new(),
         })
     }
@@ -363,16 +372,18 @@ impl RaftNetworkV2<C> for Plain {
     }
 }
 
-/// Another node, which the test plays. It gives every vote, and takes every hand-over; appends and heartbeats are the test's
-/// to answer.
+/// Another node, which the test plays. It gives every vote, and takes every snapshot and every hand-over; appends and
+/// heartbeats are the test's to answer.
 struct Played {
     appends: mpsc::UnboundedReceiver<Letter>,
     heartbeats: mpsc::UnboundedReceiver<Letter>,
     asked: mpsc::UnboundedReceiver<Asked>,
+    obliging: Arc<Mutex<bool>>,
 }
 
 /// An append or a heartbeat whose sender waits for the answer. Where it is dropped, the node could not be reached.
 struct Letter {
+    request: AppendEntriesRequest<C>,
     /// When it was on its way, which is after it was sent.
     at: Moment,
     reply: oneshot::Sender<AppendEntriesResponse<C>>,
@@ -383,6 +394,7 @@ struct Letter {
 enum Asked {
     Vote(VoteRequest<C>),
     PreVote,
+    Snapshot(SnapshotMeta<TokioEnv>),
     HandOver(TransferLeaderRequest<C>),
 }
 
@@ -402,12 +414,32 @@ impl Played {
         within("an append", self.appends.recv()).await.unwrap()
     }
 
+    /// The next append with entries; those that tell how far is committed are taken.
+    async fn entries(&mut self) -> Letter {
+        loop {
+            let letter = self.append().await;
+            if !letter.request.entries.is_empty() {
+                return letter;
+            }
+            letter.takes();
+        }
+    }
+
     async fn heartbeat(&mut self) -> Letter {
         within("a heartbeat", self.heartbeats.recv()).await.unwrap()
     }
 
     async fn asked(&mut self) -> Asked {
         within("a question", self.asked.recv()).await.unwrap()
+    }
+
+    /// Takes appends at once, those too that wait here.
+    fn obliges(&mut self) {
+        let mut obliging = locked(&self.obliging);
+        *obliging = true;
+        while let Ok(letter) = self.appends.try_recv() {
+            letter.takes();
+        }
     }
 }
 
@@ -419,6 +451,7 @@ struct Wire {
     appends: mpsc::UnboundedSender<Letter>,
     heartbeats: mpsc::UnboundedSender<Letter>,
     asked: mpsc::UnboundedSender<Asked>,
+    obliging: Arc<Mutex<bool>>,
     use_of: UseOf,
 }
 
@@ -436,10 +469,12 @@ fn played<const N: usize>() -> (Wires, [Played; N]) {
         let (to_appends, appends) = mpsc::unbounded_channel();
         let (to_heartbeats, heartbeats) = mpsc::unbounded_channel();
         let (to_asked, asked) = mpsc::unbounded_channel();
+        let obliging = Arc::new(Mutex::new(false));
         let wire = Wire {
             appends: to_appends,
             heartbeats: to_heartbeats,
             asked: to_asked,
+            obliging: obliging.clone(),
             use_of: UseOf::Others,
         };
         wires.insert(OWN + 1 + place as u64, wire);
@@ -447,6 +482,7 @@ fn played<const N: usize>() -> (Wires, [Played; N]) {
             appends,
             heartbeats,
             asked,
+            obliging,
         }
     });
     (Wires(wires), others)
@@ -468,13 +504,18 @@ impl RaftNetworkFactory<C> for Wires {
 }
 
 impl Wire {
-    fn send(&self, letter: Letter) {
+    /// Whether it is answered at once; if not, it lies before the test.
+    fn is_taken(&self, letter: Letter) -> bool {
+        // Held until the letter lies there: whoever begins to oblige finds it.
+        let obliging = locked(&self.obliging);
         let unread = match self.use_of {
             UseOf::Heartbeats => self.heartbeats.send(letter),
+            UseOf::Others if *obliging => return true,
             UseOf::Others => self.appends.send(letter),
         };
         // A test that is at its end reads nothing.
         drop(unread);
+        false
     }
 
     fn ask(&self, asked: Asked) {
@@ -487,12 +528,18 @@ impl RaftNetworkV2<C> for Wire {
 
     async fn append_entries(
         &mut self,
-        _rpc: AppendEntriesRequest<C>,
+        request: AppendEntriesRequest<C>,
         _option: RPCOption,
     ) -> Result<AppendEntriesResponse<C>, RPCError<C>> {
         let (reply, answer) = oneshot::channel();
-        let at = C::now();
-        self.send(Letter { at, reply });
+        let letter = Letter {
+            request,
+            at: C::now(),
+            reply,
+        };
+        if self.is_taken(letter) {
+            return Ok(AppendEntriesResponse::Success);
+        }
         answer.await.map_err(|_| nowhere().into())
     }
 
@@ -516,12 +563,13 @@ impl RaftNetworkV2<C> for Wire {
 
     async fn full_snapshot(
         &mut self,
-        _vote: Vote<TokioEnv>,
-        _snapshot: Snapshot<TokioEnv>,
+        vote: Vote<TokioEnv>,
+        snapshot: Snapshot<TokioEnv>,
         _cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<C>, StreamingError<C>> {
-        Err(nowhere().into())
+        self.ask(Asked::Snapshot(snapshot.meta));
+        Ok(SnapshotResponse::new(vote))
     }
 
     async fn transfer_leader(
@@ -604,6 +652,12 @@ fn heard(metrics: &Metrics<TokioEnv>, node: u64) -> Option<Moment> {
     of_all.get(&node)?.map(|at| *at)
 }
 
+/// How far a follower holds the log, as the leader knows.
+fn matched(metrics: &Metrics<TokioEnv>, node: u64) -> Option<u64> {
+    let of_all = metrics.replication.as_ref()?;
+    of_all.get(&node)?.map(|id| id.index)
+}
+
 async fn write(raft: &Raft) {
     let proposal = Proposal {
         leader: OWN,
@@ -613,10 +667,32 @@ async fn write(raft: &Raft) {
     written.unwrap();
 }
 
+/// Makes a snapshot up to this index, to which all is applied.
+async fn snapshot(raft: &Raft, index: u64) {
+    raft.trigger().snapshot().await.unwrap();
+    let is = |now: &Metrics<TokioEnv>| now.snapshot.map(|id| id.index) == Some(index);
+    when(raft, "there is a snapshot", is).await;
+}
+
+/// Asks for a cut of the log, and returns once openraft is through with that.
+async fn cut(raft: &Raft, upto: u64) {
+    raft.trigger().purge_log(upto).await.unwrap();
+    through(raft).await;
+}
+
 /// Returns once openraft is through with what it was asked before.
 async fn through(raft: &Raft) {
     let told = raft.with_raft_state(|_| ());
     within("it is through", told).await.unwrap();
+}
+
+/// Returns once the leader is through with what it was told before, the answers of other nodes included: they come one behind
+/// another, and this one, with which a quorum is complete, is the last.
+async fn heard_all(raft: &Raft, other: &mut Played) {
+    let confirmed = raft.ensure_linearizable(ReadPolicy::ReadIndex);
+    let answered = async { other.heartbeat().await.takes() };
+    let (confirmed, ()) = within("it is confirmed", join(confirmed, answered)).await;
+    confirmed.unwrap();
 }
 
 async fn start(log: &Log, state: State, network: Nobody) -> Result<Raft, String> {
@@ -759,7 +835,7 @@ fn a_state_of_another_history_is_spliced_to_the_log() {
         let elsewhere = State {
             applied: Some(id(5, 9)),
             membership: StoredMembership::<TokioEnv>::new(Some(id(5, 8)), membership(&[7, 8])),
-            fails: false,
+            ..State::default()
         };
         let raft = start(&log, elsewhere, Nobody::new()).await.unwrap();
         assert_eq!(log.held().purged, Some(id(5, 9)));
@@ -1278,6 +1354,143 @@ fn a_vote_for_a_hand_over_does_not_wait_for_the_lease() {
         asks.leadership_transfer = true;
         let answer = within("a vote", raft.vote(asks)).await.unwrap();
         assert!(answer.vote_granted);
+        raft.shutdown().await.unwrap();
+    });
+}
+
+/// Why a cut of the log can be asked for every second, by size alone (`keep_bounds`): it goes no further than the snapshot,
+/// none is made where there is no snapshot, and one that goes no further than the last one changes nothing.
+#[test]
+fn the_log_is_cut_no_further_than_the_snapshot_reaches() {
+    run(async {
+        let log = Log::default();
+        let (raft, []) = leading(&log, by_hand()).await;
+        for _ in 2..=5 {
+            write(&raft).await;
+        }
+        cut(&raft, 3).await;
+        assert_eq!(log.held().purged, None);
+        snapshot(&raft, 5).await;
+        write(&raft).await;
+        assert_eq!(log.held().purged, None);
+        // What was asked for when there was no snapshot is forgotten.
+        for (upto, purged) in [(2, 2), (1, 2), (2, 2), (6, 5), (7, 5), (3, 5)] {
+            cut(&raft, upto).await;
+            assert_eq!(log.held().purged, Some(id(1, purged)), "{upto}");
+        }
+        let left: Vec<u64> = log.held().entries.keys().copied().collect();
+        assert_eq!(left, [6]);
+        raft.shutdown().await.unwrap();
+    });
+}
+
+/// A leader to whose second follower an append with the entry at index 2 is on its way. What there is up to index 4 is
+/// committed, since the first follower holds it, and is in a snapshot.
+async fn with_one_behind(log: &Log) -> (Raft, [Played; 2], Letter) {
+    let (raft, [mut two, mut three]) = leading(log, by_hand()).await;
+    two.obliges();
+    let ((), on_its_way) = join(write(&raft), three.entries()).await;
+    for _ in 3..=4 {
+        write(&raft).await;
+    }
+    snapshot(&raft, 4).await;
+    (raft, [two, three], on_its_way)
+}
+
+/// Why nothing is done about a cut that does not come (`keep_bounds`): while an append of what is to go is on its way to a
+/// follower it is put off, and it is made once that is answered, or has failed. To ask for it again does not hurry it.
+#[test]
+fn a_cut_waits_for_an_append_that_is_on_its_way() {
+    run(async {
+        for is_answered in [true, false] {
+            let log = Log::default();
+            let (raft, [_two, mut three], on_its_way) = with_one_behind(&log).await;
+            for upto in [3, 3, 2] {
+                cut(&raft, upto).await;
+                assert_eq!(log.held().purged, None);
+            }
+            if is_answered {
+                // It holds the first of the entries that are to go, and gets the others.
+                on_its_way.takes();
+                let others = three.entries().await;
+                let is = |now: &Metrics<TokioEnv>| matched(now, 3) == Some(2);
+                when(&raft, "it has one more", is).await;
+                assert_eq!(log.held().purged, None);
+                others.takes();
+            } else {
+                drop(on_its_way);
+            }
+            let is = |now: &Metrics<TokioEnv>| now.purged == Some(id(1, 3));
+            when(&raft, "it is cut", is).await;
+            assert_eq!(log.held().purged, Some(id(1, 3)));
+            if !is_answered {
+                // What it lacks is gone.
+                let asked = three.asked().await;
+                let Asked::Snapshot(meta) = &asked else {
+                    panic!("{asked:?}");
+                };
+                assert_eq!(meta.last_log_id, Some(id(1, 4)));
+            }
+            raft.shutdown().await.unwrap();
+        }
+    });
+}
+
+/// ... but who leads no more does not make what it put off, and not when it is asked for it again either. A further one it
+/// makes, and a log that grows is asked for one (`keep_bounds`).
+#[test]
+fn a_cut_that_was_put_off_is_not_made_by_who_leads_no_more() {
+    run(async {
+        let log = Log::default();
+        let (raft, [mut two, _three], _on_its_way) = with_one_behind(&log).await;
+        cut(&raft, 3).await;
+        assert_eq!(log.held().purged, None);
+        raft.trigger().heartbeat().await.unwrap();
+        let higher = AppendEntriesResponse::HigherVote(Vote::<TokioEnv>::new(2, 2));
+        two.heartbeat().await.answer(higher);
+        let is = |now: &Metrics<TokioEnv>| now.state == ServerState::Follower;
+        when(&raft, "it leads no more", is).await;
+        cut(&raft, 3).await;
+        assert_eq!(log.held().purged, None);
+        cut(&raft, 4).await;
+        assert_eq!(log.held().purged, Some(id(1, 4)));
+        raft.shutdown().await.unwrap();
+    });
+}
+
+/// ... and what only tells a follower how far is committed is not reported when it fails: a cut that waits meanwhile waits for
+/// the append behind it too, which is why a log may be too large for two failed requests (the bounds of the simulator).
+#[test]
+fn a_cut_does_not_learn_that_a_commit_was_not_heard() {
+    run(async {
+        let log = Log::default();
+        let (raft, [mut two, mut three]) = leading(&log, by_hand()).await;
+        // The second follower is sent the entry before the first one commits it, so that it has still to hear of that.
+        let writing = write(&raft);
+        let answering = async {
+            let on_its_way = three.entries().await;
+            two.entries().await.takes();
+            on_its_way
+        };
+        let ((), on_its_way) = join(writing, answering).await;
+        snapshot(&raft, 2).await;
+        // Its failure is reported, and the entry is to be sent again. On one thread, the connection's task goes on with what
+        // it finds before the leader is told.
+        drop(on_its_way);
+        let commit = three.append().await;
+        assert_eq!(commit.request.entries.len(), 0);
+        assert_eq!(commit.request.leader_commit, Some(id(1, 2)));
+        heard_all(&raft, &mut two).await;
+        cut(&raft, 2).await;
+        assert_eq!(log.held().purged, None);
+        drop(commit);
+        let entry = three.append().await;
+        assert_eq!(entry.request.entries.len(), 1);
+        heard_all(&raft, &mut two).await;
+        assert_eq!(log.held().purged, None);
+        drop(entry);
+        let is = |now: &Metrics<TokioEnv>| now.purged == Some(id(1, 2));
+        when(&raft, "it is cut", is).await;
         raft.shutdown().await.unwrap();
     });
 }

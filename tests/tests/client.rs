@@ -328,6 +328,12 @@ async fn each_command_asks_and_prints_as_it_always_has() {
         ("forget -i db2", "forget/db2/3306", &of_key, ""),
         ("forget-cluster -a shop", "forget-cluster/shop", &text, ""),
         (
+            "set-cluster-alias -i db1 -a shop",
+            "set-cluster-alias/db1%3A3306?alias=shop",
+            &text,
+            "",
+        ),
+        (
             "snapshot-topologies",
             "snapshot-topologies",
             &text,
@@ -506,6 +512,7 @@ async fn each_command_asks_and_prints_as_it_always_has() {
     );
     let statements = envelope("", json!(["stop slave;", "start slave;"]));
     let delay = envelope("", json!(30));
+    let peer = json!("n4:10008");
     let may = envelope("true", key("db1"));
     let may_not = envelope("false", key("db1"));
     cases.extend([
@@ -521,6 +528,18 @@ async fn each_command_asks_and_prints_as_it_always_has() {
             "delay-replication/db2/3306/30",
             &delay,
             "30\n",
+        ),
+        (
+            "raft-add-peer -i n4",
+            "raft-add-peer/n4",
+            &peer,
+            "n4:10008\n",
+        ),
+        (
+            "raft-remove-peer -i n4:10008",
+            "raft-remove-peer/n4%3A10008",
+            &peer,
+            "n4:10008\n",
         ),
         (
             "can-replicate-from -i db2 -d db1",
@@ -719,7 +738,7 @@ async fn each_command_asks_and_prints_as_it_always_has() {
         .filter_map(|line| line.strip_prefix("  "))
         .filter_map(|line| line.split_whitespace().next())
         .collect();
-    assert_eq!(listed.len(), 107, "{listed:?}");
+    assert_eq!(listed.len(), 110, "{listed:?}");
     let elsewhere = [
         "help",
         "which-api",
@@ -835,7 +854,20 @@ async fn mistakes_are_told_before_anything_is_asked() {
             &["-c", "instance", "-i", "fe80::1"],
             "write an IPv6 address in brackets",
         ),
+        (
+            &["-c", "set-cluster-alias", "-i", "db1"],
+            "alias must be provided",
+        ),
+        (&["-c", "raft-add-peer"], "instance must be provided"),
         (&["-c"], "option -c needs a value"),
+        (
+            &["-c", "instance", "--instance"],
+            "option --instance needs a value",
+        ),
+        (&["-c", "instance", "--frob"], "unknown option --frob;"),
+        (&["-c", "instance", "-frob"], "unknown option -frob;"),
+        (&["-c", "instance", "--frob=x"], "unknown option --frob;"),
+        (&["-c", "instance", "-x"], "unknown option -x;"),
         (&["-c", "instance", "db1"], "unknown argument db1"),
         (
             &["-c", "instance", "--colour", "red"],
@@ -1092,6 +1124,19 @@ async fn served_commands_through_each_daemon_whatever_is_down() {
             client.prints(&["-c", "enable-global-recoveries"]).await,
             "enabled\n"
         );
+    }
+    // An alias that the cluster has already, by any server of it.
+    for server in [p, r] {
+        let named = ["-c", "set-cluster-alias", "-i", server, "-a", "fleet"];
+        all_print(&clients, &named, "").await;
+    }
+    all_print(&clients, &["-c", "clusters-alias"], &alias).await;
+    for client in &clients {
+        let ran = client
+            .run(&["-c", "raft-remove-peer", "-i", "nowhere"])
+            .await;
+        assert_eq!((ran.code, ran.out.as_str()), (Some(1), ""), "{ran:?}");
+        assert!(ran.err.contains("Cannot remove raft peer"), "{}", ran.err);
     }
     for arguments in [
         ["-c", "discover", "-i", r].as_slice(),

@@ -16,6 +16,7 @@ use orchestrator_tests::daemons::{Daemon, DaemonOptions, Daemons};
 use orchestrator_tests::fleet::{Flavour, Fleet, FleetOptions, ReplicationTiming, Server};
 use orchestrator_tests::ledger::Ledger;
 use orchestrator_tests::process::Signal;
+use orchestrator_tests::sql::{APP, Account, HARNESS};
 use orchestrator_tests::wait::{Look, until};
 use orchestrator_tests::world::{analyses, unsettled};
 
@@ -155,7 +156,7 @@ async fn demo(arguments: &Arguments) -> Result<bool> {
         "ready after {:.1} s\n",
         began.elapsed().as_secs_f64()
     ));
-    show.introduce(arguments.kill.is_some()).await?;
+    show.introduce(arguments).await?;
     let mut feed = Feed::new();
     match arguments.kill {
         Some(kill) => show.unattended(&mut feed, kill).await,
@@ -223,6 +224,12 @@ async fn wait_named(daemons: &Daemons, name: &str) -> Result<()> {
     .await
 }
 
+/// How people get into a server with a client of MySQL or MariaDB.
+fn login(port: u16) -> String {
+    let Account { user, password } = HARNESS;
+    format!("mysql -h127.0.0.1 -P{port} -u{user} -p{password}")
+}
+
 fn progress(text: &str) {
     println!("demo: {text}");
     std::io::stdout().flush().ok();
@@ -266,7 +273,7 @@ impl Cluster {
 }
 
 impl Show {
-    async fn introduce(&self, unattended: bool) -> Result<()> {
+    async fn introduce(&self, arguments: &Arguments) -> Result<()> {
         let leader = self.daemons.wait_leader(PATIENCE).await?.url();
         for daemon in self.daemons.all() {
             let mark = if daemon.url() == leader {
@@ -289,6 +296,18 @@ impl Show {
             );
         }
         let name = &self.clusters[0].name;
+        let primary = self.clusters[0].fleet.ports().first().copied();
+        let primary = primary.context("an empty fleet")?;
+        println!("\n  login    {}", login(primary));
+        println!(
+            "           and the other ports; it has all rights. The writing clients: {}, with {}",
+            APP.user, APP.password
+        );
+        if arguments.real.is_none() {
+            println!(
+                "           A model knows few statements: SHOW PROCESSLIST, SELECT @@read_only, SELECT COUNT(*) FROM app.ledger"
+            );
+        }
         println!("\n  try      curl -s {leader}/api/clusters-info");
         println!("           curl -s {leader}/api/topology/{name}");
         println!("           curl -s {leader}/api/replication-analysis");
@@ -296,7 +315,7 @@ impl Show {
         println!(
             "           curl -s {leader}/api/audit-recovery-steps/UID      # each statement of it"
         );
-        if !unattended {
+        if arguments.kill.is_none() {
             let clusters = match self.clusters.len() {
                 1 => "1".to_owned(),
                 count => format!("1 to {count}"),
@@ -537,6 +556,8 @@ struct Feed {
     /// Servers whose recovery is held back.
     held_back: Vec<u16>,
     writes_to: BTreeMap<String, Vec<u16>>,
+    /// How all clusters together were told to be.
+    told: Outlook,
     /// Lines of each recovery's record that were printed, and whether its end was.
     recoveries: BTreeMap<String, (usize, bool)>,
     rate_shown: Instant,
@@ -550,6 +571,7 @@ impl Feed {
             problems: Vec::new(),
             held_back: Vec::new(),
             writes_to: BTreeMap::new(),
+            told: Outlook::Well,
             recoveries: BTreeMap::new(),
             rate_shown: Instant::now(),
         }
@@ -592,6 +614,18 @@ impl Feed {
             }
         }
         self.look_at_clients(show);
+        self.conclude();
+    }
+
+    /// Says when nothing is wrong any more, and when something is that no analysis names.
+    fn conclude(&mut self) {
+        let outlook = Outlook::of(!self.problems.is_empty(), &self.writes_to);
+        if outlook != self.told {
+            if let Some(text) = outlook.text() {
+                self.line("analysis", &text);
+            }
+            self.told = outlook;
+        }
     }
 
     fn look_at_clients(&mut self, show: &Show) {
@@ -639,9 +673,6 @@ impl Feed {
         {
             let name = name_of(show, *port).unwrap_or_default();
             self.line("analysis", &format!("{name}: 127.0.0.1:{port} {code}"));
-        }
-        if problems.is_empty() && !self.problems.is_empty() {
-            self.line("analysis", "no problem left");
         }
         self.problems = problems;
     }
@@ -712,6 +743,52 @@ impl Feed {
     }
 }
 
+/// How all clusters together are.
+#[derive(Clone, Debug, Eq, PartialEq)]
+enum Outlook {
+    Well,
+    /// The analysis says what is wrong.
+    Analysed,
+    /// It says nothing, and several servers of these clusters take writes.
+    Several(Vec<(String, Vec<u16>)>),
+}
+
+impl Outlook {
+    fn of(is_analysed: bool, writes_to: &BTreeMap<String, Vec<u16>>) -> Outlook {
+        if is_analysed {
+            return Outlook::Analysed;
+        }
+        let several: Vec<_> = writes_to
+            .iter()
+            .filter(|(_, ports)| ports.len() > 1)
+            .map(|(name, ports)| (name.clone(), ports.clone()))
+            .collect();
+        if several.is_empty() {
+            Outlook::Well
+        } else {
+            Outlook::Several(several)
+        }
+    }
+
+    /// What is said when it has become so; each problem of the analysis was.
+    fn text(&self) -> Option<String> {
+        match self {
+            Outlook::Well => Some("no problem left".to_owned()),
+            Outlook::Analysed => None,
+            Outlook::Several(several) => {
+                let several = several
+                    .iter()
+                    .map(|(name, ports)| format!("{name}: {}", keys(ports)));
+                let several: Vec<String> = several.collect();
+                Some(format!(
+                    "no failure is left, and yet several servers of a cluster take writes at once: {}",
+                    several.join("; ")
+                ))
+            }
+        }
+    }
+}
+
 /// The name of the cluster that a server belongs to.
 fn name_of(show: &Show, port: u16) -> Option<&str> {
     show.clusters
@@ -767,5 +844,36 @@ impl Drop for Terminal {
             // SAFETY: puts back what tcgetattr gave.
             unsafe { libc::tcsetattr(libc::STDIN_FILENO, libc::TCSANOW, before) };
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(is_analysed: bool, writes_to: &[(&str, &[u16])], wanted: Option<&str>) {
+        let writes_to = writes_to
+            .iter()
+            .map(|(name, ports)| ((*name).to_owned(), ports.to_vec()))
+            .collect();
+        let text = Outlook::of(is_analysed, &writes_to).text();
+        assert_eq!(text.as_deref(), wanted);
+    }
+
+    #[test]
+    fn no_problem_is_left_when_one_server_of_each_cluster_takes_writes() {
+        let well: &[(&str, &[u16])] = &[("billing", &[4]), ("shop", &[1])];
+        check(false, well, Some("no problem left"));
+        check(true, well, None);
+        let several: &[(&str, &[u16])] = &[("billing", &[4]), ("shop", &[1, 2])];
+        check(true, several, None);
+        check(
+            false,
+            several,
+            Some(
+                "no failure is left, and yet several servers of a cluster take writes at once: shop: 127.0.0.1:1, 127.0.0.1:2",
+            ),
+        );
     }
 }

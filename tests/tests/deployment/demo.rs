@@ -6,9 +6,10 @@ use std::process::Command;
 use std::time::Duration;
 
 use orchestrator_tests::process::{Process, Scratch, Signal};
+use orchestrator_tests::sql::Sql;
 use orchestrator_tests::wait::{Look, until};
 
-use super::TURN;
+use super::{DEADLINE, TURN};
 
 /// It waits 60 s itself for each thing that it shows.
 const SHOW: Duration = Duration::from_secs(180);
@@ -43,6 +44,16 @@ impl Demo {
         let made = made.map(|entry| entry.expect("an entry").path());
         (made.collect(), processes_with(&folders))
     }
+}
+
+/// Port, user and password of the line that tells how to log in.
+fn login(said: &str) -> Option<(u16, &str, &str)> {
+    let line = said
+        .lines()
+        .find(|line| line.contains("  login    mysql "))?;
+    let mut words = line.split_whitespace();
+    let mut after = |option: &str| words.find_map(|word| word.strip_prefix(option));
+    Some((after("-P")?.parse().ok()?, after("-u")?, after("-p")?))
 }
 
 /// The words of each process that has this folder in them.
@@ -92,6 +103,14 @@ async fn an_interrupted_demonstration_leaves_nothing_behind() {
         },
     );
     ready.await.expect("ready");
+    let said = demo.said();
+    let told = login(&said).unwrap_or_else(|| panic!("no login: {said}"));
+    let (port, user, password) = told;
+    let mut server = Sql::connect_as(port, user, password, DEADLINE)
+        .await
+        .expect("let in");
+    let writable = server.value("SELECT @@GLOBAL.read_only").await;
+    assert_eq!(writable.expect("an answer"), "0");
     let (folders, processes) = demo.things();
     assert!(!folders.is_empty(), "{}", demo.said());
     assert_eq!(processes.len(), 3, "three daemons: {processes:?}");

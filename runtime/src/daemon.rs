@@ -22,8 +22,10 @@ use crate::hooks::Hooks;
 use crate::http;
 use crate::kv::{Handle, Told};
 use crate::raft::{
-    ClusterId, PeerMessage, Proposed, RaftHandle, RaftSummary, Release, StartDecision, StartReport,
+    ClusterId, PeerMessage, Proposed, RaftHandle, RaftState, RaftSummary, Release, StartDecision,
+    StartReport,
 };
+use crate::roll::{News, Roll};
 
 /// How long a confirmation of leadership may take.
 const CONFIRM_DEADLINE: Duration = Duration::from_secs(1);
@@ -515,10 +517,12 @@ async fn follow_raft<E: Env>(
     }
 }
 
-/// Tells the driver what the other daemons look like.
+/// Tells the driver what the other daemons look like, and the log who of them is missing.
 async fn look_around<E: Env>(raft: RaftHandle<E>, driver: DriverHandle) {
     let mut ends = raft.watch();
+    let mut roll = Roll::default();
     loop {
+        call_roll(&mut roll, &raft);
         driver.input(Input::Sight(Box::new(raft.sight())));
         let wait = crate::env::sleep::<E>(SIGHT_INTERVAL);
         let ended = tokio::select! {
@@ -528,6 +532,18 @@ async fn look_around<E: Env>(raft: RaftHandle<E>, driver: DriverHandle) {
         };
         if ended {
             return;
+        }
+    }
+}
+
+fn call_roll<E: Env>(roll: &mut Roll, raft: &RaftHandle<E>) {
+    let summary = raft.summary();
+    let term = (summary.state == RaftState::Leader).then_some(summary.term);
+    let now = driver::now::<E>();
+    for news in roll.call(E::mono(), now.wall, term, &raft.peers()) {
+        match news {
+            News::Gone(text) => tracing::warn!("{text}"),
+            News::Back(text) => tracing::info!("{text}"),
         }
     }
 }

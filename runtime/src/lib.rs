@@ -13,6 +13,7 @@ pub mod http;
 pub mod kv;
 pub mod mysql;
 pub mod raft;
+mod roll;
 mod seeds;
 mod tls;
 pub mod trace;

@@ -6,9 +6,8 @@
 use std::time::Duration;
 
 use super::{BackendHealth, Peer, RaftFacts};
+use crate::roll::MISSING_AFTER;
 
-/// The leader hears its members all the time; the others hear each other every two seconds.
-const MISSING_AFTER: Duration = Duration::from_secs(7);
 /// Entries that a member may lack before it is worth a word.
 const BEHIND_MAX: u64 = 1000;
 /// Age of the oldest change that is not in the backend, from which on leadership is yielded.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use orchestrator::command_line::{self, Arguments, Judged, Refused, Wish};
-use orchestrator::config::Settings;
+use orchestrator::config::{Loaded, Remark, Settings};
 use orchestrator::daemon::{Prepared, Reload, Running};
 use orchestrator::env::{DedicatedRuntime, Env, TokioEnv};
 use orchestrator::hooks::{Hooks, Processes};
@@ -37,28 +37,24 @@ fn main() -> ExitCode {
             Ok(())
         }
         Wish::Command { name, forced, said } => match load(&arguments) {
-            Ok(settings) => match command_line::answer_command(name, *forced, &settings) {
+            Ok(loaded) => match command_line::answer_command(name, *forced, &loaded.settings) {
                 Ok(Judged::Print(text)) => {
                     print!("{text}");
                     Ok(())
                 }
-                Ok(Judged::Run(command)) => run_command(&command, said, &settings),
+                Ok(Judged::Run(command)) => {
+                    found(loaded).and_then(|loaded| run_command(&command, said, &loaded.settings))
+                }
                 Err(refused) => return refuse(&refused),
             },
             Err(error) => Err(error),
         },
-        Wish::Form { with } => {
-            load(&arguments).and_then(|settings| verbs::run(Verb::Form(with.clone()), &settings))
-        }
+        Wish::Form { with } => run_verb(Verb::Form(with.clone()), &arguments),
         Wish::InitCertificates { folder, hosts } => verbs::init_certificates(folder, hosts),
-        Wish::Export { file } => {
-            let verb = Verb::Export(file.clone());
-            load(&arguments).and_then(|settings| verbs::run(verb, &settings))
-        }
+        Wish::Export { file } => run_verb(Verb::Export(file.clone()), &arguments),
         Wish::Recover { from, is_meant } => {
             let (from, is_meant) = (from.clone(), *is_meant);
-            let verb = Verb::Recover { from, is_meant };
-            load(&arguments).and_then(|settings| verbs::run(verb, &settings))
+            run_verb(Verb::Recover { from, is_meant }, &arguments)
         }
     };
     match done {
@@ -92,14 +88,37 @@ fn refuse(refused: &Refused) -> ExitCode {
     ExitCode::from(refused.code)
 }
 
-fn load(arguments: &Arguments) -> anyhow::Result<Settings> {
+fn load(arguments: &Arguments) -> anyhow::Result<Loaded> {
     let env = |name: &str| std::env::var(name).ok();
-    Ok(Settings::load(arguments.config.as_deref(), &env)?.settings)
+    Ok(Settings::load(arguments.config.as_deref(), &env)?)
+}
+
+/// Whatever runs needs a file: by the defaults alone a daemon has no backend.
+fn found(loaded: Loaded) -> anyhow::Result<Loaded> {
+    let directory = std::env::current_dir().unwrap_or_default();
+    match loaded.nothing_found(&directory) {
+        Some(text) => bail!("{text}"),
+        None => Ok(loaded),
+    }
+}
+
+fn run_verb(verb: Verb, arguments: &Arguments) -> anyhow::Result<()> {
+    let loaded = load(arguments).and_then(found)?;
+    verbs::run(verb, &loaded.settings)
+}
+
+fn tell(remarks: &[Remark]) {
+    for Remark { is_warning, text } in remarks {
+        if *is_warning {
+            tracing::warn!("{text}");
+        } else {
+            tracing::info!("{text}");
+        }
+    }
 }
 
 fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let env = |name: &str| std::env::var(name).ok();
-    let loaded = Settings::load(arguments.config.as_deref(), &env)?;
+    let loaded = load(&arguments).and_then(found)?;
     let process = &loaded.settings.process;
     let log_format = arguments.log_format.unwrap_or(process.log_format);
     let level = if process.debug { "debug" } else { "info" };
@@ -117,6 +136,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         tracing::info!("configuration read from {}", file.display());
     }
     let settings = loaded.settings;
+    tell(&settings.remarks());
 
     let threads = std::thread::available_parallelism().map_or(2, usize::from);
     let main_runtime = DedicatedRuntime::start("orchestrator", threads)?;
@@ -216,12 +236,11 @@ fn read_again(
     hooks: &Processes,
     running: &Running<TokioEnv>,
 ) -> Result<String, String> {
-    let env = |name: &str| std::env::var(name).ok();
-    let loaded = match Settings::load(arguments.config.as_deref(), &env) {
+    let loaded = match load(arguments).and_then(found) {
         Ok(loaded) => loaded,
-        Err(errors) => {
-            tracing::error!("configuration not reloaded, the old one stays in force: {errors}");
-            return Err(errors.to_string());
+        Err(error) => {
+            tracing::error!("configuration not reloaded, the old one stays in force: {error:#}");
+            return Err(format!("{error:#}"));
         }
     };
     for warning in &loaded.warnings {
@@ -232,7 +251,11 @@ fn read_again(
         tracing::warn!("changed, and obeyed only after a restart: {waits}");
     }
     let obeyed = Settings::reloaded_diff(in_force, &loaded.settings).join(", ");
+    let told = in_force.remarks();
     *in_force = in_force.reloaded(&loaded.settings);
+    let mut remarks = in_force.remarks();
+    remarks.retain(|remark| !told.contains(remark));
+    tell(&remarks);
     running.handle.reload(in_force.policy());
     hooks.reload(in_force.hooks.clone());
     running.handle.input(Input::LocalHooks(hooks.counts()));

@@ -179,7 +179,7 @@ pub fn raft_settings(settings: &Settings) -> anyhow::Result<RaftSettings> {
     };
     let Some(raft) = &settings.raft else {
         let BackendKind::Sqlite { data_file } = &settings.backend.kind else {
-            bail!("without RaftEnabled a SQLite backend is needed by this version");
+            bail!("{}", mysql_alone(settings));
         };
         if data_file.contains(":memory:") {
             bail!(
@@ -233,6 +233,20 @@ pub fn raft_settings(settings: &Settings) -> anyhow::Result<RaftSettings> {
         snapshot_age_max: raft.log.snapshot_age_max,
     };
     Ok(result)
+}
+
+/// Why a daemon that is alone does not start with a MySQL backend, and what to add.
+fn mysql_alone(settings: &Settings) -> String {
+    let found = match settings.place("BackendDB") {
+        Some(place) => format!("{place}: BackendDB is mysql"),
+        None => String::from("BackendDB is not set, and then it is mysql"),
+    };
+    format!(
+        "{found}, which this version has with RaftEnabled only. For a daemon that is alone, or for each of a cluster, add \
+         \"BackendDB\": \"sqlite\", \"SQLite3DataFile\": \"/var/lib/orchestrator/orchestrator.db\". For a schema on a MySQL server add \
+         \"RaftEnabled\": true, \"RaftDataDir\": \"/var/lib/orchestrator/raft\", and MySQLOrchestratorHost, \
+         MySQLOrchestratorDatabase, MySQLOrchestratorUser and MySQLOrchestratorPassword"
+    )
 }
 
 fn millis(duration: Duration) -> u64 {
@@ -296,4 +310,27 @@ pub fn probe_settings(settings: &Settings) -> anyhow::Result<ProbeSettings> {
         slow_interval: defaults.slow_interval,
         rare_interval: defaults.rare_interval,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::parse_files;
+
+    #[test]
+    fn a_daemon_alone_without_a_file_for_its_backend_says_what_to_add() {
+        for (text, wanted) in [
+            ("{}", "BackendDB is not set, and then it is mysql, which"),
+            (
+                r#"{"BackendDB": "mysql"}"#,
+                "o.json:1:2: BackendDB is mysql, which",
+            ),
+        ] {
+            let loaded = parse_files(&[("o.json", text.as_bytes())], &|_| None).unwrap();
+            let refused = raft_settings(&loaded.settings).unwrap_err().to_string();
+            assert!(refused.starts_with(wanted), "{refused}");
+            let line = r#""BackendDB": "sqlite", "SQLite3DataFile": "#;
+            assert!(refused.contains(line), "{refused}");
+        }
+    }
 }

@@ -309,6 +309,10 @@ pub enum BackendError {
         place: Place,
         reason: String,
     },
+    /// These keys say where the schema is, and are not set.
+    Unnamed {
+        missing: Vec<&'static str>,
+    },
     /// The server does not answer.
     Unreachable {
         place: Place,
@@ -390,6 +394,17 @@ impl fmt::Display for BackendError {
                 place.noun()
             ),
             Self::Failed { place, reason } => write!(f, "{}: {reason}", Named(place)),
+            Self::Unnamed { missing } => write!(
+                f,
+                "BackendDB is mysql, as it is when it is not set, and {} not set: add, for a server on this machine, \
+                 \"MySQLOrchestratorHost\": \"127.0.0.1\", \"MySQLOrchestratorDatabase\": \"orchestrator\", and MySQLOrchestratorUser and \
+                 MySQLOrchestratorPassword of an account with all rights on that schema; or, for a file in place of a server, \
+                 \"BackendDB\": \"sqlite\", \"SQLite3DataFile\": \"/var/lib/orchestrator/orchestrator.db\"",
+                match &missing[..] {
+                    [one] => format!("{one} is"),
+                    several => format!("{} are", several.join(" and ")),
+                }
+            ),
             Self::Unreachable { place, reason } => write!(
                 f,
                 "{}: the server cannot be reached ({reason}); check MySQLOrchestratorHost and MySQLOrchestratorPort, and that \

@@ -67,6 +67,7 @@ struct Session {
 impl Session {
     /// Logs in and chooses the schema, creating it if it is missing and may be created.
     async fn open<E: Env>(backend: &MysqlBackend) -> Result<Self, BackendError> {
+        check_named(backend)?;
         let place = Place::Mysql(Box::new(backend.clone()));
         let deadline = if backend.read_timeout.is_zero() {
             READ_TIMEOUT
@@ -181,6 +182,24 @@ impl Session {
             .into_iter()
             .next()
             .and_then(|row| row.into_iter().next().flatten()))
+    }
+}
+
+/// Refuses a configuration that does not say where the schema is.
+fn check_named(backend: &MysqlBackend) -> Result<(), BackendError> {
+    let named = [
+        ("MySQLOrchestratorHost", &backend.host),
+        ("MySQLOrchestratorDatabase", &backend.database),
+    ];
+    let missing: Vec<&str> = named
+        .into_iter()
+        .filter(|(_, value)| value.is_empty())
+        .map(|(name, _)| name)
+        .collect();
+    if missing.is_empty() {
+        Ok(())
+    } else {
+        Err(BackendError::Unnamed { missing })
     }
 }
 
@@ -1126,6 +1145,7 @@ mod tests {
     use super::super::migrations::MIGRATIONS;
     use super::super::tables::TABLES;
     use super::*;
+    use crate::config::BackendKind;
 
     /// A change of the tables is a new migration: schemas that exist would otherwise be refused.
     #[test]
@@ -1135,6 +1155,28 @@ mod tests {
             checksums,
             ["8be2a98acbe0d74d8435f970ead2b5eeb1b042c619a32aebc5d9a050226a32b8"]
         );
+    }
+
+    #[test]
+    fn a_server_or_schema_that_is_not_named_is_asked_for() {
+        let BackendKind::Mysql(mut backend) = crate::config::Settings::default().backend.kind
+        else {
+            panic!("the default is a schema of a server");
+        };
+        let refused = |backend: &MysqlBackend| check_named(backend).unwrap_err().to_string();
+        let none = refused(&backend);
+        assert!(
+            none.contains("MySQLOrchestratorHost and MySQLOrchestratorDatabase are not set: add"),
+            "{none}"
+        );
+        backend.database = String::from("orchestrator");
+        let no_host = refused(&backend);
+        assert!(
+            no_host.contains("and MySQLOrchestratorHost is not set: add"),
+            "{no_host}"
+        );
+        backend.host = String::from("127.0.0.1");
+        assert_eq!(check_named(&backend), Ok(()));
     }
 
     /// Neither flavour indexes a text without a length.

@@ -618,6 +618,7 @@ impl<E: Env, V: View> Writer<E, V> {
             | BackendError::Failed { .. }
             | BackendError::Schema { .. }
             | BackendError::InUse { .. }
+            | BackendError::Unnamed { .. }
             | BackendError::Unreachable { .. }
             | BackendError::NoRight { .. } => self.database = None,
             // Opening it again would take it from its owner, or changes nothing.

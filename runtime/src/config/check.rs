@@ -302,13 +302,34 @@ impl Check<'_> {
             Expanded::Replaced(value) => value,
             Expanded::Unset(variable) => {
                 let variable = excerpt(&variable);
+                let follows = self.follows_from_nothing(name);
                 self.warn(
                     name,
-                    format_args!("environment variable {variable} is not set: the value is empty"),
+                    format_args!(
+                        "environment variable {variable} is not set: the value is empty, as in the original{follows}; set the \
+                         variable for this daemon (with our systemd unit: in /etc/orchestrator.env), and start it again"
+                    ),
                 );
                 String::new()
             }
         }
+    }
+
+    /// What comes of an empty user or password.
+    fn follows_from_nothing(&self, name: &str) -> &'static str {
+        if [TOPOLOGY.user, TOPOLOGY.password].contains(&name) {
+            ", so that no server can be read whose account of MySQLTopologyUser has a password"
+        } else if self.is_sqlite() {
+            ""
+        } else {
+            ", so that the backend's server lets MySQLOrchestratorUser in only if its account has no password, and else this \
+             daemon does not start"
+        }
+    }
+
+    fn is_sqlite(&self) -> bool {
+        let backend = self.values.text("BackendDB").to_ascii_lowercase();
+        backend.contains("sqlite")
     }
 
     /// Defaults that depend on the profile. A key that a file sets keeps its value.
@@ -517,11 +538,7 @@ impl Check<'_> {
 
     fn backend(&mut self) {
         // V6.
-        let sqlite = self
-            .values
-            .text("BackendDB")
-            .to_ascii_lowercase()
-            .contains("sqlite");
+        let sqlite = self.is_sqlite();
         if sqlite && self.values.text("SQLite3DataFile").is_empty() {
             self.breach(
                 &["SQLite3DataFile", "BackendDB"],
@@ -630,7 +647,15 @@ impl Check<'_> {
             && advertise.ip().is_some()
             && nodes.iter().all(|node| node.ip().is_some())
         {
-            let reason = format!("does not contain this node's own address, {advertise}");
+            let unset = ["RaftAdvertise", "RaftBind"]
+                .iter()
+                .all(|name| !self.values.is_set(name));
+            let set = if unset {
+                "which RaftBind is when it is not set: add \"RaftBind\": \"ADDRESS\" with this node's own entry of the list"
+            } else {
+                "as RaftAdvertise, or else RaftBind, has it: set that to this node's own entry of the list, or add an entry"
+            };
+            let reason = format!("does not contain this node's own address, {advertise}, {set}");
             self.breach(
                 &["RaftNodes", "RaftAdvertise", "RaftBind", "DefaultRaftPort"],
                 reason,

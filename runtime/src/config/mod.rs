@@ -10,7 +10,8 @@
 //! - [`values`]: decoding, and the rule of a single value;
 //! - [`check`]: what concerns several keys, after the last file;
 //! - [`credentials`]: my.cnf files and environment variables;
-//! - [`settings`]: the typed result; [`policy`]: the part of it that all daemons share.
+//! - [`settings`]: the typed result; [`policy`]: the part of it that all daemons share;
+//! - [`remarks`]: what follows from it that people may not expect.
 //!
 //! A reload loads anew, from the files alone: a key removed from the file has its default again (the original
 //! keeps the old value until a restart). A refused reload leaves what runs as it is; [`Settings::reloaded`]
@@ -24,6 +25,7 @@ pub mod file;
 pub mod keys;
 pub mod near;
 mod policy;
+mod remarks;
 pub mod settings;
 mod values;
 
@@ -36,6 +38,7 @@ use std::path::{Path, PathBuf};
 
 pub use address::Address;
 pub use error::{Cause, ConfigErrors, Place, Problem};
+pub use remarks::Remark;
 pub use settings::*;
 pub use values::{MASK, Secrets};
 
@@ -56,6 +59,24 @@ pub struct Loaded {
     pub warnings: Vec<String>,
     /// The files that were read, in the order in which they were laid over each other.
     pub files: Vec<PathBuf>,
+}
+
+impl Loaded {
+    /// Where files were looked for if none was found, from this working directory; the defaults alone serve nobody.
+    pub fn nothing_found(&self, directory: &Path) -> Option<String> {
+        let looked: Vec<String> = file::IMPLICIT_FILES
+            .iter()
+            .map(|file| directory.join(file).display().to_string())
+            .collect();
+        self.files.is_empty().then(|| {
+            format!(
+                "there is no configuration file: none is named (--config FILE), and none of these exists: {}; begin with a sample: \
+                 conf/orchestrator-alone.conf.json, or conf/orchestrator-raft.conf.json for one of several daemons, of the \
+                 package's examples (/usr/share/doc/orchestrator/examples) or of runtime/packaging",
+                looked.join(", ")
+            )
+        })
+    }
 }
 
 impl Settings {

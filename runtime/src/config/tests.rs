@@ -1038,9 +1038,127 @@ fn a_variable_that_is_not_set_leaves_the_password_empty() {
     assert_eq!(
         loaded.warnings,
         [
-            "1.json:1:2: MySQLTopologyPassword: environment variable \"NOPE\" is not set: the value is empty"
+            "1.json:1:2: MySQLTopologyPassword: environment variable \"NOPE\" is not set: the value is empty, as in the original, \
+             so that no server can be read whose account of MySQLTopologyUser has a password; set the variable for this daemon \
+             (with our systemd unit: in /etc/orchestrator.env), and start it again"
         ]
     );
+    // Of a backend that is asked, and of one that is not.
+    for (backend, wanted) in [
+        (
+            "mysql",
+            "the value is empty, as in the original, so that the backend's server lets MySQLOrchestratorUser in only if its \
+             account has no password, and else this daemon does not start; set",
+        ),
+        ("sqlite", "the value is empty, as in the original; set"),
+    ] {
+        let file = json!({
+            "BackendDB": backend,
+            "SQLite3DataFile": "f",
+            "MySQLOrchestratorPassword": "${NOPE}",
+        });
+        let warnings = accepted(&[&file.to_string()]).warnings;
+        assert!(warnings[0].contains(wanted), "{warnings:?}");
+    }
+}
+
+#[test]
+fn a_list_that_does_not_have_this_node_says_what_to_set() {
+    let nodes = r#""RaftEnabled": true, "RaftDataDir": "d", "RaftNodes": ["10.0.0.1", "10.0.0.2", "10.0.0.3"]"#;
+    check_refused(
+        &[&format!("{{{nodes}}}")],
+        &[
+            "1.json:1:43: RaftNodes: does not contain this node's own address, 127.0.0.1:10008, which RaftBind is when it is not \
+             set: add \"RaftBind\": \"ADDRESS\" with this node's own entry of the list",
+        ],
+    );
+    check_refused(
+        &[&format!(r#"{{"RaftBind": "10.0.0.9", {nodes}}}"#)],
+        &[
+            "1.json:1:67: RaftNodes: does not contain this node's own address, 10.0.0.9:10008, as RaftAdvertise, or else RaftBind, \
+             has it: set that to this node's own entry of the list, or add an entry",
+        ],
+    );
+}
+
+/// What of a file that is accepted deserves a line at the start.
+fn remarks(file: &Json) -> Vec<(bool, String)> {
+    let remarks = accepted(&[&file.to_string()]).settings.remarks();
+    let of = |remark: Remark| (remark.is_warning, remark.text);
+    remarks.into_iter().map(of).collect()
+}
+
+#[test]
+fn what_a_daemon_will_not_do_is_remarked() {
+    let whole = json!({
+        "MySQLTopologyUser": "orchestrator",
+        "RecoverMasterClusterFilters": ["*"],
+        "RaftEnabled": true,
+        "RaftDataDir": "d",
+        "RaftBind": "n1",
+        "RaftNodes": ["n1", "n2", "n3"],
+    });
+    assert_eq!(remarks(&whole), []);
+    let with = |name: &str, value: Json| {
+        let mut file = whole.clone();
+        file[name] = value;
+        remarks(&file)
+    };
+    let without = |name: &str| with(name, Json::Null);
+    for (remarks, is_warning, wanted) in [
+        (
+            without("MySQLTopologyUser"),
+            true,
+            [
+                "no server lets this daemon in",
+                "\"MySQLTopologyUser\": \"orchestrator\"",
+            ],
+        ),
+        (
+            without("RecoverMasterClusterFilters"),
+            false,
+            [
+                "no dead primary is replaced",
+                "\"RecoverMasterClusterFilters\": [\"*\"]",
+            ],
+        ),
+        (
+            with("ObserveOnly", json!(true)),
+            false,
+            ["no recovery is begun", "ObserveOnly"],
+        ),
+        (
+            without("RaftBind"),
+            true,
+            ["127.0.0.1:10008", "add \"RaftBind\""],
+        ),
+    ] {
+        let [(level, text)] = &remarks[..] else {
+            panic!("one remark, wanted {wanted:?}: {remarks:?}");
+        };
+        assert_eq!(*level, is_warning, "{text}");
+        assert!(wanted.iter().all(|wanted| text.contains(wanted)), "{text}");
+    }
+    // Three daemons on one machine, and one alone.
+    for nodes in [json!(["127.0.0.1", "localhost:2", "127.0.0.3"]), json!([])] {
+        let mut file = whole.clone();
+        (file["RaftBind"], file["RaftNodes"]) = (Json::Null, nodes);
+        assert_eq!(remarks(&file), []);
+    }
+}
+
+#[test]
+fn without_a_file_it_is_said_where_one_was_looked_for() {
+    assert_eq!(accepted(&["{}"]).nothing_found(Path::new("/srv")), None);
+    let text = accepted(&[])
+        .nothing_found(Path::new("/srv"))
+        .expect("no file");
+    for wanted in [
+        "--config FILE",
+        "/etc/orchestrator.conf.json, /srv/conf/orchestrator.conf.json, /srv/orchestrator.conf.json",
+    ] {
+        assert!(text.contains(wanted), "{text}");
+    }
 }
 
 #[test]
@@ -1281,6 +1399,9 @@ fn the_sample_configurations_load_without_a_warning() {
         let env = |_: &str| Some(String::from("secret"));
         let loaded = parse_files(&[(name, text.as_bytes())], &env).expect("it loads");
         assert_eq!(loaded.warnings, Vec::<String>::new(), "{name}");
+        // That the one for a daemon alone only watches is told.
+        let remarks = loaded.settings.remarks();
+        assert!(!remarks.iter().any(|remark| remark.is_warning), "{name}");
         assert_eq!(loaded.settings.raft.is_some(), name != "alone");
     }
 }

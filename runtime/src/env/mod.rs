@@ -7,11 +7,11 @@
 //! Holds between calls: [`Env::mono`] never goes back; a file function that returned `Ok` for a write has put the
 //! bytes on stable storage; a name created or renamed is durable once [`Env::sync_dir`] of its folder returned.
 
-use std::fmt::Debug;
+use std::fmt::{self, Debug};
 use std::future::Future;
 use std::io;
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use openraft_rt::AsyncRuntime;
@@ -92,6 +92,34 @@ pub enum Mutant {
     MemberUnrecorded,
 }
 
+/// A file or folder that is somebody else's, and who this process runs as.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Barred {
+    /// What is there: the folder that was asked about, what is in it, or the nearest one above it that is seen.
+    pub path: PathBuf,
+    pub owner: User,
+    /// The rights, as `chmod` takes them.
+    pub mode: u32,
+    pub own: User,
+}
+
+/// A user of the machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User {
+    pub number: u32,
+    /// `None`: the machine has no name for it.
+    pub name: Option<String>,
+}
+
+impl fmt::Display for User {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.name {
+            Some(name) => write!(f, "{name} (user {})", self.number),
+            None => write!(f, "user {}", self.number),
+        }
+    }
+}
+
 /// One kind of world. All functions are associated: an implementation is a marker type, and where several machines
 /// share a process (the simulators) the machine is found through the task that asks.
 pub trait Env: Debug + Clone + Copy + Default + Eq + Ord + Send + Sync + 'static {
@@ -156,6 +184,11 @@ pub trait Env: Debug + Clone + Copy + Default + Eq + Ord + Send + Sync + 'static
     #[must_use]
     fn has(_mistake: Mutant) -> bool {
         false
+    }
+
+    /// Who keeps this process from a folder, if that can be told. Blocks.
+    fn barred(_folder: &Path) -> Option<Barred> {
+        None
     }
 
     /// Takes a folder for this process alone. [`io::ErrorKind::WouldBlock`] when another process has it.

@@ -6,6 +6,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::future::Future;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, ToSocketAddrs as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -14,7 +15,7 @@ use openraft_rt_tokio::TokioRuntime;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
-use super::Env;
+use super::{Barred, Env, User};
 
 /// The name of the lock file inside a locked folder.
 const LOCK_FILE: &str = "lock";
@@ -139,6 +140,32 @@ impl Env for TokioEnv {
         Ok(names)
     }
 
+    fn barred(folder: &Path) -> Option<Barred> {
+        // The folder of the process belongs to the user that its rights are looked up by.
+        let own = fs::metadata("/proc/self").ok()?.uid();
+        let folder = std::path::absolute(folder).ok()?;
+        let lock = folder.join(LOCK_FILE);
+        // A lock that is our own says nothing of the folder that it is in, or was to be in.
+        let of_lock = fs::metadata(&lock).ok().filter(|found| found.uid() != own);
+        let (path, found) = match of_lock {
+            Some(found) => (lock, found),
+            None => folder
+                .ancestors()
+                .find_map(|path| Some((path.to_owned(), fs::metadata(path).ok()?)))?,
+        };
+        let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
+        let user = |number| User {
+            number,
+            name: user_name(&users, number),
+        };
+        Some(Barred {
+            path,
+            owner: user(found.uid()),
+            mode: found.mode() & 0o7777,
+            own: user(own),
+        })
+    }
+
     fn lock_dir(path: &Path) -> io::Result<File> {
         let file = OpenOptions::new()
             .write(true)
@@ -154,6 +181,16 @@ impl Env for TokioEnv {
             Err(TryLockError::Error(error)) => Err(error),
         }
     }
+}
+
+/// The name of a user, as a file of users (passwd(5)) has it.
+fn user_name(users: &str, number: u32) -> Option<String> {
+    users.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        let is_its = fields.nth(1)?.parse() == Ok(number);
+        is_its.then(|| name.to_owned())
+    })
 }
 
 /// Worker threads of their own for one part of the daemon: raft must not wait for a thread that a probe, a database or an
@@ -252,6 +289,20 @@ mod tests {
             assert!(Instant::now() < limit, "it is never free: {error}");
             std::thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    #[test]
+    fn whoever_bars_a_folder_is_named() {
+        let users =
+            "root:x:0:0:root:/root:/bin/bash\norchestrator:x:998:997::/:/usr/sbin/nologin\n";
+        assert_eq!(user_name(users, 998).as_deref(), Some("orchestrator"));
+        assert_eq!(user_name(users, 9), None);
+        let folder = Folder::make("barred");
+        // Of what is not there, the nearest folder above it counts.
+        let deep = folder.0.join("none/raft");
+        let barred = TokioEnv::barred(&deep).unwrap();
+        assert_eq!(barred.path, folder.0);
+        assert_eq!(barred.owner, barred.own, "made by this process");
     }
 
     #[test]

@@ -19,9 +19,9 @@ use super::id::{ClusterId, NodeId};
 use super::identity::cluster_of;
 use super::link::{DIAL_DEADLINE, greet};
 use super::node::{Node, locked};
-use super::normalise_address;
 use super::sight;
 use super::wire::Introduction;
+use super::{RaftSettings, normalise_address};
 use crate::env::{Env, replace_file, sleep, timeout_io};
 
 /// Between two rounds of dialling while there is no cluster.
@@ -201,6 +201,10 @@ async fn form_then_greet<E: Env>(node: &Arc<Node<E>>) -> Result<(), String> {
         match formation(node.id, node.is_empty(), &found) {
             Formation::Wait { reason, listed } => {
                 *locked(&node.listed) = listed;
+                let reason = match unfound(&node.settings, node.id, &found) {
+                    Some(hint) => format!("{reason}; {hint}"),
+                    None => reason,
+                };
                 wait_because(node, reason);
                 sleep::<E>(interval).await;
             }
@@ -446,11 +450,29 @@ fn two_entries(one: &str, other: &str, node: u64) -> String {
     )
 }
 
+/// What to set where no entry of the list leads to the node whose list it is.
+const BE_LISTED: &str = "set RaftBind to this node's own entry of RaftNodes; or set RaftAdvertise to that, and RaftBind to the \
+    address at which it listens";
+
 fn not_listed(entries: &[&str]) -> String {
     format!(
-        "none of the RaftNodes entries ({}) leads to this node; the list names every node, this one included",
+        "none of the RaftNodes entries ({}) leads to this node; the list names every node, this one included: {BE_LISTED}",
         entries.join(", ")
     )
+}
+
+/// What a node that waits for others should know if it may be one of them: of the entries that answer none is this node.
+fn unfound(settings: &RaftSettings, own: u64, found: &[Found]) -> Option<String> {
+    let mut answers = found.iter().filter_map(|found| found.answer.as_ref().ok());
+    let is_found = answers.any(|introduction| introduction.node == own);
+    let silent = found.iter().any(|found| found.answer.is_err());
+    (!is_found && silent).then(|| {
+        format!(
+            "none of the entries that answer is this node, which may be waiting for itself: it listens at {} (RaftBind) and names \
+             itself {} (RaftAdvertise, or else RaftBind); if that is no entry of RaftNodes, {BE_LISTED}",
+            settings.bind, settings.advertise
+        )
+    })
 }
 
 async fn dial_all<E: Env>(node: &Arc<Node<E>>) -> Vec<Found> {
@@ -605,6 +627,28 @@ mod tests {
             formation(1, true, &nodes),
             "waiting for n2:1 to find every node",
         );
+    }
+
+    /// Its RaftBind, or RaftAdvertise, is none of the entries.
+    #[test]
+    fn one_that_may_be_waiting_for_itself_says_what_to_set() {
+        let mut settings = RaftSettings::new("d", "127.0.0.1:10008");
+        settings.advertise = "127.0.0.1:10008".to_owned();
+        let mut nodes = found(&[1, 2, 3]);
+        assert_eq!(unfound(&settings, 1, &nodes), None);
+        nodes[2].answer = Err("connection refused".to_owned());
+        assert_eq!(unfound(&settings, 1, &nodes), None);
+        nodes[0].answer = Err("connection refused".to_owned());
+        let hint = unfound(&settings, 1, &nodes).unwrap();
+        for wanted in [
+            "it listens at 127.0.0.1:10008 (RaftBind)",
+            "names itself 127.0.0.1:10008",
+            "set RaftBind to this node's own entry of RaftNodes",
+        ] {
+            assert!(hint.contains(wanted), "{hint}");
+        }
+        // All answer, and none is this node: the list is wrong, and that is said.
+        assert_eq!(unfound(&settings, 9, &found(&[1, 2, 3])), None);
     }
 
     #[test]

@@ -35,7 +35,7 @@ use super::{
     RaftSettings, ReplicaRequest, StartError, StartReport, form, normalise_address, post, serve,
     sight,
 };
-use crate::env::{Env, Mutant, sleep, sleep_until, spawn, timeout};
+use crate::env::{Barred, Env, Mutant, sleep, sleep_until, spawn, timeout};
 
 /// How long somebody waits who asks for a snapshot.
 const SNAPSHOT_DEADLINE: Duration = Duration::from_secs(60);
@@ -458,17 +458,48 @@ fn resolve_advertise(settings: &mut RaftSettings, listening: &str) -> Result<(),
 pub(super) async fn open_directory<E: Env>(directory: &Path) -> Result<E::DirLock, StartError> {
     let path = directory.to_path_buf();
     let locked = E::blocking(move || {
-        E::create_dir_all(&path)?;
-        E::lock_dir(&path)
+        let locked = E::create_dir_all(&path).and_then(|()| E::lock_dir(&path));
+        locked.map_err(|error| {
+            let is_denied = error.kind() == io::ErrorKind::PermissionDenied;
+            let barred = is_denied.then(|| E::barred(&path)).flatten();
+            (error, barred)
+        })
     })
     .await;
-    locked.map_err(|error| match error.kind() {
-        io::ErrorKind::WouldBlock => StartError::InUse(format!(
+    locked.map_err(|(error, barred)| match (error.kind(), barred) {
+        (io::ErrorKind::WouldBlock, _) => StartError::InUse(format!(
             "RaftDataDir {} is in use by another process; each daemon has its own",
             directory.display()
         )),
-        _ => StartError::Io(format!("RaftDataDir {}: {error}", directory.display())),
+        (_, Some(barred)) => StartError::Settings(denied(directory, &barred)),
+        (_, None) => StartError::Io(format!("RaftDataDir {}: {error}", directory.display())),
     })
+}
+
+/// Whose a directory is that this process may not write to, and what to do.
+fn denied(directory: &Path, barred: &Barred) -> String {
+    let directory = directory.display();
+    let Barred {
+        path,
+        owner,
+        mode,
+        own,
+    } = barred;
+    let path = path.display();
+    let number = own.number.to_string();
+    let user = own.name.as_ref().unwrap_or(&number);
+    let remedy = if owner == own {
+        format!("Type: chmod u+rwx {path}")
+    } else {
+        format!(
+            "As root, type: mkdir -p {directory} && chown -R {user} {directory} (that user must be able to enter the folders above \
+             it, too); or run the daemon as the owner"
+        )
+    };
+    format!(
+        "RaftDataDir {directory}: permission denied: {path} belongs to {owner} and has mode {mode:04o}, and this daemon runs as \
+         {own}. {remedy}; or name another directory"
+    )
 }
 
 async fn read_identity<E: Env>(directory: &Path) -> Result<(Identity, bool), StartError> {
@@ -1333,6 +1364,47 @@ fn whole_log<E: Env>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::env::User;
+
+    #[test]
+    fn a_directory_of_somebody_else_is_named_with_its_owner_and_ours() {
+        let user = |number: u32, name: Option<&str>| User {
+            number,
+            name: name.map(str::to_owned),
+        };
+        let barred = Barred {
+            path: "/var/lib/orchestrator".into(),
+            owner: user(0, Some("root")),
+            mode: 0o755,
+            own: user(998, Some("orchestrator")),
+        };
+        let directory = Path::new("/var/lib/orchestrator/raft");
+        assert_eq!(
+            denied(directory, &barred),
+            "RaftDataDir /var/lib/orchestrator/raft: permission denied: /var/lib/orchestrator belongs to root (user 0) and has \
+             mode 0755, and this daemon runs as orchestrator (user 998). As root, type: mkdir -p /var/lib/orchestrator/raft && \
+             chown -R orchestrator /var/lib/orchestrator/raft (that user must be able to enter the folders above it, too); or \
+             run the daemon as the owner; or name another directory"
+        );
+        let nameless = Barred {
+            own: user(1234, None),
+            ..barred.clone()
+        };
+        let text = denied(directory, &nameless);
+        assert!(text.contains("runs as user 1234."), "{text}");
+        assert!(text.contains("chown -R 1234 /var"), "{text}");
+        let closed = Barred {
+            owner: barred.own.clone(),
+            mode: 0o500,
+            ..barred
+        };
+        let text = denied(directory, &closed);
+        assert!(text.contains("has mode 0500,"), "{text}");
+        assert!(
+            text.contains("chmod u+rwx /var/lib/orchestrator;"),
+            "{text}"
+        );
+    }
 
     /// Looks are counted while the layer above answers none, and from the start once it answered; one that has ended is
     /// looked after elsewhere.

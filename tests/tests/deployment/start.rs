@@ -193,6 +193,35 @@ async fn a_database_file_of_another_cluster_or_release_is_refused() {
         .expect("it runs");
 }
 
+/// A raft directory that is another user's is named, with its owner and the user that the daemon runs as; it is made where it is
+/// missing.
+#[tokio::test]
+async fn a_raft_directory_of_another_user_is_the_reason_of_an_end() {
+    let _turn = TURN.lock().await;
+    let folder = nobody::folder("barred").expect("a folder");
+    let (folder, raft) = (folder.path(), folder.path().join("raft"));
+    let file = folder.join("orchestrator.db");
+    for (mode, is_barred) in [(0o555, true), (0o777, false)] {
+        fs::set_permissions(&raft, fs::Permissions::from_mode(mode)).expect("set");
+        let patience = if is_barred {
+            PATIENCE
+        } else {
+            Duration::from_secs(10)
+        };
+        let ended = nobody::run(folder, &file, patience).await.expect("started");
+        // Else it runs for as long as it is let.
+        assert_eq!(ended.code, is_barred.then_some(1), "{ended:?}");
+        if is_barred {
+            let named = format!(
+                "RaftDataDir {0}: permission denied: {0} belongs to ",
+                raft.display()
+            );
+            assert!(ended.last.contains(&named), "{ended:?}");
+            assert!(ended.last.contains("and this daemon runs as "), "{ended:?}");
+        }
+    }
+}
+
 /// The file is made where it is missing; where it cannot be made or written the daemon ends at once, and names it.
 #[tokio::test]
 async fn a_database_file_is_made_or_is_the_reason_of_an_end() {

@@ -778,7 +778,7 @@ impl Node {
 
     fn forget_unseen(&mut self, now: Now, out: &mut Output) {
         let limit = self.policy().unseen_forget;
-        let mut keys: Vec<InstanceKey> = self
+        let keys: Vec<InstanceKey> = self
             .observed
             .instances
             .values()
@@ -792,8 +792,6 @@ impl Node {
             .map(|instance| instance.key.clone())
             .take(crate::limits::KNOWN_PER_COMMAND_MAX)
             .collect();
-        // A cluster's record goes with its primary, once nobody else is left.
-        keys.sort_by_key(|key| self.replicated.is_primary(key));
         if !keys.is_empty() {
             self.propose(now, Cause::House, Command::Forget { keys }, out);
         }

@@ -568,13 +568,6 @@ impl Replicated {
         self.clusters.get(self.index.cluster_of.get(server)?)
     }
 
-    /// Whether it is on record as the primary of its cluster.
-    #[must_use]
-    pub fn is_primary(&self, server: &InstanceKey) -> bool {
-        self.cluster_of(server)
-            .is_some_and(|record| record.primary == *server)
-    }
-
     /// The cluster that a text names: by its name, its alias, a former name, a member, or its key, in that order.
     #[must_use]
     pub fn cluster_named(&self, text: &str) -> Option<&ClusterRecord> {

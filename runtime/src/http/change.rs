@@ -202,12 +202,12 @@ pub(super) async fn forget_cluster<D: Daemon>(asked: &Asked<'_, D>) -> Result<An
     let cluster = cluster_of(asked).await?;
     let name = cluster.clone();
     let keys: Vec<InstanceKey> = look(asked, move |sight| {
-        let members = sight.instances.values();
-        let members = members.filter(|instance| instance.place.cluster_name == name);
-        let mut keys: Vec<InstanceKey> = members.map(|instance| instance.key.clone()).collect();
-        // The cluster's record goes with its primary, once nobody else is left.
-        keys.sort_by_key(|key| sight.replicated.is_primary(key));
-        keys
+        sight
+            .instances
+            .values()
+            .filter(|instance| instance.place.cluster_name == name)
+            .map(|instance| instance.key.clone())
+            .collect()
     })
     .await?;
     for portion in keys.chunks(KNOWN_PER_COMMAND_MAX) {

@@ -24,6 +24,8 @@ use super::wire::Introduction;
 use super::{RaftSettings, normalise_address};
 use crate::env::{Env, replace_file, sleep, timeout_io};
 
+/// An entry that led to this node itself is dialled again after so long: a name may have led astray.
+const OWN_ENTRY_KEPT: Duration = Duration::from_secs(10);
 /// Between two rounds of dialling while there is no cluster.
 const FORM_INTERVAL: Duration = Duration::from_millis(200);
 /// The same while the others have a cluster, which this node waits to be let into.
@@ -396,7 +398,8 @@ fn unheard<E: Env>(node: &Node<E>) -> Vec<String> {
     let mut unheard = Vec::new();
     for address in addresses {
         let is_met = last_met(&address).is_some_and(|met| now < met + GREET_INTERVAL);
-        let is_own = address == node.settings.advertise || own_entries.contains(&address);
+        let is_own = address == node.settings.advertise
+            || (own_entries.get(&address)).is_some_and(|led| now < *led + OWN_ENTRY_KEPT);
         let is_due = is_lonely || !is_met;
         if !address.is_empty() && is_due && !is_own && !unheard.contains(&address) {
             unheard.push(address);

@@ -45,8 +45,8 @@ pub(super) struct Node<E: Env> {
     pub(super) strangers: Mutex<Strangers>,
     /// The clusters that the entries of the own list belong to, by the last round of dialling them.
     pub(super) clusters_listed: Mutex<BTreeSet<[u8; 32]>>,
-    /// Entries of the own list that led to this daemon itself.
-    pub(super) own_entries: Mutex<BTreeSet<String>>,
+    /// Entries of the own list that led to this daemon itself when they were dialled last, and when that was.
+    pub(super) own_entries: Mutex<BTreeMap<String, Duration>>,
     /// Addresses that the members know of, beside the own list.
     pub(super) greeted: Mutex<BTreeSet<String>>,
     /// Why newcomers are not let in, to be told to them.
@@ -251,9 +251,10 @@ impl<E: Env> Node<E> {
             ));
         }
         if from.node == self.id {
-            locked(&self.own_entries).insert(address.to_owned());
+            locked(&self.own_entries).insert(address.to_owned(), E::mono());
             return Ok(());
         }
+        locked(&self.own_entries).remove(address);
         if from.cluster != self.cluster().map(|cluster| cluster.0) {
             locked(&self.strangers).introduce(from, Some(address), E::mono());
             return Ok(());

@@ -47,7 +47,7 @@ fn listed<E: Env>(node: &Node<E>) -> Vec<Listed> {
     let peers = locked(&node.peers);
     let strangers = locked(&node.strangers);
     let leads_to = |entry: &String| {
-        if *entry == node.settings.advertise || own_entries.contains(entry) {
+        if *entry == node.settings.advertise || own_entries.contains_key(entry) {
             return Some(node.id);
         }
         let stranger = strangers

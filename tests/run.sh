@@ -129,7 +129,7 @@ part_real() {
   local binary observation facts real=0 watched=0 seen=0
   beside observation & observation=$!
   beside facts & facts=$!
-  for binary in grants oracle real hooks backend daemons provisioning client; do
+  for binary in grants oracle real black_hole hooks backend daemons provisioning client; do
     cargo test --workspace --test "$binary" --locked -- --test-threads=1 || { real=1; break; }
   done
   wait "$observation" || watched=1

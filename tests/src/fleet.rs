@@ -601,6 +601,24 @@ impl Server {
         }
     }
 
+    /// One line more in its configuration file, from its next start on. A model server has some of them.
+    pub fn set_option(&self, name: &str, value: &str) -> Result<()> {
+        match &self.body {
+            Body::Real { folder, .. } => {
+                let file = folder.join("my.cnf");
+                let options = fs::read_to_string(&file)?;
+                fs::write(file, format!("{options}{name}={value}\n"))?;
+            }
+            Body::Model { host, .. } => match name {
+                "relay_log_recovery" => {
+                    host.change(|server| server.set_relay_log_recovery(value == "1"));
+                }
+                _ => bail!("a model server has no option {name}"),
+            },
+        }
+        Ok(())
+    }
+
     /// Starts it, or starts it again, and does not wait for it to answer.
     pub fn start(&self) -> Result<()> {
         match &self.body {

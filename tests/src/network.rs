@@ -5,16 +5,15 @@
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddrV4, TcpListener, TcpStream};
 use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
-use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 
 use crate::reserve::reserve;
 
@@ -159,6 +158,12 @@ impl Network {
 
     pub fn machines(&self) -> &[Machine] {
         &self.machines
+    }
+
+    /// Where the machines find this process.
+    pub fn own_address(&self) -> Ipv4Addr {
+        let [a, b, c, _] = self.machines[0].address.octets();
+        Ipv4Addr::new(a, b, c, 254)
     }
 
     /// Programs that are started from here on read this file in the place of `/etc/hosts`. It may be written anew while they
@@ -345,6 +350,20 @@ impl Machine {
         Ipv4Addr::new(127, second, third, last)
     }
 
+    /// Listens on the machine. What is accepted there is a socket of the machine's, whoever has it.
+    pub fn listen(&self, address: SocketAddrV4) -> Result<TcpListener> {
+        let namespace = File::open(Path::new("/var/run/netns").join(&self.namespace))?;
+        // The thread is of that network for good: what it dialled would be dialled there.
+        let thread = std::thread::spawn(move || -> Result<TcpListener> {
+            // SAFETY: a plain system call on a descriptor that is open.
+            let entered = unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) };
+            ensure!(entered == 0, std::io::Error::last_os_error());
+            Ok(TcpListener::bind(address)?)
+        });
+        let listener = thread.join();
+        listener.map_err(|_| anyhow!("the thread that listens panicked"))?
+    }
+
     /// Opens a way.
     pub fn gate(&self, port: u16) -> Result<Gate> {
         let gate = Gate {
@@ -352,37 +371,24 @@ impl Machine {
             ended: Arc::default(),
             connections: Arc::default(),
         };
-        let namespace = File::open(Path::new("/var/run/netns").join(&self.namespace))?;
-        let (bound, is_bound) = channel();
-        let (taken, connections) = channel::<TcpStream>();
-        let ended = gate.ended.clone();
+        let listener = self.listen(SocketAddrV4::new(Ipv4Addr::LOCALHOST, port))?;
+        listener.set_nonblocking(true)?;
+        let (open, ended, count) = (
+            gate.open.clone(),
+            gate.ended.clone(),
+            gate.connections.clone(),
+        );
+        let from = self.address_here();
         std::thread::spawn(move || {
-            let listener = listen_in(&namespace, port);
-            let listener = match listener {
-                Ok(listener) => listener,
-                Err(error) => return bound.send(Err(error)).unwrap_or_default(),
-            };
-            bound.send(Ok(())).ok();
             while !ended.load(Ordering::Relaxed) {
                 match listener.accept() {
                     Ok((stream, _)) => {
-                        if taken.send(stream).is_err() {
-                            return;
-                        }
+                        count.fetch_add(1, Ordering::Relaxed);
+                        let open = open.clone();
+                        std::thread::spawn(move || pass(stream, from, port, &open).ok());
                     }
                     Err(_) => std::thread::sleep(Duration::from_millis(2)),
                 }
-            }
-        });
-        is_bound.recv()??;
-        // From a thread of this network: those of the other one would dial there.
-        let (open, count) = (gate.open.clone(), gate.connections.clone());
-        let from = self.address_here();
-        std::thread::spawn(move || {
-            for stream in connections {
-                count.fetch_add(1, Ordering::Relaxed);
-                let open = open.clone();
-                std::thread::spawn(move || pass(stream, from, port, &open).ok());
             }
         });
         Ok(gate)
@@ -410,16 +416,6 @@ impl Drop for Gate {
     fn drop(&mut self) {
         self.ended.store(true, Ordering::Relaxed);
     }
-}
-
-/// Moves this thread into a network, for good.
-fn listen_in(namespace: &File, port: u16) -> Result<TcpListener> {
-    // SAFETY: a plain system call on a descriptor that is open.
-    let entered = unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) };
-    ensure!(entered == 0, std::io::Error::last_os_error());
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
-    listener.set_nonblocking(true)?;
-    Ok(listener)
 }
 
 /// Connects from an address of this machine to 127.0.0.1.

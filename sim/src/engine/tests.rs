@@ -313,6 +313,56 @@ fn ends<E: Engine>() {
     assert_eq!(ended, Ok(Some(())), "{}", E::NAME);
 }
 
+/// Longer than Linux tries on with what nobody acknowledges (`tcp_retries2`), let alone keepalive.
+const TCP_PATIENCE: Duration = Duration::from_secs(16 * 60);
+
+/// A machine that went dark ends no connection and refuses no dial: whoever waits for it needs a deadline of its own, as on a real
+/// network (`tests/tests/black_hole.rs`), where the kernel's come too late to be of use.
+fn dark<E: Engine>() {
+    let world = || {
+        let quiet = |_| async {
+            let mut listener = E::bind("0.0.0.0:7000").await.unwrap();
+            let mut held = Vec::new();
+            while let Ok((stream, _)) = E::accept(&mut listener).await {
+                held.push(stream);
+            }
+        };
+        let machines = vec![Machine::new("quiet", address(1), quiet)];
+        let scenario = async {
+            sleep::<E>(Duration::from_millis(200)).await;
+            let mut idle = dialled::<E>("quiet").await.unwrap();
+            let mut busy = dialled::<E>("quiet").await.unwrap();
+            E::power_cut("quiet");
+            busy.write_u64(1).await.unwrap();
+            busy.flush().await.unwrap();
+            let (idle, busy, dial) = tokio::join!(
+                timeout::<E, _>(TCP_PATIENCE, idle.read_u8()),
+                timeout::<E, _>(TCP_PATIENCE, busy.read_u8()),
+                timeout::<E, _>(TCP_PATIENCE, E::connect("quiet:7000")),
+            );
+            assert!(idle.is_none(), "{idle:?}");
+            assert!(busy.is_none(), "{busy:?}");
+            assert!(dial.is_none(), "accepted or refused");
+        };
+        (
+            machines,
+            Box::pin(scenario) as Pin<Box<dyn Future<Output = ()>>>,
+        )
+    };
+    let (ended, _) = run_traced::<E, _>(5, 2 * TCP_PATIENCE, false, world);
+    assert_eq!(ended, Ok(Some(())), "{}", E::NAME);
+}
+
+#[test]
+fn madsim_keeps_connections_to_a_dark_machine() {
+    dark::<MadsimEnv>();
+}
+
+#[test]
+fn turmoil_keeps_connections_to_a_dark_machine() {
+    dark::<TurmoilEnv>();
+}
+
 fn step_both_clocks<E: Engine>() {
     let before = E::wall();
     network::step_clock("scenario", -5_000);

@@ -155,6 +155,9 @@ const APPLIER_OPTIONS: [&str; 6] = [
     "GTID_ONLY",
 ];
 
+/// Of MySQL's receiver, which then chooses its source by itself.
+const AUTO_FAILOVER: &str = "CONNECTION_AUTO_FAILOVER";
+
 /// Options whose name has no word for the source in it.
 pub(crate) const PLAIN_OPTIONS: [&str; 5] = [
     "NETWORK_NAMESPACE",
@@ -614,9 +617,11 @@ impl Server {
                         .options
                         .iter()
                         .any(|(name, _)| !APPLIER_OPTIONS.contains(&name.as_str()));
-                // Auto position is stated only while both are stopped; the rest only while the thread that it
+                let concerns_both = change.position.is_some()
+                    || change.options.iter().any(|(name, _)| name == AUTO_FAILOVER);
+                // What concerns both is stated only while both are stopped; the rest only while the thread that it
                 // concerns is.
-                if (change.position.is_some() && (receiver_runs || applier_runs))
+                if (concerns_both && (receiver_runs || applier_runs))
                     || (concerns_receiver && concerns_applier && (receiver_runs || applier_runs))
                     || (concerns_applier && applier_runs)
                 {
@@ -661,7 +666,9 @@ impl Server {
             channel.source_uuid = String::new();
             channel.source_server_id = 0;
             channel.has_arrived = false;
-            // A change of host or port puts the heartbeat back to half of the patience, and nothing else.
+        }
+        // MariaDB's every change puts the heartbeat back to half of the patience, MySQL's one of host or port; and nothing else.
+        if kind == Kind::Mariadb || change.host.is_some() || change.port.is_some() {
             let half = net_timeout.as_secs_f64() / 2.0;
             channel.state("HEARTBEAT_PERIOD", &format!("{half:.3}"));
         }
@@ -692,15 +699,11 @@ impl Server {
 
     // What a probe sees.
 
-    /// The lag as the server itself tells it: none while a thread is down, and 0 on a MariaDB whose applier hangs in a
-    /// global read lock.
+    /// The lag as the server itself tells it: none while a thread is down.
     pub(crate) fn seconds_behind(&self, now: Duration) -> Option<u64> {
         let channel = self.channel.as_ref()?;
         if channel.receiver != Receiver::Running || !channel.applier {
             return None;
-        }
-        if self.applier_is_blocked() && self.kind == Kind::Mariadb {
-            return Some(0);
         }
         Some(
             self.relay

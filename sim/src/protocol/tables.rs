@@ -398,19 +398,20 @@ pub fn replica_status(server: &Server, all: bool, now: Duration) -> Rows {
                 "Slave_received_heartbeats",
                 some(status.heartbeats_received.unwrap_or(0)),
             );
-            add(
-                "Slave_heartbeat_period",
-                option("HEARTBEAT_PERIOD", &heartbeat(server)),
-            );
+            add("Slave_heartbeat_period", some(heartbeat(server)));
             add("Gtid_Slave_Pos", some(server.gtid_slave_pos()));
         }
     }
     one_row(cells, shown)
 }
 
-/// Half of the receiver's patience, unless the channel states it.
+/// Half of the receiver's patience, unless the channel states it; as both show it, however it was written.
 fn heartbeat(server: &Server) -> String {
-    format!("{:.3}", server.net_timeout().as_secs_f64() / 2.0)
+    let stated = server
+        .channel()
+        .and_then(|channel| channel.option("HEARTBEAT_PERIOD")?.parse().ok());
+    let period: f64 = stated.unwrap_or(server.net_timeout().as_secs_f64() / 2.0);
+    format!("{period:.3}")
 }
 
 pub fn binlog_status(server: &Server) -> Rows {
@@ -622,7 +623,7 @@ pub fn named(server: &Server, name: &str, user: &str, now: Duration) -> Result<R
                 channel.map(|channel| channel.source.port.to_string()),
                 channel.map(|channel| channel.user.clone()),
                 bit(channel.is_some_and(|channel| channel.using_gtid)),
-                option("HEARTBEAT_PERIOD", heartbeat(server)),
+                some(heartbeat(server)),
                 option("CONNECTION_AUTO_FAILOVER", "0".to_owned()),
             ],
         ),

@@ -26,6 +26,8 @@ const SEAT_LOST: Duration = Duration::from_secs(20);
 const SAY_AGAIN: Duration = Duration::from_secs(2);
 /// Most operators that wait for a change of members.
 const WAITING_MAX: usize = 16;
+/// For so long a newcomer is looked for that an operator asks for: daemons dial once in two seconds.
+const SOUGHT_FOR: Duration = Duration::from_secs(6);
 
 /// What is kept between looks at the membership.
 #[derive(Debug, Clone, Default)]
@@ -44,8 +46,21 @@ pub(super) struct Keeping {
     not_declared: Option<String>,
     /// Who waits for the change that is under way.
     waiting: Vec<RequestId>,
+    /// Newcomers that are asked for and were not seen so far.
+    sought: Vec<Sought>,
     /// The last failure of an effect, so that it is told of once.
     failure: Option<String>,
+}
+
+/// A newcomer that an operator asks for. Its own list may leave this daemon out, as that of one that is to take this one's
+/// place does: then it is to be dialled first.
+#[derive(Debug, Clone)]
+struct Sought {
+    request: RequestId,
+    newcomer: String,
+    /// Whom it is to replace, if anybody.
+    former: Option<String>,
+    until: Mono,
 }
 
 /// What a daemon shows of the membership.
@@ -107,7 +122,9 @@ impl Node {
         }
         let next = judgement.next.clone();
         self.members.judgement = judgement;
-        let addresses = membership::addresses(&self.replicated);
+        self.find_sought(now, out);
+        let mut addresses = membership::addresses(&self.replicated);
+        addresses.extend((self.members.sought.iter()).map(|sought| sought.newcomer.clone()));
         if addresses != self.members.greeted {
             out.effects.push(Effect::Greet(addresses.clone()));
             self.members.greeted = addresses;
@@ -349,6 +366,11 @@ impl Node {
         // Told again: what was said while raft was being started was heard by nobody.
         self.members.greeted.clear();
         if self.raft.leading.is_none() {
+            let leader = self.raft.leader;
+            for sought in core::mem::take(&mut self.members.sought) {
+                let reply = Reply::NotLeading { leader };
+                out.effects.push(Effect::Answer(sought.request, reply));
+            }
             for request in core::mem::take(&mut self.members.waiting) {
                 let why = "the change of members was begun, and goes on under another leader";
                 out.effects
@@ -434,7 +456,7 @@ impl Node {
             .member_at(address)
             .or_else(|| self.newcomer_at(address))
         else {
-            return refuse(id, nobody_waits(address), out);
+            return self.seek(now, id, None, address, out);
         };
         let request = format!("an operator adds {address}");
         self.change_to(now, id, request, out, |wanted| {
@@ -473,7 +495,7 @@ impl Node {
         }
         let is_in = self.member_at(newcomer);
         let Some(node) = is_in.or_else(|| self.newcomer_at(newcomer)) else {
-            return refuse(id, nobody_waits(newcomer), out);
+            return self.seek(now, id, Some(former), newcomer, out);
         };
         let leaves = self.member_at(former);
         if let (Some(leaver), Some(member)) = (leaves, is_in)
@@ -493,6 +515,46 @@ impl Node {
             wanted.retain(|member| Some(*member) != leaves);
             wanted.insert(node);
         });
+    }
+
+    /// Has a newcomer dialled that nobody saw so far; the request waits for that.
+    fn seek(
+        &mut self,
+        now: Now,
+        request: RequestId,
+        former: Option<&str>,
+        newcomer: &str,
+        out: &mut Output,
+    ) {
+        if self.members.sought.len() >= WAITING_MAX {
+            return refuse(request, nobody_waits(newcomer), out);
+        }
+        self.members.sought.push(Sought {
+            request,
+            newcomer: newcomer.to_string(),
+            former: former.map(ToString::to_string),
+            until: now.mono + SOUGHT_FOR,
+        });
+        self.house_at = now.mono;
+    }
+
+    /// Goes on with the requests whose newcomers are seen by now, and refuses those that waited for long enough.
+    fn find_sought(&mut self, now: Now, out: &mut Output) {
+        for sought in core::mem::take(&mut self.members.sought) {
+            let newcomer = &sought.newcomer;
+            let is_seen =
+                self.member_at(newcomer).is_some() || self.newcomer_at(newcomer).is_some();
+            match &sought.former {
+                None if is_seen => self.add_peer(now, sought.request, newcomer, out),
+                Some(former) if is_seen => {
+                    self.replace_peer(now, sought.request, former, newcomer, out);
+                }
+                _ if now.mono >= sought.until => {
+                    refuse(sought.request, nobody_waits(newcomer), out);
+                }
+                _ => self.members.sought.push(sought),
+            }
+        }
     }
 
     /// Two members of which the change that is under way, if there is one, takes neither out.

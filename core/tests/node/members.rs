@@ -119,6 +119,16 @@ impl Leader {
 
     /// What is answered at once, and the members that are proposed.
     fn ask(&self, request: Request) -> (Option<Reply>, Option<BTreeSet<u64>>) {
+        let (reply, proposed, _) = self.ask_and_see(request, &[]);
+        (reply, proposed)
+    }
+
+    /// The same with what is seen so long afterwards; and where daemons are looked for.
+    fn ask_and_see(
+        &self,
+        request: Request,
+        later: &[(Duration, &Sight)],
+    ) -> (Option<Reply>, Option<BTreeSet<u64>>, BTreeSet<String>) {
         let identification = Identification {
             host_name: String::from("n1"),
             token: String::from("t1"),
@@ -148,10 +158,18 @@ impl Leader {
             Input::Asked(RequestId(7), request),
             &mut out,
         );
+        for (after, sight) in later {
+            let mut now = now();
+            now.mono = now.mono + *after;
+            let sight = Box::new((*sight).clone());
+            node.step(now, &mut rng, Input::Sight(sight), &mut out);
+        }
         let mut replies = BTreeMap::new();
         let mut proposed = None;
+        let mut greeted = BTreeSet::new();
         for effect in out.effects {
             match effect {
+                Effect::Greet(addresses) => greeted.extend(addresses),
                 Effect::Answer(id, reply) => {
                     replies.insert(id.0, reply);
                 }
@@ -164,7 +182,7 @@ impl Leader {
                 _ => {}
             }
         }
-        (replies.remove(&7), proposed)
+        (replies.remove(&7), proposed, greeted)
     }
 }
 
@@ -226,7 +244,29 @@ fn what_was_done_is_done() {
         leader.ask(replace("n9", "n4")),
         "no member has the address n9",
     );
-    refused(leader.ask(add("n9")), "start it first");
+}
+
+/// The list of one that is to take the leader's place names the others only: the leader dials it before it says no.
+#[test]
+fn a_newcomer_that_was_not_seen_is_looked_for() {
+    let leader = Leader::of(&[1, 2, 3]);
+    let mut seen = Leader::of(&[1, 2, 3]);
+    seen.see(4, "n4", Duration::ZERO);
+    let (soon, late) = (Duration::from_millis(600), Duration::from_secs(7));
+    for (request, wanted) in [
+        (add("n4"), [1, 2, 3, 4].as_slice()),
+        (replace("n1", "n4"), [2, 3, 4].as_slice()),
+    ] {
+        let (reply, proposed, greeted) = leader.ask_and_see(request.clone(), &[]);
+        assert_eq!((reply, proposed), (None, None));
+        assert!(greeted.contains("n4"), "{greeted:?}");
+        let (reply, proposed, _) =
+            leader.ask_and_see(request.clone(), &[(soon, &seen.sight), (late, &seen.sight)]);
+        begins((reply, proposed), wanted);
+        let unseen = [(soon, &leader.sight), (late, &leader.sight)];
+        let (reply, proposed, _) = leader.ask_and_see(request, &unseen);
+        refused((reply, proposed), "start it first");
+    }
 }
 
 /// The own list has another name for a member than the one that it advertises.

@@ -162,7 +162,10 @@ impl Bounds {
         if now.first > before.log.first && may_have_been_too_large {
             seen.excused = now.first;
             let is_near = now.first + bounds.keep_entries > now.snapshot_end;
+            // What another leader took back was not cut.
+            let is_whole = now.end >= before.log.end;
             if is_near
+                && is_whole
                 && now.first > installed
                 && now.bytes + OF_AN_ENTRY_MAX < bounds.bytes_max / 2
             {

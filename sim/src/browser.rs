@@ -17,6 +17,18 @@ const ANSWER_BYTES_MAX: u64 = 16 << 20;
 /// # Errors
 /// No answer within 3 s, or none that is HTTP.
 pub async fn get<E: Engine>(daemon: &str, path: &str) -> io::Result<(u16, String)> {
+    get_within::<E>(daemon, path, PATIENCE).await
+}
+
+/// The same by somebody who waits for so long.
+///
+/// # Errors
+/// No answer within that, or none that is HTTP.
+pub async fn get_within<E: Engine>(
+    daemon: &str,
+    path: &str,
+    patience: Duration,
+) -> io::Result<(u16, String)> {
     let conversation = async {
         let mut stream = E::connect(&format!("{daemon}:{HTTP_PORT}")).await?;
         let request = format!("GET {path} HTTP/1.1\r\nHost: {daemon}\r\nConnection: close\r\n\r\n");
@@ -29,7 +41,7 @@ pub async fn get<E: Engine>(daemon: &str, path: &str) -> io::Result<(u16, String
             .await?;
         io::Result::Ok(answer)
     };
-    let answer = timeout::<E, _>(PATIENCE, conversation)
+    let answer = timeout::<E, _>(patience, conversation)
         .await
         .ok_or_else(|| io::Error::new(io::ErrorKind::TimedOut, "no answer"))??;
     let text = String::from_utf8_lossy(&answer);

@@ -32,7 +32,7 @@ const LOG_CUT_WITHIN: Duration = Duration::from_secs(5);
 /// It looks every second whether the snapshot is too old. The disk may be slow.
 const SNAPSHOT_WITHIN: Duration = Duration::from_secs(5);
 /// The log is cut behind an entry: what is left is less than half by at most so many bytes.
-const OF_AN_ENTRY_MAX: u64 = 512;
+const OF_AN_ENTRY_MAX: u64 = 1024;
 
 /// A daemon's log as it was seen last.
 #[derive(Debug, Clone, Copy)]

@@ -33,6 +33,8 @@ use crate::{browser, disk, network, operator, store, witness};
 pub(super) const LOOK: Duration = Duration::from_millis(100);
 /// So often is it looked whether every daemon holds what was committed, at the end.
 const CATCH_UP_LOOKS: u32 = 50;
+/// What is expected to be said may be said only after a look for somebody.
+const SAID_WITHIN: Duration = Duration::from_secs(10);
 /// What the cluster is called where there is a store to call it so.
 const ALIAS: &str = "shop";
 /// Without random faults all daemons must see the whole fleet so long after the start, and after each line of the script.
@@ -587,7 +589,7 @@ impl Player {
             return Err(Failure::Liveness("led: no daemon leads".to_owned()));
         }
         for (who, path, part) in &expect.says {
-            let answer = browser::get::<E>(who, path).await;
+            let answer = browser::get_within::<E>(who, path, SAID_WITHIN).await;
             if !matches!(&answer, Ok((_, text)) if text.contains(part.as_str())) {
                 return Err(Failure::Safety(format!(
                     "expected: {who} {path} says '{part}'; it is {answer:?}"

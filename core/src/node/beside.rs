@@ -41,6 +41,32 @@ impl Node {
         beside
     }
 
+    /// Whether the recorded primary takes the writes of clients, and nobody else of its cluster, or of one that was split off from
+    /// it. None: that may show yet, since not every one of them was looked at after everything that was done to the cluster, or
+    /// because the primary is away or closed, or one that was deposed is not fenced.
+    pub(super) fn serves_alone(&self, record: &ClusterRecord) -> Option<bool> {
+        let settled = self.learned.settled_since(record.key);
+        let clusters = self.replicated.clusters();
+        let split = clusters.filter(|other| other.split_from == Some(record.key));
+        let members = split.chain([record]).flat_map(|cluster| &cluster.members);
+        let others = members.filter(|key| **key != record.primary && self.replicated.is_known(key));
+        for key in others {
+            let server = self.observed.instances.get(key)?;
+            (server.checked > settled).then_some(())?;
+            if self.takes_writes(key, settled) == Some(true) {
+                let mut deposed = self.replicated.deposed_at(key);
+                let is_to_be_fenced = deposed.any(|(_, row)| row.fenced.is_none());
+                return (!is_to_be_fenced).then_some(false);
+            }
+        }
+        let primary = self.observed.instances.get(&record.primary)?;
+        let is_open = primary.is_last_check_valid()
+            && primary.seen > settled
+            && primary.identity() == record.identity.as_ref()
+            && !primary.read_only();
+        is_open.then_some(true)
+    }
+
     /// Whether a server that is not the recorded primary takes writes of clients as one: it is open and replicates from nobody.
     /// None if it was not looked at since, or what it shows can mean both.
     pub(super) fn takes_writes(&self, key: &InstanceKey, since: Option<Mono>) -> Option<bool> {

@@ -41,7 +41,8 @@ const TELLING_MAX: usize = 1_024;
 const TELLINGS_AT_ONCE: usize = 16;
 /// The version of commands with which the hooks of a detection are put on record.
 const TELLING_SINCE: u32 = 2;
-/// Nobody is served by the hooks of a recovery that ended so long ago, or of a detection that old.
+/// Nobody is served by the hooks of a detection that old; of a recovery that ended so long ago, what they tell must be true
+/// still.
 const ANNOUNCE_AGE_MAX: Duration = Duration::from_secs(3_600);
 
 /// What this leader knows of the hooks of a detection beside their record.
@@ -516,13 +517,23 @@ impl Node {
         let lists = hooks_after(recovery);
         let ended = recovery.end.as_ref().map_or(now.wall, |(at, _)| *at);
         let is_old = self.least_age(now, ended) > ANNOUNCE_AGE_MAX;
+        let serves = if is_old {
+            self.end_holds(recovery)
+        } else {
+            Some(true)
+        };
         let next = hook::next(recovery, lists, &self.hooks, epoch);
         let (stage, steps, lines) = match next {
             hook::Next::Wait => {
                 self.wait_until.insert(uid, now.mono + ANNOUNCE_AGE_MAX);
                 return;
             }
-            hook::Next::Run(hook) if !is_old => (
+            hook::Next::Run(_) if serves.is_none() => {
+                self.wait_until
+                    .insert(uid, now.mono + super::HOUSE_INTERVAL);
+                return;
+            }
+            hook::Next::Run(hook) if serves == Some(true) => (
                 Stage::PostHooks,
                 alloc::vec![hook_step(recovery, hook)],
                 alloc::vec![format!("running hook {hook}")],
@@ -531,7 +542,13 @@ impl Node {
                 Stage::Closed,
                 Vec::new(),
                 alloc::vec![format!(
-                    "{hook} and what comes after it is not run: the recovery ended over an hour ago"
+                    "{hook} and what comes after it is not run: the recovery ended over an hour ago, and {}",
+                    match &recovery.successor {
+                        Some(successor) if recovery.is_successful() => {
+                            format!("{successor} is not the only primary any more")
+                        }
+                        Some(_) | None => String::from("it is acknowledged"),
+                    }
                 )],
             ),
             hook::Next::Failed(_) | hook::Next::Finished => (Stage::Closed, Vec::new(), Vec::new()),
@@ -548,6 +565,20 @@ impl Node {
             lines,
         };
         self.propose(now, Cause::Recovery(uid), command, out);
+    }
+
+    /// Whether what the hooks of an ended recovery would tell is true still: who was promoted is the primary and serves, or nobody
+    /// acknowledged that it failed. None: that may show yet.
+    fn end_holds(&self, recovery: &Recovery) -> Option<bool> {
+        let successor = recovery.successor.as_ref();
+        let Some(successor) = successor.filter(|_| recovery.is_successful()) else {
+            return Some(recovery.acknowledged.is_none());
+        };
+        let record = self.replicated.cluster(recovery.cluster);
+        match record.filter(|record| record.primary == *successor) {
+            Some(record) => self.serves_alone(record),
+            None => Some(false),
+        }
     }
 
     /// What running a hook step of a recovery is.

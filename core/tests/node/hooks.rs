@@ -9,7 +9,10 @@ use orchestrator_core::{
     topology::{Flavour, PromotionRule},
 };
 
-use crate::world::{MS, SEC, World, key};
+use crate::{
+    fleet::Channel,
+    world::{MS, SEC, World, key},
+};
 
 const ALL_OF_A_FAILOVER: [(HookList, usize); 5] = [
     (HookList::OnFailureDetection, 2),
@@ -705,6 +708,50 @@ fn clocks_that_were_ahead_for_a_moment_cost_no_hook() {
     next_leader(&mut world);
     world.run(5 * SEC);
     assert!(is_told(&world), "{}", world.story());
+}
+
+/// All daemons were down for hours, or the next leader's clock is: what the hooks tell is true still, or they are not run.
+#[test]
+fn hooks_of_a_promotion_of_yesterday_are_run_if_it_holds_still() {
+    let posts = |world: &World| {
+        let lists = [HookList::PostPrimaryFailover, HookList::PostFailover];
+        let hooks = world.hooks.iter();
+        hooks.filter(|ran| lists.contains(&ran.hook.list)).count()
+    };
+    for people in ["nothing", "move it", "open another", "close it"] {
+        let mut world = world();
+        world.hook_takes = SEC;
+        world.kill(1);
+        world.expect_succeeded(20 * SEC, 2);
+        world.expect(5 * SEC, "a hook of the promotion", |world| posts(world) > 0);
+        let begun = posts(&world);
+        assert!(begun < 3, "{}", world.story());
+        match people {
+            "move it" | "open another" => {
+                world.server(3).read_only = false;
+                world.server(3).channel = None;
+                for number in [2, 4] {
+                    world.server(number).read_only = true;
+                    let source = (people == "move it").then(|| Channel::to(key(3)));
+                    world.server(number).channel = source;
+                }
+            }
+            "close it" => {
+                world.server(2).read_only = true;
+                world.server(2).channel = Some(Channel::to(key(4)));
+            }
+            _ => {}
+        }
+        if people == "open another" {
+            world.kill(2);
+        }
+        world.clocks_ahead = 2 * 3_600 * SEC;
+        next_leader(&mut world);
+        world.run(10 * SEC);
+        // All three, and once more the one during which the leader ended.
+        let wanted = if people == "nothing" { 4 } else { begun };
+        assert_eq!(posts(&world), wanted, "{people}: {}", world.story());
+    }
 }
 
 /// What comes next is what the new leader's file has.

@@ -41,7 +41,7 @@ pub enum Event {
     },
     /// A daemon stopped leading, or is down or frozen.
     NoLongerLeads { daemon: String },
-    /// An identity put the promise of its vote on stable storage.
+    /// An identity promised its vote, and its promise is on stable storage: to itself, or in an answer.
     Votes {
         daemon: String,
         voter: String,

@@ -750,6 +750,14 @@ impl<E: Env> RaftLogReader<Config<E>> for LogStore<E> {
     }
 }
 
+/// A node promised its vote in a term: its word stands across every restart.
+pub(super) fn tell_of_promise(vote: VoteV1, node: u64) {
+    crate::trace::event(
+        "vote",
+        format_args!("{} {:016x} {node:016x}", vote.term, vote.node),
+    );
+}
+
 impl<E: Env> RaftLogStorage<Config<E>> for LogStore<E> {
     type LogReader = Self;
 
@@ -772,12 +780,9 @@ impl<E: Env> RaftLogStorage<Config<E>> for LogStore<E> {
             Ok(vec![value_op("vote", &vote)?])
         })
         .await?;
-        // One that is committed is the leader's, which this node only follows.
-        if !vote.committed {
-            crate::trace::event(
-                "vote",
-                format_args!("{} {:016x} {:016x}", vote.term, vote.node, self.node),
-            );
+        // Another's may have been seen only; who is given this node's is told of where that is answered.
+        if !vote.committed && vote.node == self.node {
+            tell_of_promise(vote, self.node);
         }
         Ok(())
     }

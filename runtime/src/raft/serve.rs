@@ -19,7 +19,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use super::PeerMessage;
 use super::id::{LogPosition, NodeId};
 use super::incoming::{Incoming, Place};
-use super::log::LogStore;
+use super::log::{LogStore, tell_of_promise};
 use super::machine::{self, LEADER_BYTES};
 use super::node::{Node, Verdict, locked};
 use super::sight;
@@ -319,7 +319,11 @@ async fn answer<E: Env>(
             }
             let mut rpc = VoteRequest::new(wire::vote::<E>(vote), last.map(wire::log_id::<E>));
             rpc.leadership_transfer = transfer;
-            Ok(voted::<E>(raft.vote(rpc).await))
+            let outcome = raft.vote(rpc).await;
+            if outcome.as_ref().is_ok_and(|answer| answer.vote_granted) {
+                tell_of_promise(vote, node.id);
+            }
+            Ok(voted::<E>(outcome))
         }
         Request::PreVote { vote, last } => {
             if withholds_votes(node) || is_filtered(node, from) {

@@ -11,6 +11,9 @@ use crate::witness::Event;
 /// A daemon looks at its own leadership this often, and tells of its end so much later at most.
 const LOOK: Duration = Duration::from_millis(60);
 
+/// Answers of one daemon that are due together may be told of in either order.
+const TOGETHER: Duration = Duration::from_millis(1);
+
 /// Who led, and who promised what.
 #[derive(Debug, Default)]
 pub struct OneLeader {
@@ -20,8 +23,10 @@ pub struct OneLeader {
     leading: BTreeMap<String, String>,
     /// Who led when another began, who that was, and when.
     overlap: Option<(String, String, Duration)>,
-    /// By identity.
-    votes: BTreeMap<String, (u64, String)>,
+    /// By identity and term, for whom.
+    votes: BTreeMap<String, BTreeMap<u64, String>>,
+    /// By identity, its latest term and since when it is that.
+    latest: BTreeMap<String, (u64, Duration)>,
 }
 
 impl OneLeader {
@@ -76,13 +81,21 @@ impl OneLeader {
                 term,
                 candidate,
             } => {
-                let earlier = self.votes.insert(voter.clone(), (*term, candidate.clone()));
-                if let Some((earlier_term, earlier)) = earlier
-                    && (*term < earlier_term || (*term == earlier_term && *candidate != earlier))
-                {
-                    return Err(format!(
+                let fail = |earlier: &str, earlier_term: u64| {
+                    Err(format!(
                         "one leader: {daemon} (node {voter}) votes for {candidate} in term {term} after {earlier} in term {earlier_term}"
-                    ));
+                    ))
+                };
+                let votes = self.votes.entry(voter.clone()).or_default();
+                let promised = votes.entry(*term).or_insert_with(|| candidate.clone());
+                if promised != candidate {
+                    return fail(promised, *term);
+                }
+                let latest = self.latest.entry(voter.clone()).or_insert((*term, at));
+                if *term > latest.0 {
+                    *latest = (*term, at);
+                } else if *term < latest.0 && at > latest.1 + TOGETHER {
+                    return fail(&votes[&latest.0], latest.0);
                 }
             }
             Event::Committed { .. }

@@ -15,6 +15,7 @@ use openraft::errors::{InitializeError, RaftError};
 use openraft::impls::EmptyNode;
 use openraft_rt::{AsyncRuntime, Select2};
 
+use super::handle::leading;
 use super::id::{ClusterId, NodeId};
 use super::identity::cluster_of;
 use super::link::{DIAL_DEADLINE, greet};
@@ -363,7 +364,8 @@ fn wait_because<E: Env>(node: &Node<E>, reason: String) {
 }
 
 /// The addresses to be dialled: entries of the list and members that were not heard lately, and strangers and those that are no
-/// members, whose addresses must lead to them.
+/// members, whose addresses must lead to them. Who leads dials all: how far its log reaches is said in a handshake only, and
+/// proves to the others that a copy of it went back.
 fn unheard<E: Env>(node: &Node<E>) -> Vec<String> {
     let now = E::mono();
     let mut addresses = node.settings.nodes.clone();
@@ -377,7 +379,7 @@ fn unheard<E: Env>(node: &Node<E>) -> Vec<String> {
         addresses.extend(fresh.map(|(_, stranger)| stranger.introduction.advertise.clone()));
     }
     // Who hears no leader asks everybody: whether it is a member still is said in a handshake only.
-    let is_lonely = sight::is_lonely(node);
+    let asks_all = sight::is_lonely(node) || leading(node).is_some();
     let own_entries = locked(&node.own_entries).clone();
     let peers = locked(&node.peers);
     for member in &members {
@@ -400,7 +402,7 @@ fn unheard<E: Env>(node: &Node<E>) -> Vec<String> {
         let is_met = last_met(&address).is_some_and(|met| now < met + GREET_INTERVAL);
         let is_own = address == node.settings.advertise
             || (own_entries.get(&address)).is_some_and(|led| now < *led + OWN_ENTRY_KEPT);
-        let is_due = is_lonely || !is_met;
+        let is_due = asks_all || !is_met;
         if !address.is_empty() && is_due && !is_own && !unheard.contains(&address) {
             unheard.push(address);
         }

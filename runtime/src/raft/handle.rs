@@ -221,13 +221,14 @@ pub async fn start<E: Env>(
             LogError::Io(what) => StartError::Io(what),
             LogError::Damaged(what) => StartError::Damaged(what),
         })?;
-    let (store, peers) = (opened.store, opened.peers);
+    let store = opened.store;
+    let peers = Peers::new(opened.peers, settings.election_timeout());
     let started = start_with(
         &mut settings,
         replica,
         identity,
         store.clone(),
-        Peers::new(peers),
+        peers,
         lock,
         broken,
     )
@@ -641,7 +642,7 @@ fn raft_config<E: Env>(
 }
 
 /// The one meaning of leading.
-fn leading<E: Env>(node: &Node<E>) -> Option<Epoch> {
+pub(super) fn leading<E: Env>(node: &Node<E>) -> Option<Epoch> {
     leading_by(node, &node.metrics()?)
 }
 
@@ -936,7 +937,8 @@ async fn keep_bounds<E: Env>(node: &Node<E>, raft: &Raft<E>, snapshot: Option<u6
     }
 }
 
-/// What the leader knows of its followers' logs is what proves later that one of them went back.
+/// What the leader knows of its followers' logs is what proves later that one of them went back. How far its own log reaches it
+/// tells them with each greeting: what it sends them may be on their disks before it is on its own.
 pub(super) fn note_progress<E: Env>(node: &Node<E>, raft: &Raft<E>) {
     let metrics = metrics_of(raft);
     let term = metrics.current_term;

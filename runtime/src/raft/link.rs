@@ -51,6 +51,8 @@ struct Connection<E: Env> {
     stream: Wire<E::Stream>,
     /// The one that was agreed on.
     protocol: u8,
+    /// The process that answered.
+    instance: u64,
     /// When it was used last.
     used: Duration,
 }
@@ -135,7 +137,7 @@ async fn call_within<E: Env>(
 ) -> io::Result<Response> {
     if let Some(connection) = node.pool.idle(peer) {
         match exchange::<E>(connection, request).await {
-            Ok((connection, response)) => return Ok(give_back(node, peer, connection, response)),
+            Ok((connection, response)) => return give_back(node, peer, connection, response),
             // The peer closed it while it was idle, as when it was restarted: all older ones are as dead. Requests of
             // raft may be repeated; a message to the layer above may not.
             Err(error) if matches!(request, Request::Tell(_) | Request::Ask(_)) => {
@@ -147,18 +149,26 @@ async fn call_within<E: Env>(
     }
     let connection = dialled(node, peer).await?;
     let (connection, response) = exchange::<E>(connection, request).await?;
-    Ok(give_back(node, peer, connection, response))
+    give_back(node, peer, connection, response)
 }
 
+/// Takes the answer, unless another process has the peer's identity by now.
 fn give_back<E: Env>(
     node: &Arc<Node<E>>,
     peer: u64,
     connection: Connection<E>,
     response: Response,
-) -> Response {
-    locked(&node.peers).heard(peer, E::mono());
+) -> io::Result<Response> {
+    if !locked(&node.peers).heard(peer, connection.instance, E::mono()) {
+        return Err(displaced(peer));
+    }
     deliver(node, peer, Ok(connection));
-    response
+    Ok(response)
+}
+
+/// What is said on the connections of a process that is this identity's no more.
+pub(super) fn displaced(peer: u64) -> io::Error {
+    io::Error::other(format!("another process is node {} by now", NodeId(peer)))
 }
 
 async fn exchange<E: Env>(
@@ -227,10 +237,11 @@ async fn dial_peer<E: Env>(node: &Arc<Node<E>>, peer: u64) -> io::Result<Connect
     );
     for address in addresses {
         match timeout_io::<E, _>(DIAL_DEADLINE, greet(node, &address, peer)).await {
-            Ok((_, (stream, protocol))) => {
+            Ok((who, (stream, protocol))) => {
                 return Ok(Connection {
                     stream,
                     protocol,
+                    instance: who.instance,
                     used: E::mono(),
                 });
             }
@@ -557,7 +568,7 @@ impl<E: Env> Peer<E> {
         let end = Request::SnapshotEnd;
         let (connection, response) =
             timeout_io::<E, _>(INSTALL_DEADLINE, exchange(connection, &end)).await?;
-        match understood(give_back(&self.node, self.to, connection, response))? {
+        match understood(give_back(&self.node, self.to, connection, response)?)? {
             Response::SnapshotInstalled(vote) => Ok(wire::vote::<E>(vote)),
             _ => Err(invalid(
                 "the peer answered something else than it was asked",

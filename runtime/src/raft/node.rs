@@ -299,6 +299,14 @@ impl<E: Env> Node<E> {
                     text: why,
                 })
             }
+            Judgement::Early(why) => {
+                tracing::debug!(peer = %NodeId(from.node), "{why}");
+                // It may come again.
+                Some(Refusal {
+                    kind: RefusalKind::OtherNode,
+                    text: why,
+                })
+            }
             Judgement::Back(why) => {
                 tracing::error!(peer = %NodeId(from.node), "{why}; it is not listened to");
                 Some(Refusal {

@@ -84,7 +84,11 @@ pub(super) struct Peer {
 
 /// All peers of one daemon.
 #[derive(Debug, Default)]
-pub(super) struct Peers(BTreeMap<u64, Peer>);
+pub(super) struct Peers {
+    known: BTreeMap<u64, Peer>,
+    /// A process that was not heard for so long has made room for the next one of its identity.
+    silence: Duration,
+}
 
 impl Peer {
     /// Why somebody else is not heard who calls itself this one, if somebody did lately.
@@ -101,6 +105,8 @@ pub(super) enum Judgement {
     Fine(bool),
     /// Another process has this identity now.
     Twice(String),
+    /// The process that had this identity before was heard a moment ago: it may be at work still.
+    Early(String),
     /// The identity went back.
     Back(String),
 }
@@ -157,30 +163,31 @@ impl Seen {
 }
 
 impl Peers {
-    pub(super) fn new(records: BTreeMap<u64, PeerRecord>) -> Self {
+    pub(super) fn new(records: BTreeMap<u64, PeerRecord>, silence: Duration) -> Self {
         let peer = |record| Peer {
             record,
             ..Peer::default()
         };
-        Peers(
-            records
+        Peers {
+            known: records
                 .into_iter()
                 .map(|(node, record)| (node, peer(record)))
                 .collect(),
-        )
+            silence,
+        }
     }
 
     pub(super) fn get(&self, node: u64) -> Option<&Peer> {
-        self.0.get(&node)
+        self.known.get(&node)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (u64, &Peer)> {
-        self.0.iter().map(|(node, peer)| (*node, peer))
+        self.known.iter().map(|(node, peer)| (*node, peer))
     }
 
     /// The addresses to dial for an identity, best first.
     pub(super) fn addresses(&self, node: u64) -> Vec<String> {
-        self.0
+        self.known
             .get(&node)
             .map(|peer| peer.record.addresses.clone())
             .unwrap_or_default()
@@ -188,7 +195,7 @@ impl Peers {
 
     /// The identity that an address led to last.
     pub(super) fn at_address(&self, address: &str) -> Option<u64> {
-        self.0
+        self.known
             .iter()
             .find(|(_, peer)| peer.record.addresses.iter().any(|known| known == address))
             .map(|(node, _)| *node)
@@ -203,11 +210,11 @@ impl Peers {
         is_for: impl Fn(&str) -> bool,
         is_left: impl Fn(u64) -> bool,
     ) -> Option<String> {
-        let known = &self.0.get(&node)?.record.addresses;
+        let known = &self.known.get(&node)?.record.addresses;
         if known.is_empty() || known.iter().any(|address| is_for(address)) {
             return None;
         }
-        let (other, address) = self.0.iter().find_map(|(other, peer)| {
+        let (other, address) = self.known.iter().find_map(|(other, peer)| {
             // Where it was before that may be another's by this time.
             let address = peer.record.addresses.first()?;
             let is_its = *other != node && is_for(address) && !is_left(*other);
@@ -232,7 +239,7 @@ impl Peers {
         now: Duration,
         members: Option<&BTreeSet<u64>>,
     ) -> Judgement {
-        if let Some(peer) = self.0.get(&from.node) {
+        if let Some(peer) = self.known.get(&from.node) {
             if let Some(why) = peer
                 .record
                 .seen
@@ -265,12 +272,24 @@ impl Peers {
                 self.refuse(from.node, Some(text.clone()));
                 return Judgement::Twice(text);
             }
+            if is_another(peer.instance)
+                && let Some(heard) = peer.heard
+                && now < heard + self.silence
+            {
+                let text = format!(
+                    "node {} is heard in its {}. start; its {}. is listened to once that one is silent",
+                    NodeId(from.node),
+                    peer.record.seen.boot,
+                    from.boot
+                );
+                return Judgement::Early(text);
+            }
         }
         let is_member = members.is_some_and(|members| members.contains(&from.node));
-        if !self.0.contains_key(&from.node) && !self.make_room(members) && !is_member {
+        if !self.known.contains_key(&from.node) && !self.make_room(members) && !is_member {
             return Judgement::Fine(false);
         }
-        let peer = self.0.entry(from.node).or_default();
+        let peer = self.known.entry(from.node).or_default();
         let before = peer.record.clone();
         peer.instance = Some(from.instance);
         peer.record.process = Some(from.instance);
@@ -307,7 +326,7 @@ impl Peers {
         term: u64,
         last: Option<LogIdV1>,
     ) -> Option<PeerRecord> {
-        let peer = self.0.get_mut(&node)?;
+        let peer = self.known.get_mut(&node)?;
         let boot = peer.record.seen.boot;
         peer.record
             .seen
@@ -315,21 +334,27 @@ impl Peers {
             .then(|| peer.record.clone())
     }
 
-    pub(super) fn heard(&mut self, node: u64, now: Duration) {
-        if let Some(peer) = self.0.get_mut(&node) {
-            peer.heard = Some(now);
+    /// Notes that this process was heard; false: another one has its identity.
+    pub(super) fn heard(&mut self, node: u64, instance: u64, now: Duration) -> bool {
+        let Some(peer) = self.known.get_mut(&node) else {
+            return true;
+        };
+        if peer.instance.is_some_and(|known| known != instance) {
+            return false;
         }
+        peer.heard = Some(now);
+        true
     }
 
     pub(super) fn refuse(&mut self, node: u64, why: Option<String>) {
-        if let Some(peer) = self.0.get_mut(&node) {
+        if let Some(peer) = self.known.get_mut(&node) {
             peer.refusal = why;
         }
     }
 
     /// Notes that somebody else calls itself this one; whether nobody did for a while.
     pub(super) fn note_impostor(&mut self, node: u64, why: &str, now: Duration) -> bool {
-        let Some(peer) = self.0.get_mut(&node) else {
+        let Some(peer) = self.known.get_mut(&node) else {
             return false;
         };
         let is_news = peer.impostor_at(now).is_none();
@@ -339,7 +364,7 @@ impl Peers {
 
     /// An address leads to one identity at a time.
     fn take_from_others(&mut self, node: u64, address: &str) {
-        for (other, peer) in &mut self.0 {
+        for (other, peer) in &mut self.known {
             if *other != node {
                 peer.record.addresses.retain(|known| known != address);
             }
@@ -348,15 +373,15 @@ impl Peers {
 
     /// Whether there is room for one more.
     fn make_room(&mut self, members: Option<&BTreeSet<u64>>) -> bool {
-        if self.0.len() < PEERS_MAX {
+        if self.known.len() < PEERS_MAX {
             return true;
         }
         let stays = |node: &u64| members.is_none_or(|members| members.contains(node));
-        let others = self.0.iter().filter(|(node, _)| !stays(node));
+        let others = self.known.iter().filter(|(node, _)| !stays(node));
         let oldest = others
             .min_by_key(|(_, peer)| peer.heard)
             .map(|(node, _)| *node);
-        oldest.is_some_and(|node| self.0.remove(&node).is_some())
+        oldest.is_some_and(|node| self.known.remove(&node).is_some())
     }
 }
 
@@ -454,13 +479,35 @@ mod tests {
         check(copy, "Twice");
     }
 
+    /// Of two processes of one identity the one that came first is listened to, for as long as it is heard.
+    #[test]
+    fn the_next_process_of_an_identity_waits_until_the_one_before_is_silent() {
+        let millis = Duration::from_millis;
+        let mut peers = Peers::new(BTreeMap::new(), millis(250));
+        let mut judge = |peers: &mut Peers, boot, at| {
+            let next = introduction(boot, 4, id(4, 10));
+            peers.introduce(&next, None, millis(at), NOBODY)
+        };
+        assert!(matches!(judge(&mut peers, 2, 0), Judgement::Fine(_)));
+        assert!(peers.heard(5, 2, millis(100)));
+        assert!(matches!(judge(&mut peers, 3, 120), Judgement::Early(_)));
+        // What it sends meanwhile does not make it the one that is heard.
+        assert!(!peers.heard(5, 3, millis(130)));
+        assert!(peers.heard(5, 2, millis(140)));
+        assert!(matches!(judge(&mut peers, 3, 389), Judgement::Early(_)));
+        assert!(matches!(judge(&mut peers, 3, 390), Judgement::Fine(_)));
+        // On a connection that is left of it the one before is not heard any more.
+        assert!(!peers.heard(5, 2, millis(400)));
+        assert!(peers.heard(5, 3, millis(400)));
+    }
+
     /// As they are after a restart.
     fn read_again(peers: &Peers) -> Peers {
         let read = |(node, peer): (u64, &Peer)| {
             let bytes = peer.record.encode().unwrap();
             (node, PeerRecord::decode(&bytes).unwrap())
         };
-        Peers::new(peers.iter().map(read).collect())
+        Peers::new(peers.iter().map(read).collect(), Duration::ZERO)
     }
 
     /// Its machine went back to before its last start, and whoever heard of that was restarted since.
@@ -624,7 +671,7 @@ mod tests {
             };
             peers.introduce(&stranger, None, Duration::from_secs(node), NOBODY);
         }
-        assert_eq!(peers.0.len(), PEERS_MAX);
+        assert_eq!(peers.known.len(), PEERS_MAX);
         assert!(peers.get(1000).is_some());
     }
 
@@ -645,10 +692,10 @@ mod tests {
     fn members_make_no_room_for_strangers() {
         // Heard before all others, and not at all since the start.
         let mut peers = peers();
-        peers.0.insert(6, Peer::default());
+        peers.known.insert(6, Peer::default());
         let members = BTreeSet::from([5, 6]);
         come(&mut peers, 7..=1_000, Some(&members));
-        assert_eq!(peers.0.len(), PEERS_MAX);
+        assert_eq!(peers.known.len(), PEERS_MAX);
         assert!(peers.get(6).is_some() && peers.get(1_000).is_some());
         let back = introduction(1, 9, id(9, 90));
         let judged = peers.introduce(&back, None, Duration::ZERO, Some(&members));
@@ -658,15 +705,15 @@ mod tests {
         let mut peers = Peers::default();
         let members: BTreeSet<u64> = (1..=100).collect();
         come(&mut peers, 1..=200, Some(&members));
-        assert!(peers.0.keys().eq(&members));
+        assert!(peers.known.keys().eq(&members));
     }
 
     #[test]
     fn nobody_makes_room_before_the_members_are_known() {
         let mut peers = peers();
-        peers.0.insert(6, Peer::default());
+        peers.known.insert(6, Peer::default());
         come(&mut peers, 7..=1_000, None);
-        assert_eq!(peers.0.len(), PEERS_MAX);
+        assert_eq!(peers.known.len(), PEERS_MAX);
         assert!(peers.get(5).is_some() && peers.get(6).is_some());
     }
 }

@@ -17,8 +17,10 @@ use sha2::{Digest, Sha256};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::PeerMessage;
+use super::handle::note_progress;
 use super::id::{LogPosition, NodeId};
 use super::incoming::{Incoming, Place};
+use super::link::displaced;
 use super::log::{LogStore, tell_of_promise};
 use super::machine::{self, LEADER_BYTES};
 use super::node::{Node, Verdict, locked};
@@ -143,13 +145,13 @@ async fn serve_until_stop<E: Env>(
         let from =
             timeout_io::<E, _>(HELLO_DEADLINE, shake_hands(&node, &mut stream, &peer)).await?;
         drop(entered);
-        let Some((from, protocol)) = from else {
+        let Some(caller) = from else {
             return Ok(());
         };
         let _place = room.try_acquire().map_err(|_| {
             io::Error::other(format!("{CONNECTIONS_MAX} members' connections are open"))
         })?;
-        serve_member(&node, stream, from, protocol).await
+        serve_member(&node, stream, caller).await
     };
     if let Select2::Second(Err(error)) = E::Rt::select2(stop.wait_for(|stop| *stop), serving).await
     {
@@ -157,12 +159,24 @@ async fn serve_until_stop<E: Env>(
     }
 }
 
+/// Who introduced itself as a member.
+struct Caller {
+    node: u64,
+    /// Its process.
+    instance: u64,
+    protocol: u8,
+}
+
 async fn serve_member<E: Env>(
     node: &Arc<Node<E>>,
     mut stream: Wire<E::Stream>,
-    from: u64,
-    protocol: u8,
+    caller: Caller,
 ) -> io::Result<()> {
+    let Caller {
+        node: from,
+        instance,
+        protocol,
+    } = caller;
     let mut snapshot = None;
     loop {
         let Some(length) = timeout_io::<E, _>(
@@ -177,18 +191,21 @@ async fn serve_member<E: Env>(
             timeout_io::<E, _>(FRAME_DEADLINE, wire::read_rest(&mut stream, length)).await?;
         let request: Request = wire::decode_frame(&frame, protocol)?;
         check_numbers(&request)?;
+        if !locked(&node.peers).heard(from, instance, E::mono()) {
+            return Err(displaced(from));
+        }
         let response = answer(node, from, request, &mut snapshot).await?;
         let frame = wire::encode_frame(&response, protocol)?;
         timeout_io::<E, _>(FRAME_DEADLINE, wire::write_frame(&mut stream, &frame)).await?;
     }
 }
 
-/// The identity whose requests follow, and in which protocol; `None` when none are to follow.
+/// Whose requests follow; `None` when none are to follow.
 async fn shake_hands<E: Env>(
     node: &Arc<Node<E>>,
     stream: &mut Wire<E::Stream>,
     peer: &str,
-) -> io::Result<Option<(u64, u8)>> {
+) -> io::Result<Option<Caller>> {
     let own = node.settings.release.protocols;
     let frame = wire::read_frame(stream, HELLO_BYTES_MAX).await?;
     let version = |text| {
@@ -201,7 +218,7 @@ async fn shake_hands<E: Env>(
     let mut is_told = false;
     // It is answered in the form in which it called; who used none that is known is told so in the own one.
     let mut answers_in = wire::opening(own);
-    let (caller, verdict) = match wire::decode_handshake::<Hello>(&frame, own) {
+    let ((caller, instance), verdict) = match wire::decode_handshake::<Hello>(&frame, own) {
         Ok((said, form)) => {
             let Handshake {
                 message: hello,
@@ -230,12 +247,22 @@ async fn shake_hands<E: Env>(
                     text,
                 }),
             };
-            (hello.sender.node, verdict)
+            ((hello.sender.node, hello.sender.instance), verdict)
         }
-        Err(error) => (0, version(format!("the call was not understood: {error}"))),
+        Err(error) => (
+            (0, 0),
+            version(format!("the call was not understood: {error}")),
+        ),
     };
     let (refusal, from) = match verdict {
-        Verdict::Accepted => (None, agreed.map(|protocol| (caller, protocol))),
+        Verdict::Accepted => {
+            let caller = |protocol| Caller {
+                node: caller,
+                instance,
+                protocol,
+            };
+            (None, agreed.map(caller))
+        }
         Verdict::Introduced => (None, None),
         Verdict::Refused(why) => {
             if !is_told && node.is_news(caller, &why.text) {
@@ -286,7 +313,6 @@ async fn answer<E: Env>(
     request: Request,
     snapshot: &mut Option<Place>,
 ) -> io::Result<Response> {
-    locked(&node.peers).heard(from, E::mono());
     if let Some(named) = named_in(&request)
         && named != from
     {
@@ -313,6 +339,8 @@ async fn answer<E: Env>(
             last,
             transfer,
         } => {
+            // What a leader knows of its followers' logs is gone with its term.
+            note_progress(node, raft);
             node.saw(from, vote.term, None);
             if withholds_votes(node) || is_filtered(node, from) {
                 return Ok(withheld(node));

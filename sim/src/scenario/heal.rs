@@ -101,7 +101,7 @@ pub(super) fn heal<E: Engine>(player: &mut Player) {
     network::heal_all();
     player.daemons.heal();
     player.is_healed = true;
-    for name in player.present() {
+    for name in player.candidates() {
         disk::set_slower(&name, Duration::ZERO);
         network::set_drift(&name, 0, E::elapsed());
         disk::set_state(&name, disk::State::Good);
@@ -114,7 +114,7 @@ pub(super) fn heal<E: Engine>(player: &mut Player) {
         .map(|(name, how)| (name.clone(), *how))
         .collect();
     // Whoever is to be no member any more stays away.
-    let members = player.present();
+    let members = player.candidates();
     let returns =
         |name: &String| members.contains(name) || player.scenario.server_names().contains(name);
     let down: Vec<_> = down.into_iter().filter(|(name, _)| returns(name)).collect();
@@ -204,7 +204,7 @@ fn missing(
     let deposed = witness::ask(|oracles, _| oracles.deposed_or_missed());
     let written = player.ledger.acknowledged().last().map(|(_, at, _)| *at);
     let rest = Rest {
-        members: &player.present(),
+        members: &player.seated(player.present(), views),
         expected_ends: &player.expected_ends,
         are_the_voters: player.scenario.expect.members.is_some(),
         hosts: &player.hosts,

@@ -616,10 +616,42 @@ impl Player {
         members
     }
 
+    /// Those of the machines whose daemons may be members in the end.
+    pub(super) fn candidates(&self) -> Vec<String> {
+        let mut names = self.present();
+        if let Some((_, copy)) = &self.scenario.expect.copied {
+            names.push(copy.clone());
+        }
+        names
+    }
+
+    /// These members, where the copy of one that has its place stands for it.
+    pub(super) fn seated(&self, mut members: Vec<String>, views: &[DaemonView]) -> Vec<String> {
+        let node = |name: &str| {
+            views
+                .iter()
+                .find(|view| view.name == *name)
+                .map(|view| view.node)
+        };
+        if let Some((original, copy)) = &self.scenario.expect.copied
+            && let Some(leader) = views.iter().find(|view| view.leads)
+        {
+            let votes = |name| node(name).is_some_and(|node| leader.voters.contains(&node));
+            let place = members.iter_mut().find(|name| *name == original);
+            if let Some(place) = place
+                && votes(copy)
+                && !votes(original)
+            {
+                place.clone_from(copy);
+            }
+        }
+        members
+    }
+
     /// The daemons of those that are members in the end.
     pub(super) async fn members<E: Engine>(&mut self) -> Result<Vec<DaemonView>, Failure> {
-        let members = self.scenario.member_names();
         let mut views = self.look::<E>().await?;
+        let members = self.seated(self.scenario.member_names(), &views);
         views.retain(|view| members.contains(&view.name));
         Ok(views)
     }

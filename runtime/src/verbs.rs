@@ -146,10 +146,17 @@ async fn export(
     );
     println!("its members: {}", export.members.join(", "));
     if export.is_running {
-        let port = settings.listen.address.as_ref().map_or(3000, |at| at.port);
+        let listen = settings.listen.address.as_ref();
+        let port = listen.map_or(3000, |at| at.port);
+        let host = listen.map(|at| at.host.as_str());
+        let host = match host {
+            None | Some("" | "0.0.0.0" | "::") => "localhost".to_owned(),
+            Some(host) if host.contains(':') => format!("[{host}]"),
+            Some(host) => host.to_owned(),
+        };
         println!(
             "a daemon runs on {}: this is its newest snapshot, and NOT what was decided since. For all of it, have a new one \
-             written first (curl http://localhost:{port}/api/raft-snapshot), and export that to another file",
+             written first (curl http://{host}:{port}/api/raft-snapshot), and export that to another file",
             directory.display()
         );
     }

@@ -203,6 +203,7 @@ pub fn raft_settings(settings: &Settings) -> anyhow::Result<RaftSettings> {
         }
     });
     result.nodes = raft.nodes.iter().map(ToString::to_string).collect();
+    result.default_port = raft.default_port.unwrap_or(result.default_port);
     result.heartbeat_ms = millis(raft.heartbeat);
     result.election_timeout_ms = millis(raft.election_timeout);
     let tls = &raft.tls;

@@ -368,7 +368,7 @@ fn check_swap(view: &View<'_>, former: NodeId, seen: &Seen) -> Result<(), String
     let address = &seen.address;
     if view.leading_since.is_none() {
         return Err(format!(
-            "{address} was node {former}: the leader replaces it once it was silent for {} s (RaftReplaceSilentSeconds)",
+            "{address} was node {former}: a leader replaces it once it was silent for {} s (RaftReplaceSilentSeconds)",
             limit.as_secs()
         ));
     }
@@ -509,8 +509,8 @@ fn strangers(view: &View<'_>) -> BTreeMap<NodeId, String> {
                 let naming = names(view, naming.map(|(declarer, _)| declarer));
                 if naming.is_empty() {
                     format!(
-                        "no member has {address} in its RaftNodes: put it there on all members and restart them one after the \
-                         other, or use raft-add-peer"
+                        "no member has {address} in RaftNodes whose entries all answer: put it there on all members and restart \
+                         them one after the other, or use raft-add-peer"
                     )
                 } else {
                     format!(

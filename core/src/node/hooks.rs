@@ -145,6 +145,7 @@ impl Node {
         let detection = self.replicated.detection(number)?;
         let facts = HookFacts {
             idempotency_key: format!("detection-{number}/{hook}"),
+            epoch,
             ..self.facts(
                 now,
                 &detection.server,
@@ -627,6 +628,7 @@ impl Node {
         };
         let facts = HookFacts {
             idempotency_key: format!("{uid}/{hook}"),
+            epoch,
             uid: uid.to_string(),
             is_successful: successor.is_some(),
             lost,
@@ -673,6 +675,7 @@ impl Node {
         };
         HookFacts {
             idempotency_key: String::new(),
+            epoch: Epoch::default(),
             failure_type: analysis.to_owned(),
             description: code.map_or("", Code::description).to_owned(),
             instance_type: code.map_or(InstanceType::Master, InstanceType::of).name(),

@@ -280,6 +280,8 @@ impl Telling {
 pub struct HookFacts {
     /// The same for each run of one hook of one recovery or detection, and for no other.
     pub idempotency_key: String,
+    /// Under which the hook is run: of two runs the one of the lower term is the older.
+    pub epoch: Epoch,
     /// The analysis code.
     pub failure_type: String,
     pub description: String,

@@ -228,6 +228,8 @@ pub struct RaftSettings {
     pub data_dir: PathBuf,
     /// As written, with ports; empty is a cluster of this node alone.
     pub nodes: Vec<Address>,
+    /// Of addresses without one.
+    pub default_port: Option<u16>,
     /// `scheme://host:port`.
     pub http_advertise: Option<String>,
     pub heartbeat: Duration,
@@ -909,6 +911,7 @@ impl<'v> Reader<'v> {
             bind,
             advertise,
             nodes,
+            default_port: port_default,
             data_dir: PathBuf::from(self.text("RaftDataDir")),
             http_advertise: self.optional("HTTPAdvertise"),
             heartbeat: self.milliseconds("RaftHeartbeatMillis"),

@@ -146,6 +146,7 @@ fn told(facts: &HookFacts) -> Vec<Told> {
             successor.and_then(|successor| successor.coordinates.clone()),
         ),
         one(&[], "ORC_IDEMPOTENCY_KEY", facts.idempotency_key.clone()),
+        one(&[], "ORC_EPOCH", facts.epoch.to_string()),
     ]
 }
 
@@ -162,6 +163,7 @@ pub fn environment(hook: Hook, facts: &HookFacts) -> Vec<(&'static str, String)>
         let mut variables = vec![
             ("ORC_FAILED_HOST", facts.failed.to_string()),
             ("ORC_IDEMPOTENCY_KEY", facts.idempotency_key.clone()),
+            ("ORC_EPOCH", facts.epoch.to_string()),
         ];
         variables.extend(
             facts
@@ -297,6 +299,7 @@ fn replace(
 
 #[cfg(test)]
 pub(super) mod tests {
+    use orchestrator_core::id::Epoch;
     use orchestrator_core::recovery::hook::Successor;
 
     use super::*;
@@ -304,6 +307,7 @@ pub(super) mod tests {
     pub fn facts() -> HookFacts {
         HookFacts {
             idempotency_key: String::from("1:ab/PostFailoverProcesses[0]"),
+            epoch: Epoch::default(),
             failure_type: String::from("DeadMaster"),
             description: String::from("Master cannot be reached"),
             instance_type: "master",

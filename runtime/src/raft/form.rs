@@ -11,11 +11,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use openraft::errors::{InitializeError, RaftError};
 use openraft::impls::EmptyNode;
 use openraft_rt::{AsyncRuntime, Select2};
 
-use super::handle::leading;
 use super::id::{ClusterId, NodeId};
 use super::identity::cluster_of;
 use super::link::{DIAL_DEADLINE, greet};
@@ -112,10 +112,17 @@ pub(super) fn formation(own: u64, empty: bool, found: &[Found]) -> Formation {
         listed: members.clone(),
     };
     if !empty {
-        return wait(
-            "this node is not empty: it does not form a cluster, a member must let it in"
-                .to_owned(),
-        );
+        let answers = found.iter().filter_map(|found| found.answer.as_ref().ok());
+        let mut others = answers.filter(|introduction| introduction.node != own);
+        let lost = if others.any(|other| other.cluster.is_some()) {
+            ""
+        } else {
+            ", and no entry of RaftNodes is one; if the raft directories of all are lost, decide which data counts and use \
+             `orchestrator raft recover --from-backend` on one node, then provision the others anew"
+        };
+        return wait(format!(
+            "this node is not empty: it does not form a cluster, a member must let it in{lost}"
+        ));
     }
     let cluster = cluster_of(&members);
     for Found { entry, answer } in found {
@@ -237,9 +244,15 @@ async fn form_then_greet<E: Env>(node: &Arc<Node<E>>) -> Result<(), String> {
             // What was said before this node was let in.
             locked(&node.remarks).clear();
         }
-        for address in unheard(node) {
-            let _ = timeout_io::<E, _>(DIAL_DEADLINE, greet(node, &address, 0)).await;
+        if asked_to_form(node).await.is_some() {
+            let why = "refused: this node belongs to a cluster already";
+            tell_outcome(node, why.to_owned()).await;
         }
+        let addresses = to_be_greeted(node);
+        let greetings = addresses
+            .iter()
+            .map(|address| timeout_io::<E, _>(DIAL_DEADLINE, greet(node, address, 0)));
+        join_all(greetings).await;
         if !is_list_checked {
             match sight::whole_list(node).map(|leads_to| check_list(node, &leads_to)) {
                 None => wrong = None,
@@ -363,10 +376,10 @@ fn wait_because<E: Env>(node: &Node<E>, reason: String) {
     }
 }
 
-/// The addresses to be dialled: entries of the list and members that were not heard lately, and strangers and those that are no
-/// members, whose addresses must lead to them. Who leads dials all: how far its log reaches is said in a handshake only, and
-/// proves to the others that a copy of it went back.
-fn unheard<E: Env>(node: &Node<E>) -> Vec<String> {
+/// The addresses to be dialled: all members, since how far a log reaches, and which process is at an address, is said in a
+/// handshake only and proves to the others that a copy is one; entries of the list that lead to nobody known; strangers and those
+/// that are no members, whose addresses must lead to them.
+fn to_be_greeted<E: Env>(node: &Node<E>) -> Vec<String> {
     let now = E::mono();
     let mut addresses = node.settings.nodes.clone();
     addresses.extend(locked(&node.greeted).iter().cloned());
@@ -379,35 +392,31 @@ fn unheard<E: Env>(node: &Node<E>) -> Vec<String> {
         addresses.extend(fresh.map(|(_, stranger)| stranger.introduction.advertise.clone()));
     }
     // Who hears no leader asks everybody: whether it is a member still is said in a handshake only.
-    let asks_all = sight::is_lonely(node) || leading(node).is_some();
+    let asks_all = sight::is_lonely(node);
     let own_entries = locked(&node.own_entries).clone();
     let peers = locked(&node.peers);
     for member in &members {
         addresses.extend(peers.addresses(*member));
     }
-    // A member that is heard is met. One that is no member (any more, or yet) is let in only where its address leads to it.
+    // One that is no member (any more, or yet) is let in only where its address leads to it.
     let last_met = |address: &str| {
         let peer = peers.at_address(address)?;
-        let known = peers.get(peer)?;
-        let answered = known.answered.as_ref();
-        let answered = answered.filter(|(dialled, _)| dialled == address);
-        if members.contains(&peer) {
-            known.heard
-        } else {
-            answered.map(|(_, at)| *at)
-        }
+        let answered = peers.get(peer)?.answered.as_ref();
+        let answered =
+            answered.filter(|(dialled, _)| dialled == address && !members.contains(&peer));
+        answered.map(|(_, at)| *at)
     };
-    let mut unheard = Vec::new();
+    let mut greeted = Vec::new();
     for address in addresses {
         let is_met = last_met(&address).is_some_and(|met| now < met + GREET_INTERVAL);
         let is_own = address == node.settings.advertise
             || (own_entries.get(&address)).is_some_and(|led| now < *led + OWN_ENTRY_KEPT);
         let is_due = asks_all || !is_met;
-        if !address.is_empty() && is_due && !is_own && !unheard.contains(&address) {
-            unheard.push(address);
+        if !address.is_empty() && is_due && !is_own && !greeted.contains(&address) {
+            greeted.push(address);
         }
     }
-    unheard
+    greeted
 }
 
 /// What is wrong with the list of a member, once all of its entries were answered.

@@ -642,7 +642,7 @@ fn raft_config<E: Env>(
 }
 
 /// The one meaning of leading.
-pub(super) fn leading<E: Env>(node: &Node<E>) -> Option<Epoch> {
+fn leading<E: Env>(node: &Node<E>) -> Option<Epoch> {
     leading_by(node, &node.metrics()?)
 }
 

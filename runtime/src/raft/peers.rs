@@ -16,6 +16,9 @@ const ADDRESSES_MAX: usize = 4;
 /// Identities kept, at most, beside members; the one that was heard longest ago and is no member makes room. Far above what
 /// a cluster has.
 const PEERS_MAX: usize = 64;
+/// A process that comes from where its identity is not known waits until the one before was silent for so long: members greet
+/// one another every other second, and one that does not answer holds that up.
+const MOVED_SILENCE: Duration = Duration::from_secs(10);
 /// Who calls itself another is told of once, until it did not for so long.
 const IMPOSTOR_KEPT: Duration = Duration::from_mins(1);
 /// Bytes of an address or URI, at most.
@@ -86,7 +89,7 @@ pub(super) struct Peer {
 #[derive(Debug, Default)]
 pub(super) struct Peers {
     known: BTreeMap<u64, Peer>,
-    /// A process that was not heard for so long has made room for the next one of its identity.
+    /// A process that was not heard for so long has made room for the next one at its address.
     silence: Duration,
 }
 
@@ -272,9 +275,15 @@ impl Peers {
                 self.refuse(from.node, Some(text.clone()));
                 return Judgement::Twice(text);
             }
+            let is_where_it_was = peer.record.addresses.contains(&from.advertise);
+            let silence = if is_where_it_was {
+                self.silence
+            } else {
+                self.silence.max(MOVED_SILENCE)
+            };
             if is_another(peer.instance)
                 && let Some(heard) = peer.heard
-                && now < heard + self.silence
+                && now < heard + silence
             {
                 let text = format!(
                     "node {} is heard in its {}. start; its {}. is listened to once that one is silent",
@@ -484,21 +493,42 @@ mod tests {
     fn the_next_process_of_an_identity_waits_until_the_one_before_is_silent() {
         let millis = Duration::from_millis;
         let mut peers = Peers::new(BTreeMap::new(), millis(250));
-        let mut judge = |peers: &mut Peers, boot, at| {
-            let next = introduction(boot, 4, id(4, 10));
+        let judge = |peers: &mut Peers, boot, address: &str, at| {
+            let next = Introduction {
+                advertise: address.to_owned(),
+                ..introduction(boot, 4, id(4, 10))
+            };
             peers.introduce(&next, None, millis(at), NOBODY)
         };
-        assert!(matches!(judge(&mut peers, 2, 0), Judgement::Fine(_)));
+        assert!(matches!(judge(&mut peers, 2, "a:1", 0), Judgement::Fine(_)));
         assert!(peers.heard(5, 2, millis(100)));
-        assert!(matches!(judge(&mut peers, 3, 120), Judgement::Early(_)));
+        assert!(matches!(
+            judge(&mut peers, 3, "a:1", 120),
+            Judgement::Early(_)
+        ));
         // What it sends meanwhile does not make it the one that is heard.
         assert!(!peers.heard(5, 3, millis(130)));
         assert!(peers.heard(5, 2, millis(140)));
-        assert!(matches!(judge(&mut peers, 3, 389), Judgement::Early(_)));
-        assert!(matches!(judge(&mut peers, 3, 390), Judgement::Fine(_)));
+        assert!(matches!(
+            judge(&mut peers, 3, "a:1", 389),
+            Judgement::Early(_)
+        ));
+        assert!(matches!(
+            judge(&mut peers, 3, "a:1", 390),
+            Judgement::Fine(_)
+        ));
         // On a connection that is left of it the one before is not heard any more.
         assert!(!peers.heard(5, 2, millis(400)));
         assert!(peers.heard(5, 3, millis(400)));
+        // From elsewhere it may be a copy.
+        assert!(matches!(
+            judge(&mut peers, 4, "c:1", 10_399),
+            Judgement::Early(_)
+        ));
+        assert!(matches!(
+            judge(&mut peers, 4, "c:1", 10_400),
+            Judgement::Fine(_)
+        ));
     }
 
     /// As they are after a restart.

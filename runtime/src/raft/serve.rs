@@ -272,6 +272,8 @@ async fn shake_hands<E: Env>(
         }
     };
     let remark = locked(&node.explained).get(&caller).cloned();
+    // Nobody is let in where no leader can be.
+    let remark = remark.map(|remark| sight::memory_lost(node).unwrap_or(remark));
     let answer = HelloAnswer {
         sender: node.introduction(),
         refusal,

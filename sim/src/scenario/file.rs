@@ -73,8 +73,8 @@ pub struct Expect {
     /// lists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub members: Option<Vec<String>>,
-    /// The first of these two members is copied to the second machine: the copy may have its place in the end, if nobody
-    /// heard of the first when the copy was started.
+    /// The first of these two members is copied to the second machine: the copy may have its place in the end, where drawn
+    /// faults kept the first from being heard.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub copied: Option<(String, String)>,
     /// Every recovery was refused with this in its reason, and nothing was changed on any server.

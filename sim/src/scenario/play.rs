@@ -634,6 +634,7 @@ impl Player {
                 .map(|view| view.node)
         };
         if let Some((original, copy)) = &self.scenario.expect.copied
+            && !self.plan.is_calm
             && let Some(leader) = views.iter().find(|view| view.leads)
         {
             let votes = |name| node(name).is_some_and(|node| leader.voters.contains(&node));

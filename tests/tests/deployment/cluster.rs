@@ -216,6 +216,11 @@ async fn each_daemon_answers_for_itself() {
         }
     }
 
+    // And of those that a request names.
+    let path = "/api/raft-remove-peer/127.0.0.99";
+    let reply = leader.get(path, DEADLINE).await.expect("an answer");
+    assert!(reply.body.contains("127.0.0.99:10009"), "{}", reply.body);
+
     // A member that is away is missed by the leader's list, and comes back to it.
     let follower = daemons
         .all()

@@ -682,7 +682,7 @@ mod tests {
             advertise: "c:1".to_owned(),
             ..introduction(3, 4, id(4, 10))
         };
-        let judged = peers.introduce(&moved, None, Duration::ZERO, NOBODY);
+        let judged = peers.introduce(&moved, None, MOVED_SILENCE, NOBODY);
         assert_eq!(judged, Judgement::Fine(true));
         // Node 6 comes to where node 5 was, and node 5 is still node 5 there and here.
         check_impostor(&peers, 6, &["a"], false, false);

@@ -163,6 +163,30 @@ impl<Held: AsyncFn(&World, usize) -> Result<BTreeSet<String>>> Trial<Held> {
     }
 }
 
+/// Waits until this daemon holds what the leader holds at present, and the leader knows it: who goes back to before that has
+/// forgotten something. A member that was just started is healthy before it is sent what it missed.
+async fn wait_held(world: &World, daemon: &Daemon) -> Result<()> {
+    let leader = world.daemons.wait_leader(PATIENCE).await?;
+    let number = |value: &Value| value.as_u64().context("a number");
+    let wanted = number(&leader.status().await?["LastLogIndex"])?;
+    let what = format!("{} is known to hold {wanted}", daemon.url());
+    until(&what, PATIENCE, Duration::from_millis(50), async || {
+        let status = match leader.status().await {
+            Ok(status) => status,
+            Err(error) => return Look::not(format!("{error:#}")),
+        };
+        let mut members = status["Members"].as_array().into_iter().flatten();
+        let behind = members
+            .find(|member| member["Address"] == daemon.raft())
+            .and_then(|member| member["EntriesBehind"].as_u64());
+        match (status["LastLogIndex"].as_u64(), behind) {
+            (Some(last), Some(behind)) if last >= wanted + behind => Look::Holds(()),
+            _ => Look::not(format!("{status:#}")),
+        }
+    })
+    .await
+}
+
 #[tokio::test]
 async fn what_a_daemon_with_a_file_loses_comes_back() -> Result<()> {
     let mut trial = Trial::start(&options(), async |world: &World, place: usize| {
@@ -253,6 +277,7 @@ async fn what_a_daemon_with_a_file_loses_comes_back() -> Result<()> {
         let daemons: Vec<&Daemon> = world.daemons.all().iter().collect();
         wait_members(&daemons, PATIENCE).await?;
         commands.wait_more(SOME, PATIENCE).await?;
+        wait_held(world, daemon).await?;
         daemon.kill().await?;
         daemon.restore_raft()?;
         daemon.put_database(&copy)?;

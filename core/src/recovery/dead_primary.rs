@@ -2269,22 +2269,35 @@ pub(crate) fn repoint(
     if let Some(why) = cannot_apply(report) {
         return Ready::Never(format!("it {why}"));
     }
+    // The receiver of a halted replica is not stopped once more: a server that was restarted since it was read receives again, and
+    // refuses a change of its source (error 3021, MariaDB's 1198). It is halted again then, and judged by what it received.
+    let is_halted = status.source == *failed;
+    let stop_both = || {
+        if is_halted {
+            Statement::StopSqlThread
+        } else {
+            Statement::StopReplication
+        }
+    };
     match report.flavour {
         Flavour::Mariadb => {
             if report.has_unapplied() {
                 return Ready::Later;
             }
             Ready::Now(vec![
-                Statement::StopReplication,
+                stop_both(),
                 change_source(candidate, SourcePosition::MariadbSlavePos, status),
                 Statement::StartReplication,
             ])
         }
         Flavour::Mysql | Flavour::Percona | Flavour::MaxScale => {
             // The relay log survives a change of source only while the applier runs (F6), and stopping the applier
-            // may take a minute: only the receiver is stopped.
+            // may take a minute: it is left as it is.
             if status.auto_position {
-                let mut statements = vec![Statement::StopIoThread];
+                let mut statements = Vec::new();
+                if !is_halted {
+                    statements.push(Statement::StopIoThread);
+                }
                 if status.sql != ThreadState::Running {
                     statements.push(Statement::StartSqlThread);
                 }
@@ -2296,12 +2309,11 @@ pub(crate) fn repoint(
             if report.has_unapplied() {
                 return Ready::Later;
             }
-            let statements = vec![
-                Statement::StopReplication,
+            Ready::Now(vec![
+                stop_both(),
                 change_source(candidate, SourcePosition::OracleAuto, status),
                 Statement::StartReplication,
-            ];
-            Ready::Now(statements)
+            ])
         }
     }
 }

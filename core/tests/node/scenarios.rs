@@ -112,10 +112,10 @@ fn the_audit_says_which_statements_ran_where_and_what_came_of_them() {
         assert!(intended < done);
         let change = match flavour {
             Flavour::Mariadb => {
-                "stop replication; change source to db2:3306, by gtid_slave_pos, 0 channel options stated again; start replication"
+                "stop SQL thread; change source to db2:3306, by gtid_slave_pos, 0 channel options stated again; start replication"
             }
             _ => {
-                "stop IO thread; change source to db2:3306, position kept, 0 channel options stated again; start replication"
+                "change source to db2:3306, position kept, 0 channel options stated again; start replication"
             }
         };
         let change = format!("{repoint} on db3:3306: {change}");
@@ -2706,6 +2706,51 @@ fn a_replica_that_was_not_halted_in_time_is_read_again_before_it_is_made_to_foll
     let follows = world.server(4).channel.clone().expect("a replica").source;
     assert_eq!(follows, key(1), "{}", world.story());
     assert!(world.last().lost.contains(&key(4)), "{}", world.story());
+}
+
+/// The steps that point it elsewhere were decided when it was halted, and are on their way.
+#[test]
+fn a_replica_that_is_restarted_after_its_halt_is_halted_and_read_again() {
+    for_both(|flavour| {
+        for receives in [false, true] {
+            let mut world = World::new(flavour, 3);
+            world.freeze(1);
+            world.expect(10 * SEC, "a promotion", |world| !world.promoted.is_empty());
+            world.late_steps.insert(key(4), SEC);
+            world.expect(2 * SEC, "a step that is under way", |world| {
+                let mut steps = world.last().steps_of(StepKind::Repoint);
+                steps.any(|(step, phase)| {
+                    step.server == key(4) && matches!(phase, Phase::Intended(_))
+                })
+            });
+            world.kill(4);
+            world.restart(4);
+            world.late_steps.remove(&key(4));
+            let written = world.server(1).applied.iter();
+            let last = written
+                .filter(|(by, _)| *by == 1)
+                .map(|(_, number)| *number);
+            let next = (1, last.max().unwrap_or_default() + 1);
+            let channel = world.server(4).channel.as_mut().expect("a replica");
+            assert!(!channel.io, "{}", world.story());
+            channel.io = true;
+            channel.sql = true;
+            // The old primary thaws and takes one more write before it is fenced.
+            if receives {
+                channel.received.insert(next);
+            }
+            world.expect_succeeded(40 * SEC, 2);
+            let follows = world.server(4).channel.clone().expect("a replica").source;
+            let (source, is_lost) = if receives { (1, true) } else { (2, false) };
+            assert_eq!(follows, key(source), "{}", world.story());
+            assert_eq!(
+                world.last().lost.contains(&key(4)),
+                is_lost,
+                "{}",
+                world.story()
+            );
+        }
+    });
 }
 
 /// MySQL's receivers that dial a dark host take 2 s to stop (F16).

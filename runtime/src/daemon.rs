@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use orchestrator_core::id::{Epoch, InstanceKey, LogPosition, NodeId};
-use orchestrator_core::node::{Fatal, Identification, Input, Node, RaftView, Reply, Request};
+use orchestrator_core::node::{self, Fatal, Identification, Input, Node, RaftView, Reply, Request};
 use orchestrator_core::policy::Policy;
 use orchestrator_core::replicated::{Answer, Members, Replicated};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -208,7 +208,7 @@ impl<E: Env> Attachable<E> {
         if let Some(backend) = &backend {
             spawn::<E>(yield_when_behind(raft.clone(), backend.health()));
         }
-        spawn::<E>(hear_peers(report.messages, ends.handle.clone()));
+        spawn::<E>(hear_peers::<E>(report.messages, ends.handle.clone()));
         spawn::<E>(audit::<E>(ends.handle.clone()));
         if !settings.seeds.is_empty() {
             spawn::<E>(crate::seeds::plant::<E>(
@@ -566,7 +566,7 @@ async fn closed(watch: &mut watch::Receiver<RaftSummary>) -> bool {
     true
 }
 
-async fn hear_peers(mut messages: mpsc::Receiver<PeerMessage>, driver: DriverHandle) {
+async fn hear_peers<E: Env>(mut messages: mpsc::Receiver<PeerMessage>, driver: DriverHandle) {
     let mut ahead = 0;
     while let Some(message) = messages.recv().await {
         // The driver's inbox has no bound of its own: whoever talks more than it can take in waits for it.
@@ -578,10 +578,24 @@ async fn hear_peers(mut messages: mpsc::Receiver<PeerMessage>, driver: DriverHan
             }
         }
         match postcard::from_bytes(&message.bytes) {
-            Ok(decoded) => driver.input(Input::Peer(message.from, decoded)),
+            Ok(mut decoded) => {
+                if E::has(Mutant::LoneVerdict) {
+                    count_as_silent(&mut decoded);
+                }
+                driver.input(Input::Peer(message.from, decoded));
+            }
             Err(error) => {
                 tracing::warn!(from = %message.from, "a message of a peer cannot be read: {error}")
             }
+        }
+    }
+}
+
+/// For [`Mutant::LoneVerdict`].
+fn count_as_silent(message: &mut node::PeerMessage) {
+    if let node::PeerMessage::Opinions(opinions) = message {
+        for opinion in opinions {
+            opinion.kind = node::OpinionKind::Silent;
         }
     }
 }

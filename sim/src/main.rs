@@ -9,11 +9,17 @@ use clap::{Parser, Subcommand, ValueEnum};
 use orchestrator::env::Mutant;
 use orchestrator::trace::Trace;
 use orchestrator_sim::engine::{MadsimEnv, TurmoilEnv};
-use orchestrator_sim::outcome::{Failure, Seeds, class};
+use orchestrator_sim::outcome::{self, Failure, Seeds, class};
 use orchestrator_sim::scenario::{self, Plan, Scenario, Summary};
 use orchestrator_sim::sweep::{self, Answer, Job, OWN_PROGRAM};
 use orchestrator_sim::twice::{self, Compared, Pair};
 use orchestrator_sim::{mutant, shrink, timeline};
+
+macro_rules! say {
+    ($($said:tt)*) => {
+        outcome::say(format_args!($($said)*))
+    };
+}
 
 /// Plays scenarios of daemons and a model fleet in simulated worlds.
 ///
@@ -338,14 +344,14 @@ fn run_file(
         let (outcome, trace) = run_whole(engine, &scenario, &plan, keep_lines);
         for line in &trace.lines {
             if show.trace || (show.story && timeline::is_told(line)) {
-                println!("{line}");
+                say!("{line}");
             }
         }
         let said = match &outcome {
             Ok(summary) => summary.clone(),
             Err(failure) => format!("FAILED: {failure}"),
         };
-        println!(
+        say!(
             "{} {} seed {seed}: {said}; {} events, hash {:016x}",
             engine.name(),
             file.display(),
@@ -361,7 +367,7 @@ fn run_file(
             wrong = wrong.or(write(path, &page).err());
         }
         if let Err(failure) = outcome {
-            println!("{}", reproduction(&job_of(file, engine, &plan)));
+            say!("{}", reproduction(&job_of(file, engine, &plan)));
             first.get_or_insert(failure);
         }
     }
@@ -475,13 +481,15 @@ fn sweep_jobs(
         simulated_ms += answer.simulated_ms;
         processor_ms += answer.processor_ms;
         match answer.outcome {
-            Ok(summary) => println!(
+            Ok(summary) => say!(
                 "{done}/{all} {} {} seed {}: {summary}",
-                job.engine, job.file, job.seed
+                job.engine,
+                job.file,
+                job.seed
             ),
             Err(failure) => {
                 failed += 1;
-                println!(
+                say!(
                     "{done}/{all} {} {} seed {}: FAILED: {failure}\n{}",
                     job.engine,
                     job.file,
@@ -497,7 +505,7 @@ fn sweep_jobs(
         true
     });
     let worked = processor_ms.max(1) as f64 / 1_000.0;
-    println!(
+    say!(
         "{done} of {all} runs, {failed} failed, in {:.1} s; a core makes {:.0} runs a minute, {:.0} simulated seconds a second ({})",
         clock.elapsed().as_secs_f64(),
         done as f64 * 60.0 / worked,
@@ -557,9 +565,7 @@ fn twice(jobs: Vec<Job>, with: Option<&Path>, traces: &Path) -> Result<Option<Fa
             Compared::Same(answer) => match answer.outcome {
                 Ok(_) => {
                     let (events, hash) = (answer.events, answer.hash);
-                    println!(
-                        "{engine} {file} seed {seed}: {events} events, hash {hash:016x}, twice"
-                    );
+                    say!("{engine} {file} seed {seed}: {events} events, hash {hash:016x}, twice");
                     return true;
                 }
                 Err(failure) => (failure, reproduction(job)),
@@ -570,11 +576,11 @@ fn twice(jobs: Vec<Job>, with: Option<&Path>, traces: &Path) -> Result<Option<Fa
                 (failure, reproduced_by(&again))
             }
         };
-        println!("{engine} {file} seed {seed}: FAILED: {failure}\n{again}");
+        say!("{engine} {file} seed {seed}: FAILED: {failure}\n{again}");
         first.get_or_insert(failure);
         true
     });
-    println!("{count} runs twice");
+    say!("{count} runs twice");
     ended(first, spread.err().map(|error| error.to_string()))
 }
 
@@ -630,15 +636,15 @@ fn regressions(arguments: &Arguments, folders: &[PathBuf]) -> Result<Option<Fail
             Err(failure) => failure.to_string(),
         };
         if class(&came) == class(wanted) {
-            println!("{}: as it is to be: {}", job.file, class(wanted));
+            say!("{}: as it is to be: {}", job.file, class(wanted));
         } else {
             let differs = format!("{}: wanted '{wanted}', came to '{came}'", job.file);
-            println!("FAILED: {differs}\n{}", reproduction(job));
+            say!("FAILED: {differs}\n{}", reproduction(job));
             first.get_or_insert(Failure::Safety(differs));
         }
         true
     });
-    println!("{} replay files", files.len());
+    say!("{} replay files", files.len());
     ended(first, swept.err().map(|error| error.to_string()))
 }
 
@@ -655,24 +661,24 @@ fn shrink_file(arguments: &Arguments, file: &Path, into: &Path) -> Result<Option
     let engine = *engines.first().ok_or_else(|| nothing_to_run(arguments))?;
     let plan = scenario.plan(replay.seed, mistake(arguments)?)?;
     let run = |plan: &Plan| run_on(engine, &scenario, plan, false).0.err();
-    let Some(shrunk) = shrink::shrink(&plan, run, |text| println!("{text}")) else {
+    let Some(shrunk) = shrink::shrink(&plan, run, |text| say!("{text}")) else {
         return Err("this does not fail".to_owned());
     };
     let replay = scenario.with_replay(&shrunk.plan, engine.name(), Some(&shrunk.failure));
     write(into, &replay.write()?)?;
-    println!(
+    say!(
         "{} of {} lines are left, in {}: {}",
         shrunk.plan.lines.len(),
         plan.lines.len(),
         into.display(),
         shrunk.failure
     );
-    println!(
+    say!(
         "{}",
         reproduced_by(&format!("replay {} --story", into.display()))
     );
     if replay.replay.is_none_or(|replay| replay.reaches.is_empty()) {
-        println!(
+        say!(
             "  in 'reaches' of the file, name what of that story makes it what it is: texts in its lines, in their order. A run \
              that keeps all promises without coming there says so, and is no success"
         );
@@ -718,7 +724,7 @@ fn mutants(
             if let Err(failure) = answer.outcome {
                 let text = failure.to_string();
                 if !found_by.is_found_in(&text) {
-                    println!("{name} seed {}: something else: {text}", job.seed);
+                    say!("{name} seed {}: something else: {text}", job.seed);
                 } else if caught.as_ref().is_none_or(|(first, _)| job.seed < *first) {
                     // The other processes end what they have begun: the first seed is the lowest, not the quickest.
                     caught = Some((job.seed, failure));
@@ -728,13 +734,13 @@ fn mutants(
         })
         .map_err(|error| error.to_string())?;
         let Some((seed, failure)) = caught else {
-            println!("{name}: NOT caught in {tried} runs of {}", file.display());
+            say!("{name}: NOT caught in {tried} runs of {}", file.display());
             missed.get_or_insert(Failure::Safety(format!("{name} is not found")));
             continue;
         };
-        println!("{name}: caught by seed {seed}, {tried} runs: {failure}");
+        say!("{name}: caught by seed {seed}, {tried} runs: {failure}");
         if found_by.is_late(seed) {
-            println!(
+            say!(
                 "{name}: NOT caught by one of the first {} seeds",
                 found_by.within
             );

@@ -64,7 +64,7 @@ impl FoundBy {
 }
 
 /// Every mistake.
-pub const ALL: [FoundBy; 33] = [
+pub const ALL: [FoundBy; 34] = [
     FoundBy {
         mistake: Mutant::AnyTarget,
         name: "any-target",
@@ -312,6 +312,13 @@ pub const ALL: [FoundBy; 33] = [
         name: "member-unrecorded",
         scenario: "primary_killed.toml",
         finds: &[by("safety: left to people")],
+        within: OFTEN,
+    },
+    FoundBy {
+        mistake: Mutant::LoneVerdict,
+        name: "lone-verdict",
+        scenario: "primary_reached_by_others.toml",
+        finds: &[by("safety: needed")],
         within: OFTEN,
     },
 ];

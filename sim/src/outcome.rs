@@ -1,10 +1,14 @@
 //! Which seeds a process runs, how the run of one ended, and what the process says of it.
 
 use std::fmt;
+use std::io::{self, Write};
 use std::ops::Range;
 use std::process::ExitCode;
 
 use serde::{Deserialize, Serialize};
+
+/// As a shell shows who was ended by SIGPIPE: 128 and the signal's number.
+const ENDED_BY_PIPE: i32 = 141;
 
 /// Why a run is no success.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,6 +58,16 @@ impl fmt::Display for Failure {
             Self::NonDeterminism(what) => ("non-determinism", what),
         };
         write!(f, "{kind}: {what}")
+    }
+}
+
+/// Says a line. Nobody reads any more what a program says whose reader has gone (`| head`): it ends.
+pub fn say(line: fmt::Arguments<'_>) {
+    // What else may be wrong with the output can be said nowhere.
+    if let Err(error) = writeln!(io::stdout().lock(), "{line}")
+        && error.kind() == io::ErrorKind::BrokenPipe
+    {
+        std::process::exit(ENDED_BY_PIPE);
     }
 }
 

@@ -518,28 +518,28 @@ impl Node {
         let lists = hooks_after(recovery);
         let ended = recovery.end.as_ref().map_or(now.wall, |(at, _)| *at);
         let is_old = self.least_age(now, ended) > ANNOUNCE_AGE_MAX;
-        let serves = if is_old {
+        let holds = if is_old {
             self.end_holds(recovery)
         } else {
             Some(true)
         };
         let next = hook::next(recovery, lists, &self.hooks, epoch);
-        let (stage, steps, lines) = match next {
-            hook::Next::Wait => {
+        let (stage, steps, lines) = match (next, holds) {
+            (hook::Next::Wait, _) => {
                 self.wait_until.insert(uid, now.mono + ANNOUNCE_AGE_MAX);
                 return;
             }
-            hook::Next::Run(_) if serves.is_none() => {
+            (hook::Next::Run(_), None) => {
                 self.wait_until
                     .insert(uid, now.mono + super::HOUSE_INTERVAL);
                 return;
             }
-            hook::Next::Run(hook) if serves == Some(true) => (
+            (hook::Next::Run(hook), Some(true)) => (
                 Stage::PostHooks,
                 alloc::vec![hook_step(recovery, hook)],
                 alloc::vec![format!("running hook {hook}")],
             ),
-            hook::Next::Run(hook) => (
+            (hook::Next::Run(hook), Some(false)) => (
                 Stage::Closed,
                 Vec::new(),
                 alloc::vec![format!(
@@ -552,7 +552,9 @@ impl Node {
                     }
                 )],
             ),
-            hook::Next::Failed(_) | hook::Next::Finished => (Stage::Closed, Vec::new(), Vec::new()),
+            (hook::Next::Failed(_) | hook::Next::Finished, _) => {
+                (Stage::Closed, Vec::new(), Vec::new())
+            }
         };
         self.wait_until
             .insert(uid.clone(), now.mono + super::HOUSE_INTERVAL);

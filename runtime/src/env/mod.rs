@@ -90,6 +90,8 @@ pub enum Mutant {
     EntriesSwapped,
     /// What is recorded of a cluster leaves out one of its servers.
     MemberUnrecorded,
+    /// Whatever the others say of a server counts as that they have lost it, too.
+    LoneVerdict,
 }
 
 /// A file or folder that is somebody else's, and who this process runs as.

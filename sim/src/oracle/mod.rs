@@ -24,6 +24,7 @@ pub mod hooks_in_order;
 pub mod intent_first;
 pub mod last_words;
 pub mod left_to_people;
+pub mod needed;
 pub mod no_errant;
 pub mod nothing_forgotten;
 pub mod nothing_lost;
@@ -67,6 +68,7 @@ pub struct Oracles {
     pub publications: publications::Publications,
     pub replicas_follow: replicas_follow::ReplicasFollow,
     pub left_to_people: left_to_people::LeftToPeople,
+    pub needed: needed::Needed,
 }
 
 impl Oracles {
@@ -83,6 +85,7 @@ impl Oracles {
     pub fn observe(&mut self, event: &Event, truth: &Truth<'_>) -> Result<(), String> {
         let Truth { at, hosts, .. } = *truth;
         self.left_to_people.observe(event, truth)?;
+        self.needed.observe(event, truth)?;
         let missed = self.left_to_people.missed();
         let is_missed = |host: &&Host| missed.contains(host.key());
         let cared_for: Vec<Host> = hosts
@@ -121,6 +124,7 @@ impl Oracles {
     pub fn look(&mut self, daemons: &[DaemonView], truth: &Truth<'_>) -> Result<(), String> {
         self.same_digest.look(daemons)?;
         self.left_to_people.look(daemons, truth);
+        self.needed.look(daemons, truth);
         self.one_primary.look(daemons, truth)?;
         one_recovery::look(daemons)?;
         self.bounds.look(truth.hosts, daemons.len())?;

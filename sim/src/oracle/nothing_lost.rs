@@ -5,7 +5,8 @@
 //!
 //! Where servers do not sync their logs, a power cut takes what the primary acknowledged last. Whoever had it lost it with
 //! the power, and a promotion since then says that something may be lost; or the primary itself came back without it before
-//! anybody was promoted. No other loss is excused by that.
+//! anybody was promoted. What it lost it commits others for, under the same GTIDs: a replica that had received the first is
+//! told from one that received the second by no reading, and is not judged for it. No other loss is excused by that.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -16,6 +17,7 @@ use orchestrator_core::replicated::Command;
 
 use super::{Ended, held};
 use crate::model::Host;
+use crate::model::server::Server;
 use crate::witness::{Cause, Event};
 
 /// How the record begins to name replicas that may hold more.
@@ -41,6 +43,8 @@ struct Beyond {
     /// Where it replicated from.
     source: Option<InstanceKey>,
     writes: BTreeSet<u64>,
+    /// Its GTIDs are among those of the promoted server.
+    looks_equal: bool,
 }
 
 /// What promotions left behind, to be judged when the record is complete.
@@ -80,12 +84,14 @@ impl NothingLost {
             return;
         };
         let of_promoted = held(promoted);
+        let its_gtids = promoted.look(Server::held);
         let beyond = hosts.iter().filter_map(|host| {
             let writes: BTreeSet<u64> = held(host).difference(&of_promoted).copied().collect();
             (!writes.is_empty()).then(|| Beyond {
                 server: host.key().clone(),
                 source: host.look(|server| server.source().cloned()),
                 writes,
+                looks_equal: its_gtids.is_superset(&host.look(Server::held)) == Ok(true),
             })
         });
         self.promoted.push(Promoted {
@@ -107,7 +113,9 @@ impl NothingLost {
                 let Some(source) = &beyond.source else {
                     continue;
                 };
-                if promoted.deposed.as_ref() == Some(&beyond.server) {
+                if promoted.deposed.as_ref() == Some(&beyond.server)
+                    || (beyond.looks_equal && lost_with_power(&ended.hosts, source, &beyond.writes))
+                {
                     continue;
                 }
                 // One that was named before and never pointed anywhere since is named once.
@@ -145,6 +153,9 @@ impl NothingLost {
             if is_its_own && self.promoted.iter().all(|promoted| promoted.at < at) {
                 continue;
             }
+            if self.was_replaced(ended, write, &by) {
+                continue;
+            }
             self.left_behind(ended, write, at).map_err(|why| {
                 format!(
                     "nothing lost: {by} acknowledged write {write} at {} ms, {} does not have it, and {why}",
@@ -180,6 +191,13 @@ impl NothingLost {
         next.is_none_or(|promoted| states_loss(ended, promoted))
     }
 
+    /// Whether the server that acknowledged a write lost it with its power and committed another one in its place.
+    fn was_replaced(&self, ended: &Ended, write: u64, by: &InstanceKey) -> bool {
+        let mut beyond = self.promoted.iter().flat_map(|promoted| &promoted.beyond);
+        beyond.any(|beyond| beyond.looks_equal && beyond.writes.contains(&write))
+            && lost_with_power(&ended.hosts, by, &BTreeSet::from([write]))
+    }
+
     /// A promotion left the write behind on the primary that it deposed, and the record says that this may be. Which replicas
     /// held it is judged of each promotion.
     fn left_behind(&self, ended: &Ended, write: u64, at: Duration) -> Result<(), String> {
@@ -213,6 +231,12 @@ impl NothingLost {
 
 fn states_loss(ended: &Ended, promoted: &Promoted) -> bool {
     record_of(ended, &promoted.uid).is_some_and(|recovery| !recovery.possible_loss.is_empty())
+}
+
+/// Whether a server lost all these writes in power cuts.
+fn lost_with_power(hosts: &[Host], server: &InstanceKey, writes: &BTreeSet<u64>) -> bool {
+    let host = hosts.iter().find(|host| host.key() == server);
+    host.is_some_and(|host| host.look(|server| server.lost_with_power().is_superset(writes)))
 }
 
 /// Whether every server that ever held a write lost it in a power cut, and one did.

@@ -553,6 +553,49 @@ fn what_the_primary_lost_with_its_own_power_is_excused_without_a_promotion() {
     finds(judge(8, 1, Some(1)), "nothing lost");
 }
 
+/// A replica receives the last transaction of m1.
+fn pass_on(hosts: &[Host], replica: usize) {
+    let last = hosts[0].look(|server| server.transactions().last().copied());
+    hosts[replica].change(|server| server.receive(last.expect("a transaction")));
+}
+
+/// m3 has received what the primary lost with its power, and m2 what that one committed in its place under the same GTIDs.
+#[test]
+fn a_replica_that_no_gtid_tells_from_the_promoted_one_is_excused_and_no_other() {
+    for kind in [Kind::Mysql, Kind::Mariadb] {
+        let judge = |is_lost: bool, again: u64| {
+            let hosts = hosts(kind);
+            let seconds = Duration::from_secs;
+            hosts[0].change(|server| server.set_unsynced(Some(seconds(3))));
+            hosts[0]
+                .change(|server| server.write(21, seconds(2)))
+                .unwrap();
+            pass_on(&hosts, 2);
+            if is_lost {
+                hosts[0].change(|server| server.lose_power(seconds(4)));
+                hosts[0].change(|server| server.start(seconds(4)));
+                run(&hosts[0], &[Statement::MakeWriteable]);
+            }
+            for write in 0..again {
+                let written = hosts[0].change(|server| server.write(31 + write, seconds(4)));
+                written.unwrap();
+                pass_on(&hosts, 1);
+            }
+            hosts[0].change(Server::kill);
+            run(
+                &hosts[1],
+                &[Statement::StopIoThread, Statement::MakeWriteable],
+            );
+            judge_losses(&hosts, 2, &[(21, 2)], |_| {})
+        };
+        assert_eq!(judge(true, 1), Ok(()));
+        // Its GTID says that m3 holds more.
+        finds(judge(true, 0), "nothing lost");
+        // The primary still has it.
+        finds(judge(false, 1), "nothing lost");
+    }
+}
+
 #[test]
 fn a_lost_write_of_a_server_that_was_opened_again_is_found() {
     let hosts = hosts(Kind::Mysql);

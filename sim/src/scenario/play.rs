@@ -255,7 +255,7 @@ impl Player {
                 self.scenario.length(),
             ));
         }
-        self.script::<E>().await?;
+        let missed = self.script::<E>().await?;
         let calm = if self.plan.is_calm {
             self.expectations::<E>().await?
         } else {
@@ -271,7 +271,7 @@ impl Player {
         let again = heal::one_more_failover::<E>(self).await?;
         self.judge::<E>().await?;
         Ok(format!(
-            "{} faults, {calm}{} promotions, {quorum}at rest {} ms after healing, {again}, {} writes acknowledged",
+            "{} faults, {missed}{calm}{} promotions, {quorum}at rest {} ms after healing, {again}, {} writes acknowledged",
             self.plan.lines.len(),
             witness::promotions().len(),
             rest.as_millis(),
@@ -279,8 +279,8 @@ impl Player {
         ))
     }
 
-    /// Carries out the plan until the script's time is over.
-    async fn script<E: Engine>(&mut self) -> Result<(), Failure> {
+    /// Carries out the plan until the script's time is over; says how many of its lines waited in vain.
+    async fn script<E: Engine>(&mut self) -> Result<String, Failure> {
         let length = self.scenario.length();
         let mut waiting: Vec<Planned> = self.plan.lines.clone();
         let mut due: Vec<Due> = Vec::new();
@@ -350,7 +350,10 @@ impl Player {
                     let views = self.look::<E>().await?;
                     return Err(self.undiscovered::<E>(&views));
                 }
-                return Ok(());
+                return Ok(match waiting.len() {
+                    0 => String::new(),
+                    missed => format!("{missed} of them waited in vain, "),
+                });
             }
             let next = due
                 .first()

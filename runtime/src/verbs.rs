@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use orchestrator::command_line::Memory;
-use orchestrator::config::{BackendKind, Settings};
+use orchestrator::config::{Address, BackendKind, Settings};
 use orchestrator::env::{DedicatedRuntime, Env, TokioEnv, sleep};
 use orchestrator::{backend, raft, wiring};
 use orchestrator_core::time::Wall;
@@ -147,16 +147,14 @@ async fn export(
     println!("its members: {}", export.members.join(", "));
     if export.is_running {
         let listen = settings.listen.address.as_ref();
-        let port = listen.map_or(3000, |at| at.port);
-        let host = listen.map(|at| at.host.as_str());
-        let host = match host {
-            None | Some("" | "0.0.0.0" | "::") => "localhost".to_owned(),
-            Some(host) if host.contains(':') => format!("[{host}]"),
-            Some(host) => host.to_owned(),
+        let host = listen.filter(|address| !address.is_unspecified());
+        let at = Address {
+            host: host.map_or_else(|| "localhost".to_owned(), |address| address.host.clone()),
+            port: listen.map_or(3000, |address| address.port),
         };
         println!(
             "a daemon runs on {}: this is its newest snapshot, and NOT what was decided since. For all of it, have a new one \
-             written first (curl http://{host}:{port}/api/raft-snapshot), and export that to another file",
+             written first (curl http://{at}/api/raft-snapshot), and export that to another file",
             directory.display()
         );
     }

@@ -12,7 +12,8 @@ use orchestrator_core::node::Identification;
 use regex::Regex;
 
 use crate::config::{
-    BackendKind, LogFormat, MaxAllowedPacket, MysqlHostnameResolveMethod, Settings, TopologyTls,
+    Address, BackendKind, LogFormat, MaxAllowedPacket, MysqlHostnameResolveMethod, Settings,
+    TopologyTls,
 };
 use crate::daemon::DaemonSettings;
 use crate::env::Env;
@@ -195,12 +196,11 @@ pub fn raft_settings(settings: &Settings) -> anyhow::Result<RaftSettings> {
     result.advertise = raft.advertise.to_string();
     result.release = release();
     result.http_uri = raft.http_advertise.clone().unwrap_or_else(|| {
-        let host = &raft.advertise.host;
-        if host.contains(':') {
-            format!("{scheme}://[{host}]:{listen_port}")
-        } else {
-            format!("{scheme}://{host}:{listen_port}")
-        }
+        let advertised = Address {
+            host: raft.advertise.host.clone(),
+            port: listen_port,
+        };
+        format!("{scheme}://{advertised}")
     });
     result.nodes = raft.nodes.iter().map(ToString::to_string).collect();
     result.default_port = raft.default_port.unwrap_or(result.default_port);

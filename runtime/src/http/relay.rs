@@ -47,7 +47,7 @@ const LEADERLESS_MAX: Duration = Duration::from_secs(3);
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// A request that is passed on, as it came.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct PassedOn {
     method: Method,
     uri: Uri,
@@ -56,19 +56,22 @@ pub(super) struct PassedOn {
 }
 
 impl PassedOn {
-    /// Reads the body, which cannot be read twice.
-    pub(super) async fn collect<E: Env>(head: &Parts, body: Body) -> Result<PassedOn, Failure> {
-        let body = collect::<E>(body, REQUEST_BYTES_MAX, REQUEST_TIME_MAX)
-            .await
-            .map_err(|what| Failure::plain(format!("the request's body {what}")))?;
+    pub(super) fn of(head: &Parts, body: &Bytes) -> PassedOn {
         let path = head.uri.path_and_query();
-        Ok(PassedOn {
+        PassedOn {
             method: head.method.clone(),
             uri: path.map_or_else(|| Uri::from_static("/"), |path| Uri::from(path.clone())),
             headers: head.headers.clone(),
-            body,
-        })
+            body: body.clone(),
+        }
     }
+}
+
+/// The body of a request, within the same bounds whoever answers it.
+pub(super) async fn body_of<E: Env>(body: Body) -> Result<Bytes, Failure> {
+    collect::<E>(body, REQUEST_BYTES_MAX, REQUEST_TIME_MAX)
+        .await
+        .map_err(|what| Failure::plain(format!("the request's body {what}")))
 }
 
 /// Why there is no answer of the leader.

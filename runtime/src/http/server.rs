@@ -27,7 +27,7 @@ use tokio::sync::{Semaphore, watch};
 use super::access::{self, Caller};
 use super::answer::{Answer, Failure, settle};
 use super::params::Params;
-use super::relay::{PassedOn, Unanswered, relay};
+use super::relay::{PassedOn, Unanswered, body_of, relay};
 use super::routes::{Action, Answered, Kind, ROUTES, Route, STATUS, is_taken};
 use super::tls::{self, Security, Shown};
 use super::{Daemon, Peer, RELAYED_HEADER, RaftFacts, STALE_HEADER, Settings};
@@ -446,10 +446,13 @@ async fn respond<E: Env, D: Daemon>(
     if route.kind == Kind::Change && !caller.may_write {
         return Answer::from(Failure::unauthorized()).into_response(identity);
     }
-    let (head, mut body) = request.into_parts();
+    let (head, body) = request.into_parts();
+    let body = match body_of::<E>(body).await {
+        Ok(body) => body,
+        Err(failure) => return Answer::from(failure).into_response(identity),
+    };
     let is_relayed = head.headers.contains_key(RELAYED_HEADER);
     let mut facts = shared.daemon.raft();
-    let mut passed_on = None;
     let mut tries = 0;
     let stale = loop {
         let leader = match venue(route, &facts, is_relayed) {
@@ -458,13 +461,7 @@ async fn respond<E: Env, D: Daemon>(
             Venue::Leader(leader) => leader,
             Venue::Nowhere(failure) => return Answer::from(failure).into_response(identity),
         };
-        let request = match &passed_on {
-            Some(request) => PassedOn::clone(request),
-            None => match PassedOn::collect::<E>(&head, std::mem::take(&mut body)).await {
-                Ok(request) => passed_on.insert(request).clone(),
-                Err(failure) => return Answer::from(failure).into_response(identity),
-            },
-        };
+        let request = PassedOn::of(&head, &body);
         let from = head.extensions.get::<From>();
         let from = from.map_or("", |From(peer, _)| peer.as_str());
         tries += 1;

@@ -767,6 +767,16 @@ fn a_follower_relays_what_the_leader_answers() {
         let posted = "POST /api/forget/db3.example/3306 HTTP/1.1\r\nHost: x\r\n\
             Connection: close\r\nContent-Length: 4\r\n\r\nbody";
         assert_eq!(send(&follower.address, posted).await.status, "200 OK");
+        // What is too long is so for both.
+        let posted = format!(
+            "POST /api/forget/db3.example/3306 HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{}",
+            (1 << 20) + 1,
+            "x".repeat((1 << 20) + 1)
+        );
+        for site in [&follower, &leader] {
+            let received = send(&site.address, &posted).await;
+            received.expect_error("500 Internal Server Error", "is longer than 1048576 bytes");
+        }
         assert_eq!(follower.fake.asked(), []);
         assert_eq!(leader.fake.asked().len(), 2);
         let head = request(&follower.address, "HEAD", "/api/clusters", "").await;

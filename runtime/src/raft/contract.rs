@@ -1110,6 +1110,25 @@ fn nobody_is_listened_to_before_both_sides_are_named() {
         check(own, None, Some(wire::RefusalKind::OtherCluster)).await;
         check(0, cluster, None).await;
         check(own, cluster, None).await;
+        // A later start from elsewhere, while the one before was heard a moment ago, may be a copy. Whoever asks who is here hears it.
+        let sender = stranger(77, cluster);
+        let hello = Hello {
+            sender: wire::Introduction {
+                boot: sender.boot + 1,
+                instance: sender.instance + 1,
+                advertise: "127.0.0.1:9".to_owned(),
+                ..sender
+            },
+            to: 0,
+            invites: false,
+        };
+        let (answer, _) = knock(plain(address).await, &hello).await;
+        assert_eq!(answer.refusal, None);
+        let why = answer.remark.expect("it is not listened to");
+        assert!(
+            why.contains("is listened to once that one is silent"),
+            "{why}"
+        );
         assert_eq!(
             alone.handle.summary().term,
             alone.handle.leading().unwrap().term

@@ -99,8 +99,8 @@ pub(super) struct HandOver {
 pub(super) enum Verdict {
     /// What follows is processed.
     Accepted,
-    /// The peer only wanted to know who is here.
-    Introduced,
+    /// The peer only wanted to know who is here; why it is not listened to otherwise, if it is not.
+    Introduced(Option<String>),
     Refused(Refusal),
 }
 
@@ -195,12 +195,14 @@ impl<E: Env> Node<E> {
         let own = self.cluster().map(|cluster| cluster.0);
         if hello.to == 0 {
             // Who dials a list learns who is there; who is there learns who dials, if they belong together.
-            if from.node != self.id && own == from.cluster {
-                self.meet(from, None);
-            } else if from.node != self.id {
-                locked(&self.strangers).introduce(from, None, E::mono());
+            if from.node == self.id {
+                return Verdict::Introduced(None);
             }
-            return Verdict::Introduced;
+            if own != from.cluster {
+                locked(&self.strangers).introduce(from, None, E::mono());
+                return Verdict::Introduced(None);
+            }
+            return Verdict::Introduced(self.meet(from, None).map(|refusal| refusal.text));
         }
         if hello.to != self.id && !E::has(Mutant::AnyTarget) {
             let text = format!("this is node {}, not {}", NodeId(self.id), NodeId(hello.to));

@@ -249,8 +249,7 @@ impl Peers {
                 .contradicts(from.boot, from.term, from.last)
             {
                 let text = format!("node {} went back: {why}", NodeId(from.node));
-                self.refuse(from.node, Some(text.clone()));
-                return Judgement::Back(text);
+                return self.refused(from.node, text, Judgement::Back);
             }
             let is_another = |known: Option<u64>| known.is_some_and(|known| known != from.instance);
             if peer.record.seen.boot == from.boot
@@ -263,8 +262,7 @@ impl Peers {
                     NodeId(from.node),
                     from.boot
                 );
-                self.refuse(from.node, Some(text.clone()));
-                return Judgement::Back(text);
+                return self.refused(from.node, text, Judgement::Back);
             }
             if peer.record.seen.boot == from.boot && is_another(peer.instance) {
                 let text = format!(
@@ -272,8 +270,7 @@ impl Peers {
                     NodeId(from.node),
                     from.boot
                 );
-                self.refuse(from.node, Some(text.clone()));
-                return Judgement::Twice(text);
+                return self.refused(from.node, text, Judgement::Twice);
             }
             let is_where_it_was = peer.record.addresses.contains(&from.advertise);
             let silence = if is_where_it_was {
@@ -359,6 +356,12 @@ impl Peers {
         if let Some(peer) = self.known.get_mut(&node) {
             peer.refusal = why;
         }
+    }
+
+    /// Keeps why somebody who calls itself this one is not listened to.
+    fn refused(&mut self, node: u64, why: String, how: fn(String) -> Judgement) -> Judgement {
+        self.refuse(node, Some(why.clone()));
+        how(why)
     }
 
     /// Notes that somebody else calls itself this one; whether nobody did for a while.

@@ -218,7 +218,8 @@ async fn shake_hands<E: Env>(
     let mut is_told = false;
     // It is answered in the form in which it called; who used none that is known is told so in the own one.
     let mut answers_in = wire::opening(own);
-    let ((caller, instance), verdict) = match wire::decode_handshake::<Hello>(&frame, own) {
+    let mut instance = 0;
+    let (caller, verdict) = match wire::decode_handshake::<Hello>(&frame, own) {
         Ok((said, form)) => {
             let Handshake {
                 message: hello,
@@ -247,13 +248,12 @@ async fn shake_hands<E: Env>(
                     text,
                 }),
             };
-            ((hello.sender.node, hello.sender.instance), verdict)
+            instance = hello.sender.instance;
+            (hello.sender.node, verdict)
         }
-        Err(error) => (
-            (0, 0),
-            version(format!("the call was not understood: {error}")),
-        ),
+        Err(error) => (0, version(format!("the call was not understood: {error}"))),
     };
+    let mut unheard = None;
     let (refusal, from) = match verdict {
         Verdict::Accepted => {
             let caller = |protocol| Caller {
@@ -263,7 +263,10 @@ async fn shake_hands<E: Env>(
             };
             (None, agreed.map(caller))
         }
-        Verdict::Introduced => (None, None),
+        Verdict::Introduced(why) => {
+            unheard = why;
+            (None, None)
+        }
         Verdict::Refused(why) => {
             if !is_told && node.is_news(caller, &why.text) {
                 tracing::info!(peer, from = %NodeId(caller), "raft connection refused: {}", why.text);
@@ -271,7 +274,7 @@ async fn shake_hands<E: Env>(
             (Some(why), None)
         }
     };
-    let remark = locked(&node.explained).get(&caller).cloned();
+    let remark = locked(&node.explained).get(&caller).cloned().or(unheard);
     // Nobody is let in where no leader can be.
     let remark = remark.map(|remark| sight::memory_lost(node).unwrap_or(remark));
     let answer = HelloAnswer {

@@ -82,10 +82,8 @@ pub const ALL: [FoundBy; 34] = [
         mistake: Mutant::PurgeBeyondSnapshot,
         name: "purge-beyond-snapshot",
         scenario: "snapshots.toml",
-        finds: &[
-            by("safety: same digest"),
-            crash("and the snapshot file is missing"),
-        ],
+        // The daemon itself finds at its start that nothing leads to where its log begins.
+        finds: &[crash("and the snapshot file is missing")],
         within: OFTEN,
     },
     FoundBy {
@@ -113,12 +111,8 @@ pub const ALL: [FoundBy; 34] = [
         mistake: Mutant::UnsyncedLog,
         name: "unsynced-log",
         scenario: "all_power_cut.toml",
+        // Daemons look at what the power cut left, and do not start: no oracle has anything to see.
         finds: &[
-            by("safety: one leader"),
-            by("safety: same log"),
-            by("safety: same digest"),
-            by("safety: nothing uncommitted"),
-            // Daemons that look at what the power cut left.
             crash("damaged: the log names no node"),
             crash("of its write-ahead file has rotted"),
             crash("this identity is retired: the backend "),
@@ -157,6 +151,7 @@ pub const ALL: [FoundBy; 34] = [
         mistake: Mutant::AppliedUnsynced,
         name: "applied-unsynced",
         scenario: "slow_disk_of_one.toml",
+        // What it costs is an identity: the daemon itself finds that it holds less than it has applied.
         finds: &[crash("this identity is retired: the backend ")],
         within: AT_TIMES,
     },

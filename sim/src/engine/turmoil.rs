@@ -25,6 +25,9 @@ use super::{Engine, Machine, TracedStream, WALL_AT_START};
 use crate::model::host::World;
 use crate::{disk, mutant, network};
 
+/// A step of the world. Each runs every machine, also one that has nothing to do: they are most of what a run costs, and their
+/// number is its speed.
+const TICK: Duration = Duration::from_millis(2);
 /// One way: from, to.
 const MESSAGE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(3));
 
@@ -271,7 +274,7 @@ impl Engine for TurmoilEnv {
             .rng_seed(seed)
             .epoch(UNIX_EPOCH + WALL_AT_START)
             .simulation_duration(limit + Duration::from_secs(1))
-            .tick_duration(Duration::from_millis(1))
+            .tick_duration(TICK)
             .min_message_latency(MESSAGE.0)
             .max_message_latency(MESSAGE.1)
             .tcp_capacity(4_096)

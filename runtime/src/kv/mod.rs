@@ -4,7 +4,8 @@
 //! compares what is there with what should be, and mends the difference. A value carries the log time of the decision that
 //! it comes from, and is never replaced by one of an earlier decision: a daemon that lags, or was cut off, cannot turn a
 //! store back. That stands for the epoch of whoever decided, as far as an epoch tells earlier from later: it grows from leader to
-//! leader, and also where a cluster was formed anew, whose terms begin again. Every daemon publishes to the store of its own configuration while it is part of a quorum.
+//! leader, and also where a cluster was formed anew, whose terms begin again. Every daemon publishes to the store of its own
+//! configuration while it is part of a quorum.
 
 mod consul;
 

@@ -383,6 +383,17 @@ impl<V: View> Plan<'_, V> {
             .count()
     }
 
+    /// How often it was pointed at the promoted server since it was halted last: one that was not halted any more is pointed anew.
+    fn tries_since_halt(&self, server: &InstanceKey) -> usize {
+        let of = |kind| {
+            let steps = self.recovery.steps_of(kind);
+            steps.filter(|(step, _)| step.server == *server)
+        };
+        let halted = of(StepKind::Halt).last().map(|(step, _)| step.id);
+        let pointed = of(StepKind::Repoint);
+        pointed.filter(|(step, _)| Some(step.id) > halted).count()
+    }
+
     // --- hooks ---
 
     fn next_hook_before(&self) -> hook::Next {
@@ -681,7 +692,10 @@ impl<V: View> Plan<'_, V> {
         let mut steps: Vec<Step> = Vec::new();
         let mut waits = false;
         for key in unread.iter().filter(|key| !self.is_unread(key)) {
-            if let Ready::Halt(statements) = self.halt_late(key, progress) {
+            let ready = self.halt_statements(key);
+            if let Some(Ready::Halt(statements)) =
+                ready.map(|statements| self.halt_late(key, statements, progress))
+            {
                 steps.push(self.halt(steps.len() as u64, key, statements));
             } else if self.is_just_tried(StepKind::Halt, key, progress) {
                 waits = true;
@@ -1464,7 +1478,7 @@ impl<V: View> Plan<'_, V> {
             .steps_of(StepKind::Repoint)
             .filter(|(step, _)| step.server == *key)
             .last();
-        let tries = self.tries(StepKind::Repoint, key);
+        let tries = self.tries_since_halt(key);
         if progress.followed.contains(key) {
             return Sibling::Follows;
         }
@@ -1548,7 +1562,7 @@ impl<V: View> Plan<'_, V> {
                 Sibling::Follows => false,
                 // It may get through yet, but did not at once.
                 Sibling::Pending | Sibling::Look | Sibling::Connecting | Sibling::Act(..) => {
-                    is_turned_away(key) || self.tries(StepKind::Repoint, key) > 1
+                    is_turned_away(key) || self.tries_since_halt(key) > 1
                 }
             })
             .collect()
@@ -1694,14 +1708,43 @@ impl<V: View> Plan<'_, V> {
         if !is_read {
             return Ready::Later;
         }
+        if self.lacks_its_applier(key) {
+            let statements = vec![Statement::StartSqlThread, Statement::StopIoThread];
+            return self.halt_late(key, statements, progress);
+        }
         match repoint(self.view, self.failed(), key, candidate) {
-            Ready::Halt(_) => self.halt_late(key, progress),
+            Ready::Halt(statements) => self.halt_late(key, statements, progress),
             ready => ready,
         }
     }
 
+    /// A step of ours stopped its applier and was refused behind that, since it receives again. Whatever it holds, its applier is not
+    /// left so.
+    fn lacks_its_applier(&self, key: &InstanceKey) -> bool {
+        let steps = self.recovery.steps_of(StepKind::Repoint);
+        let last = steps.filter(|(step, _)| step.server == *key).last();
+        let was_stopped = last.is_some_and(|(step, phase)| {
+            *phase != Phase::Settled(Outcome::Done)
+                && step.statements.contains(&Statement::StopSqlThread)
+        });
+        let reading = self.view.reading(key);
+        let status = reading.and_then(|reading| reading.report.replication.as_ref());
+        was_stopped
+            && status.is_some_and(|status| {
+                status.source == *self.failed()
+                    && status.io != ThreadState::Stopped
+                    && status.sql == ThreadState::Stopped
+                    && status.sql_errno == 0
+            })
+    }
+
     /// For a replica that was not halted in time, that was not known then, or that was restarted since.
-    fn halt_late(&self, key: &InstanceKey, progress: &Progress) -> Ready {
+    fn halt_late(
+        &self,
+        key: &InstanceKey,
+        statements: Vec<Statement>,
+        progress: &Progress,
+    ) -> Ready {
         let last = self
             .recovery
             .steps_of(StepKind::Halt)
@@ -1719,7 +1762,7 @@ impl<V: View> Plan<'_, V> {
         {
             return Ready::Later;
         }
-        self.halt_statements(key).map_or(Ready::Later, Ready::Halt)
+        Ready::Halt(statements)
     }
 
     // --- undo ---

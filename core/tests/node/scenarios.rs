@@ -2743,6 +2743,8 @@ fn a_replica_that_is_restarted_after_its_halt_is_halted_and_read_again() {
             let follows = world.server(4).channel.clone().expect("a replica").source;
             let (source, is_lost) = if receives { (1, true) } else { (2, false) };
             assert_eq!(follows, key(source), "{}", world.story());
+            let channel = world.server(4).channel.as_ref();
+            assert!(channel.expect("a replica").sql, "{}", world.story());
             assert_eq!(
                 world.last().lost.contains(&key(4)),
                 is_lost,

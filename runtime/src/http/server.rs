@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{Query, RawPathParams, Request};
 use axum::http::header::{ALLOW, HeaderName, HeaderValue, WWW_AUTHENTICATE};
@@ -447,9 +447,13 @@ async fn respond<E: Env, D: Daemon>(
         return Answer::from(Failure::unauthorized()).into_response(identity);
     }
     let (head, body) = request.into_parts();
-    let body = match body_of::<E>(body).await {
-        Ok(body) => body,
-        Err(failure) => return Answer::from(failure).into_response(identity),
+    // Whoever asks how this daemon is need not be waited for.
+    let body = match route.answered {
+        Answered::Here => Bytes::new(),
+        Answered::ByLeader => match body_of::<E>(body).await {
+            Ok(body) => body,
+            Err(failure) => return Answer::from(failure).into_response(identity),
+        },
     };
     let is_relayed = head.headers.contains_key(RELAYED_HEADER);
     let mut facts = shared.daemon.raft();

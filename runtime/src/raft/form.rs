@@ -524,7 +524,12 @@ async fn found_cluster<E: Env>(
     identity.entries = entries;
     let (directory, record) = (node.directory.clone(), identity.clone());
     let saved: io::Result<()> = E::blocking(move || record.save::<E>(&directory)).await;
-    saved.map_err(|error| format!("the identity record cannot be written: {error}"))?;
+    saved.map_err(|error| {
+        format!(
+            "the identity record cannot be written: {error}. No cluster was formed by it: mend that (a disk may be full, failing or \
+             mounted read-only), then start again"
+        )
+    })?;
     tracing::info!(cluster = %cluster_of(&identity.founders), "the raft cluster is formed");
     *locked(&node.identity) = identity;
     Ok(())

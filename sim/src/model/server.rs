@@ -563,16 +563,6 @@ impl Server {
         }
     }
 
-    /// Applied, written here, or received and not applied so far.
-    #[must_use]
-    pub fn held(&self) -> GtidSet {
-        let mut held = self.executed();
-        for transaction in self.unapplied() {
-            transaction.id.insert_into(&mut held);
-        }
-        held
-    }
-
     /// The transactions in its log, in its own order.
     #[must_use]
     pub fn transactions(&self) -> &[Transaction] {

@@ -13,6 +13,7 @@ use orchestrator_core::replicated::Replicated;
 
 use crate::daemon::DaemonView;
 use crate::hooks::HooksSetup;
+use crate::model::server::{Server, Transaction};
 use crate::model::{Host, Ledger};
 use crate::witness::{Event, Promotion};
 
@@ -187,13 +188,15 @@ impl Ended {
 /// The writes that a server holds: committed, and received.
 fn held(host: &Host) -> BTreeSet<u64> {
     host.look(|server| {
-        server
-            .transactions()
-            .iter()
-            .chain(server.unapplied())
+        log_of(server)
             .map(|transaction| transaction.write)
             .collect()
     })
+}
+
+/// What is in its log, and what it received and has not applied.
+fn log_of(server: &Server) -> impl Iterator<Item = &Transaction> {
+    server.transactions().iter().chain(server.unapplied())
 }
 
 #[cfg(test)]

@@ -15,9 +15,9 @@ use orchestrator_core::id::{InstanceKey, Uid};
 use orchestrator_core::recovery::{Recovery, Statement, StepKind};
 use orchestrator_core::replicated::Command;
 
-use super::{Ended, held};
+use super::{Ended, held, log_of};
 use crate::model::Host;
-use crate::model::server::Server;
+use crate::model::server::TransactionId;
 use crate::witness::{Cause, Event};
 
 /// How the record begins to name replicas that may hold more.
@@ -43,7 +43,7 @@ struct Beyond {
     /// Where it replicated from.
     source: Option<InstanceKey>,
     writes: BTreeSet<u64>,
-    /// Its GTIDs are among those of the promoted server.
+    /// The promoted server has others under the same GTIDs.
     looks_equal: bool,
 }
 
@@ -84,14 +84,18 @@ impl NothingLost {
             return;
         };
         let of_promoted = held(promoted);
-        let its_gtids = promoted.look(Server::held);
+        let its_gtids: BTreeSet<TransactionId> =
+            promoted.look(|server| log_of(server).map(|one| one.id).collect());
         let beyond = hosts.iter().filter_map(|host| {
             let writes: BTreeSet<u64> = held(host).difference(&of_promoted).copied().collect();
             (!writes.is_empty()).then(|| Beyond {
                 server: host.key().clone(),
                 source: host.look(|server| server.source().cloned()),
+                looks_equal: host.look(|server| {
+                    let mut more = log_of(server).filter(|one| !of_promoted.contains(&one.write));
+                    more.all(|one| its_gtids.contains(&one.id))
+                }),
                 writes,
-                looks_equal: its_gtids.is_superset(&host.look(Server::held)) == Ok(true),
             })
         });
         self.promoted.push(Promoted {

@@ -32,6 +32,8 @@ use crate::{
 const LIVING: Duration = Duration::from_secs(3);
 /// An address leads to a newcomer if it did so within this time.
 pub const ANSWERS: Duration = Duration::from_secs(15);
+/// Whoever is no member is heard of by greetings, every other second: one that missed a greeting is not gone.
+const GREETED_WITHIN: Duration = Duration::from_secs(5);
 /// A newcomer holds the log in time, or the change is given up.
 pub const CATCH_UP_MAX: Duration = Duration::from_secs(600);
 /// So many entries may a newcomer be behind to count as having the log.
@@ -199,12 +201,13 @@ fn advance(
         ));
     }
     let learners = &view.replicated.membership().members.learners;
+    let silent_max = view.sight.replace_silent.max(GREETED_WITHIN);
     for node in &added {
-        if silent_for(view, *node) > view.sight.replace_silent {
+        if silent_for(view, *node) > silent_max {
             return give_up(format!(
                 "{} did not answer for {} s",
                 view.sight.name(*node),
-                view.sight.replace_silent.as_secs()
+                silent_max.as_secs()
             ));
         }
         if let Some(why) = unfit(view, *node) {

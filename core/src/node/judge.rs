@@ -691,7 +691,8 @@ impl Node {
             .instances
             .get(key)
             .and_then(Instance::identity)
-            .cloned();
+            .cloned()
+            .or_else(|| self.identity_by_replicas(key));
         let command = Command::BeginRecovery {
             uid: uid.clone(),
             purpose: Purpose::DeadPrimary { kind },

@@ -6,7 +6,10 @@
 //!
 //! Holds between calls: a name is held with the server that answered there last.
 
-use alloc::{collections::BTreeMap, format};
+use alloc::{
+    collections::{BTreeMap, BTreeSet},
+    format,
+};
 use core::time::Duration;
 
 use super::{Node, Output};
@@ -112,6 +115,25 @@ impl Node {
             identity.0 == status.source_uuid
         };
         (is_recorded && record.primary != *replica).then(|| record.primary.clone())
+    }
+
+    /// Who a server is that no daemon could read, by what its replicas say of their source, if they agree. MariaDB's identity holds
+    /// the name that a server gives itself: where replicas are known by theirs, so is their source.
+    pub(super) fn identity_by_replicas(&self, source: &InstanceKey) -> Option<Identity> {
+        let replicas = self.observed.edges.replicas_of(source);
+        let said = replicas.iter().filter_map(|replica| {
+            let report = self.observed.instances.get(replica)?.report.as_ref()?;
+            let status = report.replication.as_ref()?;
+            if !status.source_uuid.is_empty() {
+                return Some(Identity(status.source_uuid.clone()));
+            }
+            let is_named_so = report.identity.0 == format!("{}@{replica}", report.server_id);
+            (is_named_so && status.source_server_id != 0)
+                .then(|| Identity(format!("{}@{source}", status.source_server_id)))
+        });
+        let distinct: BTreeSet<Identity> = said.collect();
+        let mut distinct = distinct.into_iter();
+        distinct.next().filter(|_| distinct.next().is_none())
     }
 
     /// Whether a replica's source can be this server: a name may have come to another one meanwhile.

@@ -321,7 +321,10 @@ async fn say_hello<E: Env>(
     if let Some(why) = node.impostor(answer.sender.node, address, stream.certificate().as_ref()) {
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
     }
-    node.note_remark(address, answer.remark);
+    // A refusal comes without one, and what was said before is as true as it was.
+    if answer.remark.is_some() || answer.refusal.is_none() {
+        node.note_remark(address, answer.remark);
+    }
     node.judge_answer(wanted, address, &answer.sender)
         .map_err(io::Error::other)?;
     match answer.refusal {

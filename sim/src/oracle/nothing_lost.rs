@@ -5,8 +5,8 @@
 //!
 //! Where servers do not sync their logs, a power cut takes what the primary acknowledged last. Whoever had it lost it with
 //! the power, and a promotion since then says that something may be lost; or the primary itself came back without it before
-//! anybody was promoted. What it lost it commits others for, under the same GTIDs: a replica that had received the first is
-//! told from one that received the second by no reading, and is not judged for it. No other loss is excused by that.
+//! anybody was promoted. For what it lost it commits others, under the same GTIDs: a replica that received the first is told from
+//! one that received the second by no reading, and whichever is promoted is not judged for it. No other loss is excused by that.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -43,8 +43,24 @@ struct Beyond {
     /// Where it replicated from.
     source: Option<InstanceKey>,
     writes: BTreeSet<u64>,
-    /// The promoted server has others under the same GTIDs.
-    looks_equal: bool,
+    /// Of some of them, the one that the promoted server has under the same GTID.
+    twins: BTreeMap<u64, u64>,
+}
+
+impl Beyond {
+    /// Whether this write of `source` and another one, of which it lost one with its power, have one GTID.
+    fn is_hidden(&self, ended: &Ended, write: u64, source: &InstanceKey) -> bool {
+        let Some(twin) = self.twins.get(&write) else {
+            return false;
+        };
+        let mut hosts = ended.hosts.iter().filter(|host| host.key() == source);
+        hosts.any(|host| {
+            host.look(|server| {
+                let lost = server.lost_with_power();
+                lost.contains(&write) || lost.contains(twin)
+            })
+        })
+    }
 }
 
 /// What promotions left behind, to be judged when the record is complete.
@@ -84,16 +100,17 @@ impl NothingLost {
             return;
         };
         let of_promoted = held(promoted);
-        let its_gtids: BTreeSet<TransactionId> =
-            promoted.look(|server| log_of(server).map(|one| one.id).collect());
+        let by_gtid: BTreeMap<TransactionId, u64> =
+            promoted.look(|server| log_of(server).map(|one| (one.id, one.write)).collect());
         let beyond = hosts.iter().filter_map(|host| {
             let writes: BTreeSet<u64> = held(host).difference(&of_promoted).copied().collect();
             (!writes.is_empty()).then(|| Beyond {
                 server: host.key().clone(),
                 source: host.look(|server| server.source().cloned()),
-                looks_equal: host.look(|server| {
-                    let mut more = log_of(server).filter(|one| !of_promoted.contains(&one.write));
-                    more.all(|one| its_gtids.contains(&one.id))
+                twins: host.look(|server| {
+                    let mine = log_of(server).filter(|one| writes.contains(&one.write));
+                    mine.filter_map(|one| Some((one.write, *by_gtid.get(&one.id)?)))
+                        .collect()
                 }),
                 writes,
             })
@@ -118,7 +135,7 @@ impl NothingLost {
                     continue;
                 };
                 if promoted.deposed.as_ref() == Some(&beyond.server)
-                    || (beyond.looks_equal && lost_with_power(&ended.hosts, source, &beyond.writes))
+                    || (beyond.writes.iter()).all(|write| beyond.is_hidden(ended, *write, source))
                 {
                     continue;
                 }
@@ -157,7 +174,8 @@ impl NothingLost {
             if is_its_own && self.promoted.iter().all(|promoted| promoted.at < at) {
                 continue;
             }
-            if self.was_replaced(ended, write, &by) {
+            let mut beyond = self.promoted.iter().flat_map(|promoted| &promoted.beyond);
+            if beyond.any(|beyond| beyond.is_hidden(ended, write, &by)) {
                 continue;
             }
             self.left_behind(ended, write, at).map_err(|why| {
@@ -195,13 +213,6 @@ impl NothingLost {
         next.is_none_or(|promoted| states_loss(ended, promoted))
     }
 
-    /// Whether the server that acknowledged a write lost it with its power and committed another one in its place.
-    fn was_replaced(&self, ended: &Ended, write: u64, by: &InstanceKey) -> bool {
-        let mut beyond = self.promoted.iter().flat_map(|promoted| &promoted.beyond);
-        beyond.any(|beyond| beyond.looks_equal && beyond.writes.contains(&write))
-            && lost_with_power(&ended.hosts, by, &BTreeSet::from([write]))
-    }
-
     /// A promotion left the write behind on the primary that it deposed, and the record says that this may be. Which replicas
     /// held it is judged of each promotion.
     fn left_behind(&self, ended: &Ended, write: u64, at: Duration) -> Result<(), String> {
@@ -235,12 +246,6 @@ impl NothingLost {
 
 fn states_loss(ended: &Ended, promoted: &Promoted) -> bool {
     record_of(ended, &promoted.uid).is_some_and(|recovery| !recovery.possible_loss.is_empty())
-}
-
-/// Whether a server lost all these writes in power cuts.
-fn lost_with_power(hosts: &[Host], server: &InstanceKey, writes: &BTreeSet<u64>) -> bool {
-    let host = hosts.iter().find(|host| host.key() == server);
-    host.is_some_and(|host| host.look(|server| server.lost_with_power().is_superset(writes)))
 }
 
 /// Whether every server that ever held a write lost it in a power cut, and one did.

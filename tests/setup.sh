@@ -6,7 +6,7 @@
 #   tests/setup.sh client    jq, which orchestrator-client needs beside curl
 #   tests/setup.sh haproxy   HAProxy's program, to try the example with; its service is not left running
 #   tests/setup.sh network   ip(8) and unshare(1): machines with networks of their own, for which the tests need root
-#                            (and sqlite3, which people type there)
+#                            (and sqlite3, by which people copy a daemon's file)
 #   tests/setup.sh mariadb   MariaDB's server program, from this distribution's packages; no service is started
 #   tests/setup.sh mysql     MySQL 9.x out of Debian's unstable suite, kept in a cache outside the clone
 #   tests/setup.sh all       all of these
@@ -96,7 +96,7 @@ setup_network() {
   command -v dpkg-deb >/dev/null || want+=(dpkg)
   PATH=$PATH:/usr/sbin:/sbin command -v mkfs.ext4 >/dev/null || want+=(e2fsprogs)
   command -v mount >/dev/null || want+=(mount)
-  # The README's way to copy a daemon's file, which is typed on such machines.
+  # People copy a daemon's file by it: the tests type that, on such machines too.
   command -v sqlite3 >/dev/null || want+=(sqlite3)
   [ ${#want[@]} = 0 ] || apt_install "${want[@]}"
   # Machines are given a file of names of their own in its place; a system out of debootstrap has none.

@@ -292,6 +292,27 @@ impl Daemon {
         Ok(())
     }
 
+    /// Puts a copy of its raft directory where another one's is to be, which has none. It may run: it stands still meanwhile, so
+    /// that the copy is of one moment, as that of a machine is.
+    pub async fn copy_raft_to(&self, other: &Daemon) -> Result<()> {
+        let pid = self.pid().context("it runs")?;
+        self.signal(Signal::Stop);
+        let stopped = until(
+            "every thread stands still",
+            Duration::from_secs(60),
+            Duration::from_millis(1),
+            async || match is_stopped(pid) {
+                Ok(true) => Look::Holds(()),
+                other => Look::not(format!("{other:?}")),
+            },
+        )
+        .await;
+        let copied = stopped
+            .and_then(|()| copy_folder(&self.folder.join("raft"), &other.folder.join("raft")));
+        self.signal(Signal::Continue);
+        copied
+    }
+
     /// Kills it and waits until it is gone.
     pub async fn kill(&self) -> Result<()> {
         self.signal(Signal::Kill);
@@ -427,6 +448,18 @@ impl Daemon {
             .await;
         reply.is_ok_and(|reply| reply.status == 200)
     }
+}
+
+/// Whether each thread of a process is stopped (`man 5 proc`): one that waits for a disk stops after that.
+fn is_stopped(pid: u32) -> Result<bool> {
+    for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let stat = fs::read_to_string(thread?.path().join("stat"))?;
+        let after_name = stat.rsplit_once(')').context("a name")?.1;
+        if !after_name.trim_start().starts_with('T') {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 fn copy_folder(from: &Path, to: &Path) -> Result<()> {

@@ -1,10 +1,11 @@
 //! Daemons that are provisioned anew while commands are sent and a fleet fails: what one of three loses (its database, its
-//! raft directory, both), or is given (a copy of another member's database, a raft directory of last week), is made good
+//! raft directory, both), or is given (a copy or a dump of another member's database, a raft directory of last week), is made good
 //! without a word of an operator.
 #![allow(clippy::disallowed_methods)]
 
 use std::collections::BTreeSet;
 use std::fs::File;
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -265,6 +266,19 @@ async fn what_a_daemon_with_a_file_loses_comes_back() -> Result<()> {
     };
     trial.round(what, one, Identity::Another, act).await?;
 
+    let what = "both are lost, and the database is a dump of another member's that runs";
+    let act = async |world: &mut World, commands: &Commands| {
+        let daemon = &world.daemons.all()[one];
+        daemon.kill().await?;
+        daemon.wipe()?;
+        let other = &world.daemons.all()[(one + 1) % 3];
+        dump_file(&other.database(), &daemon.database())?;
+        commands.wait_more(SOME, PATIENCE).await?;
+        daemon.start()
+    };
+    trial.round(what, one, Identity::Another, act).await?;
+    wait_same(&trial.world).await?;
+
     // Whoever starts services starts it again after it ended.
     let what = "the whole machine goes back in time";
     let act = async |world: &mut World, commands: &Commands| {
@@ -290,6 +304,52 @@ async fn what_a_daemon_with_a_file_loses_comes_back() -> Result<()> {
     trial.round(what, one, Identity::Another, act).await?;
     trial.end();
     Ok(())
+}
+
+/// Copies a database as people type it.
+fn dump_file(from: &Path, to: &Path) -> Result<()> {
+    let typed = format!(
+        "sqlite3 {} .dump | sqlite3 {}",
+        from.display(),
+        to.display()
+    );
+    let lacks = "sqlite3; type:  tests/setup.sh network";
+    let version = Command::new("sqlite3").arg("-version").output();
+    ensure!(version.context(lacks)?.status.success(), lacks);
+    let output = Command::new("bash")
+        .args(["-o", "pipefail", "-c", &typed])
+        .output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(
+        output.status.success() && said.is_empty(),
+        "{typed}: {said}"
+    );
+    Ok(())
+}
+
+/// Waits until all databases are of one state, and each names the daemon that writes it, and no other, as alive: a copy brings
+/// along the row of the daemon that it was made of.
+async fn wait_same(world: &World) -> Result<()> {
+    let what = "the databases are the same, and each is its daemon's own";
+    until(what, PATIENCE, Duration::from_millis(50), async || {
+        let looked: Result<BTreeSet<_>> = world.daemons.all().iter().map(stands).collect();
+        match looked {
+            Ok(states) if states.len() == 1 => Look::Holds(()),
+            other => Look::not(format!("{other:?}")),
+        }
+    })
+    .await
+}
+
+/// The position of a daemon's database, and the digest of the state there.
+fn stands(daemon: &Daemon) -> Result<(i64, String)> {
+    let file = rusqlite::Connection::open(daemon.database())?;
+    let alive = "SELECT group_concat(token) FROM node_health";
+    let alive: Option<String> = file.query_row(alive, [], |row| row.get(0))?;
+    let token = daemon.token()?;
+    ensure!(alive.as_ref() == Some(&token), "{alive:?}, not {token}");
+    let state = "SELECT applied_index, digest FROM orchestrator_projection";
+    Ok(file.query_row(state, [], |row| Ok((row.get(0)?, row.get(1)?)))?)
 }
 
 fn schema(place: usize) -> String {

@@ -19,6 +19,7 @@ mod names;
 mod network;
 mod package;
 mod proxy;
+mod raft_directory;
 mod raft_port;
 mod start;
 mod versions;

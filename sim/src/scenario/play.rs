@@ -219,6 +219,20 @@ pub(super) struct Player {
     pub(super) is_healed: bool,
 }
 
+/// A replica that is not attached when its source is read would be found with the next poll of that one, which the script may not
+/// let live so long: people, who set it up, have it discovered.
+async fn discover_late<E: Engine>(daemons: &[String], hosts: &[Host]) {
+    let is_attached =
+        |host: &Host| host.look(|server| server.source().is_none() || server.is_replicating());
+    let late: Vec<&Host> = hosts.iter().filter(|host| !is_attached(host)).collect();
+    for host in late {
+        while !is_attached(host) && E::elapsed() < DISCOVERED_WITHIN {
+            sleep::<E>(LOOK).await;
+        }
+        operator::discover::<E>(daemons, host.key().clone()).await;
+    }
+}
+
 /// An action with the time it is due at.
 struct Due {
     at: Duration,
@@ -241,8 +255,10 @@ impl Player {
             key(if self.hosts.len() > 1 { "m2" } else { "m1" }),
         );
         let alias = self.store.is_some().then_some(ALIAS);
+        let hosts = self.hosts.clone();
         spawn::<E>(async move {
             operator::discover::<E>(&daemons, first).await;
+            discover_late::<E>(&daemons, &hosts).await;
             if let Some(alias) = alias {
                 operator::name_cluster::<E>(&daemons, &key("m1"), alias).await;
             }

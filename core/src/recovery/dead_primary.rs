@@ -2315,7 +2315,7 @@ pub(crate) fn repoint(
     // The receiver of a halted replica is not stopped once more: a server that was restarted since it was read receives again, and
     // refuses a change of its source (error 3021, MariaDB's 1198). It is halted again then, and judged by what it received.
     let is_halted = status.source == *failed;
-    let stop_both = || {
+    let stop_what_runs = || {
         if is_halted {
             Statement::StopSqlThread
         } else {
@@ -2328,7 +2328,7 @@ pub(crate) fn repoint(
                 return Ready::Later;
             }
             Ready::Now(vec![
-                stop_both(),
+                stop_what_runs(),
                 change_source(candidate, SourcePosition::MariadbSlavePos, status),
                 Statement::StartReplication,
             ])
@@ -2353,7 +2353,7 @@ pub(crate) fn repoint(
                 return Ready::Later;
             }
             Ready::Now(vec![
-                stop_both(),
+                stop_what_runs(),
                 change_source(candidate, SourcePosition::OracleAuto, status),
                 Statement::StartReplication,
             ])

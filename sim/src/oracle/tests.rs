@@ -629,6 +629,66 @@ fn a_lost_write_of_a_server_that_was_opened_again_is_found() {
     finds(judge(3, 2), "nothing lost");
 }
 
+/// What is said of a recovery of m1 that begins at this second, after looks by two of three voters, of which these reach it; this
+/// was done to it before the last look.
+fn judge_need(
+    second: u64,
+    is_whole: fn(&str, &str) -> bool,
+    by_people: bool,
+    done: fn(&mut Server),
+) -> Result<(), String> {
+    let hosts = hosts(Kind::Mysql);
+    let voters: Vec<NodeId> = (1..=3).map(NodeId).collect();
+    let daemons = [("n1", 1), ("n2", 2)].map(|(name, node)| DaemonView {
+        node: NodeId(node),
+        voters: voters.clone(),
+        ..view(name, 7, 1)
+    });
+    let truth = |at| Truth {
+        at: Duration::from_secs(at),
+        is_whole,
+        ..truth(&hosts)
+    };
+    let mut oracle = needed::Needed::default();
+    for at in 0..second {
+        if at + 1 == second {
+            hosts[0].change(done);
+        }
+        oracle.look(&daemons, &truth(at));
+    }
+    let mut begins = dies();
+    if let Event::Committed {
+        command: Command::BeginRecovery { forced, .. },
+        ..
+    } = &mut begins
+    {
+        *forced = by_people;
+    }
+    oracle.observe(&begins, &truth(second))
+}
+
+#[test]
+fn a_recovery_of_a_primary_that_most_voters_reach_is_found() {
+    let all = |_: &str, _: &str| true;
+    let nothing = |_: &mut Server| {};
+    finds(judge_need(9, all, false, nothing), "needed");
+    // People asked for it.
+    assert_eq!(judge_need(9, all, true, nothing), Ok(()));
+    // It was thought dead before the first look, and there was no time to find that it is not.
+    assert_eq!(judge_need(2, all, false, nothing), Ok(()));
+    // One of three reaches it.
+    let one = |daemon: &str, _: &str| daemon == "n1";
+    assert_eq!(judge_need(9, one, false, nothing), Ok(()));
+    // It died, stands still, or lives since a moment ago.
+    assert_eq!(judge_need(9, all, false, Server::kill), Ok(()));
+    assert_eq!(judge_need(9, all, false, Server::freeze), Ok(()));
+    let restarted = |server: &mut Server| {
+        server.kill();
+        server.start(Duration::from_secs(8));
+    };
+    assert_eq!(judge_need(9, all, false, restarted), Ok(()));
+}
+
 /// Nothing is asked of a replica that was unknown while a recovery ran, until it follows again; and of no other.
 #[test]
 fn a_replica_that_people_had_forgotten_is_theirs() {

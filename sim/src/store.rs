@@ -10,6 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use orchestrator::config::{ConsulSettings, ConsulWrites, KvSettings, Secret};
 use orchestrator::env::spawn;
+use orchestrator::kv::Version;
 use orchestrator::trace::event;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -25,7 +26,7 @@ const PORT: u16 = 8500;
 pub const PREFIX: &str = "mysql/master/";
 const BODY_BYTES_MAX: usize = 1 << 20;
 
-/// A value, the time of the decision behind it, and which write it was.
+/// A value, its packed [`Version`], and which write it was.
 #[derive(Debug, Clone)]
 struct Pair {
     value: String,
@@ -196,7 +197,8 @@ impl Store {
         for (key, value, flags, _) in writes {
             shared.writes += 1;
             let index = shared.writes;
-            event("kv", format_args!("{key} is {value} of {flags}"));
+            let version = Version::unpacked(flags);
+            event("kv", format_args!("{key} is {value} of {version}"));
             shared.pairs.insert(
                 key.clone(),
                 Pair {
@@ -208,7 +210,7 @@ impl Store {
             written.push(Event::Published {
                 key,
                 value,
-                version: flags,
+                version,
             });
         }
         drop(shared);

@@ -8,6 +8,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use orchestrator::kv::Version;
 use orchestrator_core::id::{ClusterId, InstanceKey, LogPosition, Uid};
 use orchestrator_core::recovery::{Hook, Statement, StepKind};
 use orchestrator_core::replicated::{Answer, Command, Members, Replicated, wire};
@@ -64,11 +65,11 @@ pub enum Event {
         key: String,
         is_done: bool,
     },
-    /// A pair was written to the key-value store, with the time of the decision that it comes from.
+    /// A pair was written to the key-value store.
     Published {
         key: String,
         value: String,
-        version: u64,
+        version: Version,
     },
     /// A statement took effect on a server.
     Executed {

@@ -87,13 +87,20 @@ impl Consul {
         pair.map(|(value, ..)| value.clone())
     }
 
+    /// The flags of a pair here.
+    pub fn flags(&self, key: &str) -> Option<u64> {
+        let pairs = self.pairs.lock().unwrap_or_else(PoisonError::into_inner);
+        let pair = pairs.get(&(OWN.to_owned(), key.to_owned()));
+        pair.map(|(_, flags, _)| *flags)
+    }
+
     /// Somebody empties it.
     pub fn clear(&self) {
         let mut pairs = self.pairs.lock().unwrap_or_else(PoisonError::into_inner);
         pairs.clear();
     }
 
-    /// Somebody else's write, of a decision of this time (milliseconds since the epoch).
+    /// Somebody else's write.
     pub fn put(&self, key: &str, value: &str, flags: u64) {
         let mut pairs = self.pairs.lock().unwrap_or_else(PoisonError::into_inner);
         let index = pairs.values().map(|(.., index)| *index).max().unwrap_or(0) + 1;

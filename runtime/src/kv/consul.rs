@@ -1,6 +1,6 @@
 //! Consul's key-value store, by its HTTP API (`/v1/kv`, `/v1/txn`).
 //!
-//! A pair's `Flags` hold the version of the decision that it comes from. A pair is read before it is written, and written
+//! A pair's `Flags` hold its [`Version`]. A pair is read before it is written, and written
 //! only against the index that was read, so that two daemons cannot undo each other.
 
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 
-use super::Pairs;
+use super::{Pairs, Version};
 use crate::config::{ConsulSettings, ConsulWrites};
 use crate::env::{Env, Mutant, spawn, timeout};
 use crate::tls::{self, Renewed};
@@ -44,8 +44,20 @@ pub(super) struct Consul {
 /// A pair as the store has it.
 struct Held {
     value: String,
-    version: u64,
+    version: Version,
     index: u64,
+}
+
+impl Held {
+    /// The later term decides who is primary. What is said of one primary (its addresses) is by the same decision, and
+    /// renewed whatever the term: where a cluster went on from an older export, terms are lower than they were.
+    fn stands_against(&self, version: Version, names_another: bool) -> bool {
+        if names_another {
+            self.version > version
+        } else {
+            self.version.decided > version.decided
+        }
+    }
 }
 
 impl Consul {
@@ -88,7 +100,7 @@ impl Consul {
     }
 
     /// Makes the store say this, unless it says something of a later decision.
-    pub(super) async fn put<E: Env>(&self, pairs: &Pairs, version: u64) -> Result<(), String> {
+    pub(super) async fn put<E: Env>(&self, pairs: &Pairs, version: Version) -> Result<(), String> {
         let empty = String::new();
         for _ in 0..TRIES {
             let mut writes = Vec::new();
@@ -102,9 +114,12 @@ impl Consul {
                 };
                 match self.read::<E>(key).await? {
                     Some(held) if held.value == *value => names_another &= place > 0,
-                    Some(held) if held.version > version && !E::has(Mutant::AnyPublication) => {
+                    Some(held)
+                        if held.stands_against(version, names_another)
+                            && !E::has(Mutant::AnyPublication) =>
+                    {
                         tracing::info!(
-                            "{key} in Consul is {}, of a later decision than {value}: it is left",
+                            "{key} in Consul is {}, of a later decision or raft term than {value}: it is left",
                             held.value
                         );
                         return Ok(());
@@ -151,7 +166,7 @@ impl Consul {
         let value = STANDARD.decode(value).map_err(|_| wrong())?;
         Ok(Some(Held {
             value: String::from_utf8_lossy(&value).into_owned(),
-            version: row["Flags"].as_u64().unwrap_or(0),
+            version: Version::unpacked(row["Flags"].as_u64().unwrap_or(0)),
             index: row["ModifyIndex"].as_u64().ok_or_else(wrong)?,
         }))
     }
@@ -160,10 +175,11 @@ impl Consul {
     async fn write_singly<E: Env>(
         &self,
         writes: &[(&String, &String, u64)],
-        version: u64,
+        version: Version,
     ) -> Result<bool, String> {
+        let flags = version.packed();
         for (key, value, index) in writes {
-            let path = format!("/v1/kv/{}?cas={index}&flags={version}", escaped(key));
+            let path = format!("/v1/kv/{}?cas={index}&flags={flags}", escaped(key));
             let body = Bytes::from((*value).clone());
             let (status, body) = self.ask::<E>(Method::PUT, &path, body).await?;
             if !status.is_success() {
@@ -180,7 +196,7 @@ impl Consul {
     async fn write_together<E: Env>(
         &self,
         writes: &[(&String, &String, u64)],
-        version: u64,
+        version: Version,
     ) -> Result<bool, String> {
         let operations: Vec<Value> = writes
             .iter()
@@ -189,7 +205,7 @@ impl Consul {
                     "Verb": "cas",
                     "Key": key,
                     "Value": STANDARD.encode(value),
-                    "Flags": version,
+                    "Flags": version.packed(),
                     "Index": index,
                 }})
             })

@@ -2,12 +2,12 @@
 //!
 //! What a store is to say is a function of the replicated state, so nothing is queued and nothing is replayed: each round
 //! compares what is there with what should be, and mends the difference. A value carries the log time of the decision that
-//! it comes from, and is never replaced by one of an earlier decision: a daemon that lags, or was cut off, cannot turn a
-//! store back. That stands for the epoch of whoever decided, as far as an epoch tells earlier from later: it grows from leader to
-//! leader, and also where a cluster was formed anew, whose terms begin again. Every daemon publishes to the store of its own
-//! configuration while it is part of a quorum.
+//! it comes from and the term in which it was written, and is never replaced by one of an earlier decision, nor by another
+//! primary of an earlier term: a daemon that lags, or was cut off, cannot turn a store back. Every daemon publishes to the
+//! store of its own configuration while it is part of a quorum.
 
 mod consul;
+mod version;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -28,6 +28,7 @@ use crate::driver::DriverHandle;
 use crate::env::{Env, sleep, spawn, timeout};
 use crate::hooks::Hooks;
 use consul::Consul;
+pub use version::Version;
 
 /// How often the state is looked at.
 const LOOK: Duration = Duration::from_millis(100);
@@ -45,7 +46,14 @@ pub(crate) struct Entry {
     pub primary: InstanceKey,
     /// Log time of the decision in milliseconds since the epoch, and the number of the recovery added to it: log time stands
     /// still for as long as somebody's clock was ahead.
-    pub version: u64,
+    pub decided: u64,
+}
+
+impl Entry {
+    const fn version(&self, term: u64) -> Version {
+        let decided = self.decided;
+        Version { decided, term }
+    }
 }
 
 /// What stores are to say by this state: the primary of every cluster that has an alias.
@@ -76,7 +84,7 @@ pub(crate) fn entries(state: &Replicated) -> Vec<Entry> {
             Entry {
                 alias: record.shown_alias().to_owned(),
                 primary: primary.clone(),
-                version: millis(at) + number,
+                decided: millis(at) + number,
             }
         })
         .collect()
@@ -279,9 +287,12 @@ impl Publisher {
                 () = sleep::<E>(LOOK) => None,
             };
             let looked = driver
-                .look(|node, _| (node.raft().healthy, entries(node.replicated())))
+                .look(|node, _| {
+                    let state = node.replicated();
+                    (node.raft().healthy, state.applied().term, entries(state))
+                })
                 .await;
-            let Ok((is_healthy, wanted)) = looked else {
+            let Ok((is_healthy, term, wanted)) = looked else {
                 return;
             };
             let now = E::mono();
@@ -294,7 +305,7 @@ impl Publisher {
                     due.filter(|(_, was_told)| is_due || !was_told).collect();
                 // What nobody was told so far does not wait for a comparison of all the others.
                 due.sort_by_key(|(_, was_told)| *was_told);
-                let outcome = self.publish::<E>(due, table.as_ref()).await;
+                let outcome = self.publish::<E>(due, term, table.as_ref()).await;
                 next_compare = now + if outcome.is_ok() { COMPARE } else { RETRY };
                 match &outcome {
                     Ok(_) => {
@@ -324,6 +335,7 @@ impl Publisher {
     async fn publish<E: Env>(
         &self,
         entries: Vec<(&Entry, bool)>,
+        term: u64,
         table: Option<&Backend>,
     ) -> Result<Vec<Told>, String> {
         let mut first_error = Ok(());
@@ -337,7 +349,7 @@ impl Publisher {
             }
             // One cluster's failure keeps no other from being told.
             if let Some(consul) = &self.consul {
-                let outcome = consul.put::<E>(&pairs, entry.version).await;
+                let outcome = consul.put::<E>(&pairs, entry.version(term)).await;
                 first_error = first_error.and(outcome);
             }
             told.push(Told {
@@ -369,9 +381,13 @@ async fn distribute<E: Env>(settings: ConsulSettings, prefix: String, driver: Dr
     loop {
         sleep::<E>(LOOK).await;
         let looked = driver
-            .look(|node, _| (node.raft().leading.is_some(), entries(node.replicated())))
+            .look(|node, _| {
+                let state = node.replicated();
+                let is_leading = node.raft().leading.is_some();
+                (is_leading, state.applied().term, entries(state))
+            })
             .await;
-        let Ok((is_leading, wanted)) = looked else {
+        let Ok((is_leading, term, wanted)) = looked else {
             return;
         };
         let now = E::mono();
@@ -386,7 +402,7 @@ async fn distribute<E: Env>(settings: ConsulSettings, prefix: String, driver: Dr
                     let far = Consul::of_data_center(&settings, &name);
                     for entry in &wanted {
                         let pairs = resolved_pairs::<E>(&prefix, entry).await;
-                        let put = far.put::<E>(&pairs, entry.version).await;
+                        let put = far.put::<E>(&pairs, entry.version(term)).await;
                         let put = put.map_err(|why| format!("data centre {name}: {why}"));
                         // One that is away keeps no other from being told.
                         let is_away = put.is_err();

@@ -133,17 +133,31 @@ async fn consul(store: &Store, writes: ConsulWrites) -> Consul {
     })
 }
 
-fn entry(host: &str, version: u64) -> Entry {
+fn entry(host: &str, decided: u64) -> Entry {
     Entry {
         alias: String::from("shop"),
         primary: InstanceKey::new(host, 3306),
-        version,
+        decided,
     }
 }
 
-fn five(host: &str, version: u64) -> Pairs {
-    let address = IpAddr::from([10, 0, 0, 1]);
-    pairs("mysql/master/", &entry(host, version), Some(&[address]))
+/// Of a decision, written in term 1.
+const fn of(decided: u64) -> Version {
+    in_term(decided, 1)
+}
+
+const fn in_term(decided: u64, term: u64) -> Version {
+    Version { decided, term }
+}
+
+fn five(host: &str, decided: u64) -> Pairs {
+    five_at(host, decided, 1)
+}
+
+/// At the address 10.0.0.`last`.
+fn five_at(host: &str, decided: u64, last: u8) -> Pairs {
+    let address = IpAddr::from([10, 0, 0, last]);
+    pairs("mysql/master/", &entry(host, decided), Some(&[address]))
 }
 
 #[test]
@@ -152,7 +166,10 @@ fn a_primary_is_five_pairs() {
         for writes in BOTH {
             let store = Store::default();
             let consul = consul(&store, writes).await;
-            consul.put::<TokioEnv>(&five("db1", 7), 7).await.unwrap();
+            consul
+                .put::<TokioEnv>(&five("db1", 7), of(7))
+                .await
+                .unwrap();
             let expected = [
                 ("mysql/master/shop", "db1:3306"),
                 ("mysql/master/shop/hostname", "db1"),
@@ -164,7 +181,10 @@ fn a_primary_is_five_pairs() {
             assert_eq!(store.values(), expected);
             // The same again writes nothing.
             let index = store.with(|_, index| *index);
-            consul.put::<TokioEnv>(&five("db1", 8), 8).await.unwrap();
+            consul
+                .put::<TokioEnv>(&five("db1", 8), of(8))
+                .await
+                .unwrap();
             assert_eq!(store.with(|_, index| *index), index);
         }
     });
@@ -181,14 +201,17 @@ fn addresses_that_are_not_known_stay_until_there_is_another_primary() {
                 |host: &str, version| pairs("mysql/master/", &entry(host, version), None);
             let address = |store: &Store| store.values()[2].clone();
             let named = |value: &str| (String::from("mysql/master/shop/ipv4"), value.to_owned());
-            consul.put::<TokioEnv>(&five("db1", 7), 7).await.unwrap();
             consul
-                .put::<TokioEnv>(&unresolved("db1", 8), 8)
+                .put::<TokioEnv>(&five("db1", 7), of(7))
+                .await
+                .unwrap();
+            consul
+                .put::<TokioEnv>(&unresolved("db1", 8), of(8))
                 .await
                 .unwrap();
             assert_eq!(address(&store), named("10.0.0.1"));
             consul
-                .put::<TokioEnv>(&unresolved("db2", 9), 9)
+                .put::<TokioEnv>(&unresolved("db2", 9), of(9))
                 .await
                 .unwrap();
             assert_eq!(store.values()[0].1, "db2:3306");
@@ -203,13 +226,84 @@ fn a_later_decision_is_never_replaced_by_an_earlier_one() {
         for writes in BOTH {
             let store = Store::default();
             let consul = consul(&store, writes).await;
-            consul.put::<TokioEnv>(&five("db1", 7), 7).await.unwrap();
-            consul.put::<TokioEnv>(&five("db2", 9), 9).await.unwrap();
+            consul
+                .put::<TokioEnv>(&five("db1", 7), of(7))
+                .await
+                .unwrap();
+            consul
+                .put::<TokioEnv>(&five("db2", 9), of(9))
+                .await
+                .unwrap();
             assert_eq!(store.values()[0].1, "db2:3306");
-            consul.put::<TokioEnv>(&five("db1", 8), 8).await.unwrap();
+            consul
+                .put::<TokioEnv>(&five("db1", 8), of(8))
+                .await
+                .unwrap();
             assert_eq!(store.values()[0].1, "db2:3306");
         }
     });
+}
+
+/// Where decisions do not tell who knows more, the term does: log time stood still, and a daemon lags behind an election.
+#[test]
+fn another_primary_of_an_earlier_term_is_not_written() {
+    run(async {
+        for writes in BOTH {
+            let store = Store::default();
+            let consul = consul(&store, writes).await;
+            let put = async |pairs: &Pairs, version| {
+                consul.put::<TokioEnv>(pairs, version).await.unwrap();
+                store.values()[0].1.clone()
+            };
+            let (first, second) = (five("db1", 7), five("db2", 7));
+            assert_eq!(put(&first, in_term(7, 3)).await, "db1:3306");
+            assert_eq!(put(&second, in_term(7, 4)).await, "db2:3306");
+            assert_eq!(put(&first, in_term(7, 3)).await, "db2:3306");
+            // A cluster that was formed anew begins with low terms, and decides later.
+            assert_eq!(put(&five("db1", 8), in_term(8, 1)).await, "db1:3306");
+        }
+    });
+}
+
+/// One that went on from an older export: the same decision in a lower term, and its primary has moved since.
+#[test]
+fn the_addresses_of_one_primary_are_renewed_in_any_term() {
+    run(async {
+        for writes in BOTH {
+            let store = Store::default();
+            let consul = consul(&store, writes).await;
+            let before = five_at("db1", 7, 1);
+            consul
+                .put::<TokioEnv>(&before, in_term(7, 9))
+                .await
+                .unwrap();
+            let moved = five_at("db1", 7, 2);
+            consul.put::<TokioEnv>(&moved, in_term(7, 3)).await.unwrap();
+            assert_eq!(store.values()[2].1, "10.0.0.2");
+            // One that decided earlier knows nothing of it.
+            let early = five_at("db1", 6, 3);
+            consul.put::<TokioEnv>(&early, in_term(6, 9)).await.unwrap();
+            assert_eq!(store.values()[2].1, "10.0.0.2");
+        }
+    });
+}
+
+#[test]
+fn a_version_is_one_number_that_grows_with_it() {
+    let versions = [
+        in_term(0, 0),
+        in_term(0, 1),
+        in_term(1_796_000_000_000, 0),
+        in_term(1_796_000_000_000, 5),
+        in_term(1_796_000_000_001, 1),
+    ];
+    assert!(versions.is_sorted_by(|one, next| one.packed() < next.packed()));
+    for version in versions {
+        assert_eq!(Version::unpacked(version.packed()), version);
+    }
+    // More elections than there is room for say no more than the greatest.
+    assert!(in_term(7, u64::MAX).packed() < in_term(8, 0).packed());
+    assert_eq!(in_term(u64::MAX, u64::MAX).packed(), u64::MAX);
 }
 
 #[test]
@@ -225,7 +319,7 @@ fn a_store_that_does_not_answer_is_named() {
             operations_per_transaction: 5,
         });
         let why = consul
-            .put::<TokioEnv>(&five("db1", 7), 7)
+            .put::<TokioEnv>(&five("db1", 7), of(7))
             .await
             .unwrap_err();
         assert!(why.contains("ConsulAddress 127.0.0.1:1"), "{why}");

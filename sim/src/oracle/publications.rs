@@ -1,13 +1,15 @@
 //! What the key-value store says was decided: no pair names a server that no committed entry had made the primary of the
-//! cluster so called, nor has the time of anything but a committed entry. And it never goes backwards: no pair is replaced
-//! by one of an earlier decision, and no cluster's primary by a server whose promotion came before that of the one that is
-//! there.
+//! cluster so called, nor has the time of anything but a committed entry, nor a term before that entry's or after every
+//! vote's. And it never goes backwards: no pair is replaced by one of an earlier decision, and no cluster's primary by one
+//! of an earlier term, or by a server whose promotion came before that of the one that is there.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use orchestrator::kv::Version;
 use orchestrator_core::id::InstanceKey;
 use orchestrator_core::recovery::{Outcome, Phase, Statement, StepKind};
 use orchestrator_core::replicated::Replicated;
+use orchestrator_core::time::Wall;
 
 use super::Truth;
 use crate::store::PREFIX;
@@ -16,13 +18,15 @@ use crate::witness::{Cause, Event};
 /// What the store says.
 #[derive(Debug, Default)]
 pub struct Publications {
-    held: BTreeMap<String, (String, u64)>,
+    held: BTreeMap<String, (String, Version)>,
     /// The servers that were promoted, in their order.
     promoted: Vec<String>,
     /// Whoever was the primary of a cluster of this name, by what was committed.
     primaries: BTreeMap<String, BTreeSet<InstanceKey>>,
-    /// The log's time after each committed entry, in milliseconds.
-    times: BTreeSet<u64>,
+    /// The log's time after each committed entry, in milliseconds, with the term of the first one of that time.
+    times: BTreeMap<u64, u64>,
+    /// The latest that anybody voted in.
+    term: u64,
 }
 
 impl Publications {
@@ -47,10 +51,10 @@ impl Publications {
                 self.was_decided(key, value, *version, truth.decided)?;
                 self.goes_forward(key, value, *version)?;
             }
+            Event::Votes { term, .. } => self.term = self.term.max(*term),
             Event::Executed { .. }
             | Event::Leads { .. }
             | Event::NoLongerLeads { .. }
-            | Event::Votes { .. }
             | Event::HookBegan { .. }
             | Event::HookEnded { .. } => {}
         }
@@ -58,10 +62,12 @@ impl Publications {
     }
 
     fn learn(&mut self, decided: &Replicated) {
-        self.times.insert(decided.log_time().nanos() / 1_000_000);
+        let millis = |at: Wall| at.nanos() / 1_000_000;
+        let term = decided.applied().term;
+        self.times.entry(millis(decided.log_time())).or_insert(term);
         for record in decided.clusters() {
             // A cluster that was made of a database holds what was decided before its first entry.
-            self.times.insert(record.recorded.nanos() / 1_000_000);
+            self.times.entry(millis(record.recorded)).or_insert(0);
             let alias = record.shown_alias();
             if alias.is_empty() {
                 continue;
@@ -87,7 +93,7 @@ impl Publications {
         &self,
         key: &str,
         value: &str,
-        version: u64,
+        version: Version,
         decided: &Replicated,
     ) -> Result<(), String> {
         let bad = |why: &str| {
@@ -113,33 +119,41 @@ impl Publications {
         if !is_named {
             return bad("nothing that is committed made this the cluster's primary");
         }
-        // A pair's version is the time of an entry with the number of a recovery added to it.
+        // The time of an entry with the number of a recovery added to it.
         let numbers = decided.recoveries_newest_first().map(|one| one.number);
-        let is_of_an_entry = numbers
-            .chain([0])
-            .any(|number| version >= number && self.times.contains(&(version - number)));
-        if is_of_an_entry {
-            Ok(())
-        } else {
-            bad("nothing was committed at that time")
+        let terms = numbers.chain([0]).filter_map(|number| {
+            let time = version.decided.checked_sub(number)?;
+            self.times.get(&time)
+        });
+        match terms.min() {
+            None => bad("nothing was committed at that time"),
+            Some(first) if version.term < *first => bad("it was decided in a later term"),
+            Some(_) if version.term > self.term => bad("nobody voted in that term"),
+            Some(_) => Ok(()),
         }
     }
 
-    fn goes_forward(&mut self, key: &str, value: &str, version: u64) -> Result<(), String> {
+    fn goes_forward(&mut self, key: &str, value: &str, version: Version) -> Result<(), String> {
         let held = self
             .held
             .insert(key.to_owned(), (value.to_owned(), version));
         let Some((held, held_version)) = held else {
             return Ok(());
         };
-        if version < held_version {
+        let is_address = key
+            .strip_prefix(PREFIX)
+            .is_some_and(|alias| !alias.contains('/'));
+        // The addresses of one primary are renewed in any term.
+        let is_back = if is_address {
+            version < held_version
+        } else {
+            version.decided < held_version.decided
+        };
+        if is_back {
             return Err(format!(
                 "publications: {key} went back from {held} of {held_version} to {value} of {version}"
             ));
         }
-        let is_address = key
-            .strip_prefix(PREFIX)
-            .is_some_and(|alias| !alias.contains('/'));
         if is_address && self.place(value) < self.place(&held) {
             return Err(format!(
                 "publications: {key} went back from {held}, which was promoted later, to {value}"

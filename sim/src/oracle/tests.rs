@@ -3,6 +3,7 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use orchestrator::kv::Version;
 use orchestrator::raft::LogBounds;
 use orchestrator_core::id::{ClusterId, ClusterKey, Epoch, LogPosition, NodeId, StepId, Uid};
 use orchestrator_core::recovery::{
@@ -1228,8 +1229,8 @@ fn hooks_out_of_their_turn_are_found() {
     );
 }
 
-/// What the oracle of the store says when the cluster `shop` had `m1` as primary from 1 s on, and `m2` from 2 s on, and then
-/// this happens.
+/// What the oracle of the store says when the cluster `shop` had `m1` as primary from 1 s on and, in term 2, `m2` from 2 s on,
+/// and then this happens.
 fn judge_store(events: &[Event]) -> Result<(), String> {
     let record = |primary| Command::RecordCluster {
         primary: key(primary),
@@ -1243,17 +1244,24 @@ fn judge_store(events: &[Event]) -> Result<(), String> {
     };
     let mut decided = Replicated::default();
     let mut oracle = publications::Publications::default();
-    for (index, second, command) in [(1, 1, record(1)), (2, 1, alias), (3, 2, record(2))] {
+    let entries = [(1, 1, 1, record(1)), (2, 1, 1, alias), (3, 2, 2, record(2))];
+    for (index, term, second, command) in entries {
+        let at = LogPosition {
+            term,
+            ..view("n1", index, 1).at
+        };
         let stamped = Stamped {
             wall: Wall::from_secs(second),
             command,
         };
-        decided.apply(view("n1", index, 1).at, &stamped);
+        decided.apply(at, &stamped);
         let truth = Truth {
             decided: &decided,
             ..truth(&[])
         };
-        oracle.observe(&committed(stamped.command), &truth)?;
+        for event in [votes(term), committed(stamped.command)] {
+            oracle.observe(&event, &truth)?;
+        }
     }
     let truth = Truth {
         decided: &decided,
@@ -1264,11 +1272,25 @@ fn judge_store(events: &[Event]) -> Result<(), String> {
         .try_for_each(|event| oracle.observe(event, &truth))
 }
 
-fn says(key: &str, value: &str, version: u64) -> Event {
+fn votes(term: u64) -> Event {
+    Event::Votes {
+        daemon: "n1".to_owned(),
+        voter: "v1".to_owned(),
+        term,
+        candidate: "v1".to_owned(),
+    }
+}
+
+/// Said in term 2.
+fn says(key: &str, value: &str, decided: u64) -> Event {
+    says_in(2, key, value, decided)
+}
+
+fn says_in(term: u64, key: &str, value: &str, decided: u64) -> Event {
     Event::Published {
         key: format!("mysql/master/{key}"),
         value: value.to_owned(),
-        version,
+        version: Version { decided, term },
     }
 }
 
@@ -1276,7 +1298,7 @@ fn says(key: &str, value: &str, version: u64) -> Event {
 fn a_store_that_goes_backwards_is_found() {
     assert_eq!(
         judge_store(&[
-            says("shop", "m1:3306", 1_000),
+            says_in(1, "shop", "m1:3306", 1_000),
             opened(2, 1),
             says("shop", "m2:3306", 2_000),
             says("shop/hostname", "m2", 2_000),
@@ -1302,9 +1324,25 @@ fn a_store_that_goes_backwards_is_found() {
     );
 }
 
+/// Of one primary more may be said in an earlier term, of who it is not.
+#[test]
+fn a_store_that_goes_back_to_an_earlier_term_is_found() {
+    let later = |key, value| [votes(3), says_in(3, key, value, 2_000)];
+    let [vote, said] = later("shop", "m1:3306");
+    finds(
+        judge_store(&[vote, said, says("shop", "m2:3306", 2_000)]),
+        "publications",
+    );
+    let [vote, said] = later("shop/ipv4", "10.0.0.1");
+    assert_eq!(
+        judge_store(&[vote, said, says("shop/ipv4", "10.0.0.2", 2_000)]),
+        Ok(())
+    );
+}
+
 #[test]
 fn a_publication_that_nobody_decided_is_found() {
-    for (key, value, version) in [
+    for (key, value, decided) in [
         ("shop", "m3:3306", 2_000),
         ("shop", "m2:3306", 1_500),
         ("shop", "m2:3306", 9_000),
@@ -1313,7 +1351,13 @@ fn a_publication_that_nobody_decided_is_found() {
         ("shop/weight", "1", 2_000),
         ("shelf", "m2:3306", 2_000),
     ] {
-        finds(judge_store(&[says(key, value, version)]), "publications");
+        finds(judge_store(&[says(key, value, decided)]), "publications");
+    }
+    for term in [1, 3] {
+        finds(
+            judge_store(&[says_in(term, "shop", "m2:3306", 2_000)]),
+            "publications",
+        );
     }
     let addressless = [
         says("shop/ipv4", "", 2_000),

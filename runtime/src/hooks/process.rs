@@ -387,10 +387,15 @@ fn end_group(group: Option<u32>, signal: libc::c_int) {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::os::fd::AsRawFd;
+
+    use orchestrator_core::id::{Epoch, NodeId};
+    use serde_json::json;
 
     use super::super::text::tests::facts;
     use super::*;
+    use crate::config::parse_files;
     use crate::env::DedicatedRuntime;
 
     fn settings(hooks: &[&str]) -> HookSettings {
@@ -409,16 +414,17 @@ mod tests {
         }
     }
 
-    /// Runs a hook under a limit that only one that is waited for beyond its deadline reaches.
     fn run(settings: HookSettings, place: u32) -> Outcome {
+        let list = HookList::PostFailover;
+        run_with(settings, Hook { list, place }, facts())
+    }
+
+    /// Runs a hook under a limit that only one that is waited for beyond its deadline reaches.
+    fn run_with(settings: HookSettings, hook: Hook, facts: HookFacts) -> Outcome {
         let runtime = DedicatedRuntime::start("hooks-test", 1).unwrap();
-        let hook = Hook {
-            list: HookList::PostFailover,
-            place,
-        };
         let limit = settings.deadline + Duration::from_secs(60);
         let processes = Processes::new(settings);
-        let outcome = runtime.run(timeout::<TokioEnv, _>(limit, processes.run(hook, facts())));
+        let outcome = runtime.run(timeout::<TokioEnv, _>(limit, processes.run(hook, facts)));
         runtime.stop();
         outcome.unwrap_or_else(|| panic!("the hook is waited for after {limit:?}"))
     }
@@ -446,6 +452,48 @@ mod tests {
         );
         assert_eq!(run(settings(&[&hook]), 0), Outcome::Done);
         assert_eq!(read(&path), "db1 db2 1:ab/PostFailoverProcesses[0]\n");
+    }
+
+    /// In both forms, with key and epoch. Also those that no operation of this release calls.
+    #[test]
+    fn every_list_of_a_file_is_run() {
+        let path = file("lists");
+        let write = |form: &str| {
+            let variables = "$ORC_IDEMPOTENCY_KEY $ORC_EPOCH";
+            format!("echo {form} {variables} >> {}", path.display())
+        };
+        let words = json!(["sh", "-c", write("words")]).to_string();
+        let hooks = json!([write("shell"), words, "exit 3"]);
+        let keys = HookList::ALL.map(|list| (list.name(), hooks.clone()));
+        let keys = BTreeMap::from(keys);
+        let text = serde_json::to_vec(&keys).unwrap();
+        let settings = parse_files(&[("o.json", &text)], &|_| None)
+            .unwrap()
+            .settings;
+        for list in HookList::ALL {
+            let run = |place| {
+                let hook = Hook { list, place };
+                let facts = HookFacts {
+                    idempotency_key: format!("1:ab/{hook}"),
+                    epoch: Epoch {
+                        term: 7,
+                        node: NodeId(1),
+                        boot: 2,
+                    },
+                    ..facts()
+                };
+                run_with(settings.hooks.clone(), hook, facts)
+            };
+            assert_eq!((run(0), run(1)), (Outcome::Done, Outcome::Done), "{list:?}");
+            assert!(
+                matches!(run(2), Outcome::Refused { code: 3, .. }),
+                "{list:?}"
+            );
+            let name = list.name();
+            let epoch = format!("7/{}/2", NodeId(1));
+            let wanted = format!("shell 1:ab/{name}[0] {epoch}\nwords 1:ab/{name}[1] {epoch}\n");
+            assert_eq!(read(&path), wanted);
+        }
     }
 
     #[test]

@@ -225,6 +225,12 @@ pub fn raft_settings(settings: &Settings) -> anyhow::Result<RaftSettings> {
              init-certs) and set RaftTLSCertFile, RaftTLSKeyFile and RaftTLSCAFile, or keep the port on a trusted network"
         );
     }
+    if result.tls.is_some() && !tls.refuses_plain {
+        tracing::warn!(
+            "NOT PROTECTED: RaftTLSRefusePlainText is false, and whoever reaches the raft port without a certificate can join in as \
+             before; remove it from the file once every daemon has its certificate"
+        );
+    }
     result.replace_silent = raft.replace_silent;
     result.replace_per_hour = raft.replace_per_hour;
     result.log = LogBounds {

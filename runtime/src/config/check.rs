@@ -48,6 +48,7 @@ pub(super) fn settle(
         check.credentials(side, read, env);
     }
     check.profile();
+    check.raft_certificates();
     check.normalise();
     check.listeners();
     check.backend();
@@ -330,6 +331,14 @@ impl Check<'_> {
     fn is_sqlite(&self) -> bool {
         let backend = self.values.text("BackendDB").to_ascii_lowercase();
         backend.contains("sqlite")
+    }
+
+    /// Who has certificates is closed to all that come without, unless a file says otherwise.
+    fn raft_certificates(&mut self) {
+        const REFUSE: &str = "RaftTLSRefusePlainText";
+        if !self.values.is_set(REFUSE) && !self.values.text("RaftTLSCertFile").is_empty() {
+            self.values.adjust(REFUSE, Value::Bool(true));
+        }
     }
 
     /// Defaults that depend on the profile. A key that a file sets keeps its value.

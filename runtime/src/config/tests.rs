@@ -587,6 +587,27 @@ fn the_status_endpoint_is_a_route_of_its_own_or_the_default() {
 }
 
 #[test]
+fn whoever_has_certificates_is_closed_to_all_without() {
+    let raft = |more: &str| {
+        let text = format!(
+            r#"{{"RaftEnabled": true, "RaftDataDir": "/d", "RaftAdvertise": "a", "RaftNodes": ["a"], "BackendDB": "sqlite",
+                "SQLite3DataFile": "/d/o.db"{more}}}"#
+        );
+        accepted(&[&text])
+            .settings
+            .raft
+            .expect("raft")
+            .tls
+            .refuses_plain
+    };
+    let files = r#", "RaftTLSCertFile": "/c", "RaftTLSKeyFile": "/k", "RaftTLSCAFile": "/a""#;
+    assert!(!raft(""));
+    assert!(raft(files));
+    let moving = format!(r#"{files}, "RaftTLSRefusePlainText": false"#);
+    assert!(!raft(&moving));
+}
+
+#[test]
 fn all_problems_of_all_files_come_together_and_none_follows_from_another() {
     check_refused(
         &[

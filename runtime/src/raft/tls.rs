@@ -6,8 +6,8 @@
 //! connection that comes a while after the last, so that certificates are renewed without a restart; connections that are
 //! open stay so.
 //!
-//! With certificates both kinds of connections are taken, told apart by their first byte, so that a cluster can be moved to
-//! TLS member by member; `RaftTLSRefusePlainText` ends that. A frame of ours begins with the high byte of a small length, a
+//! While a cluster is moved to TLS member by member, with certificates and `RaftTLSRefusePlainText: false`, both kinds of
+//! connections are taken, told apart by their first byte. Certificates alone end that. A frame of ours begins with the high byte of a small length, a
 //! TLS record with 22.
 
 use std::io;
@@ -116,7 +116,7 @@ impl Security {
             if self.refuses_plain {
                 return Err(io::Error::new(
                     io::ErrorKind::PermissionDenied,
-                    "a connection without TLS, and RaftTLSRefusePlainText is set",
+                    "it came without TLS, and RaftTLSRefusePlainText is true, as by default where certificates are set",
                 ));
             }
             return Ok(Wire::Plain(stream));

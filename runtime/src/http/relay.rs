@@ -78,7 +78,8 @@ pub(super) async fn body_of<E: Env>(body: Body) -> Result<Bytes, Failure> {
 #[derive(Debug)]
 pub(super) enum Unanswered {
     Failed(Failure),
-    /// A look was given up because its leader leads no more: it may be asked for where it is answered by this time.
+    /// The leader leads no more, and nothing was asked of it but a look: it may be asked for where it is answered by this
+    /// time.
     LedByAnother,
 }
 
@@ -99,9 +100,17 @@ pub(super) async fn relay<E: Env, D: Daemon>(
     request: PassedOn,
 ) -> Result<Response<Body>, Unanswered> {
     let (daemon, security) = (&shared.daemon, &shared.security);
+    let target = target_of(&leader.http_uri)?;
+    // Nothing was asked for so far: whatever it is, it may be asked for elsewhere.
+    let sender = tokio::select! {
+        biased;
+        sender = reach::<E>(&leader.http_uri, &target, security) => sender?,
+        () = is_replaced::<E, D>(daemon, leader.node) => return Err(Unanswered::LedByAnother),
+    };
+    let request = passed_on(request, facts, from, &target.address);
     tokio::select! {
         biased;
-        answer = exchange::<E>(&leader.http_uri, security, facts, kind, from, request) => Ok(answer?),
+        answer = exchange::<E>(sender, &leader.http_uri, kind, request) => Ok(answer?),
         () = is_replaced::<E, D>(daemon, leader.node) => Err(match kind {
             Kind::Read => Unanswered::LedByAnother,
             Kind::Change => Unanswered::Failed(Failure::unknown(format!(
@@ -131,31 +140,44 @@ async fn is_replaced<E: Env, D: Daemon>(daemon: &D, leader: NodeId) {
     }
 }
 
-async fn exchange<E: Env>(
+/// A connection to the leader.
+async fn reach<E: Env>(
     leader_uri: &str,
+    target: &Target,
     security: &Security,
-    facts: &RaftFacts,
-    kind: Kind,
-    from: &str,
-    request: PassedOn,
-) -> Result<Response<Body>, Failure> {
-    let target = target_of(leader_uri)?;
-    let is_head = request.method == Method::HEAD;
-    let mut passed_on = hyper::Request::new(Full::new(request.body));
-    *passed_on.method_mut() = request.method;
-    *passed_on.uri_mut() = request.uri;
-    *passed_on.headers_mut() = request_headers(request.headers, facts, from, &target.address);
-
+) -> Result<SendRequest<Full<Bytes>>, Failure> {
     let unreachable = |why: &dyn std::fmt::Display| {
         Failure::unreachable(format!(
             "the raft leader cannot be reached at {leader_uri}: {why}"
         ))
     };
-    let mut sender = timeout::<E, _>(CONNECT_TIME_MAX, dial::<E>(&target, security))
+    timeout::<E, _>(CONNECT_TIME_MAX, dial::<E>(target, security))
         .await
         .ok_or_else(|| unreachable(&"no connection in time"))?
-        .map_err(|error| unreachable(&error))?;
+        .map_err(|error| unreachable(&error))
+}
 
+/// A request as the leader is sent it.
+fn passed_on(
+    request: PassedOn,
+    facts: &RaftFacts,
+    from: &str,
+    address: &str,
+) -> hyper::Request<Full<Bytes>> {
+    let mut passed_on = hyper::Request::new(Full::new(request.body));
+    *passed_on.method_mut() = request.method;
+    *passed_on.uri_mut() = request.uri;
+    *passed_on.headers_mut() = request_headers(request.headers, facts, from, address);
+    passed_on
+}
+
+async fn exchange<E: Env>(
+    mut sender: SendRequest<Full<Bytes>>,
+    leader_uri: &str,
+    kind: Kind,
+    request: hyper::Request<Full<Bytes>>,
+) -> Result<Response<Body>, Failure> {
+    let is_head = request.method() == Method::HEAD;
     let lost = |why: &str| match kind {
         // A look may be repeated by whoever asked; nothing can have happened.
         Kind::Read => Failure::unreachable(format!("the raft leader at {leader_uri} {why}")),
@@ -168,7 +190,7 @@ async fn exchange<E: Env>(
         Kind::Change => CHANGE_TIME_MAX,
     };
     let began = E::mono();
-    let response = match timeout::<E, _>(time, sender.send_request(passed_on)).await {
+    let response = match timeout::<E, _>(time, sender.send_request(request)).await {
         Some(Ok(response)) => response,
         Some(Err(error)) => return Err(lost(&format!("did not answer: {error}"))),
         None if kind == Kind::Read => {

@@ -944,6 +944,54 @@ fn a_leader_that_is_replaced_is_not_waited_for() {
     });
 }
 
+/// A leader whose machine is gone takes no connection: of a change it was asked nothing, and its successor is.
+#[test]
+fn a_change_goes_to_the_successor_of_a_leader_that_was_not_reached() {
+    run(async {
+        let mut listener = TokioEnv::bind("127.0.0.1:0").await.unwrap();
+        let frozen = TokioEnv::local_address(&listener).unwrap();
+        let (dialled, mut waits) = mpsc::unbounded_channel();
+        spawn::<TokioEnv>(async move {
+            let mut streams = Vec::new();
+            while let Ok((mut stream, _)) = TokioEnv::accept(&mut listener).await {
+                // The beginning of a handshake, which gets no answer.
+                stream.read_exact(&mut [0]).await.unwrap();
+                dialled.send(()).unwrap();
+                streams.push(stream);
+            }
+        });
+        let successor = site(Fake::new(), Settings::default()).await;
+        let facts = |node: u64, uri: String| {
+            let mut facts = facts_of_a_follower(&uri);
+            facts.leader.as_mut().unwrap().node = NodeId(node);
+            facts
+        };
+        let gone = facts(2, format!("https://{frozen}"));
+        let follower = site(Fake::following(gone.clone()), Settings::default()).await;
+        let mut ask = async |by: RaftFacts| {
+            follower.fake.with(|world| world.facts = gone.clone());
+            let answer = request(&follower.address, "GET", "/api/forget/db1.example/3306", "");
+            let replaced = async {
+                waits.recv().await.unwrap();
+                follower.fake.with(|world| world.facts = by);
+            };
+            let both = async { tokio::join!(answer, replaced).0 };
+            crate::env::timeout::<TokioEnv, _>(Duration::from_secs(60), both)
+                .await
+                .unwrap_or_else(|| panic!("it was not answered"))
+        };
+
+        let by = facts(3, format!("http://{}", successor.address));
+        assert_eq!(ask(by).await.status, "200 OK");
+        assert_eq!(successor.fake.asked().len(), 1);
+
+        ask(facts_without_a_leader())
+            .await
+            .expect_error("503 Service Unavailable", "leader");
+        assert_eq!(follower.fake.asked(), []);
+    });
+}
+
 #[test]
 fn what_replies_come_to() {
     run(async {

@@ -3,9 +3,8 @@
 //! Everything that comes in is bounded: the connections, the time for a handshake, the bytes of a frame, the time for its
 //! rest once it began, the snapshot a peer may send. A peer that breaks a bound loses its connection; raft does not notice.
 
-use std::collections::BTreeMap;
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::raft::{
@@ -17,6 +16,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::PeerMessage;
+use super::callers::{self, Callers};
 use super::handle::note_progress;
 use super::id::{LogPosition, NodeId};
 use super::incoming::{Incoming, Place};
@@ -35,9 +35,6 @@ use crate::env::{Env, Mutant, sleep, spawn, timeout, timeout_io};
 
 /// Connections of members open at one time.
 const CONNECTIONS_MAX: usize = 256;
-/// Connections that have not introduced themselves yet: in all, and from one host.
-const UNKNOWN_MAX: usize = 128;
-const UNKNOWN_PER_HOST_MAX: usize = 32;
 /// A connection introduces itself within this time. No test waits for it to pass, and a busy machine must not make one do
 /// so.
 const HELLO_DEADLINE: Duration = Duration::from_secs(if cfg!(test) { 60 } else { 3 });
@@ -50,56 +47,12 @@ const ASK_DEADLINE: Duration = Duration::from_secs(5);
 /// Terms and indexes beyond this are not what a daemon sends; arithmetic on them could overflow.
 const NUMBER_MAX: u64 = 1 << 60;
 
-/// Connections that have not introduced themselves yet, by host.
-#[derive(Clone, Default)]
-struct Unknown(Arc<Mutex<BTreeMap<String, usize>>>);
-
-/// One of them.
-struct UnknownOne {
-    all: Unknown,
-    host: String,
-}
-
-impl Unknown {
-    /// Counts one more, unless there are too many.
-    fn enter(&self, peer: &str) -> Option<UnknownOne> {
-        let host = peer
-            .rsplit_once(':')
-            .map_or(peer, |(host, _)| host)
-            .to_owned();
-        let mut counts = locked(&self.0);
-        if counts.values().sum::<usize>() >= UNKNOWN_MAX {
-            return None;
-        }
-        let count = counts.entry(host.clone()).or_default();
-        if *count >= UNKNOWN_PER_HOST_MAX {
-            return None;
-        }
-        *count += 1;
-        Some(UnknownOne {
-            all: self.clone(),
-            host,
-        })
-    }
-}
-
-impl Drop for UnknownOne {
-    fn drop(&mut self) {
-        let mut counts = locked(&self.all.0);
-        if let Some(count) = counts.get_mut(&self.host) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&self.host);
-            }
-        }
-    }
-}
-
 /// Accepts connections until raft ends.
 pub(super) async fn serve<E: Env>(node: Arc<Node<E>>, mut listener: E::Listener) {
     let mut stop = node.stop.subscribe();
     let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let unknown = Unknown::default();
+    let callers = Callers::default();
+    spawn::<E>(callers.clone().know_members(node.clone()));
     loop {
         let accepted =
             match E::Rt::select2(stop.wait_for(|stop| *stop), E::accept(&mut listener)).await {
@@ -107,21 +60,18 @@ pub(super) async fn serve<E: Env>(node: Arc<Node<E>>, mut listener: E::Listener)
                 Select2::Second(accepted) => accepted,
             };
         match accepted {
-            Ok((stream, peer)) => match unknown.enter(&peer) {
-                Some(entered) => {
-                    spawn::<E>(serve_until_stop(
+            Ok((stream, peer)) => {
+                if let Some(entered) = callers.enter::<E>(&peer) {
+                    let serving = serve_until_stop(
                         node.clone(),
                         stream,
                         peer,
-                        entered,
+                        (callers.clone(), entered),
                         room.clone(),
-                    ));
+                    );
+                    spawn::<E>(serving);
                 }
-                None => tracing::debug!(
-                    peer,
-                    "raft connection refused: too many have not introduced themselves"
-                ),
-            },
+            }
             Err(error) => {
                 // Out of file descriptors, for one: try again, but not in a hot loop.
                 tracing::warn!("raft connection not accepted: {error}");
@@ -135,13 +85,17 @@ async fn serve_until_stop<E: Env>(
     node: Arc<Node<E>>,
     stream: E::Stream,
     peer: String,
-    entered: UnknownOne,
+    (callers, entered): (Callers, callers::Caller),
     room: Arc<Semaphore>,
 ) {
     let mut stop = node.stop.subscribe();
     let serving = async {
-        let mut stream =
-            timeout_io::<E, _>(HELLO_DEADLINE, node.security.accept::<E>(stream)).await?;
+        let accepted = timeout_io::<E, _>(HELLO_DEADLINE, node.security.accept::<E>(stream)).await;
+        let mut stream = accepted.inspect_err(|error| {
+            if error.kind() == io::ErrorKind::PermissionDenied {
+                callers.came_without_tls::<E>(&peer, &error.to_string());
+            }
+        })?;
         let from =
             timeout_io::<E, _>(HELLO_DEADLINE, shake_hands(&node, &mut stream, &peer)).await?;
         drop(entered);

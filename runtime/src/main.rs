@@ -156,8 +156,11 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     let (reloads, asked_to_reload) = mpsc::channel(RELOADS_AHEAD);
     daemon_settings.reloads = Some(reloads);
     let mut raft_settings = wiring::raft_settings(&settings)?;
+    let held = raft_runtime.run(raft::look::<TokioEnv>(&raft_settings))?;
     let backend_settings = backend::Settings {
         daemon: wiring::daemon_name(&raft_settings),
+        identity: held.map(|held| held.node),
+        cluster: held.and_then(|held| held.cluster),
         host_name: host_name.clone(),
         token: token.clone(),
         command: String::from("http"),
@@ -167,7 +170,6 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     let fleet = Mysql::<TokioEnv>::new(wiring::probe_settings(&settings)?);
 
     let seed = TokioEnv::random_seed().context("randomness of the operating system")?;
-    raft_runtime.run(raft::check_unused::<TokioEnv>(&raft_settings))?;
     let attachable = main_runtime.run(async {
         let opened = backend::open::<TokioEnv>(backend_settings).await?;
         raft_settings.backend = opened.for_start();

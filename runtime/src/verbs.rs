@@ -87,9 +87,9 @@ async fn form(settings: raft::RaftSettings, with: String) -> anyhow::Result<()> 
         bail!("name the nodes to form with: --with A,B; and type the same on each of them");
     }
     // Whoever holds the directory is the daemon that waits.
-    match raft::check_unused::<TokioEnv>(&settings).await {
+    match raft::look::<TokioEnv>(&settings).await {
         Err(raft::StartError::InUse(_)) => {}
-        Ok(()) => bail!("no daemon runs on {}", settings.data_dir.display()),
+        Ok(_) => bail!("no daemon runs on {}", settings.data_dir.display()),
         Err(error) => return Err(error.into()),
     }
     let directory = settings.data_dir.clone();

@@ -555,6 +555,8 @@ pub fn backend_settings(name: &str) -> backend::Settings {
         place: backend::Place::Sqlite(PathBuf::from(format!("/{name}/orchestrator.sqlite3"))),
         deploy: backend::Deploy::Apply,
         daemon: format!("/{name}/raft"),
+        identity: None,
+        cluster: None,
         host_name: name.to_owned(),
         token: format!("token-of-{name}"),
         app_version: String::from("simulated"),

@@ -98,11 +98,30 @@ impl Watch {
 }
 
 impl Held {
-    /// Whether another daemon has it that is not known to be `silent`.
-    pub fn in_use(&self, settings: &Settings, silent: Option<&Mark>) -> Option<BackendError> {
+    /// Whether this daemon wrote it: under its identity, or in its first run, which begins without one.
+    pub fn is_own(&self, settings: &Settings) -> bool {
+        self.daemon == settings.owner() || self.daemon == settings.daemon
+    }
+
+    /// Why it is not this daemon's to take: it is of another cluster, or another daemon has it that is not known to be
+    /// `silent`.
+    pub fn not_to_be_taken(
+        &self,
+        settings: &Settings,
+        silent: Option<&Mark>,
+    ) -> Option<BackendError> {
+        if let Some(own) = settings.cluster
+            && unhex(&self.cluster).is_some_and(|found| found != own.0)
+        {
+            return Some(BackendError::OtherCluster {
+                place: settings.place.clone(),
+                found: self.cluster.clone(),
+                own,
+            });
+        }
         let is_silent = silent
             .is_some_and(|mark| mark.token == self.token && mark.written_at == self.written_at);
-        (self.daemon != settings.daemon && !is_silent).then(|| BackendError::InUse {
+        (!self.is_own(settings) && !is_silent).then(|| BackendError::InUse {
             place: settings.place.clone(),
             daemon: self.daemon.clone(),
             token: self.token.clone(),
@@ -112,7 +131,7 @@ impl Held {
 
     /// What the rows are worth to this daemon. Those that another one wrote are a copy, or were moved here: they say which
     /// cluster they are of, and nothing about what this daemon once knew, so they are written anew.
-    pub fn position(&self, daemon: &str) -> Option<Position> {
+    pub fn position(&self, is_own: bool) -> Option<Position> {
         let cluster = unhex(&self.cluster).map(ClusterId);
         let at = self.index.zip(self.term).map(|(index, term)| LogPosition {
             index: index.unsigned_abs(),
@@ -122,7 +141,7 @@ impl Held {
         (cluster.is_some() || at.is_some()).then(|| Position {
             cluster,
             at,
-            digest: unhex(&self.digest).filter(|_| self.daemon == daemon),
+            digest: unhex(&self.digest).filter(|_| is_own),
         })
     }
 }

@@ -36,7 +36,7 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use orchestrator_core::id::{ClusterId, InstanceKey, LogPosition};
+use orchestrator_core::id::{ClusterId, InstanceKey, LogPosition, NodeId};
 use orchestrator_core::node::LocalOriginal;
 use orchestrator_core::replicated::{Change, Replicated};
 use orchestrator_core::time::Wall;
@@ -139,8 +139,12 @@ impl fmt::Display for Named<'_> {
 pub struct Settings {
     pub place: Place,
     pub deploy: Deploy,
-    /// Which daemon: the same text at each of its starts, and no other daemon's.
+    /// Where the daemon is: the same text at each of its starts.
     pub daemon: String,
+    /// Its raft identity: tells it from another one that was given its file. None before it has one.
+    pub identity: Option<NodeId>,
+    /// The cluster that it belongs to, if it knows.
+    pub cluster: Option<ClusterId>,
     pub host_name: String,
     /// Of this process, drawn at its start.
     pub token: String,
@@ -151,6 +155,15 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// Whose rows they are, as the database says it.
+    #[must_use]
+    pub fn owner(&self) -> String {
+        match self.identity {
+            Some(identity) => format!("{} {identity}", self.daemon),
+            None => self.daemon.clone(),
+        }
+    }
+
     /// Settings by configuration; who writes is to be filled in.
     #[must_use]
     pub fn new(backend: &BackendSettings) -> Self {
@@ -173,6 +186,8 @@ impl Settings {
             place,
             deploy,
             daemon: String::new(),
+            identity: None,
+            cluster: None,
             host_name: String::new(),
             token: String::new(),
             app_version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -1049,8 +1049,8 @@ async fn take<E: Env>(
         )
         .await?;
     let mut found = Found::default();
-    let (daemon, token, at) = (
-        literal(&settings.daemon.clone().into()),
+    let (owner, token, at) = (
+        literal(&settings.owner().into()),
         literal(&settings.token.clone().into()),
         literal(&wall.into()),
     );
@@ -1058,17 +1058,21 @@ async fn take<E: Env>(
     let text = match held.into_iter().next().map(read_held) {
         None => format!(
             "INSERT INTO orchestrator_projection (anchor, cluster_id, daemon, token, written_at, applied_index, applied_term, \
-             applied_node, digest, schema_version) VALUES (1, '', {daemon}, {token}, {at}, NULL, NULL, '', '', {version})"
+             applied_node, digest, schema_version) VALUES (1, '', {owner}, {token}, {at}, NULL, NULL, '', '', {version})"
         ),
         Some(held) => {
-            if let Some(in_use) = held.in_use(settings, silent) {
+            if let Some(why) = held.not_to_be_taken(settings, silent) {
                 session.run::<E>("ROLLBACK").await?;
-                return Err(in_use);
+                return Err(why);
             }
-            found.position = held.position(&settings.daemon);
-            // The digest comes first: assignments count from left to right (MySQL 8.4, 15.2.17), and it looks at the former daemon.
+            found.position = held.position(held.is_own(settings));
+            let digest = if held.is_own(settings) {
+                "digest"
+            } else {
+                "''"
+            };
             format!(
-                "UPDATE orchestrator_projection SET digest = if(daemon = {daemon}, digest, ''), daemon = {daemon}, \
+                "UPDATE orchestrator_projection SET digest = {digest}, daemon = {owner}, \
                  token = {token}, written_at = {at}, schema_version = {version} WHERE anchor = 1"
             )
         }

@@ -112,7 +112,9 @@ fn position(row: &Texts) -> Option<(Position, Wall)> {
         leader: text(row, 3),
         digest: String::new(),
     };
-    let position = held.position("").filter(|position| position.at.is_some())?;
+    let position = held
+        .position(false)
+        .filter(|position| position.at.is_some())?;
     Some((position, time(row, 4).unwrap_or(Wall::EPOCH)))
 }
 

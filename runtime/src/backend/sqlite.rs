@@ -317,23 +317,29 @@ impl Database {
             )
             .optional()
             .map_err(explain)?;
-        let daemon = &settings.daemon;
+        let owner = settings.owner();
         let mut found = Found::default();
         let taken = match row {
             None => transaction.execute(
                 "insert into orchestrator_projection (anchor, cluster_id, daemon, token, written_at, applied_index, \
                  applied_term, applied_node, digest, schema_version) values (1, '', ?1, ?2, ?3, null, null, '', '', ?4)",
-                (daemon, &settings.token, timestamp(wall), newest_version()),
+                (&owner, &settings.token, timestamp(wall), newest_version()),
             ),
             Some(held) => {
-                if let Some(in_use) = held.in_use(settings, silent) {
-                    return Err(in_use);
+                if let Some(why) = held.not_to_be_taken(settings, silent) {
+                    return Err(why);
                 }
-                found.position = held.position(daemon);
+                found.position = held.position(held.is_own(settings));
                 transaction.execute(
-                    "update orchestrator_projection set digest = case when daemon = ?1 then digest else '' end, daemon = ?1, \
+                    "update orchestrator_projection set digest = case when ?5 then digest else '' end, daemon = ?1, \
                      token = ?2, written_at = ?3, schema_version = ?4 where anchor = 1",
-                    (daemon, &settings.token, timestamp(wall), newest_version()),
+                    (
+                        &owner,
+                        &settings.token,
+                        timestamp(wall),
+                        newest_version(),
+                        held.is_own(settings),
+                    ),
                 )
             }
         };

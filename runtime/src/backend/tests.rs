@@ -63,6 +63,8 @@ fn settings(file: &Path) -> Settings {
         place: Place::Sqlite(file.to_owned()),
         deploy: Deploy::Apply,
         daemon: String::from("/var/lib/orc1"),
+        identity: None,
+        cluster: None,
         host_name: String::from("orc1"),
         token: String::from("token1"),
         app_version: String::from("1.2.3"),
@@ -859,6 +861,53 @@ fn a_file_has_one_writer_and_one_cluster() {
         backend.set_cluster(ClusterId([8; 32]));
         says(&backend, "belongs to the raft cluster 0707").await;
         assert!(backend.close().await.is_err());
+    });
+}
+
+/// A daemon that was given another one's configuration, or lost its identity, is not that one as long as it writes.
+#[test]
+fn a_file_is_its_identitys() {
+    run(async {
+        let folder = Folder::make("identity");
+        let model = Model::default();
+        for command in history() {
+            model.apply(command);
+        }
+        let known = |identity, token: &str| Settings {
+            identity,
+            token: token.to_owned(),
+            ..settings(&folder.file())
+        };
+        // In its first run it had none.
+        rewritten(&folder.file(), &model).await;
+        let opened = open::<E>(known(Some(NodeId(1)), "token2")).await.unwrap();
+        assert!(opened.for_start().unwrap().digest_ok);
+        let backend = opened.start::<E, _>(model.clone());
+        for other in [None, Some(NodeId(2))] {
+            let refused = open::<E>(known(other, "token3")).await.unwrap_err();
+            assert!(matches!(refused, BackendError::InUse { .. }), "{refused}");
+            assert!(
+                refused
+                    .to_string()
+                    .contains("(/var/lib/orc1 0000000000000001, process token2"),
+                "{refused}"
+            );
+        }
+        assert_eq!(backend.close().await, Ok(()));
+        // At once, whoever has it: it is refused before it is anybody's.
+        let foreign = Settings {
+            cluster: Some(ClusterId([8; 32])),
+            ..known(Some(NodeId(2)), "token3")
+        };
+        let began = E::mono();
+        let refused = open::<E>(foreign).await.unwrap_err();
+        assert!(
+            matches!(refused, BackendError::OtherCluster { .. }),
+            "{refused}"
+        );
+        assert!(E::mono() - began < IN_USE);
+        let opened = open::<E>(known(Some(NodeId(1)), "token4")).await.unwrap();
+        assert!(opened.for_start().unwrap().digest_ok);
     });
 }
 

@@ -38,14 +38,17 @@ pub(super) fn trouble_of(peer: &Peer, facts: &RaftFacts) -> String {
     }
 }
 
-/// How many entries of the log a member lacks; known of all members to the leader, and of itself to each.
+/// How many entries of the log a member lacks; not known of one that was never heard.
 pub(super) fn behind(peer: &Peer, facts: &RaftFacts) -> Option<u64> {
     if peer.node == facts.node {
         return Some(facts.committed.saturating_sub(facts.applied));
     }
-    peer.matched
-        .filter(|_| facts.is_leading)
-        .map(|matched| facts.last_log.saturating_sub(matched))
+    let wanted = if facts.is_leading {
+        facts.last_log
+    } else {
+        facts.committed
+    };
+    Some(wanted.saturating_sub(peer.matched?))
 }
 
 /// The addresses of members that are not there.
@@ -84,6 +87,12 @@ pub(super) fn warnings(facts: &RaftFacts) -> Vec<String> {
         if !trouble.is_empty() {
             warnings.push(format!("{} (node {}): {trouble}", peer.address, peer.node));
         }
+    }
+    let lacks = facts.committed.saturating_sub(facts.applied);
+    if lacks > BEHIND_MAX {
+        warnings.push(format!(
+            "this daemon lacks {lacks} entries of the log, and is catching up: what it shows may be older"
+        ));
     }
     let missing = missing(facts);
     let voters = facts.peers.iter().filter(|peer| peer.is_voter);
@@ -132,11 +141,21 @@ mod tests {
         facts.peers[2].heard = Some(Duration::ZERO);
         facts.peers[2].matched = Some(1);
         facts.last_log = 5001;
-        assert_eq!(behind(&facts.peers[2], &facts), None);
+        assert_eq!(behind(&facts.peers[2], &facts), Some(6));
         facts.is_leading = true;
         assert_eq!(behind(&facts.peers[2], &facts), Some(5000));
         assert_eq!(warnings(&facts).len(), 1);
         assert_eq!(missing(&facts), Vec::<String>::new());
+
+        let own = facts.peers[0].clone();
+        assert_eq!((own.node, behind(&own, &facts)), (facts.node, Some(0)));
+        facts.committed = facts.applied + 1001;
+        assert_eq!(behind(&own, &facts), Some(1001));
+        assert_eq!(
+            warnings(&facts)[1],
+            "this daemon lacks 1001 entries of the log, and is catching up: what it shows may be older"
+        );
+        facts.committed = facts.applied;
 
         facts.last_log = 1;
         facts.peers[2].impostor = Some(String::from("its certificate is another's"));

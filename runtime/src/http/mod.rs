@@ -105,7 +105,7 @@ pub struct Peer {
     pub is_healthy: bool,
     /// Since it was heard of; zero for this daemon.
     pub heard: Option<Duration>,
-    /// The index up to which it holds the log; known to the leader.
+    /// The index up to which it holds the log: as the leader knows it, to others as it said last.
     pub matched: Option<u64>,
     /// Why it is not listened to, or does not listen.
     pub refusal: Option<String>,

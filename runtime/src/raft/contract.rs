@@ -739,11 +739,11 @@ fn a_directory_belongs_to_one_process_and_one_cluster() {
         let at = propose(&[&alone], "x").await;
         let twice = try_start(settings.clone()).await.err().unwrap();
         assert!(matches!(twice, StartError::InUse(_)), "{twice}");
-        let checked = check_unused::<TokioEnv>(&settings).await;
+        let checked = look::<TokioEnv>(&settings).await;
         assert!(matches!(checked, Err(StartError::InUse(_))), "{checked:?}");
         alone.handle.shutdown().await;
         let look = async {
-            while let Err(error) = check_unused::<TokioEnv>(&settings).await {
+            while let Err(error) = look::<TokioEnv>(&settings).await {
                 assert!(matches!(error, StartError::InUse(_)), "{error}");
                 sleep::<TokioEnv>(LOOK).await;
             }

@@ -19,7 +19,7 @@ use openraft_rt::{AsyncRuntime, Select2};
 use super::id::{ClusterId, NodeId};
 use super::identity::cluster_of;
 use super::link::{DIAL_DEADLINE, greet};
-use super::node::{Node, locked};
+use super::node::{Node, foreign, locked};
 use super::sight;
 use super::wire::Introduction;
 use super::{RaftSettings, normalise_address};
@@ -198,9 +198,12 @@ async fn form_then_greet<E: Env>(node: &Arc<Node<E>>) -> Result<(), String> {
                 found.retain(|found| with.contains(&found.entry));
             }
         }
-        let clusters: BTreeSet<[u8; 32]> = found
+        let members = found
             .iter()
-            .filter_map(|found| found.answer.as_ref().ok()?.cluster)
+            .filter_map(|found| found.answer.as_ref().ok())
+            .filter(|introduction| introduction.has_memory());
+        let clusters: BTreeSet<[u8; 32]> = members
+            .filter_map(|introduction| introduction.cluster)
             .collect();
         let interval = if clusters.is_empty() {
             FORM_INTERVAL
@@ -211,6 +214,11 @@ async fn form_then_greet<E: Env>(node: &Arc<Node<E>>) -> Result<(), String> {
         match formation(node.id, node.is_empty(), &found) {
             Formation::Wait { reason, listed } => {
                 *locked(&node.listed) = listed;
+                let cluster = locked(&node.clusters_listed).first().copied();
+                let reason = match node.foreign_backend().zip(cluster) {
+                    Some((held, cluster)) => foreign(held, ClusterId(cluster)),
+                    None => reason,
+                };
                 let reason = match unfound(&node.settings, node.id, &found) {
                     Some(hint) => format!("{reason}; {hint}"),
                     None => reason,

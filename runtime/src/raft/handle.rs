@@ -118,7 +118,7 @@ pub struct MemberView {
     pub http_uri: Option<String>,
     /// Since it was heard last; zero for this node.
     pub last_contact: Option<Duration>,
-    /// The index up to which it holds the log; known to the leader.
+    /// The index up to which it holds the log: as the leader knows it, to others as it said last (every other second).
     pub matched: Option<u64>,
     /// The newest version of commands it reads.
     pub version: Option<u32>,
@@ -183,6 +183,15 @@ pub async fn start<E: Env>(
     settings: RaftSettings,
     replica: mpsc::Sender<ReplicaRequest>,
 ) -> Result<(RaftHandle<E>, StartReport), StartError> {
+    let directory = settings.data_dir.clone();
+    let started = start_in_directory(settings, replica).await;
+    started.map_err(|error| error.of(&directory))
+}
+
+async fn start_in_directory<E: Env>(
+    settings: RaftSettings,
+    replica: mpsc::Sender<ReplicaRequest>,
+) -> Result<(RaftHandle<E>, StartReport), StartError> {
     let mut settings = checked(settings)?;
     let directory = settings.data_dir.clone();
     let lock = open_directory::<E>(&directory).await?;
@@ -239,14 +248,44 @@ pub async fn start<E: Env>(
     started
 }
 
-/// Refuses a raft data directory that another process has, and leaves it as it is. To be asked before the backend is
-/// opened: whoever opens the backend becomes its only writer, and a daemon that was started twice by mistake must not
-/// take it from the one that runs.
+/// Who a raft data directory says that this daemon is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Known {
+    pub node: NodeId,
+    pub cluster: Option<ClusterId>,
+}
+
+/// Refuses a raft data directory that another process has, and leaves it as it is; tells whose it is, if it is anybody's at
+/// this start. To be asked before the backend is opened: whoever opens the backend becomes its only writer, and a daemon that
+/// was started twice by mistake, or in the place of another one, must not take it from the one that runs.
 ///
 /// # Errors
-/// [`StartError::InUse`], or the directory cannot be made or locked.
-pub async fn check_unused<E: Env>(settings: &RaftSettings) -> Result<(), StartError> {
-    open_directory::<E>(&settings.data_dir).await.map(drop)
+/// [`StartError::InUse`], or the directory cannot be made or locked, or is damaged.
+pub async fn look<E: Env>(settings: &RaftSettings) -> Result<Option<Known>, StartError> {
+    let directory = settings.data_dir.clone();
+    let looked = async {
+        let _lock = open_directory::<E>(&directory).await?;
+        let path = directory.clone();
+        let identity = E::blocking(move || Identity::read::<E>(&path))
+            .await
+            .map_err(identity_error)?;
+        Ok(identity
+            .filter(|identity| identity.retired.is_none())
+            .map(|identity| Known {
+                node: identity.node,
+                cluster: identity.cluster,
+            }))
+    };
+    looked
+        .await
+        .map_err(|error: StartError| error.of(&settings.data_dir))
+}
+
+pub(super) fn identity_error(error: IdentityError) -> StartError {
+    match error {
+        IdentityError::Io(error) => io_error(error),
+        IdentityError::Damaged(what) => StartError::Damaged(format!("the identity record: {what}")),
+    }
 }
 
 async fn start_with<E: Env>(
@@ -507,12 +546,7 @@ async fn read_identity<E: Env>(directory: &Path) -> Result<(Identity, bool), Sta
     let path = directory.to_path_buf();
     E::blocking(move || Identity::read_or_mint::<E>(&path))
         .await
-        .map_err(|error| match error {
-            IdentityError::Io(error) => io_error(error),
-            IdentityError::Damaged(what) => {
-                StartError::Damaged(format!("the identity record: {what}"))
-            }
-        })
+        .map_err(identity_error)
 }
 
 /// The log is never purged beyond the snapshot file, and what was committed is in one of the two.
@@ -1113,7 +1147,9 @@ impl<E: Env> RaftHandle<E> {
         if let Some(metrics) = node.metrics() {
             view.last_log_index = metrics.last_log_index;
             view.applied = metrics.last_applied.map(|id| id.index);
-            view.committed = metrics.local_committed.map(|id| id.index);
+            // What a quorum has may be more than what this node has got of it.
+            let committed = metrics.cluster_committed.max(metrics.local_committed);
+            view.committed = committed.map(|id| id.index);
         }
         view
     }
@@ -1150,10 +1186,12 @@ impl<E: Env> RaftHandle<E> {
                 } else {
                     peer.heard.map(|heard| now.saturating_sub(heard))
                 },
-                matched: metrics
-                    .replication
-                    .as_ref()
-                    .and_then(|all| all.get(&id)?.as_ref().map(|id| id.index)),
+                matched: match &metrics.replication {
+                    Some(all) => all
+                        .get(&id)
+                        .and_then(|matched| matched.as_ref().map(|id| id.index)),
+                    None => peer.reaches,
+                },
                 version: if own {
                     Some(node.settings.release.reads_both())
                 } else {

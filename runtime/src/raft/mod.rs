@@ -8,6 +8,7 @@
 //! two histories; nobody is listened to before a handshake named both sides and their cluster.
 
 mod broken;
+mod callers;
 mod certificates;
 mod check;
 mod form;
@@ -40,7 +41,7 @@ mod openraft_contract;
 mod test_folder;
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use orchestrator_core::id::InstanceKey;
@@ -55,8 +56,8 @@ pub use self::certificates::init_certificates;
 pub use self::check::check_bytes;
 pub use self::form::{ask_to_form, outcome_of_forming};
 pub use self::handle::{
-    AskError, Confirmation, MemberView, NotLeading, Proposed, RaftHandle, RaftState,
-    RaftStatusView, RaftSummary, check_unused, start,
+    AskError, Confirmation, Known, MemberView, NotLeading, Proposed, RaftHandle, RaftState,
+    RaftStatusView, RaftSummary, look, start,
 };
 pub use self::id::{ClusterId, Epoch, LogPosition, NodeId};
 pub use self::recover::{Export, Recovery, examine, export, of_backend, of_file};
@@ -297,6 +298,30 @@ pub enum StartError {
     /// This program failed at an entry of the log as often as it is tried: the daemon is to run without raft, act on
     /// nothing and say so.
     Held(String),
+}
+
+impl StartError {
+    /// With the directory that it is about.
+    fn of(self, directory: &Path) -> Self {
+        let directory = directory.display().to_string();
+        let named = |what: String| {
+            if what.contains(&directory) {
+                what
+            } else {
+                format!("{what} (RaftDataDir {directory})")
+            }
+        };
+        match self {
+            StartError::Io(what) => StartError::Io(named(what)),
+            StartError::Damaged(what) => StartError::Damaged(named(what)),
+            // These name it where it matters.
+            StartError::Settings(_)
+            | StartError::InUse(_)
+            | StartError::Retired(_)
+            | StartError::Refused(_)
+            | StartError::Held(_) => self,
+        }
+    }
 }
 
 impl fmt::Display for StartError {

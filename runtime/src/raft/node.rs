@@ -112,6 +112,14 @@ pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Why a node whose backend is of one cluster is not let into another.
+pub(super) fn foreign(held: ClusterId, cluster: ClusterId) -> String {
+    format!(
+        "the backend of this node belongs to cluster {held}, and it would be let into {cluster}: two clusters are never joined. \
+         Give it an empty backend, after a look at what is in this one, and start it again"
+    )
+}
+
 impl<E: Env> Node<E> {
     /// What raft says of itself, once it is started.
     pub(super) fn metrics(&self) -> Option<Metrics<E>> {
@@ -126,11 +134,21 @@ impl<E: Env> Node<E> {
         self.unused_backend && self.cluster().is_none() && self.store.is_empty()
     }
 
+    /// The cluster that the backend belongs to, of a node that belongs to none and whose list leads to members of others: none
+    /// of them can let it in.
+    pub(super) fn foreign_backend(&self) -> Option<ClusterId> {
+        let held = self.backend_cluster?;
+        let listed = locked(&self.clusters_listed);
+        let is_foreign = !listed.is_empty() && !listed.contains(&held.0);
+        (is_foreign && self.cluster().is_none()).then_some(held)
+    }
+
     pub(super) fn introduction(&self) -> Introduction {
         let durable = self.store.durable();
+        let cluster = self.cluster().or_else(|| self.foreign_backend());
         Introduction {
             node: self.id,
-            cluster: self.cluster().map(|cluster| cluster.0),
+            cluster: cluster.map(|cluster| cluster.0),
             boot: self.boot,
             instance: self.instance,
             term: durable.vote.map_or(0, |vote| vote.term),
@@ -427,9 +445,7 @@ impl<E: Env> Node<E> {
         if let Some(held) = self.backend_cluster
             && held != cluster
         {
-            return Err(format!(
-                "the backend of this node belongs to cluster {held}, and it is let into {cluster}: give it an empty backend"
-            ));
+            return Err(foreign(held, cluster));
         }
         let listed = locked(&self.clusters_listed).clone();
         if !listed.contains(&cluster.0) {

@@ -75,6 +75,8 @@ pub(super) struct Peer {
     pub(super) instance: Option<u64>,
     pub(super) heard: Option<Duration>,
     pub(super) version: Option<u32>,
+    /// The index up to which it holds the log, as it said last.
+    pub(super) reaches: Option<u64>,
     /// Where it says it is reached.
     pub(super) advertise: String,
     /// The address that led to it when it was dialled last, and when.
@@ -301,6 +303,7 @@ impl Peers {
         peer.record.process = Some(from.instance);
         peer.heard = Some(now);
         peer.version = Some(from.version);
+        peer.reaches = from.last.map(|last| last.index);
         peer.advertise.clone_from(&from.advertise);
         if let Some(address) = dialled {
             peer.answered = Some((address.to_owned(), now));

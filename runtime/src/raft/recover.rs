@@ -20,8 +20,10 @@ use orchestrator_core::replicated::{
 };
 use orchestrator_core::time::Wall;
 
-use super::handle::{check_snapshot, checked, damaged_or_io, io_error, open_directory};
-use super::identity::{Identity, IdentityError, cluster_of};
+use super::handle::{
+    check_snapshot, checked, damaged_or_io, identity_error, io_error, open_directory,
+};
+use super::identity::{Identity, cluster_of};
 use super::log::{LogError, LogStore};
 use super::snapshot::{self, Head, SnapshotFile};
 use super::types::Entry;
@@ -332,18 +334,19 @@ fn described_members(state: &Replicated) -> Vec<String> {
 /// # Errors
 /// It is in use, is damaged, or there is nothing in it.
 pub async fn examine<E: Env>(settings: RaftSettings) -> Result<Recovery<E>, StartError> {
+    let directory = settings.data_dir.clone();
+    let examined = examine_directory(settings).await;
+    examined.map_err(|error| error.of(&directory))
+}
+
+async fn examine_directory<E: Env>(settings: RaftSettings) -> Result<Recovery<E>, StartError> {
     let settings = checked(settings)?;
     let directory = settings.data_dir.clone();
     let lock = open_directory::<E>(&directory).await?;
     let path = directory.clone();
     let identity = E::blocking(move || Identity::read::<E>(&path))
         .await
-        .map_err(|error| match error {
-            IdentityError::Io(error) => io_error(error),
-            IdentityError::Damaged(what) => {
-                StartError::Damaged(format!("the identity record: {what}"))
-            }
-        })?;
+        .map_err(identity_error)?;
     let Some(identity) = identity else {
         return Err(StartError::Refused(format!(
             "{} holds no raft node",

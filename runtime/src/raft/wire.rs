@@ -138,6 +138,7 @@ pub(super) enum RefusalKind {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Introduction {
     pub(super) node: u64,
+    /// Where it belongs; of one that belongs nowhere, and cannot be let in where its list leads to, where its backend belongs.
     pub(super) cluster: Option<[u8; 32]>,
     pub(super) boot: u64,
     /// Drawn at each start: tells two processes with one identity and one boot number apart.
@@ -155,6 +156,13 @@ pub(super) struct Introduction {
     pub(super) empty: bool,
     /// The identities its list of nodes leads to, sorted; empty until all are known.
     pub(super) listed: Vec<u64>,
+}
+
+impl Introduction {
+    /// It takes part in raft: one whose backend is all that it has of a cluster holds neither a log nor a vote.
+    pub(super) const fn has_memory(&self) -> bool {
+        self.term > 0 || self.last.is_some()
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

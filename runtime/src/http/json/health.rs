@@ -119,7 +119,7 @@ pub struct RaftMember {
     pub healthy: bool,
     /// Zero for this daemon; none when it was never heard of.
     pub last_contact_milliseconds: Option<u64>,
-    /// Of the log; known of all members to the leader, and of itself to each.
+    /// Of the log: as the leader knows it; to others as the member said last, every other second. None of one that was never heard.
     pub entries_behind: Option<u64>,
     /// In words; empty when there is none.
     pub problem: String,

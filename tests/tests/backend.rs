@@ -297,9 +297,9 @@ async fn foreign_schema(flavour: Flavour) {
         (
             "UPDATE orc1.orchestrator_projection SET cluster_id = repeat('0f', 32)",
             [
-                "belongs to cluster 0f0f0f0f",
-                "RaftDataDir: ",
-                "give this node its own",
+                "belongs to the raft cluster 0f0f0f0f",
+                "this daemon to ",
+                "name another schema, or move this one away",
             ],
         ),
         (

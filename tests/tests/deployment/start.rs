@@ -4,6 +4,7 @@ use std::fs;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -169,9 +170,19 @@ async fn a_database_file_of_another_cluster_or_release_is_refused() {
     };
     ours.put_database(&foreign).expect("put");
     let last = refused().await;
-    assert!(last.contains("belongs to cluster"), "{last}");
-    assert!(last.contains("RaftDataDir: "), "{last}");
-    assert!(last.contains("give this node its own"), "{last}");
+    assert!(last.contains("belongs to the raft cluster"), "{last}");
+    assert!(
+        last.contains("name another file, or move this one away"),
+        "{last}"
+    );
+    // It stays the other cluster's.
+    let owner = |file: &Path| {
+        let file = rusqlite::Connection::open(file).expect("opened");
+        let row = "select daemon || ' ' || token || ' ' || digest from orchestrator_projection";
+        file.query_row(row, [], |row| row.get::<_, String>(0))
+            .expect("a row")
+    };
+    assert_eq!(owner(&ours.database()), owner(&foreign));
 
     ours.put_database(&own).expect("put");
     let file = rusqlite::Connection::open(ours.database()).expect("opened");

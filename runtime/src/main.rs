@@ -156,11 +156,11 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     let (reloads, asked_to_reload) = mpsc::channel(RELOADS_AHEAD);
     daemon_settings.reloads = Some(reloads);
     let mut raft_settings = wiring::raft_settings(&settings)?;
-    let held = raft_runtime.run(raft::look::<TokioEnv>(&raft_settings))?;
+    let known = raft_runtime.run(raft::look::<TokioEnv>(&mut raft_settings))?;
     let backend_settings = backend::Settings {
         daemon: wiring::daemon_name(&raft_settings),
-        identity: held.map(|held| held.node),
-        cluster: held.and_then(|held| held.cluster),
+        identity: Some(known.node),
+        cluster: known.cluster,
         host_name: host_name.clone(),
         token: token.clone(),
         command: String::from("http"),

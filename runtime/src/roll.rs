@@ -140,7 +140,7 @@ mod tests {
             address: Some(format!("n{node}:10008")),
             http_uri: None,
             last_contact: silent_seconds.map(Duration::from_secs),
-            matched: None,
+            lacks: None,
             version: None,
             refusal: None,
             impostor: None,

@@ -77,7 +77,7 @@ pub fn init_certificates(folder: &Path, hosts: &[String]) -> anyhow::Result<()> 
     Ok(())
 }
 
-async fn form(settings: raft::RaftSettings, with: String) -> anyhow::Result<()> {
+async fn form(mut settings: raft::RaftSettings, with: String) -> anyhow::Result<()> {
     let entries: Vec<String> = with
         .split(',')
         .map(|entry| entry.trim().to_owned())
@@ -87,7 +87,7 @@ async fn form(settings: raft::RaftSettings, with: String) -> anyhow::Result<()> 
         bail!("name the nodes to form with: --with A,B; and type the same on each of them");
     }
     // Whoever holds the directory is the daemon that waits.
-    match raft::look::<TokioEnv>(&settings).await {
+    match raft::look::<TokioEnv>(&mut settings).await {
         Err(raft::StartError::InUse(_)) => {}
         Ok(_) => bail!("no daemon runs on {}", settings.data_dir.display()),
         Err(error) => return Err(error.into()),

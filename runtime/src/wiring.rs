@@ -225,7 +225,12 @@ pub fn raft_settings(settings: &Settings) -> anyhow::Result<RaftSettings> {
              init-certs) and set RaftTLSCertFile, RaftTLSKeyFile and RaftTLSCAFile, or keep the port on a trusted network"
         );
     }
-    if result.tls.is_some() && !tls.refuses_plain {
+    if result.tls.is_some() && tls.refuses_plain {
+        tracing::info!(
+            "on the raft port only bearers of certificates are spoken to (RaftTLSRefusePlainText: true, as by default where \
+             certificates are set); while a cluster is moved to certificates it is to be false"
+        );
+    } else if result.tls.is_some() {
         tracing::warn!(
             "NOT PROTECTED: RaftTLSRefusePlainText is false, and whoever reaches the raft port without a certificate can join in as \
              before; remove it from the file once every daemon has its certificate"

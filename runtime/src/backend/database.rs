@@ -98,9 +98,15 @@ impl Watch {
 }
 
 impl Held {
-    /// Whether this daemon wrote it: under its identity, or in its first run, which begins without one.
+    /// Whether this daemon wrote it, wherever it was then.
     pub fn is_own(&self, settings: &Settings) -> bool {
-        self.daemon == settings.owner() || self.daemon == settings.daemon
+        match settings.identity {
+            None => self.daemon == settings.owner(),
+            Some(identity) => {
+                let last = self.daemon.rsplit(' ').next();
+                last.is_some_and(|last| last == identity.to_string())
+            }
+        }
     }
 
     /// Why it is not this daemon's to take: it is of another cluster, or another daemon has it that is not known to be

@@ -139,9 +139,9 @@ impl fmt::Display for Named<'_> {
 pub struct Settings {
     pub place: Place,
     pub deploy: Deploy,
-    /// Where the daemon is: the same text at each of its starts.
+    /// Where the daemon is, to be shown; and who it is, of one that has no identity.
     pub daemon: String,
-    /// Its raft identity: tells it from another one that was given its file. None before it has one.
+    /// Its raft identity: tells it from another one that was given its file.
     pub identity: Option<NodeId>,
     /// The cluster that it belongs to, if it knows.
     pub cluster: Option<ClusterId>,
@@ -351,7 +351,7 @@ impl fmt::Display for BackendError {
             Self::Unwritable { path, reason } => write!(
                 f,
                 "SQLite3DataFile: {} cannot be written ({reason}); give the user that runs orchestrator the right to \
-                 write the file and its folder, or name another file",
+                 write the file and its folder (under systemd the unit may forbid it: ReadWritePaths=), or name another file",
                 path.display()
             ),
             Self::Damaged { path, reason } => write!(

@@ -878,9 +878,20 @@ fn a_file_is_its_identitys() {
             token: token.to_owned(),
             ..settings(&folder.file())
         };
-        // In its first run it had none.
-        rewritten(&folder.file(), &model).await;
-        let opened = open::<E>(known(Some(NodeId(1)), "token2")).await.unwrap();
+        let opened = open::<E>(known(Some(NodeId(1)), "token1")).await.unwrap();
+        let backend = opened.start::<E, _>(model.clone());
+        backend.set_cluster(CLUSTER);
+        until(&folder.file(), "written", |file| {
+            stands_at(file, model.place())
+        })
+        .await;
+        assert_eq!(backend.close().await, Ok(()));
+        // It has moved.
+        let moved = Settings {
+            daemon: String::from("/mnt/orc1"),
+            ..known(Some(NodeId(1)), "token2")
+        };
+        let opened = open::<E>(moved).await.unwrap();
         assert!(opened.for_start().unwrap().digest_ok);
         let backend = opened.start::<E, _>(model.clone());
         for other in [None, Some(NodeId(2))] {
@@ -889,7 +900,7 @@ fn a_file_is_its_identitys() {
             assert!(
                 refused
                     .to_string()
-                    .contains("(/var/lib/orc1 0000000000000001, process token2"),
+                    .contains("(/mnt/orc1 0000000000000001, process token2"),
                 "{refused}"
             );
         }

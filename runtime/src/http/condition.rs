@@ -43,12 +43,7 @@ pub(super) fn behind(peer: &Peer, facts: &RaftFacts) -> Option<u64> {
     if peer.node == facts.node {
         return Some(facts.committed.saturating_sub(facts.applied));
     }
-    let wanted = if facts.is_leading {
-        facts.last_log
-    } else {
-        facts.committed
-    };
-    Some(wanted.saturating_sub(peer.matched?))
+    peer.lacks
 }
 
 /// The addresses of members that are not there.
@@ -139,10 +134,8 @@ mod tests {
         );
 
         facts.peers[2].heard = Some(Duration::ZERO);
-        facts.peers[2].matched = Some(1);
-        facts.last_log = 5001;
-        assert_eq!(behind(&facts.peers[2], &facts), Some(6));
-        facts.is_leading = true;
+        assert_eq!(behind(&facts.peers[2], &facts), None);
+        facts.peers[2].lacks = Some(5000);
         assert_eq!(behind(&facts.peers[2], &facts), Some(5000));
         assert_eq!(warnings(&facts).len(), 1);
         assert_eq!(missing(&facts), Vec::<String>::new());
@@ -157,7 +150,7 @@ mod tests {
         );
         facts.committed = facts.applied;
 
-        facts.last_log = 1;
+        facts.peers[2].lacks = Some(0);
         facts.peers[2].impostor = Some(String::from("its certificate is another's"));
         assert_eq!(
             warnings(&facts),

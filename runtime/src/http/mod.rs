@@ -105,8 +105,8 @@ pub struct Peer {
     pub is_healthy: bool,
     /// Since it was heard of; zero for this daemon.
     pub heard: Option<Duration>,
-    /// The index up to which it holds the log: as the leader knows it, to others as it said last.
-    pub matched: Option<u64>,
+    /// How many entries of the log it lacks: as the leader knows it, to others as of the last greeting.
+    pub lacks: Option<u64>,
     /// Why it is not listened to, or does not listen.
     pub refusal: Option<String>,
     /// Why somebody else is not listened to who calls itself this one; this one is as healthy as ever.
@@ -183,7 +183,7 @@ impl RaftFacts {
                 is_healthy: member.refusal.is_none()
                     && member.last_contact.is_some_and(|since| since <= HEARD),
                 heard: member.last_contact,
-                matched: member.matched,
+                lacks: member.lacks,
                 refusal: member.refusal.clone(),
                 impostor: member.impostor.clone(),
             })
@@ -205,7 +205,7 @@ impl RaftFacts {
                 is_voter: true,
                 is_healthy: false,
                 heard: None,
-                matched: None,
+                lacks: None,
                 refusal: None,
                 impostor: None,
             });

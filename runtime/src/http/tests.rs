@@ -38,7 +38,7 @@ pub(super) fn facts_of_a_follower(leader_uri: &str) -> RaftFacts {
         is_voter: true,
         is_healthy: true,
         heard: Some(Duration::ZERO),
-        matched: None,
+        lacks: None,
         refusal: None,
         impostor: None,
     };
@@ -1751,7 +1751,7 @@ fn raft_facts_come_from_what_raft_shows() {
         address: Some(format!("10.0.0.{node}:10008")),
         http_uri: (node == 2).then(|| String::from("http://10.0.0.2:3000")),
         last_contact: contact.map(Duration::from_secs),
-        matched: None,
+        lacks: None,
         version: None,
         refusal: None,
         impostor: None,

@@ -147,8 +147,12 @@ const fn of(decided: u64) -> Version {
 }
 
 const fn in_term(decided: u64, term: u64) -> Version {
+    let decided = NOW + decided;
     Version { decided, term }
 }
+
+/// A time in milliseconds, as log time is.
+const NOW: u64 = 1_796_000_000_000;
 
 fn five(host: &str, decided: u64) -> Pairs {
     five_at(host, decided, 1)
@@ -290,20 +294,45 @@ fn the_addresses_of_one_primary_are_renewed_in_any_term() {
 
 #[test]
 fn a_version_is_one_number_that_grows_with_it() {
-    let versions = [
-        in_term(0, 0),
-        in_term(0, 1),
-        in_term(1_796_000_000_000, 0),
-        in_term(1_796_000_000_000, 5),
-        in_term(1_796_000_000_001, 1),
-    ];
+    let versions = [in_term(0, 0), in_term(0, 5), in_term(1, 0), in_term(1, 1)];
     assert!(versions.is_sorted_by(|one, next| one.packed() < next.packed()));
     for version in versions {
         assert_eq!(Version::unpacked(version.packed()), version);
     }
     // More elections than there is room for say no more than the greatest.
-    assert!(in_term(7, u64::MAX).packed() < in_term(8, 0).packed());
-    assert_eq!(in_term(u64::MAX, u64::MAX).packed(), u64::MAX);
+    assert!(in_term(0, u64::MAX).packed() < in_term(1, 0).packed());
+    let all = u64::MAX;
+    assert_eq!(
+        Version {
+            decided: all,
+            term: all
+        }
+        .packed(),
+        all
+    );
+}
+
+/// Before there were terms, a time was all.
+#[test]
+fn a_pair_without_a_term_is_as_old_as_its_time() {
+    run(async {
+        for writes in BOTH {
+            let store = Store::default();
+            let consul = consul(&store, writes).await;
+            let key = "mysql/master/shop";
+            assert!(store.cas(key, String::from("db2:3306"), NOW + 7, 0));
+            consul
+                .put::<TokioEnv>(&five("db1", 6), in_term(6, 9))
+                .await
+                .unwrap();
+            assert_eq!(store.values()[0].1, "db2:3306");
+            consul
+                .put::<TokioEnv>(&five("db1", 8), in_term(8, 1))
+                .await
+                .unwrap();
+            assert_eq!(store.values()[0].1, "db1:3306");
+        }
+    });
 }
 
 #[test]

@@ -17,6 +17,8 @@ pub struct Version {
 /// Leaves room for decisions until the year 2527. Terms beyond are told as the greatest.
 const TERM_BITS: u32 = 20;
 const TERM_MAX: u64 = (1 << TERM_BITS) - 1;
+/// What is less is a decision's time alone, as it was written before terms were.
+const PACKED_MIN: u64 = 1 << 44;
 
 impl Version {
     /// As one number that grows with it.
@@ -28,6 +30,12 @@ impl Version {
 
     #[must_use]
     pub const fn unpacked(number: u64) -> Self {
+        if number < PACKED_MIN {
+            return Version {
+                decided: number,
+                term: 0,
+            };
+        }
         Version {
             decided: number >> TERM_BITS,
             term: number & TERM_MAX,

@@ -734,21 +734,29 @@ fn a_directory_belongs_to_one_process_and_one_cluster() {
     run(async {
         let folder = Folder::make("directory");
         let settings = RaftSettings::new(&folder.0, "127.0.0.1:0");
-        let alone = begin(&settings).await;
+        let mut looked = settings.clone();
+        let known = look::<TokioEnv>(&mut looked).await.unwrap();
+        let alone = begin(&looked).await;
+        assert_eq!(alone.report.node, known.node);
         leader(&[&alone]).await;
         let at = propose(&[&alone], "x").await;
         let twice = try_start(settings.clone()).await.err().unwrap();
         assert!(matches!(twice, StartError::InUse(_)), "{twice}");
-        let checked = look::<TokioEnv>(&settings).await;
+        let checked = look::<TokioEnv>(&mut looked).await;
         assert!(matches!(checked, Err(StartError::InUse(_))), "{checked:?}");
         alone.handle.shutdown().await;
         let look = async {
-            while let Err(error) = look::<TokioEnv>(&settings).await {
-                assert!(matches!(error, StartError::InUse(_)), "{error}");
+            loop {
+                match look::<TokioEnv>(&mut looked).await {
+                    Ok(known) => return known,
+                    Err(error) => assert!(matches!(error, StartError::InUse(_)), "{error}"),
+                }
                 sleep::<TokioEnv>(LOOK).await;
             }
         };
-        within("it is unused", look).await;
+        let again = within("it is unused", look).await;
+        assert_eq!(again.node, known.node);
+        assert_eq!(again.cluster, alone.handle.cluster());
 
         let cluster = alone.handle.cluster();
         let with = |cluster, at| RaftSettings {

@@ -210,7 +210,10 @@ async fn form_then_greet<E: Env>(node: &Arc<Node<E>>) -> Result<(), String> {
         } else {
             ASK_INTERVAL
         };
-        *locked(&node.clusters_listed) = clusters;
+        // Where nobody answers they are who they were.
+        if !clusters.is_empty() {
+            *locked(&node.clusters_listed) = clusters;
+        }
         match formation(node.id, node.is_empty(), &found) {
             Formation::Wait { reason, listed } => {
                 *locked(&node.listed) = listed;

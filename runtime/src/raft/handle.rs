@@ -118,8 +118,9 @@ pub struct MemberView {
     pub http_uri: Option<String>,
     /// Since it was heard last; zero for this node.
     pub last_contact: Option<Duration>,
-    /// The index up to which it holds the log: as the leader knows it, to others as it said last (every other second).
-    pub matched: Option<u64>,
+    /// How many entries of the log it lacks, of another member: as the leader knows it, to others as of the last greeting, every
+    /// few seconds; the leader lacks none.
+    pub lacks: Option<u64>,
     /// The newest version of commands it reads.
     pub version: Option<u32>,
     /// Why it is not listened to, or why it does not listen.
@@ -200,7 +201,7 @@ async fn start_in_directory<E: Env>(
     E::blocking(move || E::sync_dir(&path))
         .await
         .map_err(io_error)?;
-    let (mut identity, mut minted) = read_identity::<E>(&directory).await?;
+    let (mut identity, mut minted) = read_identity::<E>(&directory, settings.minted).await?;
     if let Some(reason) = identity.retired.clone() {
         let path = directory.clone();
         let aside = E::blocking(move || identity.set_aside::<E>(&path))
@@ -210,7 +211,7 @@ async fn start_in_directory<E: Env>(
             "an identity was retired here ({reason}); its files are in {}, and this node comes back as another",
             aside.display()
         );
-        (identity, minted) = read_identity::<E>(&directory).await?;
+        (identity, minted) = read_identity::<E>(&directory, settings.minted).await?;
     }
     let broken = {
         let directory = directory.clone();
@@ -248,37 +249,36 @@ async fn start_in_directory<E: Env>(
     started
 }
 
-/// Who a raft data directory says that this daemon is.
+/// Who a daemon is, by its raft data directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Known {
+    /// As the directory says or, where it says nothing, as the settings do by now.
     pub node: NodeId,
     pub cluster: Option<ClusterId>,
 }
 
-/// Refuses a raft data directory that another process has, and leaves it as it is; tells whose it is, if it is anybody's at
-/// this start. To be asked before the backend is opened: whoever opens the backend becomes its only writer, and a daemon that
+/// Refuses a raft data directory that another process has, and leaves it as it is; tells whose it will be at this start. To be
+/// asked before the backend is opened: whoever opens the backend becomes its only writer, and a daemon that
 /// was started twice by mistake, or in the place of another one, must not take it from the one that runs.
 ///
 /// # Errors
 /// [`StartError::InUse`], or the directory cannot be made or locked, or is damaged.
-pub async fn look<E: Env>(settings: &RaftSettings) -> Result<Option<Known>, StartError> {
+pub async fn look<E: Env>(settings: &mut RaftSettings) -> Result<Known, StartError> {
     let directory = settings.data_dir.clone();
     let looked = async {
         let _lock = open_directory::<E>(&directory).await?;
         let path = directory.clone();
-        let identity = E::blocking(move || Identity::read::<E>(&path))
-            .await
-            .map_err(identity_error)?;
-        Ok(identity
-            .filter(|identity| identity.retired.is_none())
-            .map(|identity| Known {
-                node: identity.node,
-                cluster: identity.cluster,
-            }))
-    };
-    looked
+        E::blocking(move || {
+            let held = Identity::read::<E>(&path)?;
+            let held = held.filter(|identity| identity.retired.is_none());
+            held.map_or_else(|| Ok(Identity::mint::<E>()?), Ok)
+        })
         .await
-        .map_err(|error: StartError| error.of(&settings.data_dir))
+        .map_err(identity_error)
+    };
+    let Identity { node, cluster, .. } = looked.await.map_err(|error| error.of(&directory))?;
+    settings.minted = Some(node);
+    Ok(Known { node, cluster })
 }
 
 pub(super) fn identity_error(error: IdentityError) -> StartError {
@@ -542,9 +542,12 @@ fn denied(directory: &Path, barred: &Barred) -> String {
     )
 }
 
-async fn read_identity<E: Env>(directory: &Path) -> Result<(Identity, bool), StartError> {
+async fn read_identity<E: Env>(
+    directory: &Path,
+    minted: Option<NodeId>,
+) -> Result<(Identity, bool), StartError> {
     let path = directory.to_path_buf();
-    E::blocking(move || Identity::read_or_mint::<E>(&path))
+    E::blocking(move || Identity::read_or_mint::<E>(&path, minted))
         .await
         .map_err(identity_error)
 }
@@ -1186,11 +1189,13 @@ impl<E: Env> RaftHandle<E> {
                 } else {
                     peer.heard.map(|heard| now.saturating_sub(heard))
                 },
-                matched: match &metrics.replication {
-                    Some(all) => all
-                        .get(&id)
-                        .and_then(|matched| matched.as_ref().map(|id| id.index)),
-                    None => peer.reaches,
+                lacks: match &metrics.replication {
+                    Some(all) => all.get(&id).and_then(|matched| {
+                        let matched = matched.as_ref()?.index;
+                        Some(metrics.last_log_index.unwrap_or(0).saturating_sub(matched))
+                    }),
+                    None if metrics.current_leader == Some(id) => Some(0),
+                    None => peer.lacks,
                 },
                 version: if own {
                     Some(node.settings.release.reads_both())

@@ -55,8 +55,11 @@ impl From<io::Error> for IdentityError {
 impl Identity {
     /// Reads the record and counts this start, or mints one for a directory that has none; the flag says which (`true`:
     /// minted). Nothing is written: the caller prepares the log first and then calls [`Identity::save`], so that a
-    /// directory with a record always has a log. Blocks.
-    pub(super) fn read_or_mint<E: Env>(directory: &Path) -> Result<(Self, bool), IdentityError> {
+    /// directory with a record always has a log. `minted`: what was drawn for it already. Blocks.
+    pub(super) fn read_or_mint<E: Env>(
+        directory: &Path,
+        minted: Option<NodeId>,
+    ) -> Result<(Self, bool), IdentityError> {
         let path = path(directory);
         if E::exists(&path)? {
             let bytes = E::read_file(&path)?;
@@ -66,7 +69,10 @@ impl Identity {
             Ok((identity, false))
         } else {
             let identity = Identity {
-                node: mint::<E>()?,
+                node: match minted {
+                    Some(node) => node,
+                    None => mint::<E>()?,
+                },
                 cluster: None,
                 boot: 1,
                 founders: Vec::new(),
@@ -254,15 +260,15 @@ mod tests {
     #[test]
     fn an_identity_is_minted_once_and_counts_its_boots() {
         let folder = Folder::make("identity");
-        let (first, minted) = Identity::read_or_mint::<TokioEnv>(&folder.0).unwrap();
+        let (first, minted) = Identity::read_or_mint::<TokioEnv>(&folder.0, None).unwrap();
         assert!(minted);
         first.save::<TokioEnv>(&folder.0).unwrap();
-        let (second, minted) = Identity::read_or_mint::<TokioEnv>(&folder.0).unwrap();
+        let (second, minted) = Identity::read_or_mint::<TokioEnv>(&folder.0, None).unwrap();
         assert!(!minted);
         assert_eq!(first.node, second.node);
         assert_eq!((first.boot, second.boot), (1, 2));
         let (other, _) =
-            Identity::read_or_mint::<TokioEnv>(&Folder::make("identity-other").0).unwrap();
+            Identity::read_or_mint::<TokioEnv>(&Folder::make("identity-other").0, None).unwrap();
         assert_ne!(first.node, other.node);
     }
 
@@ -308,12 +314,12 @@ mod tests {
         let folder = Folder::make("identity-version");
         std::fs::write(path(&folder.0), "orchestrator raft identity 2\nmore\n").unwrap();
         assert!(matches!(
-            Identity::read_or_mint::<TokioEnv>(&folder.0),
+            Identity::read_or_mint::<TokioEnv>(&folder.0, None),
             Err(IdentityError::Io(_))
         ));
         std::fs::write(path(&folder.0), "orchestrator raft identity 1\nmore\n").unwrap();
         assert!(matches!(
-            Identity::read_or_mint::<TokioEnv>(&folder.0),
+            Identity::read_or_mint::<TokioEnv>(&folder.0, None),
             Err(IdentityError::Damaged(_))
         ));
     }

@@ -70,6 +70,8 @@ pub use self::wire::{COMMAND_BYTES_MAX, PROTOCOLS, SNAPSHOT_BYTES_MAX};
 pub struct RaftSettings {
     /// `RaftDataDir`.
     pub data_dir: PathBuf,
+    /// The identity that this daemon gets if the directory has none ([`look`]); none: it is drawn.
+    pub minted: Option<NodeId>,
     /// `RaftBind`: where the raft port listens; the port defaults to `default_port`.
     pub bind: String,
     /// `RaftAdvertise`: where peers reach it; empty: as bound. Never an unspecified address.
@@ -169,6 +171,7 @@ impl RaftSettings {
     pub fn new(data_dir: impl Into<PathBuf>, bind: impl Into<String>) -> Self {
         RaftSettings {
             data_dir: data_dir.into(),
+            minted: None,
             bind: bind.into(),
             advertise: String::new(),
             http_uri: String::new(),

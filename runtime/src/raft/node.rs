@@ -43,7 +43,7 @@ pub(super) struct Node<E: Env> {
     pub(super) snapshot: SnapshotFile,
     pub(super) peers: Mutex<Peers>,
     pub(super) strangers: Mutex<Strangers>,
-    /// The clusters that the entries of the own list belong to, by the last round of dialling them.
+    /// The clusters that the entries of the own list belong to, by the last round of dialling them in which a member answered.
     pub(super) clusters_listed: Mutex<BTreeSet<[u8; 32]>>,
     /// Entries of the own list that led to this daemon itself when they were dialled last, and when that was.
     pub(super) own_entries: Mutex<BTreeMap<String, Duration>>,
@@ -304,6 +304,13 @@ impl<E: Env> Node<E> {
                 peers.get(from.node).map(|peer| peer.record.clone()),
             )
         };
+        if matches!(judgement, Judgement::Fine(_))
+            && let Some(metrics) = self.metrics()
+        {
+            let committed = metrics.cluster_committed.map_or(0, |id| id.index);
+            let held = from.last.map_or(0, |last| last.index);
+            locked(&self.peers).note_lack(from.node, committed.saturating_sub(held));
+        }
         match judgement {
             Judgement::Fine(changed) => {
                 locked(&self.strangers).forget(from.node);

@@ -75,8 +75,8 @@ pub(super) struct Peer {
     pub(super) instance: Option<u64>,
     pub(super) heard: Option<Duration>,
     pub(super) version: Option<u32>,
-    /// The index up to which it holds the log, as it said last.
-    pub(super) reaches: Option<u64>,
+    /// How many entries that were committed it lacked when it was greeted last.
+    pub(super) lacks: Option<u64>,
     /// Where it says it is reached.
     pub(super) advertise: String,
     /// The address that led to it when it was dialled last, and when.
@@ -303,7 +303,6 @@ impl Peers {
         peer.record.process = Some(from.instance);
         peer.heard = Some(now);
         peer.version = Some(from.version);
-        peer.reaches = from.last.map(|last| last.index);
         peer.advertise.clone_from(&from.advertise);
         if let Some(address) = dialled {
             peer.answered = Some((address.to_owned(), now));
@@ -326,6 +325,13 @@ impl Peers {
             self.take_from_others(from.node, address);
         }
         Judgement::Fine(changed)
+    }
+
+    /// Notes how many entries a peer lacked when it was greeted.
+    pub(super) fn note_lack(&mut self, node: u64, entries: u64) {
+        if let Some(peer) = self.known.get_mut(&node) {
+            peer.lacks = Some(entries);
+        }
     }
 
     /// Notes that a peer was seen with a term and, if it holds an entry of that term, up to it; the record when changed.

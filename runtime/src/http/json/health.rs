@@ -119,7 +119,8 @@ pub struct RaftMember {
     pub healthy: bool,
     /// Zero for this daemon; none when it was never heard of.
     pub last_contact_milliseconds: Option<u64>,
-    /// Of the log: as the leader knows it; to others as the member said last, every other second. None of one that was never heard.
+    /// Of the log: as the leader knows it; to others as of the last greeting, every few seconds. None of one that was not greeted
+    /// so far.
     pub entries_behind: Option<u64>,
     /// In words; empty when there is none.
     pub problem: String,

@@ -368,7 +368,7 @@ impl<E: Env> Consensus for Raft<E> {
         self.0.explain(reasons);
     }
 
-    fn greet(&self, addresses: BTreeSet<String>) {
+    fn greet(&self, addresses: BTreeMap<String, Option<NodeId>>) {
         self.0.greet(addresses);
     }
 }

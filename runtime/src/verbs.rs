@@ -218,7 +218,7 @@ async fn of_file(
     file: &Path,
 ) -> anyhow::Result<raft::Recovery<TokioEnv>> {
     let held = match raft::examine::<TokioEnv>(raft_settings.clone()).await {
-        Ok(recovery) => Some(recovery.last),
+        Ok(recovery) => Some(recovery.last).filter(|last| last.index > 0),
         Err(error @ raft::StartError::InUse(_)) => return Err(error.into()),
         Err(_) => None,
     };
@@ -282,6 +282,13 @@ async fn of_directory(
 ) -> anyhow::Result<raft::Recovery<TokioEnv>> {
     let directory = raft_settings.data_dir.clone();
     let recovery = raft::examine::<TokioEnv>(raft_settings).await?;
+    if recovery.last.index == 0 {
+        bail!(
+            "{} holds no entry of any cluster: there is nothing to go on from. See --from-backend and --from-file. Nothing was \
+             changed",
+            directory.display()
+        );
+    }
     let committed = recovery
         .committed
         .map_or_else(|| String::from("nothing"), |index| format!("entry {index}"));
@@ -312,6 +319,8 @@ async fn of_backend(
 ) -> anyhow::Result<raft::Recovery<TokioEnv>> {
     let place = backend::Settings::new(&settings.backend).place;
     match raft::examine::<TokioEnv>(raft_settings.clone()).await {
+        // As a daemon makes it that waits to be let in.
+        Ok(recovery) if recovery.last.index == 0 => {}
         Ok(_) => println!(
             "{} can be read: --from-raft-dir would lose less than --from-backend",
             raft_settings.data_dir.display()

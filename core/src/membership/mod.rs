@@ -523,7 +523,8 @@ fn strangers(view: &View<'_>) -> BTreeMap<NodeId, String> {
                 }
             }
             None => format!(
-                "{} of {} members have it in their RaftNodes ({}), a majority must: restart the others with the same list",
+                "{} of {} members have asked for it by a RaftNodes that was changed ({}), a majority must: restart the others with \
+                 such a list, or use raft-add-peer (a list that a member came with asks for nothing)",
                 declarers.len(),
                 voters.len(),
                 names(view, declarers.iter().copied())
@@ -541,16 +542,16 @@ fn names(view: &View<'_>, nodes: impl Iterator<Item = NodeId>) -> String {
 }
 
 /// Where daemons are to be looked for beside the own list: a leader that a list leaves out is not in the newcomers' lists
-/// either, and would never hear of them.
+/// either, and would never hear of them. With who said to be there.
 #[must_use]
-pub fn addresses(replicated: &Replicated) -> BTreeSet<String> {
+pub fn addresses(replicated: &Replicated) -> BTreeMap<String, Option<NodeId>> {
     let declared = replicated
         .declarations()
         .filter(|(node, _)| replicated.standing_declaration(*node).is_some())
-        .flat_map(|(_, row)| row.entries.iter().cloned());
+        .flat_map(|(_, row)| row.entries.iter().map(|entry| (entry.clone(), None)));
     let described = replicated
         .members()
-        .map(|(_, row)| row.raft_address.clone());
+        .map(|(node, row)| (row.raft_address.clone(), Some(node)));
     declared.chain(described).collect()
 }
 

@@ -81,8 +81,8 @@ pub enum Effect {
     },
     /// Tell newcomers that ask why they are not let in.
     Explain(BTreeMap<NodeId, String>),
-    /// Look who answers at these raft addresses too, from here on.
-    Greet(BTreeSet<String>),
+    /// Look who answers at these raft addresses too, from here on; with who said to be there.
+    Greet(BTreeMap<String, Option<NodeId>>),
     Answer(RequestId, Reply),
 }
 

@@ -41,7 +41,7 @@ pub(super) struct Keeping {
     /// What the last look came to.
     judgement: Judgement,
     /// Where daemons are looked for.
-    greeted: BTreeSet<String>,
+    greeted: BTreeMap<String, Option<NodeId>>,
     /// Why the own list is not declared.
     not_declared: Option<String>,
     /// Who waits for the change that is under way.
@@ -124,7 +124,9 @@ impl Node {
         self.members.judgement = judgement;
         self.find_sought(now, out);
         let mut addresses = membership::addresses(&self.replicated);
-        addresses.extend((self.members.sought.iter()).map(|sought| sought.newcomer.clone()));
+        for sought in &self.members.sought {
+            addresses.entry(sought.newcomer.clone()).or_default();
+        }
         if addresses != self.members.greeted {
             out.effects.push(Effect::Greet(addresses.clone()));
             self.members.greeted = addresses;

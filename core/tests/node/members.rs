@@ -169,7 +169,7 @@ impl Leader {
         let mut greeted = BTreeSet::new();
         for effect in out.effects {
             match effect {
-                Effect::Greet(addresses) => greeted.extend(addresses),
+                Effect::Greet(addresses) => greeted.extend(addresses.into_keys()),
                 Effect::Answer(id, reply) => {
                     replies.insert(id.0, reply);
                 }

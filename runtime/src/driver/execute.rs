@@ -42,7 +42,7 @@ pub trait Consensus: Clone + Send + Sync + 'static {
     /// Newcomers are told why they are not let in.
     fn explain(&self, reasons: BTreeMap<NodeId, String>);
     /// It is looked who answers at these addresses.
-    fn greet(&self, addresses: BTreeSet<String>);
+    fn greet(&self, addresses: BTreeMap<String, Option<NodeId>>);
 }
 
 /// How a proposal ended, in bytes.

@@ -8,6 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use openraft_rt::{AsyncRuntime, Select2};
 
 use super::node::{Node, locked};
@@ -113,15 +114,15 @@ impl Callers {
             names.extend(addresses.iter().map(|address| host_of(address).to_owned()));
         }
         places.retain(|name, _| names.contains(name));
-        for name in names {
-            if let Some(Ok(found)) = timeout::<E, _>(RESOLVE, E::resolve(&name)).await {
-                places.insert(name, found);
-            }
-            let found = places.values().flatten();
-            locked(&self.0).members = found
-                .map(|address| address.to_canonical().to_string())
-                .collect();
-        }
+        let resolved = names.into_iter().map(async |name| {
+            let found = timeout::<E, _>(RESOLVE, E::resolve(&name)).await;
+            Some((name, found?.ok()?))
+        });
+        places.extend(join_all(resolved).await.into_iter().flatten());
+        let found = places.values().flatten();
+        locked(&self.0).members = found
+            .map(|address| address.to_canonical().to_string())
+            .collect();
     }
 }
 

@@ -393,7 +393,7 @@ fn wait_because<E: Env>(node: &Node<E>, reason: String) {
 fn to_be_greeted<E: Env>(node: &Node<E>) -> Vec<String> {
     let now = E::mono();
     let mut addresses = node.settings.nodes.clone();
-    addresses.extend(locked(&node.greeted).iter().cloned());
+    addresses.extend(locked(&node.greeted).keys().cloned());
     let members = sight::members(node);
     {
         let strangers = locked(&node.strangers);

@@ -3,7 +3,7 @@
 //! *Leading* has one meaning here, and everything that acts as the leader uses it: openraft says so, the first entry of
 //! the term is applied, and a quorum acknowledged within the longest election timeout.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
 use std::path::Path;
@@ -1164,6 +1164,11 @@ impl<E: Env> RaftHandle<E> {
             return Vec::new();
         };
         let now = E::mono();
+        // Of one that this daemon never met.
+        let described: BTreeMap<NodeId, String> = locked(&node.greeted)
+            .iter()
+            .filter_map(|(address, node)| Some(((*node)?, address.clone())))
+            .collect();
         let peers = locked(&node.peers);
         let membership = metrics.membership_config.membership();
         let voters: Vec<u64> = membership.voter_ids().collect();
@@ -1181,7 +1186,8 @@ impl<E: Env> RaftHandle<E> {
                 address: if own {
                     Some(node.settings.advertise.clone())
                 } else {
-                    peer.record.addresses.first().cloned()
+                    let met = peer.record.addresses.first().cloned();
+                    met.or_else(|| described.get(&NodeId(id)).cloned())
                 },
                 http_uri: Some(uri).filter(|uri| !uri.is_empty()),
                 last_contact: if own {

@@ -47,8 +47,8 @@ pub(super) struct Node<E: Env> {
     pub(super) clusters_listed: Mutex<BTreeSet<[u8; 32]>>,
     /// Entries of the own list that led to this daemon itself when they were dialled last, and when that was.
     pub(super) own_entries: Mutex<BTreeMap<String, Duration>>,
-    /// Addresses that the members know of, beside the own list.
-    pub(super) greeted: Mutex<BTreeSet<String>>,
+    /// Addresses that the members know of, beside the own list, and who said to be there.
+    pub(super) greeted: Mutex<BTreeMap<String, Option<NodeId>>>,
     /// Why newcomers are not let in, to be told to them.
     pub(super) explained: Mutex<BTreeMap<u64, String>>,
     /// Why this daemon is no member, as members said last, by the address that said it.

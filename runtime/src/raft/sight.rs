@@ -3,7 +3,7 @@
 //! Decides nothing about who is to be a member: a change is appended exactly as it was asked for, against the membership
 //! entry that it was decided from, or not at all.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use openraft::EntryPayload;
@@ -263,8 +263,8 @@ impl<E: Env> RaftHandle<E> {
         members.is_joint() || !was_joint || base.term == term
     }
 
-    /// Looks who answers at these addresses too, beside the own list.
-    pub fn greet(&self, addresses: BTreeSet<String>) {
+    /// Looks who answers at these addresses too, beside the own list; with who said to be there.
+    pub fn greet(&self, addresses: BTreeMap<String, Option<NodeId>>) {
         *locked(&self.node.greeted) = addresses;
     }
 

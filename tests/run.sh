@@ -169,7 +169,7 @@ part_bench() {
   done
   # The median is three times what a machine that does nothing else must keep. A single one may meet a machine that stands still.
   "$target/leader-bench" --kills 4 --median-seconds-max 1.5 --seconds-max 10 || return 1
-  "$target/membership-bench" --replacements 2 --reprovisionings 2 || return 1
+  "$target/membership-bench" || return 1
   # Medians again: of three, one may meet such a machine. The bounds are what a deployment is promised.
   "$target/deployment-bench" --runs 3
 }

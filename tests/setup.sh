@@ -6,7 +6,8 @@
 #   tests/setup.sh client    jq, which orchestrator-client needs beside curl
 #   tests/setup.sh haproxy   HAProxy's program, to try the example with; its service is not left running
 #   tests/setup.sh network   ip(8) and unshare(1): machines with networks of their own, for which the tests need root
-#                            (and sqlite3, by which people copy a daemon's file)
+#                            (and sqlite3, by which people copy a daemon's file; and systemd's programs, which run the
+#                            daemon on such machines: this one's own services stay as they are)
 #   tests/setup.sh mariadb   MariaDB's server program, from this distribution's packages; no service is started
 #   tests/setup.sh mysql     MySQL 9.x out of Debian's unstable suite, kept in a cache outside the clone
 #   tests/setup.sh all       all of these
@@ -98,6 +99,7 @@ setup_network() {
   command -v mount >/dev/null || want+=(mount)
   # People copy a daemon's file by it: the tests type that, on such machines too.
   command -v sqlite3 >/dev/null || want+=(sqlite3)
+  [ -x /lib/systemd/systemd ] && command -v systemctl >/dev/null || want+=(systemd)
   [ ${#want[@]} = 0 ] || apt_install "${want[@]}"
   # Machines are given a file of names of their own in its place; a system out of debootstrap has none.
   [ -e /etc/hosts ] || printf '127.0.0.1 localhost\n' | as_root tee /etc/hosts >/dev/null

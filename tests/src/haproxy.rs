@@ -17,6 +17,8 @@ use crate::wait::{Look, until};
 const PATIENCE: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(25);
 
+const EXAMPLE: &str = include_str!("../../runtime/packaging/haproxy/orchestrator.cfg");
+
 /// Who answered, in the answer's head.
 pub const SERVER: &str = "X-Server: orchestrator-";
 
@@ -40,6 +42,39 @@ struct Known {
     number: usize,
     is_up: bool,
     is_checked: bool,
+    /// How often it was chosen for a request.
+    chosen: u64,
+}
+
+/// Within this time HAProxy by the example has noticed, in either set-up, that a daemon is not to be used.
+///
+/// # Errors
+/// The example is another one than is known here.
+pub fn noticed_within() -> Result<Duration> {
+    noticed_by(EXAMPLE)
+}
+
+/// A daemon that was well a moment ago is asked again after `inter`, and has as long to answer where there is no `timeout check`
+/// (HAProxy 2.6, configuration manual, section 4.2). The `fall`th wrong one counts. The slowest of all set-ups.
+fn noticed_by(configuration: &str) -> Result<Duration> {
+    ensure!(
+        !configuration.contains("timeout check"),
+        "the example bounds its checks otherwise"
+    );
+    let mut slowest = Duration::ZERO;
+    let lines = configuration.lines().map(str::trim);
+    for line in lines.filter(|line| line.starts_with("default-server ")) {
+        let after = |name: &str| {
+            let mut words = line.split_whitespace().skip_while(|word| *word != name);
+            words.nth(1).with_context(|| format!("{line}: no {name}"))
+        };
+        let inter = after("inter")?.strip_suffix("ms");
+        let inter = inter.with_context(|| format!("{line}: inter is not in ms"))?;
+        let fall: u32 = after("fall")?.parse()?;
+        slowest = slowest.max(Duration::from_millis(inter.parse()?) * 2 * fall);
+    }
+    ensure!(!slowest.is_zero(), "the example has no checks");
+    Ok(slowest)
 }
 
 impl Proxy {
@@ -49,8 +84,7 @@ impl Proxy {
     /// # Errors
     /// It cannot be started, or the example is another one than is known here.
     pub async fn start(daemons: &Daemons) -> Result<Proxy> {
-        let mut configuration =
-            include_str!("../../runtime/packaging/haproxy/orchestrator.cfg").to_owned();
+        let mut configuration = EXAMPLE.to_owned();
         let folder = Scratch::create("haproxy")?;
         let socket = folder.path().join("haproxy.socket");
         let ports = free_ports(2)?;
@@ -113,6 +147,19 @@ impl Proxy {
         Ok(up.map(|known| known.number).collect())
     }
 
+    /// How often a backend of the example has chosen the daemon of this number for a request so far.
+    ///
+    /// # Errors
+    /// HAProxy does not answer, or does not know it.
+    pub async fn chosen(&self, backend: &str, number: usize) -> Result<u64> {
+        let known = self.known().await?;
+        let one = known
+            .iter()
+            .find(|known| known.backend == backend && known.number == number);
+        let one = one.with_context(|| format!("{backend}: no daemon {number} in {known:?}"))?;
+        Ok(one.chosen)
+    }
+
     async fn known(&self) -> Result<Vec<Known>> {
         let mut stream = UnixStream::connect(&self.socket).await?;
         stream.write_all(b"show stat\n").await?;
@@ -126,6 +173,8 @@ impl Proxy {
         let column = |name| heads.iter().position(|head| *head == name).context(name);
         let (backend, server) = (column("pxname")?, column("svname")?);
         let (status, check) = (column("status")?, column("check_status")?);
+        // HAProxy 2.6, management guide, section 9.1: how often a server was selected, also when a request goes to another one.
+        let chosen = column("lbtot")?;
         let known: Vec<Known> = rows
             .filter_map(|row| {
                 let number = row.get(server)?.strip_prefix("orchestrator-")?;
@@ -134,10 +183,36 @@ impl Proxy {
                     number: number.parse().ok()?,
                     is_up: row.get(status)?.starts_with("UP"),
                     is_checked: row.get(check)?.contains("L7"),
+                    chosen: row.get(chosen)?.parse().ok()?,
                 })
             })
             .collect();
         ensure!(!known.is_empty(), "no servers in {table}");
         Ok(known)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{noticed_by, noticed_within};
+
+    #[test]
+    fn what_haproxy_needs_to_notice_follows_from_its_checks() {
+        let check = |words: &str, wanted: Option<u64>| {
+            let by = noticed_by(&format!("backend x\n    default-server check {words}\n"));
+            assert_eq!(by.ok(), wanted.map(Duration::from_millis), "{words}");
+        };
+        check("inter 500ms fastinter 200ms fall 1 rise 1", Some(1_000));
+        check("fastinter 200ms inter 2000ms fall 3", Some(12_000));
+        check(
+            "inter 500ms fall 1\n    default-server inter 700ms fall 1",
+            Some(1_400),
+        );
+        check("inter 500ms fall 1\n    timeout check 1s", None);
+        check("inter 2s fall 1", None);
+        check("inter 500ms", None);
+        assert!(noticed_within().is_ok());
     }
 }

@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use orchestrator_tests::consul::Consul;
 use orchestrator_tests::daemons::DaemonOptions;
@@ -75,6 +75,13 @@ fn dead_primary(code: &str) -> &str {
         "{code}"
     );
     code
+}
+
+/// Whether a process runs. One that has ended, and that nobody has asked how, has no command line.
+fn runs(pid: &str) -> bool {
+    !fs::read(format!("/proc/{pid}/cmdline"))
+        .unwrap_or_default()
+        .is_empty()
 }
 
 async fn world(settings: Value) -> World {
@@ -245,6 +252,15 @@ async fn consul_is_told_before_the_hooks() {
     let post = &collector.lines()[0];
     assert_eq!(post[3..], [promoted.clone(), promoted.clone()]);
     wait_for("mysql/master/fleet", &format!("127.0.0.1:{promoted}")).await;
+    // The flags: when it was decided, and in which term it was written.
+    let leader = world.daemons.wait_leader(PATIENCE).await.expect("a leader");
+    let term = leader.status().await.expect("a status")["Term"].clone();
+    let flags = consul.flags("mysql/master/fleet").expect("flags");
+    assert_eq!(json!(flags & 0xf_ffff), term);
+    let decided = Duration::from_millis(flags >> 20);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let age = now.expect("a clock").abs_diff(decided);
+    assert!(age < Duration::from_secs(600), "{age:?}");
 
     // Nobody who knows less may turn it back: daemons that start anew compare, and leave what is newer.
     consul.put("mysql/master/fleet", "elsewhere:3306", u64::MAX);
@@ -314,6 +330,147 @@ async fn a_hook_that_says_no_holds_the_failover() {
         .await
         .expect("the next attempt is let through");
     drop(ledger.end().await);
+}
+
+/// A failover that was begun and that promotes nobody is told of, once, by the hooks for that. The first of them never ends by
+/// itself: it is ended at its deadline, with all that it started, and the next one is run.
+#[tokio::test]
+async fn a_failed_failover_is_told_and_a_hook_ends_at_its_deadline() {
+    let _turn = TURN.lock().await;
+    let collector = Collector::new();
+    // One child ends when it is asked to, the other when it is killed.
+    let endless = format!(
+        "sleep 300 & tame=$!; (trap '' TERM; exec sleep 300) & {}; wait",
+        collector.hook("endless", "$$ $tame $!")
+    );
+    let told = "$ORC_IDEMPOTENCY_KEY $ORC_IS_SUCCESSFUL {isSuccessful} $ORC_FAILED_HOST $ORC_FAILED_PORT $ORC_COUNT_REPLICAS \
+                [$ORC_LOST_REPLICAS] ${ORC_SUCCESSOR_PORT-unset} {successorPort} $ORC_FAILURE_TYPE";
+    let world = world(json!({
+        // Enough for the hook that ends by itself on a machine that stands still for seconds.
+        "ProcessesTimeoutSeconds": 5,
+        "PostFailoverProcesses": [collector.hook("post", "")],
+        "PostUnsuccessfulFailoverProcesses": [endless, collector.hook("unsuccessful", told)],
+    }))
+    .await;
+    let dead = world.primary();
+    let replicas = world.fleet.live_except(dead);
+    for replica in &replicas {
+        let path = format!(
+            "/api/register-candidate/127.0.0.1/{}/must_not",
+            replica.port()
+        );
+        world.daemons.ask_leader(&path).await.expect("registered");
+    }
+    let leader = world.daemons.wait_leader(PATIENCE).await.expect("a leader");
+    let leader = leader.pid().expect("it runs").to_string();
+    world.signal(Strike::KillPrimary).await.expect("killed");
+    collector.wait_for("unsuccessful").await;
+    let uid = collector.lines()[0][2].clone();
+    let of_this = || -> Vec<Vec<String>> {
+        let lines = collector.lines().into_iter();
+        lines.filter(|line| line[2] == uid).collect()
+    };
+    let looked = until(
+        "the last hook is settled",
+        PATIENCE,
+        Duration::from_millis(50),
+        async || match world.daemons.recovery_steps(&uid).await {
+            Ok(steps)
+                if steps.iter().any(|step| {
+                    step.starts_with("run hook PostUnsuccessfulFailoverProcesses[1]: ")
+                }) =>
+            {
+                Look::Holds(steps)
+            }
+            Ok(steps) => Look::not(format!("{steps:#?}")),
+            Err(error) => Look::not(format!("{error:#}")),
+        },
+    );
+    let steps = looked.await.expect("settled");
+    let outcomes: Vec<&str> = steps
+        .iter()
+        .filter_map(|step| step.strip_prefix("run hook PostUnsuccessfulFailoverProcesses"))
+        .collect();
+    assert_eq!(
+        outcomes,
+        ["[0]: it was ended after 5 s", "[1]: done"],
+        "{steps:#?}"
+    );
+    let ran = of_this();
+    let [endless, told] = ran.as_slice() else {
+        panic!("two hooks: {ran:?}");
+    };
+    assert_eq!(endless[..3], ["endless", &leader, &uid]);
+    let code = dead_primary(told.last().expect("a code"));
+    let key = format!("{uid}/PostUnsuccessfulFailoverProcesses[1]");
+    let (port, count) = (dead.to_string(), replicas.len().to_string());
+    let wanted = [
+        "unsuccessful",
+        &leader,
+        &uid,
+        &key,
+        "false",
+        "false",
+        "127.0.0.1",
+        &port,
+        &count,
+        "[]",
+        "unset",
+        "{successorPort}",
+        code,
+    ];
+    assert_eq!(told[..], wanted);
+    let processes = &endless[3..];
+    assert_eq!(processes.len(), 3, "{endless:?}");
+    let looked = until(
+        "the hook and its children are gone",
+        PATIENCE,
+        Duration::from_millis(20),
+        async || match processes.iter().find(|pid| runs(pid)) {
+            None => Look::Holds(()),
+            Some(pid) => Look::not(format!("{pid} of {processes:?} runs")),
+        },
+    );
+    looked.await.expect("gone");
+    let recoveries = world.daemons.audit_recovery().await.expect("audit");
+    let recovery = recoveries.iter().find(|recovery| recovery.uid == uid);
+    let recovery = recovery.expect("it is on record");
+    assert_eq!((recovery.failed_port, recovery.successor_port), (dead, 0));
+    let why = "no replica may be promoted: ";
+    assert!(
+        recovery.errors.iter().any(|error| error.starts_with(why)),
+        "{recovery:?}"
+    );
+
+    // The next attempt has hooks of its own, and repeats none.
+    let looked = until(
+        "the next attempt is told of",
+        PATIENCE,
+        Duration::from_millis(50),
+        async || {
+            let lines = collector.lines();
+            match lines
+                .iter()
+                .find(|line| line[0] == "unsuccessful" && line[2] != uid)
+            {
+                Some(_) => Look::Holds(()),
+                None => Look::not(format!("{lines:?}")),
+            }
+        },
+    );
+    looked.await.expect("it fails as well");
+    assert_eq!(of_this(), ran);
+    let names: Vec<String> = collector
+        .lines()
+        .into_iter()
+        .map(|line| line[0].clone())
+        .collect();
+    assert!(!names.iter().any(|name| name == "post"), "{names:?}");
+    let recoveries = world.daemons.audit_recovery().await.expect("audit");
+    assert!(
+        recoveries.iter().all(|recovery| !recovery.successful),
+        "{recoveries:?}"
+    );
 }
 
 /// With recovery off a death is seen by every daemon, each in what it observed itself; the leader alone records it and tells the

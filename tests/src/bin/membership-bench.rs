@@ -3,7 +3,8 @@
 //! Four daemons on loopback, of which three are members, and a fleet of three servers. A replacement puts the one that is
 //! none in the place of a member, in one of the ways that the guide has: by other lists of nodes and restarts in some order,
 //! online, or half of each. A re-provisioning takes from a member its database, its raft directory or both, or gives it
-//! copies. In every third round the fleet's primary is killed, and recovered, meanwhile. Ends with failure when a command
+//! copies, of another member's database or of its own files of a while ago. Without options there is one round of each kind. In
+//! every third round the fleet's primary is killed, and recovered, meanwhile. Ends with failure when a command
 //! that was acknowledged is not in the database of each member, when a term had two leaders, or when the members are not
 //! healthy without anything else being done.
 #![allow(clippy::disallowed_methods)]
@@ -32,10 +33,12 @@ const SOME: usize = 15;
 /// Replaces members and provisions them anew.
 #[derive(Debug, Parser)]
 struct Arguments {
-    #[arg(long, default_value_t = 10)]
-    replacements: u32,
-    #[arg(long, default_value_t = 10)]
-    reprovisionings: u32,
+    /// One kind after the other; by default each of them once.
+    #[arg(long, default_value_t = REPLACEMENTS.len())]
+    replacements: usize,
+    /// The same.
+    #[arg(long, default_value_t = LOSSES.len())]
+    reprovisionings: usize,
     /// Of who is struck; by default from the clock.
     #[arg(long)]
     seed: Option<u64>,
@@ -85,15 +88,18 @@ enum Loss {
     CopiedAndNew,
     /// Database and raft directory are of a while ago.
     BackInTime,
+    /// The raft directory is of a while ago, and the database is not.
+    RaftBackInTime,
 }
 
-const LOSSES: [Loss; 6] = [
+const LOSSES: [Loss; 7] = [
     Loss::RaftDirectory,
     Loss::Copied,
     Loss::Both,
     Loss::Database,
     Loss::BackInTime,
     Loss::CopiedAndNew,
+    Loss::RaftBackInTime,
 ];
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
@@ -200,8 +206,8 @@ async fn bench(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-fn pick<T>(of: &[T], number: u32) -> &T {
-    &of[usize::try_from(number).unwrap_or(0) % of.len()]
+fn pick<T>(of: &[T], number: usize) -> &T {
+    &of[number % of.len()]
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -381,37 +387,42 @@ impl Course {
         let daemon = &self.daemons()[place];
         let other = (0..self.daemons().len()).find(|other| *other != place && *other != self.spare);
         let other = &self.daemons()[other.context("another member")?];
-        if matches!(loss, Loss::BackInTime) {
-            daemon.signal(Signal::Terminate);
-            daemon.wait_ended(PATIENCE).await?;
-            daemon.keep_raft()?;
-            let copy = daemon.copy_database("own.db")?;
-            daemon.start()?;
-            self.wait_whole().await?;
-            commands.wait_more(SOME, PATIENCE).await?;
-            daemon.kill().await?;
-            daemon.restore_raft()?;
-            daemon.put_database(&copy)?;
-            std::fs::remove_file(copy)?;
-            daemon.start_until_healthy(PATIENCE).await?;
-            return Ok(());
+        if matches!(loss, Loss::BackInTime | Loss::RaftBackInTime) {
+            return self.go_back(loss, daemon, commands).await;
         }
         daemon.kill().await?;
         commands.wait_more(SOME, PATIENCE).await?;
-        match loss {
-            Loss::Database => daemon.wipe_database()?,
-            Loss::RaftDirectory => daemon.wipe_raft()?,
-            Loss::Both | Loss::BackInTime => daemon.wipe()?,
-            Loss::Copied | Loss::CopiedAndNew => {
-                if matches!(loss, Loss::CopiedAndNew) {
-                    daemon.wipe_raft()?;
-                }
-                let copy = other.copy_database("copy.db")?;
-                daemon.put_database(&copy)?;
-                std::fs::remove_file(copy)?;
-            }
+        if matches!(loss, Loss::RaftDirectory | Loss::Both | Loss::CopiedAndNew) {
+            daemon.wipe_raft()?;
+        }
+        if matches!(loss, Loss::Database | Loss::Both) {
+            daemon.wipe_database()?;
+        }
+        if matches!(loss, Loss::Copied | Loss::CopiedAndNew) {
+            let copy = other.copy_database("copy.db")?;
+            daemon.put_database(&copy)?;
+            std::fs::remove_file(copy)?;
         }
         daemon.start()
+    }
+
+    /// The raft directory is put back as it was a while ago, and with [`Loss::BackInTime`] the database too.
+    async fn go_back(&self, loss: Loss, daemon: &Daemon, commands: &Commands) -> Result<()> {
+        daemon.signal(Signal::Terminate);
+        daemon.wait_ended(PATIENCE).await?;
+        daemon.keep_raft()?;
+        let copy = daemon.copy_database("own.db")?;
+        daemon.start()?;
+        self.wait_whole().await?;
+        commands.wait_more(SOME, PATIENCE).await?;
+        daemon.kill().await?;
+        daemon.restore_raft()?;
+        if matches!(loss, Loss::BackInTime) {
+            daemon.put_database(&copy)?;
+        }
+        std::fs::remove_file(copy)?;
+        // It ends where that is found out, and is started again.
+        daemon.start_until_healthy(PATIENCE).await.map(drop)
     }
 
     /// The fleet's primary that was killed was replaced; brings it back as a replica.

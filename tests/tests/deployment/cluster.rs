@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use orchestrator_tests::backends;
 use orchestrator_tests::daemons::{Daemon, DaemonOptions, Daemons, get, steady_timers};
 use orchestrator_tests::fleet::{Flavour, Fleet, FleetOptions, ReplicationTiming};
 use orchestrator_tests::process::Signal;
@@ -346,6 +347,61 @@ async fn a_backend_is_written_by_its_daemon_alone() {
             .iter()
             .any(|row| row.contains("by-hand"));
         assert_eq!(is_there, daemon.http() == follower.http());
+    }
+}
+
+/// Three servers of which none replicates from another, each with the backend of one daemon: each holds what was decided while it
+/// stands, and no longer.
+#[tokio::test]
+async fn each_standalone_server_holds_what_is_decided_while_it_stands() {
+    let _turn = TURN.lock().await;
+    let mut options = DaemonOptions::default_configuration();
+    let mut servers = Vec::new();
+    for flavour in [Flavour::MariaDb, Flavour::MySql, Flavour::MariaDb] {
+        let server = backends::serve(flavour).await.expect("a server");
+        options.own.push(backends::settings(&server));
+        servers.push(server);
+    }
+    let daemons = Daemons::start(&options).expect("daemons");
+    daemons.wait_whole(PATIENCE).await.expect("whole");
+    let known = "SELECT count(*) FROM database_instance";
+    let downtime = "SELECT concat(owner, ' ', reason) FROM database_instance_downtime";
+    let tag = "SELECT tag_value FROM database_instance_tags";
+    let candidate = "SELECT promotion_rule FROM candidate_database_instance";
+    for (decided, query, wanted) in [
+        // A server that nobody reaches is known all the same.
+        ("async-discover/127.0.0.1/1", known, "1"),
+        (
+            "begin-downtime/127.0.0.1/1/ann/because/1h",
+            downtime,
+            "ann because",
+        ),
+        ("tag/127.0.0.1/1?tag=role=main", tag, "main"),
+        ("register-candidate/127.0.0.1/1/prefer", candidate, "prefer"),
+        ("end-downtime/127.0.0.1/1", downtime, ""),
+        ("untag/127.0.0.1/1?tag=role", tag, ""),
+        ("forget/127.0.0.1/1", known, "0"),
+    ] {
+        change(&daemons, &format!("/api/{decided}")).await;
+        for (number, server) in (1..).zip(&servers) {
+            let what = format!("the server of daemon {number} holds what came of {decided}");
+            wait_for(&what, PATIENCE, async || {
+                let mut sql = server.servers()[0].harness().await.expect("login");
+                let schema = sql.run(&format!("USE orc{number}")).await;
+                schema.expect("a schema");
+                let said = sql.value(query).await.expect("a table");
+                sql.close().await;
+                match said == wanted {
+                    true => Look::Holds(()),
+                    false => Look::not(said),
+                }
+            })
+            .await;
+        }
+    }
+    for server in &servers {
+        let status = server.servers()[0].replica_status().await;
+        assert!(status.expect("an answer").is_none());
     }
 }
 

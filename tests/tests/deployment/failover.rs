@@ -1,13 +1,16 @@
-//! Who repairs a fleet when daemons are dead, or are cut from each other or from a server.
+//! Who watches and repairs a fleet when daemons are dead, are replaced, or are cut from each other or from a server.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use orchestrator_tests::daemons::{DaemonOptions, Daemons};
-use orchestrator_tests::fleet::{Flavour, Fleet, FleetOptions, MARIADB_PROBE, ReplicationTiming};
-use orchestrator_tests::network::{Gate, Network};
-use orchestrator_tests::process::Scratch;
+use orchestrator_tests::daemons::{Daemon, DaemonOptions, Daemons, wait_members};
+use orchestrator_tests::fleet::{
+    Flavour, Fleet, FleetOptions, MARIADB_PROBE, ReplicationTiming, Server,
+};
+use orchestrator_tests::network::{Gate, Machine, Network};
+use orchestrator_tests::process::{Scratch, Signal};
 use orchestrator_tests::wait::{Look, until};
 use orchestrator_tests::world::{Expectation, Strike, World};
 use serde_json::{Map, Value, json};
@@ -19,6 +22,10 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const WATCHED: Duration = Duration::from_secs(12);
 /// In one of so many times nothing is looked at too often.
 const WINDOWS: usize = 3;
+/// For so long a member is away that is restarted, as with its machine: not long enough for one that is left alone to rest.
+const AWAY: Duration = Duration::from_secs(8);
+/// For so long, in seconds, a daemon that reads every server each second may be seen to read one of them not once.
+const UNREAD_MAX: f64 = 5.0;
 
 fn fleet_options(servers: usize) -> FleetOptions {
     FleetOptions {
@@ -144,6 +151,20 @@ async fn three_of_five_repair_and_two_wait() {
 fn told(collector: &Path) -> Vec<String> {
     let text = fs::read_to_string(collector).unwrap_or_default();
     text.lines().map(str::to_owned).collect()
+}
+
+/// Each server keeps what it is asked, and by whom.
+async fn log_statements(fleet: &Fleet) {
+    for server in fleet.servers() {
+        let mut sql = server.harness().await.expect("login");
+        sql.run_all([
+            "SET GLOBAL log_output = 'TABLE'",
+            "SET GLOBAL general_log = ON",
+        ])
+        .await
+        .expect("each statement is logged");
+        sql.close().await;
+    }
 }
 
 /// Server by server, how many probes of each daemon its log has since it was `since` there.
@@ -272,16 +293,7 @@ async fn what_one_daemon_alone_does_not_see_is_not_repaired() {
         looked.await.expect(&what);
     }
 
-    for server in world.fleet.servers() {
-        let mut sql = server.harness().await.expect("login");
-        sql.run_all([
-            "SET GLOBAL log_output = 'TABLE'",
-            "SET GLOBAL general_log = ON",
-        ])
-        .await
-        .expect("each statement is logged");
-        sql.close().await;
-    }
+    log_statements(&world.fleet).await;
 
     // The primary is lost to a follower, then to the leader.
     for of_leader in [false, true] {
@@ -409,4 +421,193 @@ async fn what_one_daemon_alone_does_not_see_is_not_repaired() {
         looked.await.expect(&what);
     }
     assert_eq!(told(&collector), acted);
+}
+
+fn seconds_of_the_clock() -> f64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.expect("a clock").as_secs_f64()
+}
+
+/// When a server was probed by a machine's daemon, in seconds of the clock, which both go by.
+async fn times(server: &Server, machine: &Machine, since: f64) -> Vec<f64> {
+    let query = format!(
+        "SELECT unix_timestamp(event_time) FROM mysql.general_log WHERE unix_timestamp(event_time) >= {since} AND user_host LIKE \
+         'orchestrator[%[{}]' AND argument LIKE '{MARIADB_PROBE}%' ORDER BY event_time",
+        machine.address_here()
+    );
+    let mut sql = server.harness().await.expect("login");
+    let rows = sql.rows(&query).await.expect("times");
+    sql.close().await;
+    let times = rows.iter().map(|row| row.only().parse());
+    times.collect::<Result<_, _>>().expect("numbers")
+}
+
+fn living(fleet: &Fleet) -> impl Iterator<Item = &Server> {
+    fleet.servers().iter().filter(|server| server.is_running())
+}
+
+/// Waits until a machine's daemon has read every server that lives again and again.
+async fn wait_reads(fleet: &Fleet, machine: &Machine) {
+    let since = seconds_of_the_clock();
+    for server in living(fleet) {
+        let what = format!("{} reads {}", machine.host_name(), server.port());
+        let pace = Duration::from_millis(100);
+        let looked = until(&what, PATIENCE, pace, async || {
+            match times(server, machine, since).await.len() {
+                times @ 0..3 => Look::not(times),
+                _ => Look::Holds(()),
+            }
+        });
+        looked.await.expect("read");
+    }
+}
+
+/// Every server that lives was read by a machine's daemon again and again, from then to then.
+async fn assert_covered(fleet: &Fleet, machine: &Machine, (from, to): (f64, f64)) {
+    for server in living(fleet) {
+        let mut moments = vec![from];
+        let read = times(server, machine, from).await;
+        moments.extend(read.into_iter().filter(|at| *at < to));
+        moments.push(to);
+        let gaps = moments.windows(2).map(|two| two[1] - two[0]);
+        let longest = gaps.fold(0.0, f64::max);
+        println!(
+            "{} read {} {} times in {:.1} s, once not for {longest:.1} s",
+            machine.host_name(),
+            server.port(),
+            moments.len() - 2,
+            to - from
+        );
+        assert!(longest <= UNREAD_MAX, "{from} to {to}: {moments:?}");
+    }
+}
+
+/// Who said that it leads, by term.
+type Led = BTreeMap<u64, BTreeSet<String>>;
+
+/// Looks at each daemon that runs: no term has two leaders. How many of them are healthy.
+async fn healthy(daemons: &Daemons, led: &mut Led) -> usize {
+    let mut healthy = 0;
+    for daemon in daemons.all().iter().filter(|daemon| daemon.is_running()) {
+        let reply = daemon.get("/api/v2/health", DEADLINE).await;
+        let reply = reply.expect("an answer");
+        healthy += usize::from(reply.status == 200);
+        let health = reply.json().expect("a document");
+        if health["IsLeading"] == true {
+            let term = health["Term"].as_u64().expect("a term");
+            let node = health["Node"].as_str().expect("a node");
+            led.entry(term).or_default().insert(node.to_owned());
+        }
+    }
+    assert!(led.values().all(|nodes| nodes.len() == 1), "{led:?}");
+    healthy
+}
+
+async fn wait_says(daemon: &Daemon, wanted: &str) {
+    let what = format!("{} says '{wanted}'", daemon.url());
+    let pace = Duration::from_millis(50);
+    let looked = until(&what, PATIENCE, pace, async || {
+        match daemon.get("/api/raft-health", DEADLINE).await {
+            Ok(reply) if reply.body.contains(wanted) => Look::Holds(()),
+            other => Look::not(format!("{other:?}")),
+        }
+    });
+    looked.await.expect("said");
+}
+
+/// A member is replaced by restarts, twice: the one that goes is stopped, or left running. As the servers see it, each member that is
+/// not the one that is restarted goes on reading all of them; the newcomer reads none before it is a member, and all of them
+/// after. With the former left running somebody is healthy all the while, and the fleet is repaired while one is away.
+#[tokio::test]
+async fn a_fleet_stays_covered_while_a_member_is_replaced() {
+    let _turn = TURN.lock().await;
+    let network = Network::lay(4).expect("a network");
+    let fleet = Fleet::start(fleet_options(3)).await.expect("a fleet");
+    let mut gates = Vec::new();
+    for machine in network.machines() {
+        for port in fleet.ports() {
+            gates.push(machine.gate(port).expect("a gate"));
+        }
+    }
+    let mut options = DaemonOptions {
+        spare: 1,
+        ..DaemonOptions::steady()
+    };
+    let poll = String::from("InstancePollSeconds");
+    options.settings.insert(poll, json!(1));
+    let daemons = Daemons::start_on(&network, &options).expect("daemons");
+    let world = World::of(fleet, daemons)
+        .await
+        .expect("a fleet that the daemons know");
+    log_statements(&world.fleet).await;
+    let (daemons, machines) = (world.daemons.all(), network.machines());
+    // The pace at which they read is the leader's, which they are told after their first reading.
+    for machine in &machines[..3] {
+        wait_reads(&world.fleet, machine).await;
+    }
+    let mut led = Led::new();
+    for (former, newcomer, runs_on) in [(2, 3, false), (3, 2, true)] {
+        let wanted = [&daemons[0], &daemons[1], &daemons[newcomer]];
+        if runs_on {
+            daemons[newcomer].wipe().expect("wiped");
+        } else {
+            daemons[former].signal(Signal::Terminate);
+            daemons[former].wait_ended(PATIENCE).await.expect("ended");
+        }
+        for daemon in wanted {
+            daemon.set_nodes(&wanted).expect("written");
+        }
+        let started = seconds_of_the_clock();
+        daemons[newcomer].start().expect("started");
+        wait_says(&daemons[newcomer], "RaftNodes").await;
+        for (restarted, other) in [(0, 1), (1, 0)] {
+            let from = seconds_of_the_clock();
+            daemons[restarted].signal(Signal::Terminate);
+            let ended = daemons[restarted].wait_ended(PATIENCE).await;
+            ended.expect("ended");
+            if runs_on {
+                // One that led has handed that over, or is followed by election.
+                let next = world.daemons.wait_leader(PATIENCE).await;
+                next.expect("a leader");
+            }
+            let began = Instant::now();
+            let mut pace = tokio::time::interval(Duration::from_millis(100));
+            while began.elapsed() < AWAY {
+                pace.tick().await;
+                let healthy = healthy(&world.daemons, &mut led).await;
+                assert!(healthy > 0 || !runs_on, "{:?}", began.elapsed());
+            }
+            if runs_on && restarted == 0 {
+                world.signal(Strike::KillPrimary).await.expect("killed");
+                let pace = Duration::from_millis(100);
+                let looked = until("a recovery", PATIENCE, pace, async || {
+                    match world.daemons.audit_recovery().await {
+                        Ok(recoveries) if recoveries.iter().any(|one| one.successful) => {
+                            Look::Holds(())
+                        }
+                        other => Look::not(format!("{other:?}")),
+                    }
+                });
+                looked.await.expect("recovered");
+                assert!(!daemons[restarted].is_running());
+            }
+            for server in living(&world.fleet) {
+                let read = times(server, &machines[newcomer], started).await;
+                assert_eq!(read, Vec::<f64>::new(), "{}", server.port());
+            }
+            daemons[restarted].start().expect("started");
+            let healthy_again = daemons[restarted].start_until_healthy(PATIENCE).await;
+            assert_eq!(healthy_again.expect("healthy"), 0);
+            let span = (from, seconds_of_the_clock());
+            assert_covered(&world.fleet, &machines[other], span).await;
+            if runs_on {
+                assert_covered(&world.fleet, &machines[former], span).await;
+            }
+        }
+        wait_members(&wanted, PATIENCE).await.expect("members");
+        for place in [0, 1, newcomer] {
+            wait_reads(&world.fleet, &machines[place]).await;
+        }
+    }
+    println!("led: {led:?}");
 }

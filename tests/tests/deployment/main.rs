@@ -15,12 +15,14 @@ mod failover;
 mod far;
 mod guide;
 mod https;
+mod kubernetes;
 mod names;
 mod network;
 mod package;
 mod proxy;
 mod raft_directory;
 mod raft_port;
+mod service;
 mod start;
 mod versions;
 

@@ -23,11 +23,13 @@ fn ran(command: &mut Command) -> Output {
 }
 
 /// The packages of the program that was built; what the daemon's is called, and the client's.
-fn packages(folder: &Path) -> (PathBuf, PathBuf) {
+pub(super) fn packages(folder: &Path) -> (PathBuf, PathBuf) {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../runtime/packaging/debian/build");
     ran(Command::new(script)
         .arg(daemons::binary().expect("built"))
-        .arg(folder));
+        .arg(folder)
+        // The program is large as it is built for tests, and packed for a minute otherwise.
+        .env("DPKG_DEB_COMPRESSOR_TYPE", "none"));
     let mut found: Vec<PathBuf> = fs::read_dir(folder)
         .expect("read")
         .flatten()

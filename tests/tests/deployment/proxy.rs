@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use orchestrator_tests::daemons::{
     Daemon, DaemonOptions, Daemons, Reply, get, get_with_head, wait_applied,
 };
-use orchestrator_tests::haproxy::{Proxy, SERVER};
+use orchestrator_tests::haproxy::{Proxy, SERVER, noticed_within};
 use orchestrator_tests::network::Network;
 use orchestrator_tests::process::Signal;
 use orchestrator_tests::wait::{Look, until};
@@ -139,8 +139,10 @@ async fn haproxy_follows_the_leader() {
 const CLIENTS: usize = 3;
 /// Between two looks at a daemon's health.
 const LOOK: Duration = Duration::from_millis(25);
-/// HAProxy learns within this time that a daemon is not to be used: two checks of 500 ms, on a machine that may stand still.
-const LAG: Duration = Duration::from_secs(8);
+/// The machine may stand still for so long while HAProxy notices that a daemon is not to be used.
+const SLACK: Duration = Duration::from_secs(3);
+/// So many changes are acknowledged by way of each set-up while HAProxy knows that a daemon is not to be used.
+const MANY: usize = 500;
 /// HAProxy cuts within this time whoever waits for a daemon that it marks down.
 const STRUCK: Duration = Duration::from_secs(2);
 /// So many it may cut besides, as when a machine stands still.
@@ -150,6 +152,24 @@ const GIVEN_UP: Duration = Duration::from_secs(5);
 
 /// The set-ups, and what HAProxy asks in each.
 const SET_UPS: [(&str, &str); 2] = [("leader", "/api/leader-check"), ("any", "/api/raft-health")];
+const ANY: usize = 1;
+
+/// Whom something happens to.
+#[derive(Clone, Copy, Debug)]
+enum Whom {
+    Leader,
+    /// The one that HAProxy sends to what any healthy daemon may take.
+    Taker,
+}
+
+/// From one moment to another HAProxy knew that a daemon was not to be used.
+#[derive(Debug)]
+struct Out {
+    how: &'static str,
+    place: usize,
+    from: Instant,
+    to: Instant,
+}
 
 /// A change that a client asked for.
 #[derive(Debug)]
@@ -192,7 +212,7 @@ struct Watched {
     asked: Mutex<Vec<Asked>>,
     /// By place and set-up.
     looked: Mutex<BTreeMap<(usize, usize), Vec<Looked>>>,
-    /// When a leader was struck.
+    /// When a daemon was struck.
     struck: Mutex<Vec<Instant>>,
     ended: AtomicBool,
 }
@@ -224,6 +244,44 @@ impl Watched {
             looked.await.expect("acknowledged");
         }
     }
+
+    /// Waits until HAProxy takes all daemons, and what any of them may take goes to one: its place.
+    async fn taker(&self, proxy: &Proxy) -> usize {
+        let backend = backend(ANY);
+        let looked = until("HAProxy takes all", PATIENCE, LOOK, async || {
+            match proxy.up(&backend).await {
+                Ok(up) if up.len() == 3 => Look::Holds(()),
+                other => Look::not(format!("{other:?}")),
+            }
+        });
+        looked.await.expect("all are up");
+        let looked = until("one takes all", PATIENCE, LOOK, async || {
+            self.wait_more(20).await;
+            let asked = locked(&self.asked);
+            let to_any = asked.iter().rev().filter(|one| one.set_up == ANY);
+            let takers: BTreeSet<Option<usize>> = to_any.take(20).map(|one| one.by).collect();
+            match (takers.len(), takers.first()) {
+                (1, Some(Some(place))) => Look::Holds(*place),
+                _ => Look::not(format!("{takers:?}")),
+            }
+        });
+        looked.await.expect("one")
+    }
+}
+
+/// What the example calls a set-up.
+fn backend(set_up: usize) -> String {
+    format!("orchestrator-{}", SET_UPS[set_up].0)
+}
+
+/// How often HAProxy has sent something to the daemon of this place, in each set-up.
+async fn chosen(proxy: &Proxy, place: usize) -> [u64; 2] {
+    let mut counts = [0; 2];
+    for (set_up, count) in counts.iter_mut().enumerate() {
+        let chosen = proxy.chosen(&backend(set_up), place + 1).await;
+        *count = chosen.expect("HAProxy knows it");
+    }
+    counts
 }
 
 /// Whether every look between two moments, and those around them, said no.
@@ -350,9 +408,10 @@ fn servers(daemon: &Daemon, table: &str) -> BTreeSet<String> {
     rows.collect::<rusqlite::Result<_>>().expect("names")
 }
 
-/// Clients change things through both set-ups while the leader is killed, frozen and cut off: every change that was
-/// acknowledged is there in the end, none that was refused; every request is answered, by a daemon that HAProxy had reason to
-/// take, or cut by HAProxy as that leader is marked down; none is acknowledged by one that was no healthy member.
+/// Clients change things through both set-ups while the leader, and whoever takes what any daemon may take, is killed, frozen and
+/// cut off: every change that was acknowledged is there in the end, none that was refused; every request is answered, by a
+/// daemon that HAProxy had reason to take, or cut by HAProxy as that leader is marked down; nothing is sent to one that is frozen
+/// or cut off, once HAProxy's checks had the time to show that; nothing is acknowledged by one that was no healthy member.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_acknowledged_through_haproxy_is_lost() {
     let _turn = TURN.lock().await;
@@ -387,19 +446,34 @@ async fn nothing_acknowledged_through_haproxy_is_lost() {
         }
     }
     watched.wait_more(30).await;
-    for how in ["kill", "stop", "kill", "cut", "kill", "kill"] {
+    let lag = noticed_within().expect("checks") + SLACK;
+    let mut out = Vec::new();
+    for (how, whom) in [
+        ("kill", Whom::Leader),
+        ("stop", Whom::Leader),
+        ("kill", Whom::Leader),
+        ("cut", Whom::Leader),
+        ("kill", Whom::Leader),
+        ("stop", Whom::Taker),
+        ("kill", Whom::Leader),
+        ("cut", Whom::Taker),
+    ] {
         let led = daemons.wait_whole(PATIENCE).await.expect("whole");
-        let leader = &daemons.all()[led];
+        let place = match whom {
+            Whom::Leader => led,
+            Whom::Taker => watched.taker(&proxy).await,
+        };
+        let struck = &daemons.all()[place];
         let began = Instant::now();
         locked(&watched.struck).push(began);
         match how {
-            "stop" => drop(leader.signal(Signal::Stop)),
-            "cut" => network.isolate(led).expect("cut"),
-            _ => leader.kill().await.expect("killed"),
+            "stop" => drop(struck.signal(Signal::Stop)),
+            "cut" => network.isolate(place).expect("cut"),
+            _ => struck.kill().await.expect("killed"),
         }
         let others = daemons.all().iter().enumerate();
         let others: Vec<&Daemon> = others
-            .filter(|(place, _)| *place != led)
+            .filter(|(other, _)| *other != place)
             .map(|(_, daemon)| daemon)
             .collect();
         let looked = until("another one leads", PATIENCE, LOOK, async || {
@@ -412,26 +486,50 @@ async fn nothing_acknowledged_through_haproxy_is_lost() {
         });
         looked.await.expect("a leader");
         let leads = began.elapsed();
+        if how != "kill" {
+            let mut unfit = began;
+            if how == "cut" {
+                struck
+                    .wait_status("/api/raft-health", 500, PATIENCE)
+                    .await
+                    .expect("so");
+                unfit = Instant::now();
+            }
+            // Also while every client waits for one that is frozen: who gives up asks again, of HAProxy.
+            let looked = until(
+                "the time to notice is over",
+                PATIENCE,
+                LOOK,
+                async || match unfit.elapsed() {
+                    so_far if so_far >= lag => Look::Holds(()),
+                    so_far => Look::not(format!("{so_far:?}")),
+                },
+            );
+            looked.await.expect("time goes on");
+            // Long enough for HAProxy to be wrong about it, if it is.
+            let (from, before) = (Instant::now(), chosen(&proxy, place).await);
+            watched.wait_more(MANY).await;
+            assert_eq!(
+                chosen(&proxy, place).await,
+                before,
+                "{how}, {whom:?}: HAProxy sends to daemon {place}"
+            );
+            out.push(Out {
+                how,
+                place,
+                from,
+                to: Instant::now(),
+            });
+        }
         watched.wait_more(20).await;
         println!(
-            "{how}: another one leads after {leads:?}, both go on after {:?}",
+            "{how}, {whom:?} (place {place}, {led} led): another one leads after {leads:?}, both go on after {:?}",
             began.elapsed()
         );
-        if how == "cut" {
-            // Long enough for HAProxy to be wrong about it, if it is.
-            leader
-                .wait_status("/api/raft-health", 500, PATIENCE)
-                .await
-                .expect("so");
-            let unhealthy = Instant::now();
-            while unhealthy.elapsed() < LAG {
-                watched.wait_more(10).await;
-            }
-        }
         match how {
-            "stop" => drop(leader.signal(Signal::Continue)),
-            "cut" => network.rejoin(led).expect("joined"),
-            _ => leader.start().expect("started"),
+            "stop" => drop(struck.signal(Signal::Continue)),
+            "cut" => network.rejoin(place).expect("joined"),
+            _ => struck.start().expect("started"),
         }
     }
     daemons.wait_whole(PATIENCE).await.expect("whole");
@@ -496,8 +594,16 @@ async fn nothing_acknowledged_through_haproxy_is_lost() {
             continue;
         };
         // HAProxy may have waited a while before it took one.
-        if was_bad(&looked[&(by, one.set_up)], one.sent - LAG, one.answered) {
+        if was_bad(&looked[&(by, one.set_up)], one.sent - lag, one.answered) {
             wrongs.push(format!("it landed on a daemon that was out: {one:?}"));
+        }
+        // Who is frozen says nothing, and answers late.
+        let meanwhile = |out: &&Out| out.place == by && out.from <= one.sent && one.sent <= out.to;
+        if let Some(out) = out.iter().find(meanwhile) {
+            wrongs.push(format!(
+                "it landed on a daemon that was out ({}): {one:?}",
+                out.how
+            ));
         }
         let is_acknowledged = one.outcome == Outcome::Acknowledged;
         if is_acknowledged && was_bad(&looked[&(by, 1)], one.sent, one.answered) {

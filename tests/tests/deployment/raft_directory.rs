@@ -1,5 +1,5 @@
-//! A raft data directory that is damaged, in use, or a copy of another daemon's: whoever may have forgotten what was promised in
-//! its name is not listened to and says what to do, and the others go on.
+//! A raft data directory that is damaged, in use, of a while ago, or a copy of another daemon's: whoever may have forgotten what
+//! was promised in its name is not listened to and says what to do, and the others go on.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -17,6 +17,8 @@ use super::{DEADLINE, PATIENCE, TURN};
 
 /// Commands before and after whatever is done.
 const SOME: usize = 10;
+/// Commands that a directory of before them does not know.
+const MANY: usize = 100;
 /// A follower that was given another one's vote would have been elected by then: its timers are a quarter of it.
 const ELECTED: Duration = Duration::from_secs(4);
 /// Longer than an original must be silent before a copy is listened to that comes from elsewhere (README, "Copied machines").
@@ -103,6 +105,20 @@ fn flip(path: &Path, place: usize) {
     fs::write(path, bytes).expect("written");
 }
 
+/// Members come and go often, on a machine that is busy.
+fn options() -> DaemonOptions {
+    let mut options = DaemonOptions::default_configuration();
+    for (key, value) in [
+        ("RaftReplaceSilentSeconds", 2),
+        ("RaftReplacePerHour", 100),
+        ("RaftHeartbeatMillis", 100),
+        ("RaftElectionTimeoutMillis", 1_000),
+    ] {
+        options.settings.insert(key.to_owned(), json!(value));
+    }
+    options
+}
+
 /// The newest entry of a log that is long enough to be one of a kind, and its index.
 fn newest_command(path: &Path) -> (i64, Vec<u8>) {
     let log = Connection::open(path).expect("a log");
@@ -167,16 +183,7 @@ async fn wait_says(daemon: &Daemon, wanted: &str) {
 #[tokio::test]
 async fn a_damaged_raft_directory_is_refused_until_it_is_moved_away() {
     let _turn = TURN.lock().await;
-    let mut options = DaemonOptions::default_configuration();
-    for (key, value) in [
-        ("RaftReplaceSilentSeconds", 2),
-        ("RaftReplacePerHour", 100),
-        ("RaftHeartbeatMillis", 100),
-        ("RaftElectionTimeoutMillis", 1_000),
-    ] {
-        options.settings.insert(key.to_owned(), json!(value));
-    }
-    let daemons = Daemons::start(&options).expect("daemons");
+    let daemons = Daemons::start(&options()).expect("daemons");
     let mut acknowledged = Acknowledged::default();
     for (damage, is_leader) in [
         // The first, so that the file was not begun anew.
@@ -227,6 +234,7 @@ async fn is_damaged(daemons: &Daemons, struck: &Daemon, damage: Damage, commands
         &[
             "the raft data directory is damaged",
             &wanted,
+            &raft.display().to_string(),
             "It is not mended",
             "move the directory away and start again with an empty one",
             "the node then comes back as another",
@@ -255,14 +263,20 @@ async fn gives_no_vote(daemons: &Daemons, damaged: &Daemon) {
     };
     leader.kill().await.expect("killed");
     let term = left.status().await.expect("a status")["Term"].clone();
+    let again = async || drop(refused(damaged).await);
+    gets_no_vote(left, &term, again).await;
+    leader.start().expect("started");
+}
+
+/// Whoever is left of the members is not elected, and its term stays, while something is done again and again.
+async fn gets_no_vote(left: &Daemon, term: &Value, mut again: impl AsyncFnMut()) {
     let began = Instant::now();
     while began.elapsed() < ELECTED {
-        refused(damaged).await;
+        again().await;
         let status = left.status().await.expect("a status");
         assert!(!left.is_leader().await, "{status:#}");
-        assert_eq!(status["Term"], term, "{status:#}");
+        assert_eq!(status["Term"], *term, "{status:#}");
     }
-    leader.start().expect("started");
 }
 
 async fn all_hold(daemons: &Daemons, acknowledged: &Acknowledged) {
@@ -276,6 +290,165 @@ async fn all_hold(daemons: &Daemons, acknowledged: &Acknowledged) {
         });
         held.await.expect("nothing lost");
     }
+}
+
+/// The position of a daemon's database, and the digest of the state there.
+fn stands(daemon: &Daemon) -> rusqlite::Result<(i64, String)> {
+    let file = Connection::open(daemon.database())?;
+    let query = "SELECT applied_index, digest FROM orchestrator_projection";
+    file.query_row(query, [], |row| Ok((row.get(0)?, row.get(1)?)))
+}
+
+/// Waits until all databases are of one state.
+async fn all_same(daemons: &Daemons) {
+    let what = "the databases are of one state";
+    let looked = until(what, PATIENCE, PACE, async || {
+        let states: Result<BTreeSet<_>, _> = daemons.all().iter().map(stands).collect();
+        match states {
+            Ok(states) if states.len() == 1 => Look::Holds(()),
+            other => Look::not(format!("{other:?}")),
+        }
+    });
+    looked.await.expect("the same");
+}
+
+/// What a directory says that was promised last in its name: in which term, and to whom.
+fn promised(raft: &Path) -> Vec<u8> {
+    let log = Connection::open(raft.join("raft.sqlite")).expect("a log");
+    let query = "SELECT data FROM value WHERE key = 'vote'";
+    let vote = log.query_row(query, [], |row| row.get(0));
+    vote.expect("a vote")
+}
+
+/// Has leadership handed over until it is this one's.
+async fn wait_led_by(daemons: &Daemons, wanted: &Daemon) {
+    let path = format!("/api/raft-yield/{}", wanted.address());
+    let what = format!("{} leads", wanted.url());
+    let looked = until(&what, PATIENCE, PACE, async || {
+        match daemons.wait_leader(PATIENCE).await {
+            Ok(leader) if leader.http() == wanted.http() => Look::Holds(()),
+            Ok(leader) => Look::not(format!("{:?}", leader.get(&path, DEADLINE).await)),
+            Err(error) => Look::not(format!("{error:#}")),
+        }
+    });
+    looked.await.expect("it leads");
+}
+
+/// A member's raft directory is put back as it was many commands ago, and its backend is not: the backend knows what the directory
+/// forgot. First of one that followed, while the others go on; then of one that led a term since, while one of the others is down,
+/// so that an election hangs on its vote.
+#[tokio::test]
+async fn a_raft_directory_that_its_backend_is_ahead_of_is_retired() {
+    let _turn = TURN.lock().await;
+    let daemons = Daemons::start(&options()).expect("daemons");
+    let mut acknowledged = Acknowledged::default();
+    for (name, has_led) in [("follower", false), ("leader", true)] {
+        let began = Instant::now();
+        let led = daemons.wait_whole(PATIENCE).await.expect("whole");
+        let struck = &daemons.all()[(led + 1) % 3];
+        let commands = Commands::start(&daemons, name);
+        goes_back(&daemons, struck, has_led, &commands).await;
+        commands
+            .wait_more(SOME, PATIENCE)
+            .await
+            .expect("acknowledged");
+        acknowledged.take_in(commands.end().await);
+        all_hold(&daemons, &acknowledged).await;
+        all_same(&daemons).await;
+        println!("{:?}  {name}", began.elapsed());
+    }
+    println!(
+        "{} commands acknowledged, leaders by term: {:?}",
+        acknowledged.count, acknowledged.led
+    );
+    assert!(acknowledged.split().is_empty(), "{:?}", acknowledged.led);
+}
+
+async fn goes_back(daemons: &Daemons, struck: &Daemon, has_led: bool, commands: &Commands) {
+    let more = async |count| {
+        let more = commands.wait_more(count, PATIENCE).await;
+        more.expect("acknowledged");
+    };
+    more(SOME).await;
+    let before = struck.node().await.expect("an identity");
+    struck.signal(Signal::Terminate);
+    struck.wait_ended(PATIENCE).await.expect("ended");
+    struck.keep_raft().expect("kept");
+    let raft = struck.folder().join("raft");
+    let (known, promised_then) = (newest_command(&raft.join("raft.sqlite")).0, promised(&raft));
+    struck.start().expect("started");
+    let all: Vec<&Daemon> = daemons.all().iter().collect();
+    wait_members(&all, PATIENCE).await.expect("three members");
+    if has_led {
+        wait_led_by(daemons, struck).await;
+    }
+    more(MANY).await;
+    let many = i64::try_from(MANY).expect("a number");
+    let looked = until(
+        "its backend is ahead",
+        PATIENCE,
+        PACE,
+        async || match stands(struck) {
+            Ok((index, _)) if index > known + many => Look::Holds(()),
+            other => Look::not(format!("{other:?}")),
+        },
+    );
+    looked.await.expect("written");
+    let (in_the_midst, orderly) = (Signal::Kill, Signal::Terminate);
+    struck.signal(if has_led { in_the_midst } else { orderly });
+    struck.wait_ended(PATIENCE).await.expect("ended");
+    let promised_since = promised(&raft);
+    struck.restore_raft().expect("put back");
+    assert_eq!(promised(&raft), promised_then);
+    // Whoever led a term has given its vote there, of which the directory does not know.
+    assert!(!has_led || promised_since != promised_then);
+    more(SOME).await;
+
+    let leader = daemons.wait_leader(PATIENCE).await.expect("a leader");
+    let [left] = others(daemons, &[leader, struck])[..] else {
+        panic!("three");
+    };
+    if has_led {
+        leader.kill().await.expect("killed");
+    }
+    let term = left.status().await.expect("a status")["Term"].clone();
+    let said = refused(struck).await;
+    let why = "is ahead of the raft data directory, which went back";
+    assert_says(
+        &said,
+        &[
+            "this identity is retired: the backend (",
+            why,
+            "At the next start this node comes back as another",
+        ],
+    );
+    struck.start().expect("started");
+    if has_led {
+        // Nobody leads who could let it in: it says that it waits, and nobody has its vote.
+        wait_unhealthy(struck, "RaftReplaceSilentSeconds").await;
+        let mut pace = tokio::time::interval(PACE);
+        let waits = async || {
+            pace.tick().await;
+            let leads = struck.get("/api/leader-check", DEADLINE).await;
+            let healthy = struck.get("/api/raft-health", DEADLINE).await;
+            let statuses = [leads, healthy].map(|reply| reply.expect("an answer").status);
+            assert_eq!(statuses, [404, 500]);
+        };
+        gets_no_vote(left, &term, waits).await;
+        leader.start().expect("started");
+    }
+    wait_members(&all, PATIENCE).await.expect("three members");
+    assert_ne!(struck.node().await.expect("an identity"), before);
+    let log = fs::read_to_string(struck.log()).expect("a log");
+    let told = log.lines().rfind(|line| line.contains("was retired here"));
+    let aside = raft.join(format!("retired-{before}"));
+    assert_says(
+        told.unwrap_or_default(),
+        &[why, &aside.display().to_string(), "comes back as another"],
+    );
+    assert!(aside.join("identity").exists(), "{aside:?}");
+    // In its name nothing was promised any more.
+    assert_eq!(promised(&aside), promised_then);
 }
 
 /// What must stay as it is while others try to be this daemon.

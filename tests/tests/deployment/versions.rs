@@ -183,6 +183,17 @@ async fn members_are_upgraded_one_by_one_and_do_not_come_back_older() {
     tags.put(&world, "back").await;
     tags.are_everywhere(&world).await;
 
+    // Most are old again: a primary dies, and the leader with it, in whichever release the next one is.
+    strike(&mut world, Strike::KillPrimaryAndLeader).await;
+    world
+        .daemons
+        .wait_whole(PATIENCE)
+        .await
+        .expect("all of them");
+    all_know(&world.daemons, &[1, 1, 2]).await;
+    tags.put(&world, "struck_on_the_way_back").await;
+    tags.are_everywhere(&world).await;
+
     // The last old ones are down: whoever is down may come back as it was, and is waited for.
     restart(&world.daemons.all()[1], Release::This).await;
     let last = &world.daemons.all()[2];

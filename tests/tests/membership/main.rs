@@ -1,5 +1,5 @@
-//! Members that come and go, with real daemons on loopback and no fleet: a wiped one, one replaced by another by restarts
-//! or in one step, one that is missing at first, and a cluster of which only one memory or one backend is left.
+//! Members that come and go, with real daemons on loopback: a wiped one, one replaced by another by restarts or in one step,
+//! one that is missing at first, and a cluster of which only one memory or one backend is left.
 #![allow(clippy::disallowed_methods)]
 
 use std::fs;
@@ -14,6 +14,9 @@ use orchestrator_tests::daemons::{
 use orchestrator_tests::process::Signal;
 use orchestrator_tests::wait::{Look, until};
 use serde_json::{Value, json};
+
+mod lost;
+mod replaced;
 
 const PATIENCE: Duration = Duration::from_secs(120);
 const ASK: Duration = Duration::from_secs(5);

@@ -122,22 +122,26 @@ part_simulation() {
 
 part_seeds() { echo "$first..$((first + seeds))"; }
 
-# One fleet at a time: they share the machine's cores, and times are judged. Beside them runs what does little or judges no time:
-# leaders that are watched for ten minutes, and what servers were seen to do. The former are at an end before the deployment's
-# tests take disks off: a network of its own has a copy of all mounts, and keeps them in use.
+# They share the machine's cores, and times are judged, so most tests have their fleet to themselves. Beside them runs what does
+# little or judges no time: leaders that are watched for ten minutes; and, one after the other, what servers were seen to do, and
+# daemons that lose what they have or are asked by the client. All of it is at an end before the deployment's tests take disks off: a
+# network of its own has a copy of all mounts, and keeps them in use.
 part_real() {
-  local binary observation facts real=0 watched=0 seen=0
+  local binary observation quiet real=0 watched=0 patient=0
   beside observation & observation=$!
-  beside facts & facts=$!
-  for binary in grants oracle real black_hole hooks backend daemons provisioning client; do
+  rm -f "$target"/{facts,provisioning,client}.log
+  (for binary in facts provisioning client; do beside "$binary" || exit 1; done) & quiet=$!
+  for binary in grants oracle real black_hole hooks backend daemons; do
     cargo test --workspace --test "$binary" --locked -- --test-threads=1 || { real=1; break; }
   done
   wait "$observation" || watched=1
+  wait "$quiet" || patient=1
   [ "$real" = 1 ] || cargo test --workspace --test deployment --locked -- --test-threads=1 || real=1
-  wait "$facts" || seen=1
   told observation "$watched"
-  told facts "$seen"
-  [ "$real" = 0 ] && [ "$watched" = 0 ] && [ "$seen" = 0 ]
+  for binary in facts provisioning client; do
+    [ ! -e "$target/$binary.log" ] || told "$binary" "$patient"
+  done
+  [ "$real" = 0 ] && [ "$watched" = 0 ] && [ "$patient" = 0 ]
 }
 
 beside() { cargo test --workspace --test "$1" --locked -- --test-threads=2 >"$target/$1.log" 2>&1; }

@@ -15,7 +15,7 @@ use orchestrator_tests::world::{Expectation, Strike, World};
 
 use super::{
     PATIENCE, WATCHED, change_members, holds, members, options, says, says_unhealthy,
-    shows_stranger, tagged_in_file, write,
+    shows_stranger, tagged_in_file, write, write_each_kind,
 };
 
 const PACE: Duration = Duration::from_millis(100);
@@ -351,15 +351,7 @@ async fn one_schema_is_left(flavour: Flavour) -> Result<()> {
     };
     daemons.wait_leader(PATIENCE).await?;
     members(&[n1, n2, n3]).await?;
-    write(&daemons, "kept").await?;
-    for change in [
-        "/api/async-discover/kept/3306",
-        "/api/begin-downtime/kept/3306/anna/disk/2h",
-        "/api/register-candidate/kept/3306/prefer_not",
-        "/api/disable-global-recoveries",
-    ] {
-        daemons.ask_leader(change).await?;
-    }
+    write_each_kind(&daemons, "kept").await?;
     wait_applied(&daemons, n1, PATIENCE).await?;
     let former = n1.status().await?;
     // Told to stop, it writes its backend first.

@@ -79,6 +79,20 @@ async fn write(daemons: &Daemons, name: &str) -> Result<()> {
         .map(drop)
 }
 
+/// The same, and whatever else people say of a server.
+async fn write_each_kind(daemons: &Daemons, name: &str) -> Result<()> {
+    write(daemons, name).await?;
+    for change in [
+        format!("/api/async-discover/{name}/3306"),
+        format!("/api/begin-downtime/{name}/3306/anna/disk/2h"),
+        format!("/api/register-candidate/{name}/3306/prefer_not"),
+        String::from("/api/disable-global-recoveries"),
+    ] {
+        daemons.ask_leader(&change).await?;
+    }
+    Ok(())
+}
+
 /// The leader knows all that was decided.
 async fn holds(daemons: &Daemons, names: &[&str]) -> Result<()> {
     let tagged = daemons.ask_leader("/api/tagged?tag=written").await?;
@@ -391,15 +405,7 @@ async fn a_cluster_of_which_one_file_is_left_is_recovered_by_hand() -> Result<()
     };
     daemons.wait_leader(PATIENCE).await?;
     members(&[n1, n2, n3]).await?;
-    write(&daemons, "kept").await?;
-    for change in [
-        "/api/async-discover/kept/3306",
-        "/api/begin-downtime/kept/3306/anna/disk/2h",
-        "/api/register-candidate/kept/3306/prefer_not",
-        "/api/disable-global-recoveries",
-    ] {
-        daemons.ask_leader(change).await?;
-    }
+    write_each_kind(&daemons, "kept").await?;
     wait_applied(&daemons, n1, PATIENCE).await?;
     let former = n1.status().await?;
 
